@@ -1,0 +1,33 @@
+# `make test` and `make demo` work from a clean clone: the first call creates the virtual environment.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: install test lint types unit demo clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/ccop-eval install-detectron2
+	touch $@
+
+test: lint types unit
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy ccop_hub pretrain eval
+
+unit: install
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+demo: install
+	$(BIN)/python scripts/demo.py
+
+clean:
+	rm -rf demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache

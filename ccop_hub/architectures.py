@@ -1,0 +1,122 @@
+"""The networks whose weights the hub holds: a timm ResNet, and the same with a feature pyramid.
+
+The names of `ResNetFPN`'s own state dict are the project's canonical names: `backbone.` + timm's ResNet names,
+`fpn.` + torchvision's `FeaturePyramidNetwork` names.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import timm
+import torch
+from timm.models.resnet import ResNet
+from torch import Tensor, nn
+from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
+
+from .errors import UserError
+
+FPN_CHANNELS = 256
+"""Channels of every pyramid level (Detectron2's `MODEL.FPN.OUT_CHANNELS`; the authors' network has the same)."""
+
+PYRAMID_STRIDES = {"p2": 4, "p3": 8, "p4": 16, "p5": 32, "p6": 64}
+"""Input pixels per cell of each pyramid level."""
+
+HUB_ARCHITECTURES = ("resnet18", "resnet34", "resnet50", "resnet101")
+"""Architectures with an entry point in `hubconf.py` and with Detectron2 names."""
+
+STAGES = ("res2", "res3", "res4", "res5")
+"""Outputs of the four residual stages, strides 4, 8, 16 and 32."""
+
+
+def build_backbone(arch: str) -> ResNet:
+    """A randomly initialised timm ResNet without a classifier (`num_classes=0`), all BN in train mode, none frozen.
+
+    Initialisation is Detectron2's, as in the authors' code: convolutions Kaiming normal (fan out, ReLU), every BN
+    scale 1 (timm would zero the last scale of each residual branch) and shift 0.
+
+    Args:
+        arch: the name of any timm model that is a `timm.models.resnet.ResNet`.
+
+    Raises:
+        UserError: no such timm model, or not a ResNet.
+    """
+    if not timm.is_model(arch):
+        raise UserError(f"no network named {arch!r}: take a timm ResNet such as {', '.join(HUB_ARCHITECTURES)}")
+    backbone = timm.create_model(arch, pretrained=False, num_classes=0)
+    if not isinstance(backbone, ResNet):
+        raise UserError(f"{arch!r} is not a timm ResNet: take one such as {', '.join(HUB_ARCHITECTURES)}")
+    for module in backbone.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+    return backbone
+
+
+def stage_channels(backbone: ResNet) -> list[int]:
+    """Output channels of the four residual stages: [64, 128, 256, 512] for ResNet-18, [256, ..., 2048] for ResNet-50."""
+    return [info["num_chs"] for info in backbone.feature_info[1:]]
+
+
+class ResNetFPN(nn.Module):
+    """A timm ResNet and torchvision's feature pyramid on its four stages.
+
+    Every lateral (1x1) and output (3x3) convolution has BN and no bias; upsampling is nearest x2, merging a sum; p6 is
+    p5 subsampled by 2. FPN convolutions start Kaiming uniform with a = 1 (Detectron2's "c2_xavier").
+
+    Attributes:
+        arch: the timm name of the backbone.
+        backbone: `timm.models.resnet.ResNet`, `num_classes=0`.
+        fpn: `torchvision.ops.FeaturePyramidNetwork`.
+        strides: input pixels per cell, by level name.
+        channels: channels, by level name.
+    """
+
+    def __init__(self, arch: str) -> None:
+        super().__init__()
+        self.arch = arch
+        self.backbone = build_backbone(arch)
+        self.fpn = FeaturePyramidNetwork(
+            stage_channels(self.backbone), FPN_CHANNELS, extra_blocks=LastLevelMaxPool(), norm_layer=nn.BatchNorm2d
+        )
+        for module in self.fpn.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_uniform_(module.weight, a=1)
+        self.strides = dict(PYRAMID_STRIDES)
+        self.channels = dict.fromkeys(PYRAMID_STRIDES, FPN_CHANNELS)
+
+    def stages(self, images: Tensor) -> dict[str, Tensor]:
+        """Backbone features.
+
+        Args:
+            images: (N, 3, H, W) float, RGB, normalised by the checkpoint's mean and std.
+
+        Returns:
+            `{"res2": (N, C2, H/4, W/4), ..., "res5": (N, C5, H/32, W/32)}`.
+        """
+        body = self.backbone
+        features = body.maxpool(body.act1(body.bn1(body.conv1(images))))
+        outputs = {}
+        for name, layer in zip(STAGES, (body.layer1, body.layer2, body.layer3, body.layer4), strict=True):
+            features = layer(features)
+            outputs[name] = features
+        return outputs
+
+    def pyramid(self, stages: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Pyramid levels from `stages`' output: `{"p2": (N, 256, H/4, W/4), ..., "p6": (N, 256, H/64, W/64)}`."""
+        named = OrderedDict((f"p{name[3:]}", features) for name, features in stages.items())
+        levels: dict[str, Tensor] = self.fpn(named)
+        return {("p6" if name == "pool" else name): features for name, features in levels.items()}
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """`pyramid(stages(images))`: (N, 3, H, W) float RGB in, `{"p2" .. "p6"}` out."""
+        return self.pyramid(self.stages(images))
+
+
+def build_resnet_fpn(arch: str, seed: int) -> ResNetFPN:
+    """A `ResNetFPN` whose initial weights depend on `arch` and `seed` alone; the caller's random state is untouched."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return ResNetFPN(arch)

@@ -1,0 +1,146 @@
+"""What the three console programs share: sub-commands from typed settings, one-line errors, settings on disk.
+
+Each sub-command is a `Command`: a dataclass of settings whose docstring is the help text, and the function that runs
+it. A YAML file (`--config`), a named setting (`--setting`) and flags override the dataclass's defaults, in that order
+of rising precedence where a flag stands behind the file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .errors import UserError
+
+EXIT_WRONG_INPUT = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """One sub-command of a console program.
+
+    Attributes:
+        name: the word on the command line.
+        help: one line for the program's `--help`.
+        settings: dataclass; its fields become flags, its Google-style docstring their help (with units).
+        run: called with the settings; may return an exit code (None means 0).
+        positional: fields that are given by position rather than by flag. A `list[...]` field takes one or more.
+        named_settings: folder of `NAME.yaml` files that `--setting NAME` reads, if the command has any.
+    """
+
+    name: str
+    help: str
+    settings: type[Any]
+    run: Callable[[Any], int | None]
+    positional: tuple[str, ...] = ()
+    named_settings: Path | None = None
+
+    def setting_names(self) -> list[str]:
+        """Names that `--setting` takes, sorted."""
+        return sorted(path.stem for path in self.named_settings.glob("*.yaml")) if self.named_settings else []
+
+
+def run_program(program: str, description: str, commands: Sequence[Command], argv: Sequence[str] | None = None) -> int:
+    """Parse the command line, run the chosen command and return the exit code.
+
+    A `UserError` or a wrong flag prints one line on standard error and returns 2; a missing optional package prints
+    the extra that brings it; an interrupt returns 130. Any other exception is a defect of ours and shows its traceback.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        name, settings = _parse(program, description, commands, arguments)
+        command = next(command for command in commands if command.name == name)
+        return command.run(settings) or 0
+    except UserError as error:
+        print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
+        return EXIT_WRONG_INPUT
+    except ModuleNotFoundError as error:
+        extra = _extra_for(program)
+        if extra is None or (error.name or "").startswith("ccop_"):
+            raise
+        print(f"{program}: needs the package {error.name!r}: pip install 'ccop-hub[{extra}]'", file=sys.stderr)
+        return EXIT_WRONG_INPUT
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        return 130
+
+
+def save_settings(settings: Any, path: Path) -> None:
+    """Write a settings dataclass as YAML, nested dataclasses as nested mappings, paths as strings."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(plain(settings), sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def plain(value: Any) -> Any:
+    """A settings value as plain containers, strings and numbers, ready for YAML or JSON."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, enum.Enum):
+        return value.value
+    return str(value) if isinstance(value, Path) else value
+
+
+def _extra_for(program: str) -> str | None:
+    return {"ccop-pretrain": "pretrain", "ccop-eval": "eval"}.get(program)
+
+
+def _parse(program: str, description: str, commands: Sequence[Command], argv: list[str]) -> tuple[str, Any]:
+    # jsonargparse is needed by the programs alone: who only loads weights never pays for it.
+    from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser
+
+    parser = ArgumentParser(prog=program, description=description, exit_on_error=False)
+    subcommands = parser.add_subcommands(required=True, dest="command")
+    for command in commands:
+        sub = ArgumentParser(exit_on_error=False, description=command.help)
+        sub.add_argument("--config", action=ActionConfigFile, help="YAML file of settings; later flags override it")
+        names = command.setting_names()
+        if names:
+            sub.add_argument("--setting", choices=names, help="a named setting, read before every other flag")
+        hints = {field.name: field for field in dataclasses.fields(command.settings)}
+        described = _field_help(command.settings)
+        for name in command.positional:
+            many = "list" in str(hints[name].type)
+            kind = str if "str" in str(hints[name].type) else Path
+            sub.add_argument(name, type=kind, help=described.get(name), **({"nargs": "+"} if many else {}))
+        sub.add_class_arguments(command.settings, skip=set(command.positional))
+        subcommands.add_subcommand(command.name, sub, help=command.help)
+    try:
+        chosen = parser.instantiate_classes(parser.parse_args(_expand_named_setting(commands, argv)))
+    except ArgumentError as error:
+        where = f"{program} {argv[0]}" if argv and not argv[0].startswith("-") else program
+        raise UserError(f"{str(error).rstrip('.')} (see `{where} --help`)") from None
+    values = dict(chosen[chosen["command"]])
+    by_name = next(command for command in commands if command.name == chosen["command"])
+    fields = {field.name for field in dataclasses.fields(by_name.settings)}
+    return by_name.name, by_name.settings(**{key: value for key, value in values.items() if key in fields})
+
+
+def _expand_named_setting(commands: Sequence[Command], argv: list[str]) -> list[str]:
+    """Put the file of `--setting NAME` in front of the command's own flags, so that any flag overrides it."""
+    command = next((command for command in commands if argv and command.name == argv[0]), None)
+    if command is None or command.named_settings is None:
+        return argv
+    for index, word in enumerate(argv):
+        name = word.removeprefix("--setting=") if word.startswith("--setting=") else None
+        if word == "--setting" and index + 1 < len(argv):
+            name = argv[index + 1]
+        if name in command.setting_names():
+            return [argv[0], "--config", str(command.named_settings / f"{name}.yaml"), *argv[1:]]
+    return argv
+
+
+def _field_help(settings: type[Any]) -> dict[str, str]:
+    """The lines of a Google-style `Args:` section, by field name."""
+    from docstring_parser import parse
+
+    return {entry.arg_name: " ".join((entry.description or "").split()) for entry in parse(settings.__doc__ or "").params}

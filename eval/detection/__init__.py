@@ -1,0 +1,1 @@
+"""Mask R-CNN on COCO-format data with Detectron2 as the engine."""

@@ -1,0 +1,1 @@
+"""CCOP pre-training: proposals, two views, the objective, training and export."""
