@@ -1,0 +1,7 @@
+"""Input normalisation that every network of the hub was trained with."""
+
+PIXEL_MEAN = (123.675, 116.28, 103.53)
+"""Mean of the ImageNet training images, RGB, on the 0-255 scale (Detectron2's and MoCo's values)."""
+
+PIXEL_STD = (58.395, 57.12, 57.375)
+"""Standard deviation of the ImageNet training images, RGB, on the 0-255 scale."""

@@ -1,0 +1,14 @@
+"""The console program `ccop-pretrain`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ccop_hub.console import Command, run_program
+
+COMMANDS: list[Command] = []
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns the exit code (2 for wrong input)."""
+    return run_program("ccop-pretrain", __doc__ or "", COMMANDS, argv)
