@@ -56,7 +56,7 @@ def build_backbone(arch: str) -> ResNet:
 
 
 def stage_channels(backbone: ResNet) -> list[int]:
-    """Output channels of the four residual stages: [64, 128, 256, 512] for ResNet-18, [256, ..., 2048] for ResNet-50."""
+    """Output channels of the four residual stages: [64, ..., 512] for ResNet-18, [256, ..., 2048] for ResNet-50."""
     return [info["num_chs"] for info in backbone.feature_info[1:]]
 
 

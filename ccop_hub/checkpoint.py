@@ -13,8 +13,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+
+from .errors import UserError
+from .formats import identify
+from .normalization import INPUT_FACTS
 
 WEIGHTS_FILE = "backbone_fpn.safetensors"
 FACTS_FILE = "facts.json"
@@ -34,6 +40,7 @@ class Weights:
         digest: `sha256:` + hex digest of the file, or of the tensors where there is no file.
         source: path or address that they were read from; `random` for an untrained network.
         format: the naming scheme found in the source (`canonical`, `torchvision`, `timm`, `detectron2`, ...).
+        unused: names, as the source has them, of tensors in neither part (heads, queues, ...).
     """
 
     name: str
@@ -43,6 +50,7 @@ class Weights:
     digest: str
     source: str
     format: str
+    unused: tuple[str, ...] = ()
 
     def part(self, prefix: str) -> dict[str, Tensor]:
         """Tensors of one part (`backbone` or `fpn`) with the prefix removed."""
@@ -66,6 +74,69 @@ def save_checkpoint(folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[
     recorded = {**facts, "digest": f"sha256:{hashlib.sha256(blob).hexdigest()}", "file": WEIGHTS_FILE}
     write_atomically(folder / FACTS_FILE, (json.dumps(recorded, indent=2, sort_keys=True) + "\n").encode())
     return folder / WEIGHTS_FILE
+
+
+def read_checkpoint(path: Path) -> Weights:
+    """Read a checkpoint from disk.
+
+    Args:
+        path: a folder that `save_checkpoint` wrote, a run's folder (its `exported/` is read), or one weights file.
+
+    Raises:
+        UserError: nothing there, nothing readable there, or tensors that are not a ResNet of a known format.
+    """
+    file = _weights_file(path)
+    tensors, facts = _read_tensors(file)
+    found = identify(tensors, facts.get("arch"))
+    return Weights(
+        name=str(path),
+        arch=found.arch,
+        tensors=found.tensors,
+        facts={"input": INPUT_FACTS, **facts, "arch": found.arch},
+        digest=file_digest(file),
+        source=str(file),
+        format=found.format,
+        unused=found.unused,
+    )
+
+
+def file_digest(path: Path) -> str:
+    """`sha256:` + hex digest of a file's bytes."""
+    with path.open("rb") as stream:
+        return f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """`sha256:` + hex digest of names, types, shapes and values, in the order of the names."""
+    digest = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _weights_file(path: Path) -> Path:
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise UserError(f"{path} does not exist: give a checkpoint file, its folder or a run's folder")
+    for candidate in (path / WEIGHTS_FILE, path / "exported" / WEIGHTS_FILE):
+        if candidate.is_file():
+            return candidate
+    raise UserError(f"{path} holds no {WEIGHTS_FILE}, nor does its exported/: give a checkpoint file or a run's folder")
+
+
+def _read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    if file.suffix != ".safetensors":
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        return state, {}
+    try:
+        with safe_open(file, framework="pt") as opened:
+            facts = json.loads((opened.metadata() or {}).get(METADATA_KEY, "{}"))
+            names = opened.keys()
+            return {name: opened.get_tensor(name) for name in names}, facts
+    except SafetensorError as error:
+        raise UserError(f"{file} is not a whole safetensors file ({error}): get it again") from None
 
 
 def write_atomically(path: Path, content: bytes) -> None:

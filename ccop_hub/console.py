@@ -96,22 +96,22 @@ def _extra_for(program: str) -> str | None:
 
 def _parse(program: str, description: str, commands: Sequence[Command], argv: list[str]) -> tuple[str, Any]:
     # jsonargparse is needed by the programs alone: who only loads weights never pays for it.
-    from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser
+    from jsonargparse import ArgumentError, ArgumentParser
 
     parser = ArgumentParser(prog=program, description=description, exit_on_error=False)
     subcommands = parser.add_subcommands(required=True, dest="command")
     for command in commands:
         sub = ArgumentParser(exit_on_error=False, description=command.help)
-        sub.add_argument("--config", action=ActionConfigFile, help="YAML file of settings; later flags override it")
+        sub.add_argument("--config", action="config", help="YAML file of settings; later flags override it")
         names = command.setting_names()
         if names:
             sub.add_argument("--setting", choices=names, help="a named setting, read before every other flag")
         hints = {field.name: field for field in dataclasses.fields(command.settings)}
         described = _field_help(command.settings)
         for name in command.positional:
-            many = "list" in str(hints[name].type)
+            nargs = "+" if "list" in str(hints[name].type) else None
             kind = str if "str" in str(hints[name].type) else Path
-            sub.add_argument(name, type=kind, help=described.get(name), **({"nargs": "+"} if many else {}))
+            sub.add_argument(name, type=kind, help=described.get(name), nargs=nargs)
         sub.add_class_arguments(command.settings, skip=set(command.positional))
         subcommands.add_subcommand(command.name, sub, help=command.help)
     try:
@@ -143,4 +143,6 @@ def _field_help(settings: type[Any]) -> dict[str, str]:
     """The lines of a Google-style `Args:` section, by field name."""
     from docstring_parser import parse
 
-    return {entry.arg_name: " ".join((entry.description or "").split()) for entry in parse(settings.__doc__ or "").params}
+    return {
+        entry.arg_name: " ".join((entry.description or "").split()) for entry in parse(settings.__doc__ or "").params
+    }

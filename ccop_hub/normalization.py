@@ -5,3 +5,6 @@ PIXEL_MEAN = (123.675, 116.28, 103.53)
 
 PIXEL_STD = (58.395, 57.12, 57.375)
 """Standard deviation of the ImageNet training images, RGB, on the 0-255 scale."""
+
+INPUT_FACTS = {"mean": list(PIXEL_MEAN), "std": list(PIXEL_STD), "channel_order": "RGB", "range": "0-255"}
+"""The same as a checkpoint's facts record it."""
