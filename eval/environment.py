@@ -1,0 +1,43 @@
+"""What a measurement ran on: package versions and hardware."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from typing import Any
+
+RECORDED_PACKAGES = ("ccop-hub", "torch", "torchvision", "timm", "lightning", "numpy")
+
+
+def versions(*further: str) -> dict[str, str]:
+    """Versions of Python, of the packages every evaluation uses and of `further` ones; absent ones are left out."""
+    found = {"python": platform.python_version()}
+    for package in (*RECORDED_PACKAGES, *further):
+        try:
+            found[package.replace("-", "_")] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware(devices: int = 1, accelerator: str | None = None) -> dict[str, Any]:
+    """The machine: processor, cores this process may use, and the devices that computed.
+
+    Args:
+        devices: processes that took part.
+        accelerator: `cuda`, `cpu`, ...; found out where not given.
+    """
+    import torch
+
+    on_cuda = torch.cuda.is_available() if accelerator is None else accelerator == "cuda"
+    device = torch.cuda.get_device_name(0) if on_cuda else "cpu"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "device": device,
+        "devices": devices,
+        "cores": cores,
+        "threads": torch.get_num_threads(),
+        "processor": platform.processor() or platform.machine(),
+        "system": platform.platform(terse=True),
+    }
