@@ -1,8 +1,9 @@
-"""Typed settings of pre-training. Every default is the paper's run as the authors' code has it, unless it says why not."""
+"""Typed settings of pre-training. Every default is the paper's run, as the authors' code has it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 
@@ -51,3 +52,111 @@ class ObjectiveSettings:
     weight_image: float = 1.0
     weight_box: float = 1.0
     weight_intra: float = 1.0
+
+    @property
+    def uses_boxes(self) -> bool:
+        """Whether any loss looks at boxes, so that proposals are needed."""
+        return self.objective == "ccop" and (self.weight_box > 0 or self.weight_intra > 0)
+
+
+@dataclass(frozen=True)
+class ViewSettings:
+    """How the two views of an image are cut out of it, and which boxes survive in both.
+
+    Args:
+        image_size: side of both views in pixels; the pyramid levels of the boxes scale with it.
+        crop_area: smallest and largest area of a crop, as a share of the image.
+        crop_ratio: smallest and largest width over height of a crop.
+        crop_tries: crops drawn for one view until enough boxes are kept; the best one counts, the last among equals.
+        min_boxes: boxes that a crop must keep to be taken at once.
+        kept_share: a crop keeps a box if more than this share of the box's area is inside.
+        min_box_area: smallest area of a box in a view, in square pixels at 224 pixels; scales with the image size.
+        max_boxes: proposals used of one image, the first ones in the order of their seeded random scores.
+    """
+
+    image_size: int = 224
+    crop_area: tuple[float, float] = (0.1, 1.0)
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    crop_tries: int = 10
+    min_boxes: int = 1
+    kept_share: float = 0.6
+    min_box_area: float = 144.0
+    max_boxes: int = 100
+
+
+@dataclass(frozen=True)
+class OptimisationSettings:
+    """SGD with a warm-up and a cosine.
+
+    Args:
+        epochs: passes over the images; the last, partial batch of a pass is left out.
+        steps: length of the run in steps, in place of `epochs`.
+        batch_size: images in a step, over all processes together.
+        lr: peak learning rate for 256 images a step; scaled linearly with the batch.
+        sgd_momentum: momentum of SGD.
+        weight_decay: weight decay of every parameter, biases and batch norm included.
+        warmup_epochs: epochs of linear warm-up, step by step; never more than half of the run.
+        warmup_start: share of the learning rate that the warm-up starts from.
+    """
+
+    epochs: int = 800
+    steps: int | None = None
+    batch_size: int = 256
+    lr: float = 0.3
+    sgd_momentum: float = 0.9
+    weight_decay: float = 1e-4
+    warmup_epochs: float = 10.0
+    warmup_start: float = 1e-4
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings(ObjectiveSettings, ViewSettings, OptimisationSettings):
+    """One pre-training run.
+
+    Args:
+        images: folder of images, searched recursively.
+        out: the run's folder; an unfinished run of the same settings in it is continued.
+        proposals: folder written by `ccop-pretrain proposals` for these images; not needed by `mocov2`.
+        backbone: name of any timm ResNet.
+        seed: seed of the initial weights and of every random draw.
+        devices: processes to train with, one per GPU; `auto` takes every GPU, or one process on a CPU.
+        accelerator: where to train, by Lightning's name (`auto`, `cpu`, `gpu`).
+        workers: processes that read and crop images, per training process; by default one a core, at most 8. The
+            result does not depend on it.
+        log_every: steps between two rows of metrics.csv.
+        save_every: steps between two checkpoints; the last two are kept.
+        overwrite: start anew where the folder already holds a run.
+    """
+
+    images: Path
+    out: Path
+    proposals: Path | None = None
+    backbone: str = "resnet50"
+    seed: int = 0
+    devices: int | Literal["auto"] = "auto"
+    accelerator: str = "auto"
+    workers: int | None = None
+    log_every: int = 50
+    save_every: int = 500
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectSettings(ObjectiveSettings, ViewSettings):
+    """Picture sheets of what a run would see.
+
+    Args:
+        images: folder of images, searched recursively.
+        proposals: folder written by `ccop-pretrain proposals` for these images.
+        out: folder for the sheets and the table.
+        count: images drawn on the sheets.
+        draws: draws of two views that the table is made from.
+        seed: seed of the run to look at.
+    """
+
+    images: Path
+    proposals: Path
+    out: Path
+    count: int = 6
+    draws: int = 200
+    seed: int = 0
