@@ -1,0 +1,179 @@
+"""A folder of images: listing it, and reading any of its files as 8-bit RGB."""
+
+from __future__ import annotations
+
+import csv
+import os
+import struct
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ccop_hub.errors import UserError
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm"})
+# Only these decoders are tried: a file called .jpg must not start Pillow's PostScript interpreter.
+_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
+MAX_PIXELS = 89_478_485  # Pillow's own Image.MAX_IMAGE_PIXELS: 256 MiB as 24-bit RGB
+_ALPHA_BACKGROUND = (255, 255, 255)  # what a browser shows behind a transparent picture
+_UINT16_TO_UINT8 = 257  # 65535 / 255
+
+
+class UnreadableImageError(Exception):
+    """An image file that cannot be used.
+
+    Attributes:
+        path: the file.
+        reason: one line for a person, without the path.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        self.path = path
+        self.reason = " ".join(reason.split())
+        super().__init__(f"{path}: {self.reason}")
+
+    def __reduce__(self) -> tuple[type[UnreadableImageError], tuple[Path, str]]:
+        return (type(self), (self.path, self.reason))
+
+
+class SkippedImages:
+    """Images left out of a run, by path, with the reason."""
+
+    def __init__(self) -> None:
+        self._reasons: dict[str, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._reasons)
+
+    def __contains__(self, image: str) -> bool:
+        return image in self._reasons
+
+    def add(self, image: str, reason: str) -> None:
+        """Note that `image` (a path relative to the image folder) was left out; a second reason replaces the first."""
+        self._reasons[image] = reason
+
+    def reasons(self) -> dict[str, str]:
+        """Reason by image, in the order of the paths."""
+        return dict(sorted(self._reasons.items()))
+
+    def write_csv(self, path: Path) -> None:
+        """Write the columns `image,reason`, sorted by path; no image leaves the header alone."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(("image", "reason"))
+            writer.writerows(self.reasons().items())
+
+    def summary(self, named: int = 3) -> str:
+        """One line: how many images were skipped, and the first `named` of them with their reasons."""
+        if not self._reasons:
+            return "no image skipped"
+        first = [f"{image} ({reason})" for image, reason in list(self.reasons().items())[:named]]
+        more = len(self) - len(first)
+        noun = "image" if len(self) == 1 else "images"
+        return f"{len(self)} {noun} skipped: {'; '.join(first)}" + (f"; and {more} more" if more else "")
+
+
+def list_images(root: Path) -> list[str]:
+    """Paths of all images under `root`, relative, POSIX, sorted by code point.
+
+    Folders are read recursively. A linked folder is followed too, each real folder once, so a loop of links ends.
+    Hidden files and folders (a leading dot) are left out, and so is every suffix not in `IMAGE_SUFFIXES`.
+
+    Raises:
+        UserError: `root` is no folder, cannot be read, or holds no image.
+    """
+    if not root.is_dir():
+        what = "is a file, not a folder of images" if root.exists() else "does not exist"
+        raise UserError(f"{root} {what}; give the folder that holds the images")
+    images: list[str] = []
+    seen: set[tuple[int, int]] = set()
+    # Linked folders wait until every real one is read: which of two paths names a folder must not depend on luck.
+    pending = [(os.fspath(root), "")]
+    linked: list[tuple[str, str]] = []
+    while pending or linked:
+        folder, prefix = pending.pop() if pending else linked.pop(0)
+        status = os.stat(folder)  # noqa: PTH116 - a Path for each of a million folders is slow
+        if (status.st_dev, status.st_ino) in seen:
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        try:
+            with os.scandir(folder) as scan:
+                entries = sorted((entry for entry in scan if not entry.name.startswith(".")), key=lambda e: e.name)
+        except OSError as error:
+            raise UserError(f"cannot read the folder {folder} ({error.strerror}); mend its permissions") from None
+        for entry in entries:
+            if entry.is_dir():
+                (linked if entry.is_symlink() else pending).append((entry.path, f"{prefix}{entry.name}/"))
+            elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and entry.is_file():  # noqa: PTH122
+                images.append(prefix + entry.name)
+    if not images:
+        raise UserError(f"{root} holds no image; looked for {', '.join(sorted(IMAGE_SUFFIXES))} in it and below")
+    return sorted(images)
+
+
+def read_rgb(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Read an image as 8-bit RGB, turned upright as its EXIF orientation says.
+
+    Grey becomes three equal channels; 16-bit grey is scaled by 255/65535; CMYK and palettes are converted; alpha is
+    composited over white; of an animation or a stack of pages the first frame is taken. Colour profiles are ignored.
+
+    Args:
+        path: a file in one of the formats JPEG, PNG, WebP, TIFF, BMP, GIF, PPM, whatever its suffix.
+        max_pixels: width x height beyond which a file is refused before it is decoded.
+
+    Raises:
+        UnreadableImageError: not an image, truncated, damaged, or larger than `max_pixels`.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of large images and damaged metadata; the first we judge below, the second is harmless.
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=_FORMATS) as image:
+                if image.width * image.height > max_pixels:
+                    raise UnreadableImageError(
+                        path, f"{image.width} x {image.height} pixels, more than the limit of {max_pixels}"
+                    )
+                image.load()
+                return _to_rgb(path, _upright(image))
+    except UnidentifiedImageError:
+        empty = path.stat().st_size == 0
+        raise UnreadableImageError(path, "empty file" if empty else "not an image, or a damaged header") from None
+    except Image.DecompressionBombError as error:
+        raise UnreadableImageError(path, str(error)) from None
+    # Pillow's decoders report damage by any of these, depending on the format and on where the damage is.
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise UnreadableImageError(path, reason) from None
+    except MemoryError:
+        raise UnreadableImageError(path, "not enough memory to decode it") from None
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Apply the EXIF orientation; metadata too damaged to hold one counts as upright."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except (OSError, SyntaxError, ValueError, KeyError, TypeError, ZeroDivisionError, struct.error):
+        return image.copy()
+
+
+def _to_rgb(path: Path, image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        image = _sixteen_to_eight_bits(path, image)
+    elif image.mode == "F":
+        raise UnreadableImageError(path, "floating-point pixels have no known range; store 8 or 16 bits a channel")
+    if image.has_transparency_data:
+        pixels = image.convert("RGBA")
+        background = Image.new("RGBA", pixels.size, (*_ALPHA_BACKGROUND, 255))
+        return Image.alpha_composite(background, pixels).convert("RGB")
+    # `convert` of an RGB image is a copy without the file handle.
+    return image.convert("RGB")
+
+
+def _sixteen_to_eight_bits(path: Path, image: Image.Image) -> Image.Image:
+    values = np.asarray(image, dtype=np.int64)
+    if values.size and (values.min() < 0 or values.max() > np.iinfo(np.uint16).max):
+        raise UnreadableImageError(path, "32-bit integer pixels have no known range; store 8 or 16 bits a channel")
+    return Image.fromarray(((values + _UINT16_TO_UINT8 // 2) // _UINT16_TO_UINT8).astype(np.uint8))
