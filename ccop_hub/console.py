@@ -1,15 +1,17 @@
 """What the three console programs share: sub-commands from typed settings, one-line errors, settings on disk.
 
 Each sub-command is a `Command`: a dataclass of settings whose docstring is the help text, and the function that runs
-it. A YAML file (`--config`), a named setting (`--setting`) and flags override the dataclass's defaults, in that order
-of rising precedence where a flag stands behind the file.
+it. A named setting (`--setting`), then YAML files (`--config`) and flags in the order of the command line override the
+dataclass's defaults. Dashes and underscores are the same in a flag's name; a switch needs no value (`--dry-run`).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import enum
+import re
 import sys
+import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,8 @@ class Command:
         help: one line for the program's `--help`.
         settings: dataclass; its fields become flags, its Google-style docstring their help (with units).
         run: called with the settings; may return an exit code (None means 0).
-        positional: fields that are given by position rather than by flag. A `list[...]` field takes one or more.
+        positional: fields that are given by position rather than by flag. A `list[...]` field takes one or more values;
+            a field with a default may be left out.
         named_settings: folder of `NAME.yaml` files that `--setting NAME` reads, if the command has any.
     """
 
@@ -91,7 +94,7 @@ def plain(value: Any) -> Any:
 
 
 def _extra_for(program: str) -> str | None:
-    return {"ccop-pretrain": "pretrain", "ccop-eval": "eval"}.get(program)
+    return {"ccop-hub": "hub", "ccop-pretrain": "pretrain", "ccop-eval": "eval"}.get(program)
 
 
 def _parse(program: str, description: str, commands: Sequence[Command], argv: list[str]) -> tuple[str, Any]:
@@ -109,26 +112,74 @@ def _parse(program: str, description: str, commands: Sequence[Command], argv: li
         hints = {field.name: field for field in dataclasses.fields(command.settings)}
         described = _field_help(command.settings)
         for name in command.positional:
-            nargs = "+" if "list" in str(hints[name].type) else None
-            kind = str if "str" in str(hints[name].type) else Path
-            sub.add_argument(name, type=kind, help=described.get(name), nargs=nargs)
+            sub.add_argument(name, help=described.get(name), **_positional_options(hints[name]))
         sub.add_class_arguments(command.settings, skip=set(command.positional))
         subcommands.add_subcommand(command.name, sub, help=command.help)
     try:
-        chosen = parser.instantiate_classes(parser.parse_args(_expand_named_setting(commands, argv)))
+        chosen = parser.instantiate(parser.parse_args(_in_full(commands, argv)))
     except ArgumentError as error:
-        where = f"{program} {argv[0]}" if argv and not argv[0].startswith("-") else program
-        raise UserError(f"{str(error).rstrip('.')} (see `{where} --help`)") from None
+        raise UserError(_explained(str(error), program, commands, argv)) from None
     values = dict(chosen[chosen["command"]])
     by_name = next(command for command in commands if command.name == chosen["command"])
     fields = {field.name for field in dataclasses.fields(by_name.settings)}
     return by_name.name, by_name.settings(**{key: value for key, value in values.items() if key in fields})
 
 
-def _expand_named_setting(commands: Sequence[Command], argv: list[str]) -> list[str]:
-    """Put the file of `--setting NAME` in front of the command's own flags, so that any flag overrides it."""
+def _positional_options(field: dataclasses.Field[Any]) -> dict[str, Any]:
+    kind = str if "str" in str(field.type) else Path
+    if "list" in str(field.type):
+        return {"type": kind, "nargs": "+"}
+    if field.default is dataclasses.MISSING:
+        return {"type": kind}
+    return {"type": kind, "nargs": "?", "default": field.default}
+
+
+def _explained(message: str, program: str, commands: Sequence[Command], argv: list[str]) -> str:
+    """The parser's message in the words of the command line, and where the help is."""
     command = next((command for command in commands if argv and command.name == argv[0]), None)
-    if command is None or command.named_settings is None:
+    message = message.rstrip(".")
+    if command is None:
+        return f"{message} (see `{program} --help`)"
+    positional = "|".join(command.positional) or "$^"
+    message = re.sub(rf"\b{command.name}\.({positional})\b", lambda found: found[1].upper(), message)
+    message = re.sub(rf"\b{command.name}\.([\w.]+)", r"--\1", message)
+    message = re.sub(r'Parser key "([\w.]+)":', r"--\1:", message)
+    message = re.sub(r"\b(?:a )?<class '(\w+)'>", r"\1", message)
+    return f"{message} (see `{program} {command.name} --help`)"
+
+
+def _in_full(commands: Sequence[Command], argv: list[str]) -> list[str]:
+    """The arguments as the parser takes them: underscores in names, a value behind each switch, settings as files."""
+    command = next((command for command in commands if argv and command.name == argv[0]), None)
+    if command is None:
+        return argv
+    switches = set(_switches(command.settings))
+    words = []
+    for index, word in enumerate(argv):
+        if word.startswith("--"):
+            name, equals, value = word.partition("=")
+            word = f"--{name[2:].replace('-', '_')}{equals}{value}"
+            following = argv[index + 1].lower() if index + 1 < len(argv) else ""
+            if not equals and word[2:] in switches and following not in ("true", "false", "yes", "no"):
+                word += "=true"
+        words.append(word)
+    return _expand_named_setting(command, words)
+
+
+def _switches(settings: type[Any], prefix: str = "") -> list[str]:
+    """Names of the boolean fields, those of nested settings with their path."""
+    names = []
+    for name, kind in typing.get_type_hints(settings).items():
+        if kind is bool:
+            names.append(prefix + name)
+        elif dataclasses.is_dataclass(kind) and isinstance(kind, type):
+            names += _switches(kind, f"{prefix}{name}.")
+    return names
+
+
+def _expand_named_setting(command: Command, argv: list[str]) -> list[str]:
+    """Put the file of `--setting NAME` in front of the command's own flags, so that any flag overrides it."""
+    if command.named_settings is None:
         return argv
     for index, word in enumerate(argv):
         name = word.removeprefix("--setting=") if word.startswith("--setting=") else None
@@ -143,6 +194,5 @@ def _field_help(settings: type[Any]) -> dict[str, str]:
     """The lines of a Google-style `Args:` section, by field name."""
     from docstring_parser import parse
 
-    return {
-        entry.arg_name: " ".join((entry.description or "").split()) for entry in parse(settings.__doc__ or "").params
-    }
+    entries = parse(settings.__doc__ or "").params
+    return {entry.arg_name: " ".join((entry.description or "").split()) for entry in entries}

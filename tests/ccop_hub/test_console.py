@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ccop_hub.console import Command, plain, run_program, save_settings
+from ccop_hub.errors import UserError
+
+
+@dataclasses.dataclass
+class Optimiser:
+    """How the weights move.
+
+    Args:
+        lr: learning rate at a batch of 256.
+        decay: weight decay.
+        nesterov: whether to look ahead.
+    """
+
+    lr: float = 0.1
+    decay: tuple[float, float] = (0.0, 0.5)
+    nesterov: bool = False
+
+
+@dataclasses.dataclass
+class Settings:
+    """Draw pictures.
+
+    Args:
+        files: pictures to read.
+        out: folder to write.
+        longest_side: in pixels.
+        dry_run: write nothing.
+        optimiser: how the weights move.
+    """
+
+    files: list[Path]
+    out: Path
+    longest_side: int = 64
+    dry_run: bool = False
+    optimiser: Optimiser = dataclasses.field(default_factory=Optimiser)
+
+    def __post_init__(self) -> None:
+        if self.longest_side < 1:
+            raise UserError("longest_side is below 1 pixel; give a size in pixels")
+
+
+@dataclasses.dataclass
+class Lookup:
+    """Look something up.
+
+    Args:
+        name: what to look up.
+    """
+
+    name: str = "everything"
+
+
+class Program:
+    """A console program whose commands remember what they were called with."""
+
+    def __init__(self, folder: Path) -> None:
+        self.called: list[object] = []
+        (folder / "large.yaml").write_text("longest_side: 1333\noptimiser:\n  lr: 0.02\n")
+        self.commands = [
+            Command("draw", "Draw.", Settings, self._run, ("files",), folder),
+            Command("look", "Look.", Lookup, self._run, ("name",)),
+        ]
+
+    def _run(self, settings: object) -> None:
+        self.called.append(settings)
+
+    def __call__(self, *argv: str) -> int:
+        return run_program("painter", "Paints.", self.commands, argv)
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Program:
+    return Program(tmp_path)
+
+
+def test_positional_list_flags_and_defaults(program: Program) -> None:
+    assert program("draw", "a.png", "b.png", "--out", "there", "--optimiser.lr", "2") == 0
+    expected = Settings([Path("a.png"), Path("b.png")], Path("there"), optimiser=Optimiser(lr=2.0))
+    assert program.called == [expected]
+
+
+def test_positional_with_a_default_may_be_left_out(program: Program) -> None:
+    assert (program("look"), program("look", "this")) == (0, 0)
+    assert program.called == [Lookup("everything"), Lookup("this")]
+
+
+@pytest.mark.parametrize(
+    ("argv", "size", "lr"),
+    [
+        ([], 64, 0.1),
+        (["--setting", "large"], 1333, 0.02),
+        (["--setting=large", "--longest_side", "5"], 5, 0.02),
+        (["--longest_side", "5", "--setting", "large"], 5, 0.02),
+        (["--config", "FILE"], 7, 0.1),
+        (["--setting", "large", "--config", "FILE"], 7, 0.02),
+        (["--config", "FILE", "--setting", "large"], 7, 0.02),
+        (["--config", "FILE", "--longest_side", "8"], 8, 0.1),
+        (["--longest_side", "8", "--config", "FILE"], 7, 0.1),
+    ],
+)
+def test_precedence(program: Program, tmp_path: Path, argv: list[str], size: int, lr: float) -> None:
+    file = tmp_path / "mine.yml"
+    file.write_text("longest_side: 7\n")
+    assert program("draw", "a.png", "--out", "there", *[str(file) if word == "FILE" else word for word in argv]) == 0
+    (settings,) = program.called
+    assert isinstance(settings, Settings)
+    assert (settings.longest_side, settings.optimiser.lr) == (size, lr)
+
+
+@pytest.mark.parametrize(
+    ("words", "dry", "nesterov"),
+    [
+        (["--dry-run"], True, False),
+        (["--dry_run", "--optimiser.nesterov"], True, True),
+        (["--dry-run", "false"], False, False),
+        (["--dry-run=true"], True, False),
+    ],
+)
+def test_switches_need_no_value(program: Program, words: list[str], dry: bool, nesterov: bool) -> None:
+    assert program("draw", "a.png", *words, "--out", "there") == 0
+    (settings,) = program.called
+    assert isinstance(settings, Settings)
+    assert (settings.dry_run, settings.optimiser.nesterov) == (dry, nesterov)
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["draw", "a.png", "--out", "x", "--colour", "red"], "--colour red (see `painter draw --help`)"),
+        (["draw", "a.png", "--out", "x", "--longest-side", "big"], "--longest_side: Expected int. Got value: big"),
+        (["draw", "a.png"], "required: --out (see"),
+        (["draw", "--out", "x"], "required: FILES (see"),
+        (["draw", "a.png", "--out", "x", "--setting", "huge"], "(choose from 'large')"),
+        (["draw", "a.png", "--out", "x", "--config", "/no/such.yaml"], "'/no/such.yaml'"),
+        (["draw", "a.png", "--out", "x", "--longest_side", "0"], "below 1 pixel"),
+        (["sculpt"], "invalid choice: 'sculpt' (choose from 'draw', 'look') (see `painter --help`)"),
+        ([], "{draw,look}"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_2(
+    program: Program, capsys: pytest.CaptureFixture[str], argv: list[str], said: str
+) -> None:
+    assert program(*argv) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("painter: ")
+    assert err.count("\n") == 1
+    assert said in err
+    assert program.called == []
+
+
+@pytest.mark.parametrize("content", ["longest_sides: 3\n", "longest_side: [1\n", "- 1\n", "optimiser:\n  lr: fast\n"])
+def test_wrong_settings_file(
+    program: Program, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str
+) -> None:
+    file = tmp_path / "wrong.yml"
+    file.write_text(content)
+    assert program("draw", "a.png", "--out", "x", "--config", str(file)) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_help_states_units_and_defaults(program: Program, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        program("draw", "--help")
+    assert ended.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for words in ("pictures to read", "in pixels. (type: int, default: 64)", "--setting {large}", "batch of 256"):
+        assert words in shown
+
+
+def _failing(error: BaseException) -> list[Command]:
+    def run(_: Lookup) -> None:
+        raise error
+
+    return [Command("look", "Look.", Lookup, run, ("name",))]
+
+
+def test_user_error_of_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_program("painter", "", _failing(UserError("no paint;\n   buy some")), ["look"]) == 2
+    assert capsys.readouterr().err == "painter: no paint; buy some\n"
+
+
+def test_missing_package_names_the_extra(capsys: pytest.CaptureFixture[str]) -> None:
+    missing = ModuleNotFoundError("No module named 'fvcore'", name="fvcore")
+    assert run_program("ccop-hub", "", _failing(missing), ["look"]) == 2
+    assert capsys.readouterr().err == "ccop-hub: needs the package 'fvcore': pip install 'ccop-hub[hub]'\n"
+
+
+def test_our_own_defects_keep_their_traceback() -> None:
+    with pytest.raises(ModuleNotFoundError):
+        run_program("ccop-hub", "", _failing(ModuleNotFoundError("", name="ccop_hub.colour")), ["look"])
+    with pytest.raises(ZeroDivisionError):
+        run_program("ccop-hub", "", _failing(ZeroDivisionError()), ["look"])
+
+
+def test_interrupt_and_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_program("painter", "", _failing(KeyboardInterrupt()), ["look"]) == 130
+    assert capsys.readouterr().err == "painter: interrupted\n"
+    assert run_program("painter", "", [Command("look", "Look.", Lookup, lambda _: 1)], ["look"]) == 1
+
+
+def test_saved_settings_read_back(program: Program, tmp_path: Path) -> None:
+    file = tmp_path / "run" / "settings.yaml"
+    saved = Settings([Path("a.png")], Path("there"), 9, True, Optimiser(0.3, (1.0, 2.0), True))
+    save_settings(saved, file)
+    assert yaml.safe_load(file.read_text())["optimiser"] == {"lr": 0.3, "decay": [1.0, 2.0], "nesterov": True}
+    assert program("draw", "a.png", "--config", str(file)) == 0
+    assert program.called == [saved]
+
+
+def test_plain_values() -> None:
+    assert plain({1: (Path("a"), None, 2.5)}) == {"1": ["a", None, 2.5]}
