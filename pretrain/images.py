@@ -15,7 +15,7 @@ from ccop_hub.errors import UserError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm"})
 # Only these decoders are tried: a file called .jpg must not start Pillow's PostScript interpreter.
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
+_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 MAX_PIXELS = 89_478_485  # Pillow's own Image.MAX_IMAGE_PIXELS: 256 MiB as 24-bit RGB
 _ALPHA_BACKGROUND = (255, 255, 255)  # what a browser shows behind a transparent picture
 _UINT16_TO_UINT8 = 257  # 65535 / 255

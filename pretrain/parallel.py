@@ -24,6 +24,13 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def one_opencv_thread() -> None:
+    """Keep OpenCV to one thread in this process: threads in each of as many processes as cores would only contend."""
+    import cv2
+
+    cv2.setNumThreads(1)
+
+
 def ordered_map(
     function: Callable[[Item], Outcome],
     items: Iterable[Item],

@@ -22,7 +22,7 @@ from ccop_hub.errors import UserError
 
 from .data_settings import ProposalSettings
 from .images import SkippedImages, UnreadableImageError, list_images, read_rgb
-from .parallel import available_cores, ordered_map
+from .parallel import available_cores, one_opencv_thread, ordered_map
 from .proposal_store import (
     MANIFEST,
     SKIPPED,
@@ -166,7 +166,7 @@ def _fill_shards(
 ) -> list[ShardNotes]:
     """Search the images of all unfinished shards, writing each shard as soon as its last image is there."""
     pending = itertools.chain.from_iterable(plan.images for plan in plans if plan.done is None)
-    outcomes = ordered_map(functools.partial(_propose_image, settings), pending, workers, _use_one_thread)
+    outcomes = ordered_map(functools.partial(_propose_image, settings), pending, workers, one_opencv_thread)
     shards = []
     with _progress() as progress:
         task = progress.add_task("selective search", total=manifest.images)
@@ -196,11 +196,6 @@ def _progress() -> Progress:
         TimeRemainingColumn(),
         console=Console(file=sys.stderr),
     )
-
-
-def _use_one_thread() -> None:
-    # The images are dealt to as many processes as there are cores; threads inside each would only contend.
-    load_opencv().setNumThreads(1)
 
 
 def _propose_image(settings: ProposalSettings, image: str) -> ImageProposals | str:

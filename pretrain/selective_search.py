@@ -103,10 +103,11 @@ def keep_objects(boxes: npt.NDArray[Any]) -> npt.NDArray[Any]:
     Returns:
         The kept rows, in their order.
     """
-    width, height = boxes[:, 2], boxes[:, 3]
+    width, height = boxes[:, 2:].astype(np.float64).T
     # Products rather than quotients and roots: for whole pixels the two bounds are then exact.
     shaped = (width < MAX_ASPECT * height) & (height < MAX_ASPECT * width)
-    return boxes[shaped & (width * height > MIN_SIDE**2)]
+    kept: npt.NDArray[Any] = boxes[shaped & (width * height > MIN_SIDE**2)]
+    return kept
 
 
 def non_maximum_suppression(
