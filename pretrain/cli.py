@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from ccop_hub.console import Command, run_program
 
 from .data_settings import ProposalSettings, SceneSettings
+from .settings import InspectSettings, RunSettings
+
+NAMED_SETTINGS = Path(__file__).parent / "named_settings"
+"""One YAML file per `--setting`."""
 
 
 def _scenes(settings: SceneSettings) -> None:
@@ -21,11 +26,25 @@ def _proposals(settings: ProposalSettings) -> None:
     run(settings)
 
 
+def _run(settings: RunSettings) -> int:
+    from .run import run
+
+    return run(settings)
+
+
+def _inspect(settings: InspectSettings) -> None:
+    from .inspection import run
+
+    run(settings)
+
+
 COMMANDS: list[Command] = [
     Command("scenes", "draw a small scene set in COCO's layout, with masks and labels", SceneSettings, _scenes),
     Command(
         "proposals", "find object proposals in a folder of images", ProposalSettings, _proposals, positional=("images",)
     ),
+    Command("run", "pre-train a network on a folder of images", RunSettings, _run, named_settings=NAMED_SETTINGS),
+    Command("inspect", "draw what a run would see, and count it", InspectSettings, _inspect),
 ]
 
 

@@ -56,7 +56,7 @@ class ObjectiveSettings:
     @property
     def uses_boxes(self) -> bool:
         """Whether any loss looks at boxes, so that proposals are needed."""
-        return self.objective == "ccop" and (self.weight_box > 0 or self.weight_intra > 0)
+        return self.objective == "ccop" and (self.weight_box != 0 or self.weight_intra != 0)
 
 
 @dataclass(frozen=True)

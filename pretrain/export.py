@@ -1,0 +1,62 @@
+"""What is left of a run for everyone else: the query network with its facts."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ccop_hub.checkpoint import save_checkpoint
+from ccop_hub.console import plain
+from ccop_hub.normalization import PIXEL_MEAN, PIXEL_STD
+
+from .data import SceneListing
+from .objective import ContrastivePretraining
+from .schedule import Schedule
+from .settings import RunSettings
+
+PATHS = ("images", "proposals", "out")
+"""Settings that name places on the machine of the run; an exported checkpoint tells the names alone."""
+
+
+def export(
+    folder: Path, objective: ContrastivePretraining, settings: RunSettings, schedule: Schedule, listing: SceneListing
+) -> Path:
+    """Write backbone and FPN of the query encoder under canonical names, with the run's facts.
+
+    Returns:
+        The safetensors file.
+    """
+    network = objective.query.network
+    return save_checkpoint(folder, network.state_dict(), run_facts(settings, schedule, listing))
+
+
+def run_facts(settings: RunSettings, schedule: Schedule, listing: SceneListing) -> dict[str, Any]:
+    """What a checkpoint says of itself."""
+    resolved = plain(settings)
+    for name in PATHS:
+        resolved[name] = getattr(settings, name) and getattr(settings, name).resolve().name
+    return {
+        "arch": settings.backbone,
+        "objective": settings.objective,
+        "parts": ["backbone", "fpn"],
+        "trained_parts": ["backbone", "fpn"] if settings.uses_boxes else ["backbone"],
+        "dataset": {"name": listing.root.resolve().name, "images": len(listing.images), "digest": listing.digest},
+        "steps": schedule.steps,
+        "epochs": round(schedule.steps / schedule.steps_per_epoch, 3),
+        "batch_size": settings.batch_size,
+        "image_size": settings.image_size,
+        "input": {"mean": list(PIXEL_MEAN), "std": list(PIXEL_STD), "channel_order": "RGB", "range": "0-255"},
+        "settings": resolved,
+        "versions": library_versions(),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what a run's result depends on."""
+    packages = {"ccop_hub": "ccop-hub", "lightning": "lightning", "kornia": "kornia", "pillow": "pillow"}
+    packages |= {name: name for name in ("torch", "torchvision", "timm")}
+    return {"python": platform.python_version(), **{key: version(name) for key, name in packages.items()}}

@@ -1,0 +1,240 @@
+"""One pre-training run, from a folder of images to an exported network."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import sys
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.strategies import DDPStrategy, Strategy
+
+from ccop_hub.errors import UserError
+
+from . import distributed
+from .data import SceneData, SceneListing
+from .export import export, library_versions
+from .images import SkippedImages, UnreadableImageError
+from .metrics_file import MetricsFile
+from .run_folder import RunFolder, RunState
+from .schedule import REFERENCE_BATCH, Schedule
+from .settings import RunSettings
+from .training import STEPS_LOG, PretrainingModule
+
+LOG = logging.getLogger("ccop_pretrain.run")
+KEPT_CHECKPOINTS = 2
+
+NOISE = (
+    ".*does not have many workers.*",
+    ".*Checkpoint directory .* exists and is not empty.*",
+    ".*`isinstance.treespec, LeafSpec.` is deprecated.*",
+    ".*your dataloader is not resumable.*",
+)
+"""Lightning's warnings of things that are meant: few readers, a run that goes on, a position that our sampler keeps."""
+
+
+def run(settings: RunSettings) -> int:
+    """Pre-train, or go on where an interrupted run of the same settings stopped; then export.
+
+    Returns:
+        The exit code, 0.
+
+    Raises:
+        UserError: wrong input; see `SceneListing.open`, `Schedule.of`, `RunFolder.prepare`.
+    """
+    if settings.uses_boxes and settings.proposals is None:
+        raise UserError(
+            f"the objective {settings.objective!r} needs boxes: give --proposals DIR (`ccop-pretrain proposals "
+            f"{settings.images} --out DIR` makes them), or take --objective mocov2"
+        )
+    listing = SceneListing.open(settings.images, settings.proposals if settings.uses_boxes else None)
+    schedule = Schedule.of(settings, len(listing.images))
+    module = PretrainingModule(settings, schedule)
+    folder = RunFolder(settings.out)
+    metrics = MetricsFile(folder.metrics)
+    trainer = build_trainer(settings, schedule, folder, metrics)
+    # Under a launcher all processes come here at once: the first alone changes the folder, the others look on.
+    state = folder.prepare(settings) if trainer.is_global_zero else folder.state()
+    if state is RunState.FINISHED and not settings.overwrite:
+        print(f"{folder.path} holds this run, finished: nothing to do (--overwrite true starts anew)")
+        return 0
+    checkpoint = None if settings.overwrite else newest_checkpoint(folder.checkpoints)
+    done = checkpoint_step(checkpoint) if checkpoint else 0
+    if trainer.is_global_zero:
+        metrics.keep_until(done)
+        start_logging(folder.log)
+        folder.write_environment(environment())
+    announce(settings, schedule, listing, done, trainer.world_size)
+    trainer.fit(
+        module,
+        datamodule=SceneData(listing, settings, schedule.steps),
+        ckpt_path=checkpoint,
+        # Checkpoints are our own files and hold more than tensors (Lightning's progress counters).
+        weights_only=False,
+    )
+    if trainer.interrupted or trainer.global_step < schedule.steps:
+        LOG.info("stopped after step %d; the same command goes on from there", trainer.global_step)
+        return 130
+    finish(trainer, module, settings, schedule, listing, folder)
+    return 0
+
+
+def build_trainer(settings: RunSettings, schedule: Schedule, folder: RunFolder, metrics: MetricsFile) -> Trainer:
+    """A quiet Lightning trainer that sees the whole run as one epoch, so that its position is the step alone."""
+    for logger in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(logger).setLevel(logging.WARNING)
+    for noise in NOISE:
+        warnings.filterwarnings("ignore", message=noise)
+    callbacks: list[Callback] = [
+        ModelCheckpoint(
+            dirpath=folder.checkpoints,
+            filename="step-{step:09.0f}",
+            auto_insert_metric_name=False,
+            monitor="step",
+            mode="max",
+            save_top_k=KEPT_CHECKPOINTS,
+            every_n_train_steps=settings.save_every,
+        )
+    ]
+    on_terminal = sys.stderr.isatty()
+    if on_terminal:
+        callbacks.append(RichProgressBar())
+    return Trainer(
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        strategy=choose_strategy(settings),
+        max_steps=schedule.steps,
+        max_epochs=1,
+        logger=metrics,
+        callbacks=callbacks,
+        enable_progress_bar=on_terminal,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+    )
+
+
+def choose_strategy(settings: RunSettings) -> Strategy | str:
+    """DDP where several processes train; every process keeps its own BN statistics, as MoCo's and CCOP's do."""
+    several_gpus = settings.accelerator in ("auto", "gpu", "cuda") and torch.cuda.device_count() > 1
+    launched = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1"))) > 1
+    if settings.devices == 1 and not launched:
+        return "auto"
+    if (settings.devices == "auto" and not several_gpus) and not launched:
+        return "auto"
+    return DDPStrategy(broadcast_buffers=False)
+
+
+def announce(settings: RunSettings, schedule: Schedule, listing: SceneListing, done: int, processes: int) -> None:
+    """Say what is about to happen, with every number that was derived."""
+    boxes = f", {len(listing.proposals)} of them with proposals" if listing.proposals is not None else ""
+    LOG.info("%s, %s: %d images%s", settings.objective, settings.backbone, len(listing.images), boxes)
+    LOG.info(
+        "%d steps (%d an epoch) of %d images (%d x %d processes)",
+        schedule.steps,
+        schedule.steps_per_epoch,
+        settings.batch_size,
+        settings.batch_size // processes,
+        processes,
+    )
+    LOG.info(
+        "learning rate %.6g = %g x %d / %d, warm-up over %g steps, then cosine to 0",
+        schedule.peak_lr,
+        settings.lr,
+        settings.batch_size,
+        REFERENCE_BATCH,
+        schedule.warmup_steps,
+    )
+    if settings.proposals is not None and not settings.uses_boxes:
+        LOG.info("no loss looks at boxes: --proposals is not used")
+    if done:
+        LOG.info("going on after step %d", done)
+
+
+def finish(
+    trainer: Trainer,
+    module: PretrainingModule,
+    settings: RunSettings,
+    schedule: Schedule,
+    listing: SceneListing,
+    folder: RunFolder,
+) -> None:
+    """Keep the last state, report unreadable images, export."""
+    trainer.save_checkpoint(folder.checkpoints / f"step-{schedule.steps:09d}.ckpt")
+    met = distributed.gather_rows(torch.tensor(sorted(module.skipped), dtype=torch.long, device=module.device))
+    if not trainer.is_global_zero:
+        return
+    skipped = collect_skipped(listing, set(met.tolist()))
+    skipped.write_csv(folder.skipped)
+    path = export(folder.exported, module.objective, settings, schedule, listing)
+    LOG.info("%s", skipped.summary())
+    LOG.info("exported %s", path)
+
+
+def collect_skipped(listing: SceneListing, met: set[int]) -> SkippedImages:
+    """Unreadable images by name and reason: those met, and those already left out of the proposals."""
+    skipped = SkippedImages()
+    known = listing.proposals.skipped if listing.proposals is not None else {}
+    for index, name in enumerate(listing.images):
+        if index in met or name in known:
+            try:
+                listing.read(index)
+            except UnreadableImageError as error:
+                skipped.add(name, error.reason)
+    return skipped
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint of a run; a damaged one is passed over with a warning."""
+    for path in sorted(folder.glob("step-*.ckpt"), key=checkpoint_step, reverse=True):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+        except (OSError, zipfile.BadZipFile) as error:
+            damaged = str(error)
+        if damaged is None:
+            return path
+        LOG.warning("%s is damaged (%s); taking the one before", path, damaged)
+    return None
+
+
+def checkpoint_step(path: Path) -> int:
+    """Steps done at a checkpoint, from its name `step-000000500.ckpt`."""
+    digits = path.stem.removeprefix("step-")
+    return int(digits) if digits.isdigit() else -1
+
+
+def environment() -> dict[str, Any]:
+    """Versions, hardware and the command line of a run."""
+    return {
+        "versions": library_versions(),
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+    }
+
+
+def start_logging(path: Path) -> None:
+    """Send what the program says to `train.log` and to standard error; steps have a progress bar on a terminal."""
+    parent = logging.getLogger("ccop_pretrain")
+    parent.setLevel(logging.INFO)
+    for handler in list(parent.handlers):
+        parent.removeHandler(handler)
+        handler.close()
+    file = logging.FileHandler(path, encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    console = logging.StreamHandler(sys.stderr)
+    on_terminal = sys.stderr.isatty()
+    console.addFilter(lambda record: not (on_terminal and record.name == STEPS_LOG.name))
+    for handler in (file, console):
+        parent.addHandler(handler)

@@ -1,0 +1,149 @@
+"""The training step: augment, ask the objective, follow the schedule. Lightning does the rest."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import nn
+
+from . import distributed
+from .data import ViewBatch
+from .objective import Batch, ContrastivePretraining, ObjectiveOutput
+from .photometric import PhotometricAugmentation
+from .schedule import Schedule
+from .seeding import derive_seed
+from .settings import RunSettings
+
+STEPS_LOG = logging.getLogger("ccop_pretrain.steps")
+"""A line per logged step."""
+
+
+class PretrainingModule(LightningModule):
+    """One run: both encoders and the queues (`objective`), the optimiser and the learning rate.
+
+    Args:
+        settings: of the run; the initial weights are drawn from `settings.seed`.
+        schedule: length and learning rate.
+    """
+
+    def __init__(self, settings: RunSettings, schedule: Schedule) -> None:
+        super().__init__()
+        self.run_settings = settings
+        self.schedule = schedule
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(derive_seed("weights", settings.seed))
+            self.objective = ContrastivePretraining(settings, settings.backbone, schedule.steps, settings.image_size)
+        self.augmentation = PhotometricAugmentation()
+        self.skipped: dict[int, str] = {}
+        self._throughput = Throughput()
+
+    def training_step(self, batch: ViewBatch, batch_idx: int) -> dict[str, Any]:
+        """The loss of one batch; `batch_idx` counts the steps of the whole run from 0.
+
+        Every draw of the step (augmentation, shuffling, jitters, dropout) comes from (seed, step, rank).
+        """
+        self.skipped.update(batch.skipped)
+        torch.manual_seed(derive_seed("step", self.run_settings.seed, batch_idx, distributed.rank()))
+        output: ObjectiveOutput = self.objective(
+            Batch(
+                query_images=self.augmentation(batch.query_images),
+                key_images=self.augmentation(batch.key_images),
+                query_boxes=batch.query_boxes,
+                key_boxes=batch.key_boxes,
+            )
+        )
+        return {"loss": output.loss, "losses": output.losses, "monitors": output.monitors}
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """SGD over everything that is trained, weight decay on all of it; the learning rate changes every step."""
+        settings = self.run_settings
+        optimiser = torch.optim.SGD(
+            list(self.trained_parameters()),
+            lr=self.schedule.peak_lr,
+            momentum=settings.sgd_momentum,
+            weight_decay=settings.weight_decay,
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, self.schedule.factor)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def trained_parameters(self) -> Iterator[nn.Parameter]:
+        """Parameters that a gradient reaches: the query encoder's."""
+        return (parameter for parameter in self.objective.parameters() if parameter.requires_grad)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the unreadable images met so far."""
+        checkpoint["skipped"] = self.skipped
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up the unreadable images met before."""
+        self.skipped = dict(checkpoint["skipped"])
+
+    def on_train_start(self) -> None:
+        """Begin to measure throughput."""
+        self._throughput.start()
+
+    def on_train_batch_start(self, batch: ViewBatch, batch_idx: int) -> None:
+        """Note when the batch arrived."""
+        self._throughput.batch_arrived()
+
+    def on_train_batch_end(self, outputs: Any, batch: ViewBatch, batch_idx: int) -> None:
+        """Note when the step ended, and write a row of metrics where one is due."""
+        self._throughput.step_ended(len(batch.query_images) * distributed.world_size())
+        done = batch_idx + 1
+        if done % self.run_settings.log_every == 0 or done == self.schedule.steps:
+            self._report(outputs, done)
+
+    def _report(self, outputs: dict[str, Any], done: int) -> None:
+        """Log the figures of step `done` (from 1); they are of this process's share of the batch."""
+        losses = {"loss": outputs["loss"].item()}
+        losses |= {f"loss_{name}": loss.item() for name, loss in outputs["losses"].items()}
+        rate, waiting = self._throughput.since_last_report()
+        row = {
+            **losses,
+            **{name: value.item() for name, value in outputs["monitors"].items()},
+            "lr": self.schedule.peak_lr * self.schedule.factor(done - 1),
+            "epoch": done / self.schedule.steps_per_epoch,
+            "images_per_second": rate,
+            "data_wait": waiting,
+        }
+        for logger in self.loggers:
+            logger.log_metrics(row, step=done)
+        self.log_dict({**losses, "images/s": rate}, prog_bar=True, logger=False)
+        text = ", ".join(f"{name} {value:.3f}" for name, value in losses.items())
+        STEPS_LOG.info("step %d/%d: %s, %.1f images/s", done, self.schedule.steps, text, rate)
+
+
+class Throughput:
+    """Images a second, and the share of the time spent waiting for data."""
+
+    def __init__(self) -> None:
+        self._images = 0
+        self._waited = 0.0
+        self.start()
+
+    def batch_arrived(self) -> None:
+        """A batch is at hand: the time since the last step ended was waiting."""
+        self._waited += time.perf_counter() - self._step_ended
+
+    def step_ended(self, images: int) -> None:
+        """A step over so many images is done."""
+        self._step_ended = time.perf_counter()
+        self._images += images
+
+    def start(self) -> None:
+        """Begin to count."""
+        self._started = self._step_ended = time.perf_counter()
+
+    def since_last_report(self) -> tuple[float, float]:
+        """(images a second, share of the time spent waiting) since the last call."""
+        now = time.perf_counter()
+        seconds = max(now - self._started, 1e-9)
+        rate, share = self._images / seconds, min(self._waited / seconds, 1.0)
+        self._started, self._images, self._waited = now, 0, 0.0
+        return rate, share
