@@ -1,0 +1,57 @@
+"""The curriculum: how the spatial noise of key boxes grows over training (arXiv 2111.13651, section 3.3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class BoxNoise:
+    """The noise of one step, 0-d float32 tensors.
+
+    Attributes:
+        iou_threshold: smallest IoU of a valid jitter with its box.
+        centre_magnitude: width of the uniform centre shift, in box sizes.
+        size_magnitude: width of the uniform change of log size.
+    """
+
+    iou_threshold: Tensor
+    centre_magnitude: Tensor
+    size_magnitude: Tensor
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    """Three values, each linear in progress from its first to its second number.
+
+    Attributes:
+        iou_threshold: see `BoxNoise`; start and end of training, as for the two below.
+        centre_magnitude: see `BoxNoise`.
+        size_magnitude: see `BoxNoise`.
+        total_steps: steps of the whole training, at least 1.
+    """
+
+    iou_threshold: tuple[float, float]
+    centre_magnitude: tuple[float, float]
+    size_magnitude: tuple[float, float]
+    total_steps: int
+
+    def __post_init__(self) -> None:
+        if self.total_steps < 1:
+            raise ValueError(f"total_steps is {self.total_steps}; the curriculum needs at least 1")
+
+    def noise(self, step: Tensor) -> BoxNoise:
+        """The noise at `step` (0-d, counted from 1); before the start and past the end it stays at the outer values."""
+        progress = (step.double() / self.total_steps).clamp(0, 1)
+        return BoxNoise(
+            iou_threshold=_between(self.iou_threshold, progress),
+            centre_magnitude=_between(self.centre_magnitude, progress),
+            size_magnitude=_between(self.size_magnitude, progress),
+        )
+
+
+def _between(ends: tuple[float, float], progress: Tensor) -> Tensor:
+    start, end = ends
+    return (start + (end - start) * progress).float()

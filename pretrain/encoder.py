@@ -1,0 +1,167 @@
+"""An encoder: a ResNet with a feature pyramid, and the heads that embed whole images and boxes."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+from torchvision.ops import roi_align
+
+from ccop_hub.architectures import FPN_CHANNELS, PYRAMID_STRIDES, ResNetFPN, stage_channels
+
+from .boxes import box_areas
+from .losses import full_precision
+
+LEVEL_LIMITS = {"p2": 48.0, "p3": 96.0, "p4": 192.0}
+"""Largest box side, sqrt(area) in pixels of a 224 px image, that each level pools; larger boxes are pooled from p5.
+
+The authors' code sends boxes over 224 px back to p2, which no box of a 224 px image reaches.
+"""
+
+REFERENCE_IMAGE_SIZE = 224
+"""Image side in pixels that `LEVEL_LIMITS` are meant for (the paper's crop size)."""
+
+POOLED_SIDE = 7
+"""Cells a side of a pooled box (the authors' `roi_align` settings; sampling 0, that is adaptive, and aligned)."""
+
+HEAD_INIT_STD = 0.01
+"""Standard deviation of both heads' initial weights (the authors' heads)."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the network makes of a batch.
+
+    Attributes:
+        pooled: (N, C) average-pooled last stage.
+        pyramid: `{"p2": (N, 256, H/4, W/4), ...}`; empty where the encoder has no box head.
+    """
+
+    pooled: Tensor
+    pyramid: dict[str, Tensor]
+
+
+class Encoder(nn.Module):
+    """Embeds images from the last stage and boxes from the pyramid, each through a head of its own.
+
+    A head that is not asked for is not built; without a box head the pyramid is neither run nor trained.
+
+    Args:
+        arch: timm name of the backbone.
+        dropout: dropout probability of both heads.
+        image_size: side of the input images in pixels; the sizes at which a box changes level scale with it.
+        hidden_dim: hidden units of both heads.
+        embedding_dim: length of both embeddings.
+        image_head: whether images are embedded.
+        box_head: whether boxes are embedded.
+
+    Attributes:
+        network: the `ResNetFPN`, what the hub keeps of the encoder.
+    """
+
+    def __init__(
+        self,
+        arch: str,
+        dropout: float = 0.1,
+        image_size: int = REFERENCE_IMAGE_SIZE,
+        hidden_dim: int = 2048,
+        embedding_dim: int = 128,
+        image_head: bool = True,
+        box_head: bool = True,
+    ) -> None:
+        super().__init__()
+        self.image_size = image_size
+        self.embedding_dim = embedding_dim
+        self.network = ResNetFPN(arch)
+        channels = stage_channels(self.network.backbone)[-1]
+        cells = FPN_CHANNELS * POOLED_SIDE**2
+        self.image_head = build_head(channels, hidden_dim, embedding_dim, dropout) if image_head else None
+        self.box_head = build_head(cells, hidden_dim, embedding_dim, dropout) if box_head else None
+        if self.box_head is None:
+            self.network.fpn.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Features:
+        """Run the network on (N, 3, H, W) float RGB images, normalised by the checkpoint's mean and std."""
+        stages = self.network.stages(images)
+        pyramid = {} if self.box_head is None else self.network.pyramid(stages)
+        return Features(stages["res5"].mean(dim=(2, 3)), pyramid)
+
+    def embed_images(self, pooled: Tensor) -> Tensor:
+        """(N, C) pooled features in, (N, embedding_dim) unit vectors out, float32 at least."""
+        if self.image_head is None:
+            raise ValueError("this encoder has no image head")
+        return normalize(full_precision(self.image_head(pooled)))
+
+    def embed_boxes(self, pyramid: dict[str, Tensor], boxes: Sequence[Tensor]) -> Tensor:
+        """Embed boxes of each image.
+
+        Args:
+            pyramid: levels of `forward`.
+            boxes: each image's (n_i, 4) float32 xyxy pixels.
+
+        Returns:
+            (sum of n_i, embedding_dim) unit vectors, image by image, float32 at least.
+        """
+        if self.box_head is None:
+            raise ValueError("this encoder has no box head")
+        return normalize(full_precision(self.box_head(pool_boxes(pyramid, boxes, self.image_size).flatten(1))))
+
+
+def build_head(inputs: int, hidden: int, outputs: int, dropout: float) -> nn.Sequential:
+    """Linear, dropout, ReLU, linear; weights N(0, 0.01), biases 0."""
+    layers: list[tuple[str, nn.Module]] = [
+        ("hidden", nn.Linear(inputs, hidden)),
+        ("dropout", nn.Dropout(dropout)),
+        ("relu", nn.ReLU()),
+        ("output", nn.Linear(hidden, outputs)),
+    ]
+    for _, layer in layers:
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=HEAD_INIT_STD)
+            nn.init.zeros_(layer.bias)
+    return nn.Sequential(OrderedDict(layers))
+
+
+def box_levels(boxes: Tensor, image_size: int) -> Tensor:
+    """Index of the pyramid level (0 for p2 .. 3 for p5) that pools each box.
+
+    Args:
+        boxes: (N, 4) float32 xyxy pixels.
+        image_size: side of the images in pixels.
+
+    Returns:
+        (N,) long.
+    """
+    limits = boxes.new_tensor(list(LEVEL_LIMITS.values())) * (image_size / REFERENCE_IMAGE_SIZE)
+    return torch.bucketize(box_areas(boxes).sqrt(), limits)
+
+
+def pool_boxes(pyramid: dict[str, Tensor], boxes: Sequence[Tensor], image_size: int) -> Tensor:
+    """ROIAlign each box from the level of its size.
+
+    Every level takes part even where no box is its own, so that every parameter of the pyramid gets a gradient.
+
+    Args:
+        pyramid: `{"p2": (B, C, H/4, W/4), ..., "p5": ...}`; further levels are left alone.
+        boxes: B images' (n_i, 4) float32 xyxy pixels.
+        image_size: side of the images in pixels.
+
+    Returns:
+        (sum of n_i, C, 7, 7), image by image.
+    """
+    rows = torch.cat(list(boxes)).float()
+    image = torch.repeat_interleave(torch.tensor([len(part) for part in boxes])).to(rows)
+    rois = torch.cat([image.unsqueeze(1), rows], dim=1)
+    levels = box_levels(rows, image_size)
+    pooled, order = [], []
+    for index, name in enumerate((*LEVEL_LIMITS, "p5")):
+        (members,) = torch.where(levels == index)
+        features = full_precision(pyramid[name])
+        scale = 1 / PYRAMID_STRIDES[name]
+        pooled.append(roi_align(features, rois[members].to(features), POOLED_SIDE, scale, aligned=True))
+        order.append(members)
+    return torch.cat(pooled)[torch.cat(order).argsort()]

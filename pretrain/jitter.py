@@ -1,0 +1,95 @@
+"""Jittered copies of key boxes, the candidates of the hard positive (arXiv 2111.13651, section 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .boxes import box_iou
+from .curriculum import BoxNoise
+
+
+@dataclass(frozen=True)
+class JitterDraws:
+    """Uniform numbers in [0, 1), float32, two for x and y a jitter.
+
+    Attributes:
+        centre: (N, J, 2).
+        size: (N, J, 2).
+    """
+
+    centre: Tensor
+    size: Tensor
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The boxes among which a key box's hard positive is chosen: J jitters, then the box itself.
+
+    Attributes:
+        boxes: (N, J + 1, 4) float32 xyxy pixels.
+        valid: (N, J + 1) bool; the last column is all true.
+        iou: (N, J + 1) float32, overlap with the box itself.
+    """
+
+    boxes: Tensor
+    valid: Tensor
+    iou: Tensor
+
+
+def draw_jitters(counts: Sequence[int], jitters: int) -> JitterDraws:
+    """Draw from torch's global CPU generator, so that a seed gives the same jitters on every device.
+
+    The order is that of the authors' code: image by image, the centres of all its boxes, then their sizes.
+
+    Args:
+        counts: boxes of each image; N is their sum.
+        jitters: J, jittered copies a box.
+    """
+    centres, sizes = [torch.empty(0, jitters, 2)], [torch.empty(0, jitters, 2)]
+    for count in counts:
+        centres.append(torch.rand(count, jitters, 2))
+        sizes.append(torch.rand(count, jitters, 2))
+    return JitterDraws(torch.cat(centres), torch.cat(sizes))
+
+
+def jitter_boxes(boxes: Tensor, draws: JitterDraws, noise: BoxNoise, image_size: tuple[int, int]) -> Tensor:
+    """Move and resize boxes, each axis by its own draw, and clamp them to the image.
+
+    Args:
+        boxes: (N, 4) float32 xyxy pixels.
+        draws: J draws a box.
+        noise: magnitudes of this step.
+        image_size: (height, width) in pixels.
+
+    Returns:
+        (N, J, 4) float32 xyxy pixels.
+    """
+    boxes = boxes.float()
+    sides = (boxes[:, 2:] - boxes[:, :2]).unsqueeze(1)
+    centres = (boxes[:, :2] + boxes[:, 2:]).unsqueeze(1) / 2
+    centres = centres + sides * ((draws.centre.to(boxes.device) - 0.5) * noise.centre_magnitude)
+    sides = sides * torch.exp((draws.size.to(boxes.device) - 0.5) * noise.size_magnitude)
+    height, width = image_size
+    limits = boxes.new_tensor([width, height, width, height])
+    return torch.cat([centres - sides / 2, centres + sides / 2], dim=-1).clamp_min(0).minimum(limits)
+
+
+def key_candidates(boxes: Tensor, draws: JitterDraws, noise: BoxNoise, image_size: tuple[int, int]) -> Candidates:
+    """Jitter boxes, append each box itself, and mark the candidates whose IoU with it reaches the threshold.
+
+    Args:
+        boxes: (N, 4) float32 xyxy pixels.
+        draws: J draws a box; J may be 0.
+        noise: magnitudes and threshold of this step.
+        image_size: (height, width) in pixels.
+    """
+    boxes = boxes.float().unsqueeze(1)
+    candidates = torch.cat([jitter_boxes(boxes[:, 0], draws, noise, image_size), boxes], dim=1)
+    iou = box_iou(boxes, candidates).squeeze(1)
+    valid = iou >= noise.iou_threshold
+    valid[:, -1] = True
+    return Candidates(candidates, valid, iou)

@@ -1,0 +1,111 @@
+"""The losses of CCOP (arXiv 2111.13651, section 3), and the choice of hard positives.
+
+Similarities and losses are computed in float32, or float64 where the embeddings are, also under autocast. A batch with
+nothing to compare gives a loss of exactly 0 that is still connected to its inputs, with zero gradients, so that
+processes that have nothing take part in the gradient exchange of those that have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pad_sequence
+
+from .boxes import box_iou
+
+
+def info_nce(queries: Tensor, positives: Tensor, negatives: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Contrast each query's positive with a common set of negatives (arXiv 1807.03748, equation 4; 1911.05722).
+
+    Args:
+        queries: (N, D) unit vectors; N may be 0.
+        positives: (N, D) unit vectors.
+        negatives: (K, D) unit vectors.
+        temperature: divides the similarities.
+
+    Returns:
+        The mean loss, and the share of queries whose positive is more similar than every negative (detached).
+    """
+    with torch.autocast(queries.device.type, enabled=False):
+        queries, positives, negatives = full_precision(queries), full_precision(positives), full_precision(negatives)
+        positive = (queries * positives).sum(1, keepdim=True)
+        logits = torch.cat([positive, queries @ negatives.T], dim=1) / temperature
+        target = torch.zeros(len(queries), dtype=torch.long, device=queries.device)
+        loss = cross_entropy(logits, target, reduction="sum") / max(len(queries), 1)
+        correct = logits.detach()[:, :1] > logits.detach()[:, 1:].amax(1, keepdim=True)
+        return loss, correct.sum() / max(len(queries), 1)
+
+
+def intra_image_hinge(
+    queries: Tensor, keys: Tensor, key_boxes: Sequence[Tensor], iou_limit: float, margin: float
+) -> Tensor:
+    """Tell an image's objects apart: the mean of relu(q_i k_j - q_j k_j + margin) over the pairs of different objects.
+
+    A pair (i, j) counts where the two KEY boxes lie in one image and overlap less than `iou_limit`; the key j is the
+    anchor. One mean is taken over the pairs of all images.
+
+    Args:
+        queries: (N, D) unit vectors of the query boxes, image by image.
+        keys: (N, D) unit vectors of the unjittered key boxes, same order.
+        key_boxes: an image's (n_i, 4) float32 xyxy key boxes; the n_i add up to N.
+        iou_limit: IoU in 0..1.
+        margin: in cosine similarity.
+
+    Returns:
+        0-d loss.
+    """
+    with torch.autocast(queries.device.type, enabled=False):
+        counts = [len(boxes) for boxes in key_boxes]
+        by_image = pad_sequence(list(torch.split(full_precision(queries), counts)), batch_first=True)
+        keys_by_image = pad_sequence(list(torch.split(full_precision(keys), counts)), batch_first=True)
+        similarity = by_image @ keys_by_image.transpose(1, 2)
+        hinge = (similarity - similarity.diagonal(dim1=1, dim2=2).unsqueeze(1) + margin).relu()
+        pairs = different_objects(key_boxes, iou_limit)
+        return (hinge * pairs).sum() / pairs.sum().clamp_min(1)
+
+
+def different_objects(boxes: Sequence[Tensor], iou_limit: float) -> Tensor:
+    """Which boxes of an image are two objects.
+
+    Args:
+        boxes: B images' (n_i, 4) float32 xyxy boxes.
+        iou_limit: boxes that overlap less are two objects.
+
+    Returns:
+        (B, n, n) bool, n the largest n_i; rows and columns past n_i are false.
+    """
+    padded = pad_sequence(list(boxes), batch_first=True)
+    counts = torch.tensor([len(rows) for rows in boxes], device=padded.device)
+    real = torch.arange(padded.shape[1], device=padded.device) < counts.unsqueeze(1)
+    return (box_iou(padded, padded) < iou_limit) & real.unsqueeze(1) & real.unsqueeze(2)
+
+
+def candidate_rows(valid: Tensor) -> Tensor:
+    """Where each valid candidate stands in `candidates[valid]`: (N, C) bool in, (N, C) long out; -1 if it is first."""
+    return valid.flatten().cumsum(0).view_as(valid) - 1
+
+
+def hardest_candidates(queries: Tensor, embeddings: Tensor, valid: Tensor) -> Tensor:
+    """For each query the valid candidate that is least similar to it.
+
+    Args:
+        queries: (N, D) unit vectors.
+        embeddings: (M, D) unit vectors of the valid candidates, in the order of `candidates[valid]`.
+        valid: (N, C) bool with M true, at least one a row.
+
+    Returns:
+        (N,) long, a column of `valid`.
+    """
+    with torch.autocast(queries.device.type, enabled=False):
+        repeated = full_precision(queries.detach()).repeat_interleave(valid.sum(1), dim=0, output_size=len(embeddings))
+        similarity = repeated.new_full(valid.shape, torch.inf)
+        similarity[valid] = (repeated * full_precision(embeddings.detach())).sum(1)
+        return similarity.argmin(1)
+
+
+def full_precision(values: Tensor) -> Tensor:
+    """The same values in float32, or in float64 where they already are."""
+    return values if values.dtype == torch.float64 else values.float()
