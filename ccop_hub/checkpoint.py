@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from .errors import UserError
-from .formats import identify
+from .formats import find_state_dict, identify
+from .names import KeyMismatchError
 from .normalization import INPUT_FACTS
+from .safe_reading import facts_in, read_file
+from .timm_folder import TIMM_CONFIG_FILE, TIMM_FILES, timm_facts
 
 WEIGHTS_FILE = "backbone_fpn.safetensors"
 FACTS_FILE = "facts.json"
@@ -80,14 +82,23 @@ def read_checkpoint(path: Path) -> Weights:
     """Read a checkpoint from disk.
 
     Args:
-        path: a folder that `save_checkpoint` wrote, a run's folder (its `exported/` is read), or one weights file.
+        path: a folder that `save_checkpoint` wrote, a run's folder (its `exported/` is read), a timm folder
+            (`config.json` and `model.safetensors`), or one weights file in any of `formats.FORMATS`.
 
     Raises:
         UserError: nothing there, nothing readable there, or tensors that are not a ResNet of a known format.
     """
-    file = _weights_file(path)
-    tensors, facts = _read_tensors(file)
-    found = identify(tensors, facts.get("arch"))
+    file = find_weights_file(path)
+    contents = read_file(file)
+    facts = facts_in(contents.metadata, METADATA_KEY, file)
+    if not facts and (file.parent / TIMM_CONFIG_FILE).is_file() and file.name in TIMM_FILES:
+        facts = timm_facts(file.parent / TIMM_CONFIG_FILE)
+    try:
+        found = identify(find_state_dict(contents.tree), facts.get("arch"))
+    except KeyMismatchError:
+        raise
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
     return Weights(
         name=str(path),
         arch=found.arch,
@@ -98,6 +109,22 @@ def read_checkpoint(path: Path) -> Weights:
         format=found.format,
         unused=found.unused,
     )
+
+
+def find_weights_file(path: Path) -> Path:
+    """The weights file that a path stands for: itself, or the one in a checkpoint's, a run's or timm's folder.
+
+    Raises:
+        UserError: there is none.
+    """
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise UserError(f"{path} does not exist: give a checkpoint file, its folder or a run's folder")
+    for candidate in (path / WEIGHTS_FILE, path / "exported" / WEIGHTS_FILE, *(path / name for name in TIMM_FILES)):
+        if candidate.is_file():
+            return candidate
+    raise UserError(f"{path} holds no {WEIGHTS_FILE}, nor does its exported/: give a checkpoint file or a run's folder")
 
 
 def file_digest(path: Path) -> str:
@@ -113,30 +140,6 @@ def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return f"sha256:{digest.hexdigest()}"
-
-
-def _weights_file(path: Path) -> Path:
-    if path.is_file():
-        return path
-    if not path.is_dir():
-        raise UserError(f"{path} does not exist: give a checkpoint file, its folder or a run's folder")
-    for candidate in (path / WEIGHTS_FILE, path / "exported" / WEIGHTS_FILE):
-        if candidate.is_file():
-            return candidate
-    raise UserError(f"{path} holds no {WEIGHTS_FILE}, nor does its exported/: give a checkpoint file or a run's folder")
-
-
-def _read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    if file.suffix != ".safetensors":
-        state = torch.load(file, map_location="cpu", weights_only=True)
-        return state, {}
-    try:
-        with safe_open(file, framework="pt") as opened:
-            facts = json.loads((opened.metadata() or {}).get(METADATA_KEY, "{}"))
-            names = opened.keys()
-            return {name: opened.get_tensor(name) for name in names}, facts
-    except SafetensorError as error:
-        raise UserError(f"{file} is not a whole safetensors file ({error}): get it again") from None
 
 
 def write_atomically(path: Path, content: bytes) -> None:
