@@ -6,7 +6,38 @@ from collections.abc import Sequence
 
 from ccop_hub.console import Command, run_program
 
-from .settings import CompareSettings
+from .detection.settings import DetectionSettings, InstallSettings
+from .settings import CompareSettings, KnnSettings, LinearSettings, RegionSettings, SegmentationSettings, VocSvmSettings
+
+
+def _segmentation(settings: SegmentationSettings) -> None:
+    from .segmentation.run import run
+
+    run(settings)
+
+
+def _linear(settings: LinearSettings) -> None:
+    from .linear import run
+
+    run(settings)
+
+
+def _knn(settings: KnnSettings) -> None:
+    from .knn import run
+
+    run(settings)
+
+
+def _voc_svm(settings: VocSvmSettings) -> None:
+    from .voc_svm import run
+
+    run(settings)
+
+
+def _regions(settings: RegionSettings) -> None:
+    from .regions.run import run
+
+    run(settings)
 
 
 def _compare(settings: CompareSettings) -> None:
@@ -15,13 +46,52 @@ def _compare(settings: CompareSettings) -> None:
     run(settings)
 
 
+def _detection(settings: DetectionSettings) -> None:
+    from .detection.run import run
+
+    run(settings)
+
+
+def _install_detectron2(settings: InstallSettings) -> None:
+    from .detection.install import install
+
+    install(settings)
+
+
 COMMANDS: list[Command] = [
+    Command(
+        name="segmentation",
+        help="Semantic segmentation of Cityscapes or any folder of images and id PNGs.",
+        settings=SegmentationSettings,
+        run=_segmentation,
+    ),
+    Command(name="linear", help="Linear classifiers on frozen features, paired.", settings=LinearSettings, run=_linear),
+    Command(name="knn", help="Nearest neighbours on frozen features, paired.", settings=KnnSettings, run=_knn),
+    Command(name="voc-svm", help="VOC2007 classification by linear SVMs.", settings=VocSvmSettings, run=_voc_svm),
+    Command(
+        name="regions",
+        help="Classification of ground-truth boxes from frozen features, paired.",
+        settings=RegionSettings,
+        run=_regions,
+    ),
     Command(
         name="compare",
         help="Results as one table a group of comparable ones: terminal, Markdown, CSV.",
         settings=CompareSettings,
         run=_compare,
         positional=("results",),
+    ),
+    Command(
+        name="detection",
+        help="Mask R-CNN (Detectron2) trained from W on a COCO-format data set: box and mask AP.",
+        settings=DetectionSettings,
+        run=_detection,
+    ),
+    Command(
+        name="install-detectron2",
+        help="Bring Detectron2 into this environment: digest pinned, no compiler.",
+        settings=InstallSettings,
+        run=_install_detectron2,
     ),
 ]
 

@@ -121,7 +121,7 @@ def comma_separated(groups: Sequence[Group]) -> str:
 
 
 def _shared_cells(group: Group, row: Row) -> dict[str, str]:
-    rate = row.result.effective_lr
+    rate = row.measured.effective_lr
     return {
         "weights": row.label,
         "loaded": row.loaded,

@@ -119,6 +119,7 @@ class Baseline:
     loaded: str
     tensors: TensorUse
     metrics: Metrics
+    effective_lr: float | None = None
     per_class: dict[str, Metrics] = field(default_factory=dict)
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     curve: list[Metrics] = field(default_factory=list)

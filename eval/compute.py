@@ -1,0 +1,68 @@
+"""Where an evaluation computes: Lightning Fabric on one device or many, and rows gathered from all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+
+from ccop_hub.errors import UserError
+
+T = TypeVar("T")
+
+
+def launch(settings: Any) -> Fabric:
+    """Start the processes that `settings` (a `RunSettings`) asks for; at one device this is the current one."""
+    try:
+        fabric = Fabric(accelerator=settings.accelerator, devices=settings.devices, precision=settings.precision)
+    except Exception as error:  # Lightning raises its own, torch's and plain ValueErrors for a device that is not there
+        raise UserError(f"no such device: {error}; see --accelerator and --devices") from None
+    fabric.launch()
+    return fabric
+
+
+def share(fabric: Fabric, count: int) -> list[int]:
+    """Indices 0..count-1 that this process handles: every world-size-th one, so that `gather_rows` can order them."""
+    return list(range(fabric.global_rank, count, fabric.world_size))
+
+
+def gather_rows(fabric: Fabric, rows: Tensor, count: int) -> Tensor:
+    """Rows that each process computed for its `share`, all of them, in order, on the CPU.
+
+    Args:
+        fabric: the processes.
+        rows: (n, ...) rows of this process's share of `count`.
+        count: rows in all.
+    """
+    if fabric.world_size == 1:
+        return rows.cpu()
+    longest = -(-count // fabric.world_size)
+    padding = rows.new_zeros((longest - len(rows), *rows.shape[1:]))
+    gathered = fabric.all_gather(torch.cat([rows, padding]).to(fabric.device))
+    assert isinstance(gathered, Tensor)
+    return gathered.transpose(0, 1).reshape(-1, *rows.shape[1:])[:count].cpu()
+
+
+def share_buffers(fabric: Fabric, module: nn.Module) -> None:
+    """Give every process rank 0's buffers (BN statistics), so that all score the same network, the one that is saved."""
+    if fabric.world_size > 1:
+        for buffer in module.buffers():
+            buffer.copy_(fabric.broadcast(buffer))
+
+
+def derived_seed(*key: int) -> int:
+    """A 63-bit seed for one draw, named by its key such as (seed, epoch, image index)."""
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def readable(batches: Iterable[T]) -> Iterator[T]:
+    """The batches of a data loader; a user's mistake met in a worker process keeps its one line."""
+    try:
+        yield from batches
+    except UserError as error:
+        line = str(error).strip().splitlines()[-1]
+        raise UserError(line.rpartition("UserError: ")[2]) from None

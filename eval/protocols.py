@@ -1,0 +1,216 @@
+"""Evaluation protocols as data: every value that makes two numbers comparable, under an id."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from .results import protocol_id
+
+P = TypeVar("P")
+
+SWEEP_RATES = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1)
+"""Learning rates of a sweep at a batch of 256 (DINOv2, `eval/linear.py`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearProtocol:
+    """A linear probe: SGD, momentum 0.9, no weight decay, heads from N(0, 0.01) with bias 0, backbone in eval mode.
+
+    Attributes:
+        id: protocol id.
+        epochs: passes over the training data.
+        batch_size: samples a step.
+        image_size: side of training and test crops, in pixels.
+        rates: learning rates, a head each.
+        scale_rates: multiply them by batch / 256.
+        normalised: also train every head on batch-normalised features.
+        steps: epochs after which the rate falls to a tenth; None decays it by a cosine to 0.
+        holdout: share of the training data that chooses the head; 0 where there is one head.
+    """
+
+    id: str
+    epochs: int
+    batch_size: int
+    image_size: int
+    rates: tuple[float, ...]
+    scale_rates: bool
+    normalised: bool
+    steps: tuple[int, ...] | None
+    holdout: float
+
+
+LINEAR_PROTOCOLS = {
+    protocol.id: protocol
+    for protocol in (
+        LinearProtocol(
+            id="linear-sweep",
+            epochs=10,  # DINOv2's passes of 1250 batches are counted in epochs too; it takes ten
+            batch_size=256,
+            image_size=224,
+            rates=SWEEP_RATES,
+            scale_rates=True,
+            normalised=True,
+            steps=None,
+            holdout=0.1,
+        ),
+        # MoCo's main_lincls.py and its README's command for MoCo v2
+        LinearProtocol(
+            id="linear-moco-lr30",
+            epochs=100,
+            batch_size=256,
+            image_size=224,
+            rates=(30.0,),
+            scale_rates=False,
+            normalised=False,
+            steps=(60, 80),
+            holdout=0.0,
+        ),
+    )
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnnProtocol:
+    """Weighted kNN on L2-normalised, average-pooled res5 (Wu et al. 2018, section 3.4; MoCo v2's follow-ups).
+
+    Attributes:
+        id: protocol id.
+        neighbours: values of k.
+        temperature: of the votes.
+        image_size: side of the test crop, in pixels.
+    """
+
+    id: str = "knn"
+    neighbours: tuple[int, ...] = (10, 20, 100, 200)
+    temperature: float = 0.07
+    image_size: int = 224
+
+
+@dataclass(frozen=True, kw_only=True)
+class VocSvmProtocol:
+    """VOC2007 linear SVMs (Goyal et al. 2019; costs and fold count as its benchmark code has them).
+
+    Attributes:
+        id: protocol id.
+        costs: values of C: 0.01, 0.1 and 2^-4 .. 2^-19.
+        image_size: side of the test crop, in pixels; 224 gives the 7 x 7 map that pools to 2 x 2.
+    """
+
+    id: str = "voc07-svm"
+    costs: tuple[float, ...] = (0.01, 0.1, *(0.5**power for power in range(4, 20)))
+    image_size: int = 224
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegionProtocol:
+    """The region probe: RoIAlign 7 x 7 on ground-truth boxes, averaged, then a sweep of linear heads and a kNN.
+
+    Attributes:
+        id: protocol id, to which the kind of features is added.
+        short_side: shorter side of the image, in pixels (Detectron2's test size, as is `long_side`).
+        long_side: longest longer side, in pixels.
+        epochs: passes over the training boxes.
+        batch_size: boxes a step.
+        rates: learning rates at a batch of 256.
+        holdout: share of the training images that chooses the head.
+        neighbours: k of the kNN.
+        temperature: of its votes.
+    """
+
+    id: str = "region-probe"
+    short_side: int = 800
+    long_side: int = 1333
+    epochs: int = 20
+    batch_size: int = 256
+    rates: tuple[float, ...] = SWEEP_RATES
+    holdout: float = 0.1
+    neighbours: int = 20
+    temperature: float = 0.07
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationProtocol:
+    """Cityscapes segmentation by a two-layer convolutional head on a ResNet at stride 16, no auxiliary loss.
+
+    Attributes:
+        id: protocol id.
+        head_dilation: of both 3x3 convolutions of the head.
+        optimizer: `sgd` (momentum 0.9) or `adam`.
+        lr: peak learning rate.
+        schedule: `steps` (to a tenth at 70 % and 90 %) or `poly` (power 0.9).
+        batch_size: crops a step.
+        iterations: optimizer steps; 0 counts `epochs` instead.
+        epochs: passes over the training images; 0 counts `iterations`.
+        scale_to: width and height, in pixels, that images are brought to first; (0, 0) keeps their own.
+        crop_size: side of training crops, in pixels.
+        stride: step of the sliding test window of `crop_size`, in pixels; 0 tests the whole image at once.
+        frozen: train the head alone.
+    """
+
+    id: str
+    head_dilation: int
+    optimizer: Literal["sgd", "adam"]
+    lr: float
+    schedule: Literal["steps", "poly"]
+    batch_size: int
+    iterations: int
+    epochs: int
+    scale_to: tuple[int, int]
+    crop_size: int
+    stride: int
+    frozen: bool = False
+
+
+SEGMENTATION_PROTOCOLS = {
+    protocol.id: protocol
+    for protocol in (
+        # MoCo (appendix of He et al. 2020) and SlotCon: 90k iterations, steps at 63k and 81k
+        SegmentationProtocol(
+            id="cityscapes-fcn16-90k",
+            head_dilation=6,
+            optimizer="sgd",
+            lr=0.01,
+            schedule="steps",
+            batch_size=16,
+            iterations=90_000,
+            epochs=0,
+            scale_to=(2049, 1025),
+            crop_size=769,
+            stride=513,
+        ),
+        # Revisiting-Contrastive-SSL (Van Gansbeke et al. 2021)
+        SegmentationProtocol(
+            id="cityscapes-fcn16-150ep",
+            head_dilation=1,
+            optimizer="adam",
+            lr=1e-4,
+            schedule="poly",
+            batch_size=8,
+            iterations=0,
+            epochs=150,
+            scale_to=(0, 0),
+            crop_size=768,
+            stride=0,
+        ),
+    )
+}
+
+
+def apply_settings(protocol: P, settings: Any) -> tuple[P, str]:
+    """The protocol with the settings that were given, and its id with every departure in it.
+
+    A setting counts where it bears the name of a protocol's value and is not None.
+    """
+    names = [entry.name for entry in dataclasses.fields(protocol) if entry.name != "id"]  # type: ignore[arg-type]
+    given = {name: getattr(settings, name, None) for name in names}
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    changed = {name: value for name, value in given.items() if value is not None and value != getattr(protocol, name)}
+    departed = dataclasses.replace(protocol, **changed)  # type: ignore[type-var]
+    shown = {name: _shown(value) for name, value in changed.items()}
+    return departed, protocol_id(protocol.id, shown)  # type: ignore[attr-defined]
+
+
+def _shown(value: Any) -> str:
+    return "/".join(_shown(item) for item in value) if isinstance(value, tuple) else f"{value:g}"

@@ -1,0 +1,1 @@
+"""Semantic segmentation: a fully convolutional head on the backbone at stride 16."""

@@ -1,0 +1,90 @@
+"""Training crops: scaled, cropped, flipped, each drawn from (seed, position) alone."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ccop_hub.normalization import PIXEL_MEAN
+
+from ..compute import derived_seed
+from ..protocols import SegmentationProtocol
+from .dataset import IGNORED, LabelledImages
+
+SCALES = (0.5, 2.0)
+"""Range of the random scale, uniform (both protocols)."""
+
+ORDER_DRAW, CROP_DRAW = 1, 2
+"""Keep the seeds of unlike draws apart."""
+
+
+class TrainingCrops(Dataset[tuple[Tensor, Tensor]]):
+    """An endless sequence of crops by position: ((3, S, S) uint8 RGB, (S, S) int64 class indices).
+
+    Position p is in pass p // n over the n images, whose order (seed, pass) fixes; the crop is drawn from (seed, p). A
+    resumed run therefore sees what an uninterrupted one sees.
+
+    Args:
+        data: the images.
+        protocol: the protocol, departures included.
+        seed: of order and crops.
+        length: number of positions.
+    """
+
+    def __init__(self, data: LabelledImages, protocol: SegmentationProtocol, seed: int, length: int) -> None:
+        self.data, self.protocol, self.seed, self.length = data, protocol, seed, length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, position: int) -> tuple[Tensor, Tensor]:
+        count = len(self.data.train.images)
+        order = np.random.default_rng(derived_seed(self.seed, ORDER_DRAW, position // count)).permutation(count)
+        image, label = self.data.read(self.data.train, int(order[position % count]))
+        draw = random.Random(derived_seed(self.seed, CROP_DRAW, position))
+        pixels, classes = random_crop(image, label, self.protocol, draw)
+        return torch.from_numpy(pixels).permute(2, 0, 1), torch.from_numpy(classes).long()
+
+
+def base_size(image: Image.Image, protocol: SegmentationProtocol) -> tuple[int, int]:
+    """Width and height, in pixels, that an image is brought to: the protocol's, or its own."""
+    return protocol.scale_to if all(protocol.scale_to) else image.size
+
+
+def random_crop(
+    image: Image.Image, label: np.ndarray, protocol: SegmentationProtocol, draw: random.Random
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scale by a random factor, cut out a square, flip by chance.
+
+    What lies beyond the image is the mean colour and ignored.
+
+    Args:
+        image: RGB.
+        label: (H, W) uint8 class indices.
+        protocol: sizes.
+        draw: source of the three draws.
+
+    Returns:
+        (S, S, 3) uint8 RGB and (S, S) uint8 class indices.
+    """
+    side = protocol.crop_size
+    width, height = base_size(image, protocol)
+    factor = draw.uniform(*SCALES)
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    scaled = np.asarray(image.resize(size, Image.Resampling.BILINEAR))
+    classes = np.asarray(Image.fromarray(label).resize(size, Image.Resampling.NEAREST))
+    left, top = draw.randint(0, max(0, size[0] - side)), draw.randint(0, max(0, size[1] - side))
+    scaled, classes = scaled[top : top + side, left : left + side], classes[top : top + side, left : left + side]
+    pixels = np.empty((side, side, 3), dtype=np.uint8)
+    pixels[:] = np.round(PIXEL_MEAN).astype(np.uint8)
+    target = np.full((side, side), IGNORED, dtype=np.uint8)
+    pixels[: scaled.shape[0], : scaled.shape[1]] = scaled
+    target[: classes.shape[0], : classes.shape[1]] = classes
+    if draw.random() < 0.5:
+        pixels, target = pixels[:, ::-1].copy(), target[:, ::-1].copy()
+    return pixels, target

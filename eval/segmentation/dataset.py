@@ -1,0 +1,176 @@
+"""Images with a class id for every pixel: Cityscapes' own layout, or any folder of images and id PNGs."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ccop_hub.errors import UserError
+
+from ..images import list_images, read_rgb
+
+IGNORED = 255
+"""Class index, and label id, of pixels that are neither trained on nor scored (Cityscapes' and torch's convention)."""
+
+_IMAGE_SUFFIX, _LABEL_SUFFIX = "_leftImg8bit.png", "_gtFine_labelIds.png"
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """Which label ids are which classes.
+
+    Attributes:
+        classes: class names, by class index.
+        ids: label id of each class index.
+        colours: (classes, 3) uint8 RGB, where the data set has its own.
+    """
+
+    classes: list[str]
+    ids: list[int]
+    colours: np.ndarray | None = None
+
+    def lookup(self) -> np.ndarray:
+        """(256,) uint8: label id -> class index, `IGNORED` for every other id."""
+        table = np.full(256, IGNORED, dtype=np.uint8)
+        table[self.ids] = np.arange(len(self.ids), dtype=np.uint8)
+        return table
+
+
+@dataclass(frozen=True)
+class LabelledSplit:
+    """One split: image files and the label files that belong to them, in the same order."""
+
+    images: list[Path]
+    labels: list[Path]
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """A segmentation data set.
+
+    Attributes:
+        table: its classes.
+        train: images to train on.
+        val: images to score.
+        cityscapes: whether it is in Cityscapes' layout.
+    """
+
+    table: LabelTable
+    train: LabelledSplit
+    val: LabelledSplit
+    cityscapes: bool
+
+    def read(self, split: LabelledSplit, index: int) -> tuple[Image.Image, np.ndarray]:
+        """An image (RGB) and its (H, W) uint8 class indices.
+
+        Raises:
+            UserError: unreadable, or image and label differ in size.
+        """
+        image = read_rgb(split.images[index])
+        label = read_ids(split.labels[index])
+        if label.shape != (image.height, image.width):
+            raise UserError(
+                f"{split.labels[index]} is {label.shape[1]}x{label.shape[0]}, its image {image.width}x{image.height}: "
+                "a label must have its image's size"
+            )
+        return image, self.table.lookup()[label]
+
+
+def read_ids(path: Path) -> np.ndarray:
+    """A label PNG as (H, W) uint8 ids; a palette PNG gives its palette indices.
+
+    Raises:
+        UserError: unreadable, or not one 8-bit channel.
+    """
+    try:
+        with Image.open(path) as image:
+            ids = np.array(image)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"unreadable label {path}: {error}; replace or remove it") from None
+    if ids.ndim != 2 or ids.dtype not in (np.uint8, np.bool_):
+        raise UserError(f"{path} is not a PNG of 8-bit class ids: give one channel of ids, not colours")
+    return ids.astype(np.uint8)
+
+
+def open_labelled_images(data: Path, ignore: list[int]) -> LabelledImages:
+    """Find out the layout of a folder and list it.
+
+    Args:
+        data: the folder, as `SegmentationSettings.data` has it.
+        ignore: label ids to leave out.
+
+    Raises:
+        UserError: none of the layouts, an image without a label, or labels that `classes.txt` does not name.
+    """
+    if (data / "leftImg8bit").is_dir() or (data / "gtFine").is_dir():
+        if ignore:
+            raise UserError("--ignore is not for Cityscapes, whose label table says what is ignored: leave it out")
+        return LabelledImages(cityscapes_table(), _cityscapes(data, "train"), _cityscapes(data, "val"), cityscapes=True)
+    if (data / "semantic").is_dir():
+        names = data / "semantic" / "classes.txt"
+        splits = [_folder(data / f"{name}2017", data / "semantic" / f"{name}2017") for name in ("train", "val")]
+    elif (data / "train" / "images").is_dir():
+        names = data / "classes.txt"
+        splits = [_folder(data / name / "images", data / name / "labels") for name in ("train", "val")]
+    else:
+        raise UserError(
+            f"{data} is no segmentation data: give Cityscapes (leftImg8bit, gtFine) or a folder with "
+            "{train,val}/{images,labels}"
+        )
+    return LabelledImages(_table(names, splits, ignore), splits[0], splits[1], cityscapes=False)
+
+
+def cityscapes_table() -> LabelTable:
+    """Cityscapes' 19 training classes, as `cityscapesscripts` has them."""
+    from cityscapesscripts.helpers.labels import labels
+
+    scored = sorted((label for label in labels if 0 <= label.trainId < IGNORED), key=lambda label: label.trainId)
+    colours = np.array([label.color for label in scored], dtype=np.uint8)
+    return LabelTable([label.name for label in scored], [label.id for label in scored], colours)
+
+
+def _cityscapes(data: Path, split: str) -> LabelledSplit:
+    images = sorted((data / "leftImg8bit" / split).glob(f"*/*{_IMAGE_SUFFIX}"))
+    labels = [
+        data / "gtFine" / split / path.parent.name / path.name.replace(_IMAGE_SUFFIX, _LABEL_SUFFIX) for path in images
+    ]
+    if not images:
+        raise UserError(f"no leftImg8bit/{split}/CITY/*{_IMAGE_SUFFIX} in {data}: unpack Cityscapes there")
+    return _complete(images, labels)
+
+
+def _folder(images: Path, labels: Path) -> LabelledSplit:
+    found = list_images(images)
+    return _complete(found, [labels / path.relative_to(images).with_suffix(".png") for path in found])
+
+
+def _complete(images: list[Path], labels: list[Path]) -> LabelledSplit:
+    absent = [path for path in labels if not path.is_file()]
+    if absent:
+        raise UserError(f"{len(absent)} of {len(images)} images have no label, such as {absent[0]}: add or remove them")
+    return LabelledSplit(images, labels)
+
+
+def _table(names: Path, splits: list[LabelledSplit], ignore: list[int]) -> LabelTable:
+    """Classes from `classes.txt` where there is one, else one a label id that occurs."""
+    files = [file for split in splits for file in split.labels]
+    with ThreadPoolExecutor() as pool:
+        present = list(pool.map(lambda file: np.unique(read_ids(file)), files))
+    ids = sorted({int(value) for values in present for value in values} - {IGNORED, *ignore})
+    if not ids:
+        raise UserError(f"every pixel of {files[0].parent} and the other labels is ignored: give labels with classes")
+    if not names.is_file():
+        return LabelTable([f"class {value}" for value in ids], ids)
+    listed = [line.strip() for line in names.read_text(encoding="utf-8").splitlines() if line.strip()]
+    unnamed = next((value for value in ids if value >= len(listed)), None)
+    if unnamed is not None:
+        file = next(file for file, values in zip(files, present, strict=True) if unnamed in values)
+        raise UserError(
+            f"{file} has id {unnamed}, {names} names {len(listed)} classes: name it, or pass --ignore [{unnamed}]"
+        )
+    kept = [value for value in range(len(listed)) if value not in ignore]
+    return LabelTable([listed[value] for value in kept], kept)

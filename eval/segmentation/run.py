@@ -1,0 +1,132 @@
+"""`ccop-eval segmentation`: train and score a fully convolutional network started from the weights' backbone."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from ccop_hub.checkpoint import tensors_digest
+from ccop_hub.errors import UserError
+from ccop_hub.resolve import resolve
+
+from ..compute import derived_seed, launch
+from ..digests import files_digest
+from ..intervals import bootstrap
+from ..protocols import SEGMENTATION_PROTOCOLS, SegmentationProtocol, apply_settings
+from ..results import DataIdentity, Metrics, WeightsIdentity
+from ..run_folder import RunFolder
+from ..settings import SegmentationSettings
+from .crops import TrainingCrops
+from .dataset import LabelledImages, open_labelled_images
+from .drawing import draw_crops, draw_predictions, write_predictions
+from .network import Fcn16
+from .scoring import matrix_statistic, per_class_iou, segmentation_metrics
+from .training import Segmentation
+
+HEAD_DRAW = 3
+"""Keeps the head's seed apart from those of order and crops."""
+
+
+def run(settings: SegmentationSettings) -> None:
+    """Train, score, and write `result.json`, pictures and the state to resume from into `settings.out`."""
+    fabric = launch(settings)
+    weights = resolve(settings.weights, settings.arch, settings.seed)
+    data = open_labelled_images(settings.data, settings.ignore)
+    protocol, protocol_id = apply_settings(SEGMENTATION_PROTOCOLS[settings.protocol], settings)
+    protocol = in_iterations(protocol, len(data.train.images))
+    check_batch(protocol, fabric.world_size)
+    folder = RunFolder(fabric, settings)
+    files = [*data.train.images, *data.train.labels, *data.val.images, *data.val.labels]
+    identity = DataIdentity(name=settings.data.name, digest=_digest(settings, files), images=len(data.val.images))
+    network = Fcn16(
+        weights,
+        len(data.table.classes),
+        protocol.head_dilation,
+        derived_seed(settings.seed, HEAD_DRAW),
+        protocol.frozen,
+    )
+    model = Segmentation(fabric, network, data, protocol, settings.seed, settings.workers)
+    evaluate_every = settings.evaluate_every
+    if evaluate_every is None:
+        evaluate_every = -(-len(data.train.images) // protocol.batch_size) if protocol.epochs else 0
+    model.train(
+        folder,
+        {"weights": weights.digest, "data": identity.digest, "protocol": protocol_id, "seed": settings.seed},
+        evaluate_every,
+        settings.checkpoint_every,
+    )
+    if protocol.frozen:
+        _require_unchanged(network, weights.part("backbone"))
+    matrices = model.score(data.val)
+    last = segmentation_metrics(matrices.sum(0))
+    model.curve.append({"step": protocol.iterations, **last})
+    if folder.main:
+        draw_crops(TrainingCrops(data, protocol, settings.seed, 6), data.table, folder.pictures / "training-crops.png")
+        draw_predictions(model, data, folder.pictures / "predictions.png")
+        if settings.save_predictions:
+            write_predictions(model, data, settings.out / "predictions")
+    fabric.barrier()
+    folder.finish(
+        packages=("cityscapesscripts", "torchmetrics"),
+        task="segmentation",
+        protocol=protocol_id,
+        weights=WeightsIdentity.of(weights),
+        loaded="backbone",
+        tensors=network.tensors,
+        data=identity,
+        effective_lr=protocol.lr,
+        metrics=_with_best(last, model.curve),
+        intervals=bootstrap(len(matrices), matrix_statistic(matrices), None, settings.seed).own,
+        per_class={"IoU": per_class_iou(matrices.sum(0), data.table.classes)},
+        curve=model.curve,
+        details={"confusion": matrices.sum(0).tolist(), "classes": data.table.classes},
+        notes=_notes(protocol, data, model),
+    )
+
+
+def in_iterations(protocol: SegmentationProtocol, images: int) -> SegmentationProtocol:
+    """The protocol with its epochs counted in iterations, where it counts epochs and no iterations were given."""
+    if protocol.iterations:
+        return dataclasses.replace(protocol, epochs=0)
+    return dataclasses.replace(protocol, iterations=protocol.epochs * -(-images // protocol.batch_size))
+
+
+def check_batch(protocol: SegmentationProtocol, devices: int) -> None:
+    """Raise `UserError` unless the batch can be dealt out to the devices, two crops at least for each (for BN)."""
+    if protocol.batch_size % devices or protocol.batch_size < 2 * devices:
+        raise UserError(
+            f"a batch of {protocol.batch_size} on {devices} devices: give each the same number, at least two"
+        )
+
+
+def _digest(settings: SegmentationSettings, files: list[Path]) -> str:
+    names = [
+        path for path in (settings.data / "classes.txt", settings.data / "semantic" / "classes.txt") if path.exists()
+    ]
+    return files_digest(settings.data, [*files, *names])
+
+
+def _with_best(last: dict[str, float], curve: list[Metrics]) -> Metrics:
+    """The final network's metrics and, where val was scored on the way, the best mIoU of all."""
+    scored = [value for entry in curve if (value := entry.get("mIoU")) is not None]
+    return {**last, **({"best/mIoU": max(scored)} if len(scored) > 1 else {})}
+
+
+def _require_unchanged(network: Fcn16, loaded: Mapping[str, Tensor]) -> None:
+    now = {key: value.cpu() for key, value in network.backbone.state_dict().items()}
+    if tensors_digest(now) != tensors_digest(loaded):
+        raise RuntimeError("the frozen backbone has changed during training")
+
+
+def _notes(protocol: SegmentationProtocol, data: LabelledImages, model: Segmentation) -> list[str]:
+    notes = ["pixels are normalised on the 0-255 scale by the weights' own mean and std"]
+    if not model.synchronised:
+        notes.append("SyncBN became BN on one process" if model.fabric.world_size == 1 else "BN of each process alone")
+    if protocol.frozen:
+        notes.append("the backbone was frozen, in eval mode, and is bit-identical afterwards")
+    if not data.cityscapes:
+        notes.append("not Cityscapes: compare with runs on these data alone")
+    return notes

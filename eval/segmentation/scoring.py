@@ -1,0 +1,106 @@
+"""From images to class maps, and from class maps to IoU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+from ..intervals import Statistic
+from ..results import Metrics
+from .dataset import IGNORED
+
+
+def window_starts(length: int, window: int, stride: int) -> list[int]:
+    """First pixels of the windows that cover `length` pixels; the last one ends at the border."""
+    if length <= window:
+        return [0]
+    steps = -(-(length - window) // stride)
+    return [min(step * stride, length - window) for step in range(steps + 1)]
+
+
+@torch.no_grad()
+def sliding_logits(network: Callable[[Tensor], Tensor], image: Tensor, window: int, stride: int) -> Tensor:
+    """Logits averaged over the windows that cover each pixel.
+
+    Args:
+        network: (1, 3, h, w) -> (1, classes, h, w) logits.
+        image: (1, 3, H, W).
+        window: side of the window, in pixels.
+        stride: its step, in pixels; 0 takes the whole image at once.
+
+    Returns:
+        (1, classes, H, W).
+    """
+    height, width = image.shape[-2:]
+    if stride == 0:
+        return network(image)
+    total: Tensor | None = None
+    covered = torch.zeros(1, 1, height, width, device=image.device)
+    for top in window_starts(height, window, stride):
+        for left in window_starts(width, window, stride):
+            rows, columns = slice(top, min(top + window, height)), slice(left, min(left + window, width))
+            logits = network(image[..., rows, columns])
+            if total is None:
+                total = logits.new_zeros(1, logits.shape[1], height, width)
+            total[..., rows, columns] += logits
+            covered[..., rows, columns] += 1
+    assert total is not None
+    return total / covered
+
+
+def class_map(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """(1, classes, h, w) logits -> (H, W) int64 class indices at the label's size (height, width)."""
+    if tuple(logits.shape[-2:]) != size:
+        logits = F.interpolate(logits, size, mode="bilinear", align_corners=True)
+    return logits.argmax(1)[0]
+
+
+def confusion(predicted: Tensor, truth: Tensor, classes: int) -> Tensor:
+    """(classes, classes) int64 pixel counts, true class by predicted class; ignored pixels are not counted."""
+    counts = multiclass_confusion_matrix(
+        predicted.flatten(), truth.flatten(), classes, ignore_index=IGNORED, validate_args=False
+    )
+    return counts.long()
+
+
+def class_iou(matrix: np.ndarray) -> np.ndarray:
+    """Intersection over union of each class, (classes,) in percent; NaN for a class neither shown nor predicted."""
+    hits = np.diag(matrix).astype(np.float64)
+    union = matrix.sum(0) + matrix.sum(1) - hits
+    iou: np.ndarray = np.divide(100 * hits, union, out=np.full(len(hits), np.nan), where=union > 0)
+    return iou
+
+
+def segmentation_metrics(matrix: np.ndarray) -> dict[str, float]:
+    """`mIoU` (mean over the classes that have an IoU) and `pixel_accuracy`, in percent, of one confusion matrix."""
+    iou = class_iou(matrix)
+    total = matrix.sum()
+    return {
+        "mIoU": float(np.nanmean(iou)) if np.isfinite(iou).any() else float("nan"),
+        "pixel_accuracy": float(100 * np.diag(matrix).sum() / total) if total else float("nan"),
+    }
+
+
+def matrix_statistic(matrices: np.ndarray) -> Statistic:
+    """The metrics of the summed confusion matrix, given how often each image was drawn.
+
+    Args:
+        matrices: (images, classes, classes) int64.
+    """
+
+    def statistic(counts: np.ndarray) -> dict[str, float]:
+        return segmentation_metrics(np.tensordot(counts, matrices, axes=1))
+
+    return statistic
+
+
+def per_class_iou(matrix: np.ndarray, classes: Sequence[str]) -> Metrics:
+    """IoU by class name, in percent; None where undefined."""
+    return {
+        name: None if np.isnan(value) else float(value) for name, value in zip(classes, class_iou(matrix), strict=True)
+    }

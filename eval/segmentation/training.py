@@ -1,0 +1,165 @@
+"""Training and scoring of the segmentation network, resumable at any saved iteration."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from lightning.fabric import Fabric
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Subset
+from torchvision.transforms.functional import pil_to_tensor
+
+from ..compute import gather_rows, readable, share, share_buffers
+from ..protocols import SegmentationProtocol
+from ..results import Metrics
+from ..run_folder import RunFolder
+from .crops import TrainingCrops, base_size
+from .dataset import IGNORED, LabelledImages, LabelledSplit
+from .network import Fcn16
+from .scoring import class_map, confusion, segmentation_metrics, sliding_logits
+
+WEIGHT_DECAY = 1e-4
+MOMENTUM = 0.9
+POLY_POWER = 0.9
+STEPS = (0.7, 0.9)
+"""Shares of training after which `steps` divides the rate by ten: 63k and 81k of 90k."""
+
+
+class ScoredImages(Dataset[tuple[Tensor, Tensor]]):
+    """Images at test size with labels at their own: ((3, H, W) uint8 RGB, (h, w) uint8 class indices)."""
+
+    def __init__(self, data: LabelledImages, split: LabelledSplit, protocol: SegmentationProtocol) -> None:
+        self.data, self.split, self.protocol = data, split, protocol
+
+    def __len__(self) -> int:
+        return len(self.split.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        image, label = self.data.read(self.split, index)
+        scaled = image.resize(base_size(image, self.protocol), Image.Resampling.BILINEAR)
+        pixels: Tensor = pil_to_tensor(scaled)
+        return pixels, torch.from_numpy(label)
+
+
+class Segmentation:
+    """A network, its optimizer and its data.
+
+    Args:
+        fabric: the processes.
+        network: the network.
+        data: the images.
+        protocol: the protocol, departures included; `iterations` counts.
+        seed: of order and crops.
+        workers: data-loading processes.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        network: Fcn16,
+        data: LabelledImages,
+        protocol: SegmentationProtocol,
+        seed: int,
+        workers: int,
+    ) -> None:
+        self.fabric, self.data, self.protocol, self.seed, self.workers = fabric, data, protocol, seed, workers
+        self.classes = len(data.table.classes)
+        self.synchronised = fabric.device.type == "cuda" and fabric.world_size > 1
+        module: nn.Module = network
+        if self.synchronised:
+            module = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+        trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        optimizer: torch.optim.Optimizer
+        if protocol.optimizer == "sgd":
+            optimizer = torch.optim.SGD(trained, lr=protocol.lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
+        else:
+            optimizer = torch.optim.Adam(trained, lr=protocol.lr, weight_decay=WEIGHT_DECAY)
+        self.module, self.optimizer = fabric.setup(module, optimizer)
+        # Scoring goes around the distributed wrapper: processes score unequal numbers of images.
+        self.network = module
+        self.curve: list[Metrics] = []
+
+    def train(self, folder: RunFolder, identity: dict[str, Any], evaluate_every: int, checkpoint_every: int) -> None:
+        """Train to the last iteration.
+
+        Args:
+            folder: where the state goes.
+            identity: of the run; a state of another one is refused.
+            evaluate_every: iterations between evaluations on val; 0 for none before the end.
+            checkpoint_every: iterations between states.
+        """
+        total, batch = self.protocol.iterations, self.protocol.batch_size
+        state = {"network": self.module, "optimizer": self.optimizer, "iteration": 0, "curve": [], "identity": identity}
+        folder.load_state(state)
+        self.curve = state["curve"]
+        start = state["iteration"]
+        crops = TrainingCrops(self.data, self.protocol, self.seed, total * batch)
+        rank, world = self.fabric.global_rank, self.fabric.world_size
+        batches = [list(range(step * batch + rank, (step + 1) * batch, world)) for step in range(start, total)]
+        losses: list[float] = []
+        report = max(1, total // 50)
+        for iteration, (pixels, truth) in enumerate(
+            readable(DataLoader(crops, batch_sampler=batches, num_workers=self.workers)), start=start
+        ):
+            losses.append(self._step(iteration, pixels, truth))
+            done = iteration + 1
+            if done % report == 0 or done == total:
+                entry: Metrics = {"step": done, "train/loss": float(np.mean(losses))}
+                losses.clear()
+                self.curve.append(entry)
+                if folder.main:
+                    print(f"iteration {done}/{total}: loss {entry['train/loss']:.4f}", flush=True)
+            if evaluate_every and done % evaluate_every == 0 and done < total:
+                self.curve.append({"step": done, **segmentation_metrics(self.score(self.data.val).sum(0))})
+            if done % checkpoint_every == 0 or done == total:
+                state |= {"iteration": done, "curve": self.curve}
+                folder.save_state(state)
+
+    @torch.no_grad()
+    def predict(self, pixels: Tensor, size: tuple[int, int]) -> Tensor:
+        """Class map (H, W) at `size` (height, width) of one (3, H, W) image at test size."""
+        self.network.eval()
+        image = self.fabric.to_device(pixels).unsqueeze(0).float()
+        with self.fabric.autocast():
+            logits = sliding_logits(self.network, image, self.protocol.crop_size, self.protocol.stride)
+        return class_map(logits, size)
+
+    def score(self, split: LabelledSplit) -> np.ndarray:
+        """Confusion matrix of every image of a split: (images, classes, classes) int64, on all processes."""
+        share_buffers(self.fabric, self.network)
+        images = ScoredImages(self.data, split, self.protocol)
+        mine = share(self.fabric, len(images))
+        matrices = [torch.zeros(0, self.classes, self.classes, dtype=torch.int64)]
+        for pixels, truth in readable(DataLoader(Subset(images, mine), batch_size=None, num_workers=self.workers)):
+            predicted = self.predict(pixels, (truth.shape[0], truth.shape[1]))
+            matrices.append(confusion(predicted.cpu(), truth.long(), self.classes).unsqueeze(0))
+        gathered: np.ndarray = gather_rows(self.fabric, torch.cat(matrices), len(images)).numpy()
+        return gathered
+
+    def _step(self, iteration: int, pixels: Tensor, truth: Tensor) -> float:
+        """One optimizer step; returns the loss."""
+        self.module.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.protocol.lr * rate_factor(iteration, self.protocol)
+        logits = self.module(self.fabric.to_device(pixels))
+        # The mean over no pixel at all is NaN: a batch without a labelled pixel teaches nothing.
+        target = self.fabric.to_device(truth)
+        counted = (target != IGNORED).sum().clamp(min=1)
+        loss = F.cross_entropy(logits, target, ignore_index=IGNORED, reduction="sum") / counted
+        self.optimizer.zero_grad()
+        self.fabric.backward(loss)
+        self.optimizer.step()
+        return float(loss.detach())
+
+
+def rate_factor(iteration: int, protocol: SegmentationProtocol) -> float:
+    """Share of the peak learning rate at an iteration."""
+    done = iteration / protocol.iterations
+    if protocol.schedule == "poly":
+        return math.pow(1 - done, POLY_POWER)
+    return 0.1 ** sum(iteration >= round(share_done * protocol.iterations) for share_done in STEPS)
