@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import TypeVar
 
 from ccop_hub.errors import UserError
@@ -56,7 +58,8 @@ def ordered_map(
         yield from map(function, items)
         return
     # A fork of a process with running threads (OpenCV's, Arrow's) can hang; a spawned process starts clean.
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=initialize)
+    context = get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(initialize,))
     waiting: deque[Future[Outcome]] = deque()
     try:
         for item in items:
@@ -71,3 +74,19 @@ def ordered_map(
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker(initialize: Callable[[], None] | None) -> None:
+    # A parent that is killed outright cannot stop its workers, and they would wait for work for ever.
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    # Ctrl-C reaches every process of the terminal: the parent alone decides, and stops the workers in order.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if initialize is not None:
+        initialize()
+
+
+def _leave_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -105,7 +105,7 @@ def _check_ranges(settings: ProposalSettings) -> None:
     for name in ("workers", "max_side", "keep"):
         value = getattr(settings, name)
         if value is not None and value < 1:
-            raise UserError(f"--{name} is {value}; give 1 or more")
+            raise UserError(f"--{name.replace('_', '-')} is {value}; give 1 or more")
 
 
 def _claim(settings: ProposalSettings, manifest: Manifest) -> Manifest:

@@ -106,7 +106,7 @@ def _split_sizes(settings: SceneSettings) -> dict[str, int]:
     if settings.images < 2:
         raise UserError(f"--images is {settings.images}; give 2 or more, one for each split")
     if not 0 < settings.val_share < 1:
-        raise UserError(f"--val_share is {settings.val_share}; give a share between 0 and 1")
+        raise UserError(f"--val-share is {settings.val_share}; give a share between 0 and 1")
     if settings.size < _MIN_SIZE:
         raise UserError(f"--size is {settings.size} pixels; give {_MIN_SIZE} or more")
     if settings.seed < 0:

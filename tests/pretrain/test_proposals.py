@@ -96,7 +96,7 @@ def test_unreadable_images_are_skipped_counted_and_named(
 
 
 def test_flags_reach_the_search(images: Path, tmp_path: Path) -> None:
-    arguments = ["proposals", str(images), "--workers=1", "--max_side=60", "--keep=2", "--seed=5", "--mode=quality"]
+    arguments = ["proposals", str(images), "--workers=1", "--max-side=60", "--keep=2", "--seed=5", "--mode=quality"]
     assert main([*arguments, f"--out={tmp_path / 'out'}"]) == 0
     store = ProposalStore.open(tmp_path / "out")
     assert store.manifest.settings == {"mode": "quality", "max_side": 60, "keep": 2, "seed": 5}
@@ -180,6 +180,7 @@ def test_wrong_input_is_one_line(images: Path, tmp_path: Path, capsys: pytest.Ca
         (str(file), out): "is a file, not a folder of images",
         (str(tmp_path / "absent"), out): "does not exist",
         (str(images), out, "--keep=0"): "--keep is 0",
+        (str(images), out, "--max-side=0"): "--max-side is 0",
         (str(images), out, "--workers=0"): "--workers is 0",
         (str(images), f"--out={file}"): "is a file; give a folder",
         (str(junk), out, "--workers=1"): "not one of the 1 images",

@@ -107,7 +107,7 @@ def test_an_image_depends_on_seed_split_and_number_alone(folder: Path, tmp_path:
 
 
 def test_the_command_draws_and_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["scenes", "--images=3", "--size=96", "--val_share=0.4", "--workers=1", f"--out={tmp_path / 'set'}"]
+    arguments = ["scenes", "--images=3", "--size=96", "--val-share=0.4", "--workers=1", f"--out={tmp_path / 'set'}"]
     assert main(arguments) == 0
     assert "3 scenes (2 train, 1 val), 10 classes" in capsys.readouterr().out
     assert "images: 3" in (tmp_path / "set" / "settings.yaml").read_text()
@@ -128,7 +128,7 @@ def test_overwriting_leaves_other_files_alone(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"images": 1}, "--images is 1"),
-        ({"val_share": 1.0}, "--val_share is 1.0"),
+        ({"val_share": 1.0}, "--val-share is 1.0"),
         ({"size": 8}, "--size is 8 pixels"),
         ({"seed": -1}, "--seed is -1"),
         ({"workers": 0}, "--workers is 0"),
