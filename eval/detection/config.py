@@ -1,0 +1,170 @@
+"""A protocol as Detectron2's configuration: our YAML on `get_cfg()`, fitted to weights, data and machine.
+
+Every departure from the protocol is either part of the run's protocol id or a note in its result.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ccop_hub.architectures import HUB_ARCHITECTURES
+from ccop_hub.errors import UserError
+from ccop_hub.normalization import PIXEL_MEAN, PIXEL_STD
+
+from .coco_data import CocoData, register
+
+PROTOCOLS = Path(__file__).with_name("protocols")
+"""Folder of `ID.yaml`; names with a leading underscore are shared bases."""
+
+NARROW_RESNETS = (18, 34)
+"""Depths whose first stage has 64 channels (He et al. 2016, table 1)."""
+
+_NORMS = ("MODEL.RESNETS", "MODEL.FPN", "MODEL.ROI_BOX_HEAD", "MODEL.ROI_MASK_HEAD")
+
+
+@dataclasses.dataclass
+class Configuration:
+    """Detectron2's configuration and what a reader of the result must know about it.
+
+    Attributes:
+        cfg: `detectron2.config.CfgNode`.
+        notes: departures from the protocol, one sentence each.
+    """
+
+    cfg: Any
+    notes: list[str]
+
+
+def protocol_ids() -> list[str]:
+    """The ids that `--protocol` takes."""
+    return sorted(path.stem for path in PROTOCOLS.glob("[!_]*.yaml"))
+
+
+def load_protocol(protocol: str) -> Any:
+    """The protocol's `CfgNode`, as its file and Detectron2's defaults have it.
+
+    Raises:
+        UserError: no protocol of that id.
+    """
+    from detectron2.config import get_cfg
+
+    if protocol not in protocol_ids():
+        raise UserError(f"no protocol {protocol!r}: take one of {', '.join(protocol_ids())}")
+    cfg = get_cfg()
+    cfg.merge_from_file(str(PROTOCOLS / f"{protocol}.yaml"))
+    return cfg
+
+
+def configure(
+    protocol: str, *, arch: str, input_facts: Mapping[str, Any], data: CocoData, device: str, processes: int = 1
+) -> Configuration:
+    """Fit a protocol to an architecture, the weights' input, a data set and the machine.
+
+    Args:
+        protocol: id.
+        arch: one of `HUB_ARCHITECTURES`.
+        input_facts: the checkpoint's `input` facts: mean and std by channel, channel_order (RGB or BGR), range
+            ("0-255" or "0-1"); what is absent is taken to be the hub's own.
+        data: what to train on and to score on; both splits are registered.
+        device: "cuda" or "cpu".
+        processes: training processes, one a GPU.
+
+    Raises:
+        UserError: an architecture that Detectron2's ResNet does not have, or input facts that make no sense.
+    """
+    if arch not in HUB_ARCHITECTURES:
+        raise UserError(f"Detectron2 has no backbone that fits {arch}: take weights of {', '.join(HUB_ARCHITECTURES)}")
+    configuration = Configuration(load_protocol(protocol), [])
+    cfg = configuration.cfg
+    cfg.MODEL.RESNETS.DEPTH = int(arch.removeprefix("resnet"))
+    if cfg.MODEL.RESNETS.DEPTH in NARROW_RESNETS:
+        cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 64
+    _set_input(cfg, input_facts)
+    _set_data(configuration, data)
+    _set_machine(configuration, device, processes)
+    return configuration
+
+
+def scale_schedule(cfg: Any, factor: float) -> None:
+    """Multiply every count of iterations (length, steps, warm-up, checkpoints, scoring) by `factor`."""
+    solver = cfg.SOLVER
+    solver.MAX_ITER = max(1, round(solver.MAX_ITER * factor))
+    solver.STEPS = tuple(max(1, round(step * factor)) for step in solver.STEPS)
+    solver.WARMUP_ITERS = round(solver.WARMUP_ITERS * factor)
+    solver.CHECKPOINT_PERIOD = max(1, round(solver.CHECKPOINT_PERIOD * factor))
+    cfg.TEST.EVAL_PERIOD = round(cfg.TEST.EVAL_PERIOD * factor)
+
+
+def set_batch_size(configuration: Configuration, batch_size: int) -> None:
+    """Another batch by the linear rule (Goyal et al. 2017): lr follows the batch, iterations go inversely."""
+    solver = configuration.cfg.SOLVER
+    factor = batch_size / solver.IMS_PER_BATCH
+    if factor == 1:
+        return
+    before = f"batch {solver.IMS_PER_BATCH}, lr {solver.BASE_LR:g}, {solver.MAX_ITER} iterations"
+    solver.IMS_PER_BATCH = batch_size
+    solver.BASE_LR *= factor
+    scale_schedule(configuration.cfg, 1 / factor)
+    configuration.notes.append(
+        f"rescaled by the linear rule: batch {batch_size}, lr {solver.BASE_LR:g}, {solver.MAX_ITER} iterations, steps "
+        f"{list(solver.STEPS)}, warm-up {solver.WARMUP_ITERS} (the protocol: {before})"
+    )
+
+
+def set_iterations(configuration: Configuration, iterations: int) -> None:
+    """Another length; steps and warm-up keep their place in the schedule."""
+    solver = configuration.cfg.SOLVER
+    if iterations == solver.MAX_ITER:
+        return
+    before = solver.MAX_ITER
+    scale_schedule(configuration.cfg, iterations / before)
+    solver.MAX_ITER = iterations
+    configuration.notes.append(
+        f"{iterations} iterations instead of {before}: steps {list(solver.STEPS)}, warm-up {solver.WARMUP_ITERS}"
+    )
+
+
+def _set_input(cfg: Any, facts: Mapping[str, Any]) -> None:
+    """Channel order, mean and std as the checkpoint was trained with; Detectron2 feeds values of 0-255."""
+    mean, std = list(facts.get("mean", PIXEL_MEAN)), list(facts.get("std", PIXEL_STD))
+    order, values = facts.get("channel_order", "RGB"), facts.get("range", "0-255")
+    if order not in ("RGB", "BGR") or values not in ("0-255", "0-1") or not len(mean) == len(std) == 3:
+        raise UserError(f"the checkpoint's facts state an input that makes no sense: {dict(facts)}; export it again")
+    scale = 255.0 if values == "0-1" else 1.0
+    cfg.INPUT.FORMAT = order
+    cfg.MODEL.PIXEL_MEAN = [float(value) * scale for value in mean]
+    cfg.MODEL.PIXEL_STD = [float(value) * scale for value in std]
+
+
+def _set_data(configuration: Configuration, data: CocoData) -> None:
+    cfg = configuration.cfg
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (register(data.train),), (register(data.val),)
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(data.class_names)
+    if data.masks is None:
+        cfg.MODEL.MASK_ON = False
+        configuration.notes.append("the data set has boxes without masks: no mask head, no mask AP")
+    else:
+        cfg.INPUT.MASK_FORMAT = data.masks
+
+
+def _set_machine(configuration: Configuration, device: str, processes: int) -> None:
+    cfg = configuration.cfg
+    cfg.MODEL.DEVICE = device
+    if processes == 1:
+        replaced = [path for path in _NORMS if _node(cfg, path).NORM == "SyncBN"]
+        for path in replaced:
+            _node(cfg, path).NORM = "BN"
+        if replaced:
+            configuration.notes.append("SyncBN became BN: there is one process")
+    if cfg.SOLVER.AMP.ENABLED and device == "cpu":
+        cfg.SOLVER.AMP.ENABLED = False
+        configuration.notes.append("trained in float32: mixed precision needs a GPU")
+
+
+def _node(cfg: Any, path: str) -> Any:
+    for name in path.split("."):
+        cfg = cfg[name]
+    return cfg

@@ -1,0 +1,94 @@
+"""`ccop-eval install-detectron2`: the detection engine from the package registry, verified, without a compiler.
+
+The registry holds Detectron2 v0.6 only as an unofficial source distribution without the C++ sources; its Python files
+equal the official tag v0.6 (commit d1e0456), and Mask R-CNN needs none of the compiled operators. Its setup script and
+metadata do not work with today's tools (pip 26 refuses its dependencies, the build wants the missing sources), so pip
+is handed a build backend of ours in the place where it looks for setuptools, which is what a source distribution
+without `pyproject.toml` is built by. pip does the rest: index, proxies, digest, installation.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from ccop_hub.errors import UserError
+
+from .settings import InstallSettings
+
+DISTRIBUTION = "pb1-detectron2"
+VERSION = "0.6"
+SHA256 = "5d2e9e51e523ec72f6a31cca04b0a515492e9514b773a3d134cedc0677170b29"
+"""Digest of the source distribution; the Python files in it were compared with the official tag v0.6."""
+
+
+def install(settings: InstallSettings) -> None:
+    """Install Detectron2 into the running environment, unless one can be imported there already.
+
+    Raises:
+        UserError: no pip, no network, or the registry's file is not the one that was checked.
+    """
+    present = importlib.util.find_spec("detectron2") is not None
+    if not present:
+        install_from_registry()
+    from .engine import load_engine
+
+    engine = load_engine()
+    compiled = "compiled" if engine.compiled else "not compiled, which Mask R-CNN does not need"
+    told = "is already there" if present else "is installed"
+    print(f"Detectron2 {engine.version} {told} ({engine.where}; {compiled})")
+
+
+def install_from_registry(sha256: str = SHA256) -> None:
+    """Download, verify and install the source distribution with pip (518 kB).
+
+    Args:
+        sha256: the digest that the downloaded file must have, hexadecimal.
+    """
+    if importlib.util.find_spec("pip") is None:
+        raise UserError(f"{sys.executable} has no pip: run `{sys.executable} -m ensurepip` first")
+    with tempfile.TemporaryDirectory(prefix="ccop-install-") as folder:
+        backend, requirements = Path(folder) / "backend", Path(folder) / "requirements.txt"
+        _write_backend(backend)
+        requirements.write_text(f"{DISTRIBUTION}=={VERSION} --hash=sha256:{sha256}\n", encoding="utf-8")
+        # A wheel that another build of this file left in pip's cache must not be taken, nor ours be left for others.
+        options = ["--no-cache-dir", "--no-deps", "--no-build-isolation", "--no-binary", DISTRIBUTION]
+        command = [sys.executable, "-m", "pip", "install", *options, "--requirement", str(requirements)]
+        # pip < 25.3 would run the setup script itself without PEP 517; later versions no longer know the flag, and
+        # only the variable suits both.
+        environment = {**os.environ, "PYTHONPATH": str(backend), "PIP_USE_PEP517": "1"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise UserError(_failure(done.stdout + done.stderr, sha256))
+    importlib.invalidate_caches()
+
+
+def _write_backend(folder: Path) -> None:
+    """A folder that, first on the import path, makes pip build by `sdist_backend` where it asks for setuptools."""
+    (folder / "setuptools").mkdir(parents=True)
+    (folder / "setuptools" / "__init__.py").touch()
+    (folder / "setuptools" / "build_meta.py").write_text("import sdist_backend as __legacy__\n", encoding="utf-8")
+    shutil.copy(Path(__file__).with_name("sdist_backend.py"), folder / "sdist_backend.py")
+
+
+def _failure(output: str, sha256: str) -> str:
+    """One line out of pip's output: what went wrong, and what to do."""
+    package = f"{DISTRIBUTION}=={VERSION}"
+    if "DO NOT MATCH THE HASHES" in output:
+        got = output.partition("Got")[2].split() or ["unknown"]
+        return (
+            f"the registry's {package} is not the file that was checked (sha256 {got[0]} instead of {sha256}): "
+            "nothing was installed; install Detectron2 from its official repository instead"
+        )
+    if "No matching distribution" in output or "Could not find a version" in output or "ConnectionError" in output:
+        return (
+            f"pip found no {package}: check the network and `pip config list`, or install Detectron2 from its "
+            "official repository"
+        )
+    errors = [line.strip() for line in output.splitlines() if "ERROR" in line or "error:" in line]
+    return f"pip could not install {package}: {errors[-1] if errors else 'it gave no reason'}"

@@ -1,0 +1,76 @@
+"""A small drawn data set in COCO's layout: rectangles, ellipses and triangles over noise, class by shape."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+CLASSES = {7: "ellipse", 3: "rectangle", 90: "triangle"}
+"""Category ids neither sorted nor contiguous, as data sets may have them."""
+
+
+def _outline(kind: str, x: float, y: float, width: float, height: float) -> list[tuple[float, float]]:
+    if kind == "rectangle":
+        return [(x, y), (x + width, y), (x + width, y + height), (x, y + height)]
+    if kind == "triangle":
+        return [(x + width / 2, y), (x + width, y + height), (x, y + height)]
+    angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+    return [(x + width * (1 + np.cos(a)) / 2, y + height * (1 + np.sin(a)) / 2) for a in angles]
+
+
+def _area(outline: list[tuple[float, float]]) -> float:
+    xs, ys = np.array(outline).T
+    return float(abs(np.dot(xs, np.roll(ys, 1)) - np.dot(ys, np.roll(xs, 1))) / 2)
+
+
+def draw_split(root: Path, split: str, images: int, seed: int, size: int = 128) -> None:
+    """Write `images` pictures of size x size pixels with two or three shapes each, and their instance JSON."""
+    random = np.random.default_rng(seed)
+    folder = root / f"{split}2017"
+    folder.mkdir(parents=True)
+    listed, annotations = [], []
+    for number in range(1, images + 1):
+        noise = random.integers(60, 120, (size // 8, size // 8, 3), dtype=np.uint8)
+        picture = Image.fromarray(noise).resize((size, size))
+        draw = ImageDraw.Draw(picture)
+        for _ in range(random.integers(2, 4)):
+            category = int(random.choice(list(CLASSES)))
+            width, height = random.uniform(size / 5, size / 2.2, 2)
+            x, y = random.uniform(0, size - width), random.uniform(0, size - height)
+            outline = _outline(CLASSES[category], x, y, width, height)
+            draw.polygon(outline, fill=tuple(int(value) for value in random.integers(0, 255, 3)))
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": number,
+                    "category_id": category,
+                    "bbox": [x, y, width, height],
+                    "area": _area(outline),
+                    "iscrowd": 0,
+                    "segmentation": [[float(value) for point in outline for value in point]],
+                }
+            )
+        picture.save(folder / f"{number:06d}.png")
+        listed.append({"id": number, "file_name": f"{number:06d}.png", "width": size, "height": size})
+    document = {
+        "images": listed,
+        "annotations": annotations,
+        "categories": [{"id": key, "name": name} for key, name in CLASSES.items()],
+    }
+    (root / "annotations").mkdir(exist_ok=True)
+    (root / "annotations" / f"instances_{split}2017.json").write_text(json.dumps(document))
+
+
+@pytest.fixture
+def draw() -> Callable[..., Path]:
+    """`draw(root, train=..., val=...)` -> `root` with both splits."""
+
+    def both(root: Path, train: int = 8, val: int = 4, seed: int = 0) -> Path:
+        draw_split(root, "train", train, seed)
+        draw_split(root, "val", val, seed + 1)
+        return root
+
+    return both

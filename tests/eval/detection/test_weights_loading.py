@@ -1,0 +1,133 @@
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ccop_eval.detection.coco_data import open_coco
+from ccop_eval.detection.config import configure
+from ccop_eval.detection.engine import load_engine
+from ccop_eval.detection.weights_loading import load_weights
+from torch import nn
+
+from ccop_hub.architectures import ResNetFPN, build_resnet_fpn
+from ccop_hub.checkpoint import Weights
+from ccop_hub.errors import UserError
+
+load_engine()
+
+Draw = Callable[..., Path]
+
+
+def _network(arch: str) -> ResNetFPN:
+    """A network whose every tensor differs from what a fresh detector has, running statistics included."""
+    network = build_resnet_fpn(arch, seed=3)
+    generator = torch.Generator().manual_seed(4)
+    for name, value in network.state_dict().items():
+        if value.is_floating_point() and value.ndim == 1:
+            value.copy_(torch.rand(value.shape, generator=generator) + 0.5)
+        elif name.endswith("num_batches_tracked"):
+            value.fill_(17)
+    return network.eval()
+
+
+def _weights(arch: str, network: ResNetFPN | None = None) -> Weights:
+    tensors = (network or _network(arch)).state_dict()
+    return Weights("tested", arch, tensors, {}, "sha256:0", "tested", "canonical")
+
+
+def _detector(draw: Draw, tmp_path: Path, arch: str) -> Any:
+    from detectron2.modeling import build_model
+
+    data = open_coco(draw(tmp_path / "shapes", train=1, val=1))
+    cfg = configure("small-cpu", arch=arch, input_facts={}, data=data, device="cpu").cfg
+    return build_model(cfg).eval()
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
+def test_the_detector_computes_the_networks_pyramid_to_the_last_bit(draw: Draw, tmp_path: Path, arch: str) -> None:
+    network, detector = _network(arch), _detector(draw, tmp_path, arch)
+    load_weights(detector, _weights(arch, network))
+    images = torch.randn(2, 3, 128, 192, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected, found = network(images), detector.backbone(images)
+    assert list(found) == list(expected) == ["p2", "p3", "p4", "p5", "p6"]
+    for level in expected:
+        assert torch.equal(found[level], expected[level]), level
+
+
+def test_every_tensor_is_accounted_for(draw: Draw, tmp_path: Path) -> None:
+    weights, detector = _weights("resnet18"), _detector(draw, tmp_path, "resnet18")
+    report = load_weights(detector, weights)
+    assert report.loaded == "backbone+fpn"
+    assert sorted(report.use.used) == sorted(weights.tensors)
+    assert report.use.unused == []
+    state = detector.state_dict()
+    assert sorted(report.use.missing) == sorted(name for name in state if not name.startswith("backbone."))
+    assert sum(count.tensors for count in report.counts) == len(state)
+    assert sum(count.loaded_tensors for count in report.counts) == len(weights.tensors)
+    assert sum(count.loaded_parameters for count in report.counts) == sum(v.numel() for v in weights.tensors.values())
+
+
+def test_the_table_names_each_part(draw: Draw, tmp_path: Path) -> None:
+    table = load_weights(_detector(draw, tmp_path, "resnet18"), _weights("resnet18"), "backbone").table()
+    rows = {line.split()[0]: line for line in table.splitlines()}
+    assert "6 of 6" in rows["stem"]
+    assert "0 of 48" in rows["FPN"]
+    assert "48 unused: fpn." in table
+
+
+def test_the_backbone_alone(draw: Draw, tmp_path: Path) -> None:
+    weights, detector = _weights("resnet18"), _detector(draw, tmp_path, "resnet18")
+    before = {name: value.clone() for name, value in detector.state_dict().items()}
+    report = load_weights(detector, weights, "backbone")
+    assert report.loaded == "backbone"
+    assert report.use.unused == [name for name in weights.tensors if name.startswith("fpn.")]
+    for name, value in detector.state_dict().items():
+        assert torch.equal(value, before[name]) == (not name.startswith("backbone.bottom_up.")), name
+
+
+def test_weights_without_a_pyramid_load_the_backbone(draw: Draw, tmp_path: Path) -> None:
+    weights = _weights("resnet18")
+    bare = {name: value for name, value in weights.tensors.items() if name.startswith("backbone.")}
+    weights = dataclasses.replace(weights, tensors=bare, unused=("head.weight",))
+    report = load_weights(_detector(draw, tmp_path, "resnet18"), weights)
+    assert report.loaded == "backbone"
+    assert report.use.unused == ["head.weight"]
+
+
+def test_untrained_weights_count_as_nothing_loaded(draw: Draw, tmp_path: Path) -> None:
+    weights = dataclasses.replace(_weights("resnet18"), source="random")
+    assert load_weights(_detector(draw, tmp_path, "resnet18"), weights).loaded == "nothing"
+
+
+def test_a_missing_backbone_tensor_is_an_error(draw: Draw, tmp_path: Path) -> None:
+    weights = _weights("resnet18")
+    short = {name: value for name, value in weights.tensors.items() if name != "backbone.layer2.0.conv1.weight"}
+    with pytest.raises(UserError, match=r"missing: backbone\.layer2\.0\.conv1\.weight"):
+        load_weights(_detector(draw, tmp_path, "resnet18"), dataclasses.replace(weights, tensors=short))
+
+
+@pytest.mark.parametrize(
+    ("built", "given"), [("resnet18", "resnet34"), ("resnet34", "resnet18"), ("resnet18", "resnet50")]
+)
+def test_weights_of_another_architecture_are_an_error(draw: Draw, tmp_path: Path, built: str, given: str) -> None:
+    detector = _detector(draw, tmp_path, built)
+    before = {name: value.clone() for name, value in detector.state_dict().items()}
+    with pytest.raises(UserError, match="tested does not fit the detector"):
+        load_weights(detector, _weights(given))
+    _assert_unchanged(detector, before)
+
+
+def test_a_tensor_of_another_shape_is_an_error_and_nothing_is_loaded(draw: Draw, tmp_path: Path) -> None:
+    weights, detector = _weights("resnet18"), _detector(draw, tmp_path, "resnet18")
+    before = {name: value.clone() for name, value in detector.state_dict().items()}
+    wide = {**weights.tensors, "backbone.layer4.1.conv2.weight": torch.zeros(512, 512, 1, 1)}
+    with pytest.raises(UserError, match=r"differ in shape in 1 tensors \(backbone\.bottom_up\.res5\.1\.conv2\.weight"):
+        load_weights(detector, dataclasses.replace(weights, tensors=wide))
+    _assert_unchanged(detector, before)
+
+
+def _assert_unchanged(detector: nn.Module, before: dict[str, torch.Tensor]) -> None:
+    assert all(torch.equal(value, before[name]) for name, value in detector.state_dict().items())
