@@ -22,6 +22,7 @@ from . import distributed
 from .data import SceneData, SceneListing
 from .export import export, library_versions
 from .images import SkippedImages, UnreadableImageError
+from .inspection import write_sheets
 from .metrics_file import MetricsFile
 from .run_folder import RunFolder, RunState
 from .schedule import REFERENCE_BATCH, Schedule
@@ -71,6 +72,8 @@ def run(settings: RunSettings) -> int:
         metrics.keep_until(done)
         start_logging(folder.log)
         folder.write_environment(environment())
+        if settings.pictures and not folder.pictures.exists():
+            write_sheets(listing, settings, folder.pictures, settings.pictures)
     announce(settings, schedule, listing, done, trainer.world_size)
     trainer.fit(
         module,

@@ -125,6 +125,7 @@ class RunSettings(ObjectiveSettings, ViewSettings, OptimisationSettings):
             result does not depend on it.
         log_every: steps between two rows of metrics.csv.
         save_every: steps between two checkpoints; the last two are kept.
+        pictures: images on the picture sheets in the run's folder; 0 draws none.
         overwrite: start anew where the folder already holds a run.
     """
 
@@ -138,6 +139,7 @@ class RunSettings(ObjectiveSettings, ViewSettings, OptimisationSettings):
     workers: int | None = None
     log_every: int = 50
     save_every: int = 500
+    pictures: int = 3
     overwrite: bool = False
 
 
