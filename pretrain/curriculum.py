@@ -44,7 +44,7 @@ class Curriculum:
 
     def noise(self, step: Tensor) -> BoxNoise:
         """The noise at `step` (0-d, counted from 1); before the start and past the end it stays at the outer values."""
-        progress = (step.double() / self.total_steps).clamp(0, 1)
+        progress = (step / self.total_steps).clamp(0, 1)
         return BoxNoise(
             iou_threshold=_between(self.iou_threshold, progress),
             centre_magnitude=_between(self.centre_magnitude, progress),
@@ -54,4 +54,4 @@ class Curriculum:
 
 def _between(ends: tuple[float, float], progress: Tensor) -> Tensor:
     start, end = ends
-    return (start + (end - start) * progress).float()
+    return start + (end - start) * progress

@@ -1,5 +1,6 @@
 """One step of the objective against the authors' code, in float64, ResNet-50 at 224 px."""
 
+import dataclasses
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -24,6 +25,8 @@ CASES = {
 }
 # What separates float64 on our machine from numbers that were stored as float32.
 STORED = {"rtol": 1e-5, "atol": 2e-6}
+# Single jitters differ in the last place of float32, by the processor's `exp`.
+LOSS_RTOL = 1e-8
 GRADIENT_RTOL = 1e-6
 
 
@@ -52,8 +55,16 @@ class Step(NamedTuple):
     pointers: tuple[int, int]
 
 
-def take_step(model: ContrastivePretraining, batch: Batch, seed: int) -> Step:
+def take_step(model: ContrastivePretraining, batch: Batch, seed: int, jittered: Tensor | None = None) -> Step:
+    """One step; `jittered` takes the place of the candidates' boxes, which it may differ from by rounding alone."""
     choice: list[int] = []
+
+    def candidates_of(*arguments: Any) -> Candidates:
+        candidates = key_candidates(*arguments)
+        if jittered is None:
+            return candidates
+        close(candidates.boxes, jittered, rtol=0, atol=4e-5)
+        return dataclasses.replace(candidates, boxes=jittered)
 
     def spy(*arguments: Tensor) -> Tensor:
         columns = hardest_candidates(*arguments)
@@ -63,6 +74,7 @@ def take_step(model: ContrastivePretraining, batch: Batch, seed: int) -> Step:
     seed_step(seed, len(batch.query_images))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(objective, "hardest_candidates", spy)
+        patch.setattr(objective, "key_candidates", candidates_of)
         output = model(batch)
     output.loss.backward()
     sides = {"q": tensors(model.query), "k": tensors(model.key)}
@@ -118,8 +130,8 @@ def close(actual: Tensor, expected: Any, **tolerance: float) -> None:
 class TestStep:
     def test_losses(self, case: Case) -> None:
         for theirs, ours in LOSSES.items():
-            assert case.step.losses[ours] == pytest.approx(case.expected["losses64"][theirs], rel=1e-9)
-        assert case.step.total == pytest.approx(case.expected["total64"], rel=1e-9)
+            assert case.step.losses[ours] == pytest.approx(case.expected["losses64"][theirs], rel=LOSS_RTOL)
+        assert case.step.total == pytest.approx(case.expected["total64"], rel=LOSS_RTOL)
 
     def test_hard_choices(self, case: Case) -> None:
         assert case.step.choice == case.expected["min_inds"]
@@ -341,14 +353,15 @@ class TestTrajectory:
             weight_decay=expected["weight_decay"],
             nesterov=expected["nesterov"],
         )
-        for number, (seed, step) in enumerate(zip(expected["jitter_seeds"], expected["steps"], strict=True), start=1):
+        # The first step has the jitters of the first case. Taken as stored, their last places, which depend on the
+        # processor, do not go through the optimiser, where each step makes a difference a thousandfold.
+        stored = torch.from_numpy(parity.npz("model_it0.npz")["jit_boxes"])
+        for number, (seed, step) in enumerate(zip(expected["jitter_seeds"], expected["steps"], strict=True)):
             optimiser.zero_grad()
-            taken = take_step(model, batch, seed)
+            taken = take_step(model, batch, seed, stored if number == 0 else None)
             for theirs, ours in LOSSES.items():
-                # From the second step on, the last places of the float32 jitters have gone through the optimiser.
-                tolerance = 1e-9 if number == 1 else 3e-6
-                assert taken.losses[ours] == pytest.approx(step[theirs], rel=tolerance), f"{theirs} of step {number}"
-            assert taken.choice == step["min_inds"], f"hard choices of step {number}"
+                assert taken.losses[ours] == pytest.approx(step[theirs], rel=(1e-12, 1e-8, 1e-6)[number])
+            assert taken.choice == step["min_inds"]
             optimiser.step()
         assert (int(model.step), taken.pointers) == (expected["iter"], (expected["img_ptr"], expected["roi_ptr"]))
         for side, encoder in (("q", model.query), ("k", model.key)):
