@@ -56,6 +56,7 @@ def run(settings: ProposalSettings) -> None:
     print(f"{manifest.boxes} boxes in {read} images ({manifest.boxes / read:.1f} an image, {manifest.empty} with none)")
     print(f"{skipped.summary()}" + (f"; all in {settings.out / SKIPPED}" if skipped else ""))
     print(f"proposals: {settings.out}")
+    print(f"next: ccop-pretrain run --images {settings.images} --proposals {settings.out} --out RUN")
 
 
 def make_proposals(settings: ProposalSettings) -> tuple[Manifest, SkippedImages]:

@@ -68,6 +68,7 @@ def run(settings: SceneSettings) -> None:
     sizes = ", ".join(f"{counts[split]} {split}" for split in SPLITS)
     print(f"{sum(counts.values())} scenes ({sizes}), {len(SHAPES)} classes: {', '.join(SHAPES)}")
     print(f"scenes: {settings.out}")
+    print(f"next: ccop-pretrain proposals {settings.out / 'train2017'} --out PROPOSALS")
 
 
 def make_scenes(settings: SceneSettings) -> dict[str, int]:
