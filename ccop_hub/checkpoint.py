@@ -18,8 +18,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from .errors import UserError
+from .fingerprint import fingerprint
 from .formats import find_state_dict, identify
-from .names import KeyMismatchError
 from .normalization import INPUT_FACTS
 from .safe_reading import facts_in, read_file
 from .timm_folder import TIMM_CONFIG_FILE, TIMM_FILES, timm_facts
@@ -67,9 +67,16 @@ class Weights:
 def save_checkpoint(folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Path:
     """Write tensors (canonical names) and facts into `folder`, each file atomically; returns the safetensors file.
 
-    The weights' digest is added to the facts of `facts.json` (a file cannot hold its own digest).
+    The fingerprint of the network is added to the facts, and to those of `facts.json` the weights' digest as well (a
+    file cannot hold its own).
+
+    Args:
+        folder: made if it is not there.
+        tensors: canonical name -> tensor.
+        facts: ready for JSON; `arch`, the timm name of the backbone, is required.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    facts = {**facts, "fingerprint": fingerprint(facts["arch"], tensors)}
     contiguous = {key: value.detach().cpu().contiguous() for key, value in sorted(tensors.items())}
     blob = save(contiguous, metadata={"format": "pt", METADATA_KEY: json.dumps(facts, sort_keys=True)})
     write_atomically(folder / WEIGHTS_FILE, blob)
@@ -95,10 +102,9 @@ def read_checkpoint(path: Path) -> Weights:
         facts = timm_facts(file.parent / TIMM_CONFIG_FILE)
     try:
         found = identify(find_state_dict(contents.tree), facts.get("arch"))
-    except KeyMismatchError:
-        raise
     except UserError as error:
-        raise UserError(f"{file}: {error}") from None
+        error.args = (f"{file}: {error}",)
+        raise
     return Weights(
         name=str(path),
         arch=found.arch,

@@ -204,7 +204,7 @@ class Identified:
     Attributes:
         format: name of the format.
         arch: timm name of the backbone.
-        tensors: canonical name -> tensor.
+        tensors: canonical name -> tensor; half precision is widened to float32, which is exact.
         unused: names, as the source has them, of tensors that belong neither to the backbone nor to the pyramid.
     """
 
@@ -241,7 +241,7 @@ def identify(state: Mapping[str, Any], arch: str | None = None) -> Identified:
     unused += [wrapper + name for name in inner if known.renamed(name) in foreign]
     named = {name: value for name, value in named.items() if name not in foreign}
     require_sound(named)
-    canonical = to_canonical(_with_counters(named), known.scheme)
+    canonical = _in_full_precision(to_canonical(_with_counters(named), known.scheme))
     return Identified(known.name, find_arch(canonical, arch), canonical, tuple(unused))
 
 
@@ -291,7 +291,7 @@ def _unusual(state: dict[str, Tensor], arch: str) -> Identified | None:
     unused = tuple(name for name in state if scheme == "timm" and name.startswith("fc."))
     named = {name: value for name, value in state.items() if name not in unused}
     require_sound(named)
-    canonical = to_canonical(named, scheme, arch)
+    canonical = _in_full_precision(to_canonical(named, scheme, arch))
     return Identified(scheme, find_arch(canonical, arch), canonical, unused)
 
 
@@ -313,3 +313,8 @@ def _with_counters(named: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if name.endswith(".running_mean")
     }
     return {**named, **counters}
+
+
+def _in_full_precision(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    half = (torch.float16, torch.bfloat16)
+    return {name: value.float() if value.dtype in half else value for name, value in tensors.items()}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 from .errors import UserError
 from .normalization import PIXEL_MEAN, PIXEL_STD
@@ -36,7 +37,7 @@ class Entry:
         arch: timm name of the backbone.
         objective: `ccop` or `mocov2`.
         url: where the file is; `gdrive:ID` for a file on Google Drive.
-        format: the format that the file is expected in, one of `formats.FORMATS`.
+        formats: the formats (`formats.FORMATS`) that the file may be in, as its authors write them.
         digest: `md5:` or `sha256:` + the leading hex digits that the authors published; None if they published none.
         licence: SPDX id where there is one, else the authors' words.
         data: data set name as people write it.
@@ -53,7 +54,7 @@ class Entry:
     arch: str
     objective: str
     url: str
-    format: str
+    formats: tuple[str, ...]
     digest: str | None
     licence: str
     data: str
@@ -66,6 +67,27 @@ class Entry:
     std: tuple[float, float, float] = PIXEL_STD
     channel_order: str = "RGB"
 
+    def facts(self) -> dict[str, Any]:
+        """The entry as a checkpoint's facts, under the same keys as an exported run's."""
+        return {
+            "objective": self.objective,
+            "dataset": {"name": self.data},
+            "epochs": self.epochs,
+            "input": {
+                "mean": list(self.mean),
+                "std": list(self.std),
+                "channel_order": self.channel_order,
+                "range": "0-255",
+            },
+            "licence": self.licence,
+            "paper": self.paper,
+            "homepage": self.homepage,
+            "results": [
+                {"protocol": result.protocol, "metrics": dict(result.metrics), "source": result.source}
+                for result in self.results
+            ],
+        }
+
 
 _MOCO = "https://dl.fbaipublicfiles.com/moco/moco_checkpoints"
 _MOCO_PAGE = "https://github.com/facebookresearch/moco"
@@ -76,7 +98,7 @@ REGISTRY: Mapping[str, Entry] = {
         arch="resnet50",
         objective="ccop",
         url="gdrive:1M8YjO1zD0xFYSPHitlhv70YlW0N8cup6",
-        format="ccop",
+        formats=("ccop", "detectron2", "detectron2-backbone", "detectron2-c4"),
         digest=None,
         licence="not stated by the authors",
         data="COCO train2017",
@@ -89,7 +111,7 @@ REGISTRY: Mapping[str, Entry] = {
         arch="resnet50",
         objective="mocov2",
         url=f"{_MOCO}/moco_v2_800ep/moco_v2_800ep_pretrain.pth.tar",
-        format="moco",
+        formats=("moco",),
         digest="md5:a04e12f8",
         licence="CC-BY-NC-4.0",
         data="ImageNet-1k",
@@ -106,7 +128,7 @@ REGISTRY: Mapping[str, Entry] = {
         arch="resnet50",
         objective="mocov2",
         url=f"{_MOCO}/moco_v2_200ep/moco_v2_200ep_pretrain.pth.tar",
-        format="moco",
+        formats=("moco",),
         digest="md5:59fd9945",
         licence="CC-BY-NC-4.0",
         data="ImageNet-1k",

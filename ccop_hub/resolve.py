@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
 import platform
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import registry
+from . import download, google_drive, huggingface, registry
 from .architectures import HUB_ARCHITECTURES, build_resnet_fpn
 from .checkpoint import Weights, read_checkpoint, tensors_digest
 from .errors import UserError
@@ -17,22 +20,22 @@ from .formats import identify
 from .normalization import INPUT_FACTS
 
 RANDOM = "random"
-HF_PREFIX = "hf-hub:"
 
 
 def resolve(weights: str | Path | Mapping[str, Tensor], arch: str | None = None, seed: int = 0) -> Weights:
     """Find weights, whatever way they are named.
 
-    A string is tried in this order: `random`; `hf-hub:org/name[@revision]`; an `https://` address; a name of the
-    registry; a file or folder on disk.
+    Tried in this order: a state dict that is given; `random`; a name of the registry; `hf-hub:org/name[@revision]`; an
+    `https://` address; a file or folder on disk. (A file called like a registry name is reached as `./NAME`.)
 
     Args:
-        weights: as above, or a state dict in any format that `formats` reads.
+        weights: as above; a state dict may be in any format of `formats.FORMATS`.
         arch: timm name of the backbone that the caller will build; needed for `random`.
         seed: of the initial weights of `random`, which depend on `arch` and this alone.
 
     Raises:
-        UserError: nothing of that name, not readable, or another architecture than `arch`. Says what to do.
+        UserError: nothing of that name, not readable, not its digest, or another architecture than `arch`. Says what
+            to do.
     """
     found = _find(weights, arch, seed)
     if arch is not None and found.arch != arch:
@@ -47,13 +50,46 @@ def _find(weights: str | Path | Mapping[str, Tensor], arch: str | None, seed: in
     if name == RANDOM:
         return _random(arch, seed)
     if name in registry.REGISTRY:
-        raise UserError(f"{name} can not be downloaded yet: download {registry.REGISTRY[name].url} and give its path")
+        return _from_registry(name)
+    if name.startswith(huggingface.PREFIX):
+        return _named(name, huggingface.fetch_hf(name))
+    if "://" in name:
+        return _named(name, download.fetch_url(name))
     path = Path(name).expanduser()
     if path.exists():
         return read_checkpoint(path)
-    raise UserError(
-        f"no weights at {name!r}: give a registry name ({', '.join(registry.REGISTRY)}), a file or folder, "
-        f"hf-hub:ORG/NAME[@REVISION], or {RANDOM}"
+    raise UserError(_not_found(name))
+
+
+def _named(name: str, file: Path, facts: Mapping[str, Any] | None = None) -> Weights:
+    found = read_checkpoint(file)
+    return dataclasses.replace(found, name=name, facts={**found.facts, **(facts or {})})
+
+
+def _from_registry(name: str) -> Weights:
+    entry = registry.entry(name)
+    try:
+        if entry.url.startswith(google_drive.PREFIX):
+            file = google_drive.fetch_drive(entry.url, entry.digest)
+        else:
+            file = download.fetch_url(entry.url, entry.digest)
+    except UserError as error:
+        error.args = (f"{name}: {error}",)
+        raise
+    found = _named(name, file, entry.facts())
+    if found.arch != entry.arch or found.format not in entry.formats:
+        raise UserError(f"{name}: {file} is a {found.arch} in {found.format} format, not what is published: delete it")
+    return found
+
+
+def _not_found(name: str) -> str:
+    close = difflib.get_close_matches(name, list(registry.REGISTRY), n=1)
+    meant = f"; did you mean {close[0]}?" if close else ""
+    if name in HUB_ARCHITECTURES:
+        meant = f"; {name} is an architecture, not weights"
+    return (
+        f"no weights at {name!r}{meant}: give a registry name ({', '.join(registry.REGISTRY)}), a file or folder, "
+        f"hf-hub:ORG/NAME[@REVISION], an https address, or {RANDOM}"
     )
 
 
