@@ -53,7 +53,7 @@ class MetricsFile(Logger):
             self._columns += new
             self._rewrite(rows)
         with self.path.open("a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, self._columns, restval="").writerow(row)
+            csv.DictWriter(file, self._columns, restval="", lineterminator="\n").writerow(row)
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """The settings have a file of their own."""
@@ -69,7 +69,7 @@ class MetricsFile(Logger):
 
     def _rewrite(self, rows: list[dict[str, str]]) -> None:
         text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, self._columns, restval="", extrasaction="ignore")
+        writer = csv.DictWriter(text, self._columns, restval="", extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
         write_atomically(self.path, text.getvalue().encode())

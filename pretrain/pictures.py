@@ -77,7 +77,7 @@ def draw_proposals(samples: Sequence[SceneSample], path: Path) -> None:
     columns = 2 if len(samples) in (2, 4) else min(3, len(samples))
     rows = -(-len(samples) // columns)
     aspect = max(sample.image.shape[0] / sample.image.shape[1] for sample in samples)
-    figure, cells = _grid(rows, columns, "Proposals of selective search", min(aspect, 1.5))
+    figure, cells = _grid(rows, columns, "Proposals of selective search", min(aspect, 0.9))
     for cell, sample in zip(cells.flat, samples, strict=False):
         _show(cell, sample.image, f"{sample.name}: {len(sample.proposals)} boxes")
         for index, box in enumerate(sample.proposals):

@@ -1,0 +1,70 @@
+import pytest
+import yaml
+from ccop_pretrain.cli import NAMED_SETTINGS, main
+from ccop_pretrain.run_folder import RunFolder
+
+FLAGS = [
+    "--image_size",
+    "32",
+    "--batch_size",
+    "4",
+    "--steps",
+    "2",
+    "--hidden_dim",
+    "8",
+    "--workers",
+    "0",
+    "--pictures",
+    "0",
+    "--accelerator",
+    "cpu",
+]
+
+
+def test_run_takes_a_named_setting_and_flags_override_it(scenes, scene_proposals, tmp_path):
+    out = tmp_path / "run"
+    given = [
+        "run",
+        "--images",
+        str(scenes),
+        "--proposals",
+        str(scene_proposals),
+        "--out",
+        str(out),
+        "--setting",
+        "demo",
+    ]
+    assert main([*given, *FLAGS]) == 0
+    written = yaml.safe_load(RunFolder(out).settings.read_text())
+    demo = yaml.safe_load((NAMED_SETTINGS / "demo.yaml").read_text())
+    assert written["backbone"] == demo["backbone"] == "resnet18"
+    assert written["momentum"] == demo["momentum"] != 0.999
+    assert written["steps"] == 2
+    assert (out / "exported" / "backbone_fpn.safetensors").is_file()
+
+
+def test_the_papers_setting_is_what_the_defaults_say():
+    from ccop_pretrain.settings import RunSettings
+
+    paper = yaml.safe_load((NAMED_SETTINGS / "coco_r50_800ep.yaml").read_text())
+    defaults = {name: field.default for name, field in RunSettings.__dataclass_fields__.items()}
+    assert {name: defaults[name] for name in paper if name != "save_every"} == {
+        name: value for name, value in paper.items() if name != "save_every"
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "--images", "{scenes}", "--out", "{out}"], "needs boxes"),
+        (["run", "--images", "{out}", "--out", "{out}", "--objective", "mocov2"], "does not exist"),
+        (["run", "--images", "{scenes}", "--proposals", "{scenes}", "--out", "{out}"], "no proposals"),
+        (["run", "--images", "{scenes}", "--out", "{out}", "--objective", "mocov3"], "mocov3"),
+        (["inspect", "--images", "{out}", "--proposals", "{scenes}", "--out", "{out}"], "does not exist"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(arguments, message, scenes, tmp_path, capsys):
+    assert main([word.format(scenes=scenes, out=tmp_path / "out") for word in arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1

@@ -1,0 +1,131 @@
+import csv
+import json
+import shutil
+
+import pytest
+import torch
+import yaml
+from ccop_pretrain import run as program
+from ccop_pretrain.run import newest_checkpoint, run
+from ccop_pretrain.run_folder import RunFolder
+from lightning.pytorch.callbacks import Callback
+
+from ccop_hub.errors import UserError
+
+
+def final_state(settings):
+    path = newest_checkpoint(RunFolder(settings.out).checkpoints)
+    assert path.name == "step-000000005.ckpt"
+    return torch.load(path, weights_only=False)
+
+
+def assert_same_weights(first, second):
+    assert first["state_dict"].keys() == second["state_dict"].keys()
+    for name, value in first["state_dict"].items():
+        assert torch.equal(value, second["state_dict"][name]), name
+
+
+@pytest.fixture
+def stop_after(monkeypatch):
+    """Let the next run fail behind a step, as a crash would."""
+    build = program.build_trainer
+
+    class Crash(Callback):
+        def __init__(self, step):
+            self.step = step
+
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            if batch_idx + 1 == self.step:
+                raise RuntimeError("crash")
+
+    def arrange(step):
+        def building(*arguments):
+            trainer = build(*arguments)
+            trainer.callbacks.append(Crash(step))
+            return trainer
+
+        monkeypatch.setattr(program, "build_trainer", building)
+
+    yield arrange
+    monkeypatch.setattr(program, "build_trainer", build)
+
+
+def test_an_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(tiny_run, tmp_path, stop_after, monkeypatch):
+    whole = tiny_run(out=tmp_path / "whole")
+    assert run(whole) == 0
+    broken = tiny_run(out=tmp_path / "broken")
+    build = program.build_trainer
+    stop_after(4)
+    with pytest.raises(RuntimeError, match="crash"):
+        run(broken)
+    monkeypatch.setattr(program, "build_trainer", build)
+    # The newest checkpoint is damaged: the one before is taken, with a warning.
+    newest = newest_checkpoint(RunFolder(broken.out).checkpoints)
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    newest.write_bytes(content)
+    assert run(tiny_run(out=broken.out, workers=1)) == 0
+    assert_same_weights(final_state(whole), final_state(broken))
+    log = RunFolder(broken.out).log.read_text()
+    assert "is damaged" in log
+    assert f"going on after step {int(newest.stem[5:]) - 2}" in log
+    with RunFolder(broken.out).metrics.open() as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["1", "2", "3", "4", "5"]
+
+
+def test_a_run_folder_explains_itself(tiny_run, capsys):
+    settings = tiny_run(pictures=2)
+    assert run(settings) == 0
+    folder = RunFolder(settings.out)
+    assert yaml.safe_load(folder.settings.read_text())["backbone"] == "resnet18"
+    assert json.loads(folder.environment.read_text())["versions"]["torch"] == torch.__version__.partition("+")[0]
+    log = folder.log.read_text()
+    assert "learning rate 0.0046875 = 0.3 x 4 / 256" in log
+    assert "step 5/5" in log
+    with folder.metrics.open() as file:
+        rows = list(csv.DictReader(file))
+    assert float(rows[0]["loss"]) == pytest.approx(
+        sum(float(rows[0][f"loss_{part}"]) for part in ("image", "box", "intra")), rel=1e-4
+    )
+    assert {"lr", "images_per_second", "data_wait", "image_embedding_std", "valid_jitters"} <= rows[0].keys()
+    assert folder.skipped.read_text() == "image,reason\n"
+    assert len(list(folder.checkpoints.iterdir())) <= 3
+    assert {path.name for path in folder.pictures.iterdir()} >= {"views.png", "proposals.png"}
+    before = folder.metrics.read_bytes()
+    capsys.readouterr()
+    assert run(settings) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert folder.metrics.read_bytes() == before
+
+
+def test_mocov2_needs_no_proposals_and_does_not_look_at_them(tiny_run, tmp_path):
+    without = tiny_run(out=tmp_path / "without", objective="mocov2", proposals=None)
+    given = tiny_run(out=tmp_path / "given", objective="mocov2")
+    assert run(without) == run(given) == 0
+    assert_same_weights(final_state(without), final_state(given))
+    facts = json.loads((given.out / "exported" / "facts.json").read_text())
+    assert facts["objective"] == "mocov2"
+    assert facts["trained_parts"] == ["backbone"]
+
+
+def test_unreadable_images_are_counted_and_named(tiny_run, scenes, tmp_path):
+    folder = tmp_path / "scenes"
+    shutil.copytree(scenes, folder)
+    (folder / "04.png").write_bytes((folder / "04.png").read_bytes()[:300])
+    settings = tiny_run(images=folder, objective="mocov2", proposals=None)
+    assert run(settings) == 0
+    assert [line.split(",")[0] for line in RunFolder(settings.out).skipped.read_text().splitlines()] == [
+        "image",
+        "04.png",
+    ]
+    assert "1 image skipped: 04.png" in RunFolder(settings.out).log.read_text()
+
+
+def test_wrong_input_leaves_no_run_behind(tiny_run, tmp_path):
+    with pytest.raises(UserError, match="needs boxes"):
+        run(tiny_run(proposals=None))
+    with pytest.raises(UserError, match="--batch_size 14"):
+        run(tiny_run(batch_size=64))
+    with pytest.raises(UserError, match="no network named"):
+        run(tiny_run(backbone="resnet19"))
+    assert not (tmp_path / "run").exists()
