@@ -98,8 +98,10 @@ def read_checkpoint(path: Path) -> Weights:
     file = find_weights_file(path)
     contents = read_file(file)
     facts = facts_in(contents.metadata, METADATA_KEY, file)
-    if not facts and (file.parent / TIMM_CONFIG_FILE).is_file() and file.name in TIMM_FILES:
-        facts = timm_facts(file.parent / TIMM_CONFIG_FILE)
+    config = file.with_name(TIMM_CONFIG_FILE)
+    is_timm = file.name in TIMM_FILES and config.is_file()
+    if is_timm:
+        facts = {**timm_facts(config), **facts}
     try:
         found = identify(find_state_dict(contents.tree), facts.get("arch"))
     except UserError as error:
@@ -112,7 +114,7 @@ def read_checkpoint(path: Path) -> Weights:
         facts={"input": INPUT_FACTS, **facts, "arch": found.arch},
         digest=file_digest(file),
         source=str(file),
-        format=found.format,
+        format="timm" if is_timm else found.format,
         unused=found.unused,
     )
 

@@ -12,6 +12,7 @@ import enum
 import re
 import sys
 import typing
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,8 @@ def run_program(program: str, description: str, commands: Sequence[Command], arg
     the extra that brings it; an interrupt returns 130. Any other exception is a defect of ours and shows its traceback.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    # timm and torchvision still script some functions when they are imported; no user of the programs can mend that.
+    warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
     try:
         name, settings = _parse(program, description, commands, arguments)
         command = next(command for command in commands if command.name == name)

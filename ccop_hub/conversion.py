@@ -52,14 +52,14 @@ class Target:
         scheme: its naming scheme.
         parts: what it has names for.
         suffixes: file endings it is written with; empty for a folder.
-        write: writes tensors (the scheme's names) and facts to a path.
+        write: writes tensors (the scheme's names) and facts to a path; returns the weights file.
     """
 
     title: str
     scheme: str
     parts: tuple[str, ...]
     suffixes: tuple[str, ...]
-    write: Callable[[Path, Mapping[str, Tensor], Weights], None]
+    write: Callable[[Path, Mapping[str, Tensor], Weights], Path]
 
 
 def convert(weights: Weights, target: str, out: Path) -> Converted:
@@ -83,15 +83,15 @@ def convert(weights: Weights, target: str, out: Path) -> Converted:
     parts = tuple(part for part in weights.parts if part in chosen.parts)
     named = from_canonical(weights.tensors, chosen.scheme, parts, arch=weights.arch)
     out.parent.mkdir(parents=True, exist_ok=True)
-    chosen.write(out, {name: value.contiguous() for name, value in named.items()}, weights)
-    difference = _compare(weights, parts, out)
+    file = chosen.write(out, {name: value.contiguous() for name, value in named.items()}, weights)
+    difference = _compare(weights, parts, file)
     left_out = tuple(part for part in weights.parts if part not in parts)
     return Converted(out, len(named), left_out, difference)
 
 
-def _compare(weights: Weights, parts: tuple[str, ...], out: Path) -> float:
+def _compare(weights: Weights, parts: tuple[str, ...], file: Path) -> float:
     """The largest difference of a feature, after all tensors were found equal."""
-    found = read_checkpoint(out)
+    found = read_checkpoint(file)
     expected = {name: value for name, value in weights.tensors.items() if name.split(".", 1)[0] in parts}
     differing = [
         name
@@ -100,49 +100,51 @@ def _compare(weights: Weights, parts: tuple[str, ...], out: Path) -> float:
     ]
     if differing or found.arch != weights.arch:
         raise UserError(
-            f"{out} reads back differently ({', '.join(sorted(differing)[:5])}): check the disk, do not use it"
+            f"{file} reads back differently ({', '.join(sorted(differing)[:5])}): check the disk, do not use it"
         )
     before, after = features(weights.arch, expected), features(found.arch, found.tensors)
     largest = max(float((before[name] - after[name]).abs().max()) for name in before)
     if not largest <= FEATURE_TOLERANCE:
-        raise UserError(f"the features of {out} differ by {largest:.2g}: do not use it")
+        raise UserError(f"the features of {file} differ by {largest:.2g}: do not use it")
     return largest
 
 
-def _write_canonical(path: Path, tensors: Mapping[str, Tensor], weights: Weights) -> None:
-    save_checkpoint(path, tensors, {**weights.facts, "arch": weights.arch})
+def _write_canonical(path: Path, tensors: Mapping[str, Tensor], weights: Weights) -> Path:
+    return save_checkpoint(path, tensors, {**weights.facts, "arch": weights.arch})
 
 
-def _write_timm(path: Path, tensors: Mapping[str, Tensor], weights: Weights) -> None:
+def _write_timm(path: Path, tensors: Mapping[str, Tensor], weights: Weights) -> Path:
     path.mkdir(parents=True, exist_ok=True)
     write_atomically(path / TIMM_WEIGHTS_FILE, save(dict(tensors), metadata={"format": "pt"}))
     with torch.device("meta"):
         channels = build_backbone(weights.arch).num_features
     config = timm_config(weights.arch, channels, weights.facts)
     write_atomically(path / TIMM_CONFIG_FILE, (json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
+    return path / TIMM_WEIGHTS_FILE
 
 
-def _write_state_dict(path: Path, tensors: Mapping[str, Tensor], weights: Weights) -> None:
-    _save_torch(path, dict(tensors))
+def _write_state_dict(path: Path, tensors: Mapping[str, Tensor], weights: Weights) -> Path:
+    return _save_torch(path, dict(tensors))
 
 
-def _write_mmdetection(path: Path, tensors: Mapping[str, Tensor], weights: Weights) -> None:
-    _save_torch(path, {"meta": {"author": AUTHOR}, "state_dict": dict(tensors)})
+def _write_mmdetection(path: Path, tensors: Mapping[str, Tensor], weights: Weights) -> Path:
+    return _save_torch(path, {"meta": {"author": AUTHOR}, "state_dict": dict(tensors)})
 
 
-def _write_detectron2(path: Path, tensors: Mapping[str, Tensor], weights: Weights) -> None:
+def _write_detectron2(path: Path, tensors: Mapping[str, Tensor], weights: Weights) -> Path:
     about: dict[str, Any] = {"__author__": AUTHOR, "matching_heuristics": False}
-    if path.suffix == ".pkl":
-        arrays = {name: value.numpy() for name, value in tensors.items()}
-        write_atomically(path, pickle.dumps({"model": arrays, **about}, protocol=4))
-    else:
-        _save_torch(path, {"model": dict(tensors), **about})
+    if path.suffix != ".pkl":
+        return _save_torch(path, {"model": dict(tensors), **about})
+    arrays = {name: value.numpy() for name, value in tensors.items()}
+    write_atomically(path, pickle.dumps({"model": arrays, **about}, protocol=4))
+    return path
 
 
-def _save_torch(path: Path, content: dict[str, Any]) -> None:
+def _save_torch(path: Path, content: dict[str, Any]) -> Path:
     partial = path.with_name(f".{path.name}.partial")
     torch.save(content, partial)
     partial.replace(path)
+    return path
 
 
 _BOTH = ("backbone", "fpn")

@@ -46,12 +46,12 @@ def features(arch: str, tensors: Mapping[str, Tensor], images: Tensor | None = N
     Returns:
         `res2` .. `res5`, and `p2` .. `p6` where there is a pyramid, each (N, C, H/stride, W/stride).
     """
-    with torch.random.fork_rng(devices=[]):
+    with torch.device("meta"):
         network = ResNetFPN(arch)
-    network.backbone.load_state_dict(_part(tensors, "backbone."))
+    network.backbone.load_state_dict(_part(tensors, "backbone."), assign=True)
     pyramid = _part(tensors, "fpn.")
     if pyramid:
-        network.fpn.load_state_dict(pyramid)
+        network.fpn.load_state_dict(pyramid, assign=True)
     network.eval()
     stages = network.stages(fixed_input() if images is None else images)
     return {**stages, **(network.pyramid(stages) if pyramid else {})}
@@ -95,4 +95,5 @@ def _projections(value: Tensor) -> list[float]:
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    found = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    return {name: value.float() if value.is_floating_point() else value for name, value in found.items()}

@@ -7,7 +7,6 @@ import difflib
 import platform
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,37 +48,43 @@ def _find(weights: str | Path | Mapping[str, Tensor], arch: str | None, seed: in
     name = str(weights)
     if name == RANDOM:
         return _random(arch, seed)
+    found = dataclasses.replace(read_checkpoint(locate(name)), name=name)
+    return _as_published(name, found) if name in registry.REGISTRY else found
+
+
+def locate(name: str) -> Path:
+    """The file or folder that a name other than `random` stands for, downloaded if need be; its digest is checked.
+
+    Raises:
+        UserError: as `resolve`.
+    """
     if name in registry.REGISTRY:
-        return _from_registry(name)
+        return _fetch_published(name, registry.entry(name))
     if name.startswith(huggingface.PREFIX):
-        return _named(name, huggingface.fetch_hf(name))
+        return huggingface.fetch_hf(name)
     if "://" in name:
-        return _named(name, download.fetch_url(name))
+        return download.fetch_url(name)
     path = Path(name).expanduser()
     if path.exists():
-        return read_checkpoint(path)
+        return path
     raise UserError(_not_found(name))
 
 
-def _named(name: str, file: Path, facts: Mapping[str, Any] | None = None) -> Weights:
-    found = read_checkpoint(file)
-    return dataclasses.replace(found, name=name, facts={**found.facts, **(facts or {})})
-
-
-def _from_registry(name: str) -> Weights:
-    entry = registry.entry(name)
+def _fetch_published(name: str, entry: registry.Entry) -> Path:
     try:
         if entry.url.startswith(google_drive.PREFIX):
-            file = google_drive.fetch_drive(entry.url, entry.digest)
-        else:
-            file = download.fetch_url(entry.url, entry.digest)
+            return google_drive.fetch_drive(entry.url, entry.digest)
+        return download.fetch_url(entry.url, entry.digest)
     except UserError as error:
         error.args = (f"{name}: {error}",)
         raise
-    found = _named(name, file, entry.facts())
+
+
+def _as_published(name: str, found: Weights) -> Weights:
+    entry = registry.entry(name)
     if found.arch != entry.arch or found.format not in entry.formats:
-        raise UserError(f"{name}: {file} is a {found.arch} in {found.format} format, not what is published: delete it")
-    return found
+        raise UserError(f"{found.source} is a {found.arch} in {found.format} format, which is not {name}: delete it")
+    return dataclasses.replace(found, facts={**found.facts, **entry.facts()})
 
 
 def _not_found(name: str) -> str:

@@ -1,0 +1,106 @@
+"""What `ccop-hub` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from .checkpoint import Weights
+from .description import Description, describe
+from .registry import DEFAULTS, REGISTRY
+from .verification import Check
+
+_SHOWN_FACTS = ("objective", "dataset", "epochs", "steps", "licence", "paper")
+
+
+def print_registry() -> None:
+    """One row for each set of published weights, and one for each figure published for them."""
+    console = Console()
+    table = _table("Published weights", "name", "data", "epochs", "holds")
+    table.caption = "* loaded where no weights are named"
+    origins = _table("Where they come from", "name", "digest", "licence", "paper")
+    figures = _table("Published results", "name", "protocol", "metrics", "source")
+    for name, entry in REGISTRY.items():
+        star = " *" if name in DEFAULTS.values() else ""
+        table.add_row(name + star, entry.data, str(entry.epochs), ", ".join(entry.parts))
+        origins.add_row(name, entry.digest or "none published", entry.licence, entry.paper)
+        for result in entry.results:
+            metrics = ", ".join(f"{metric} {value}" for metric, value in result.metrics.items())
+            figures.add_row(name, result.protocol, metrics, result.source)
+    for part in (table, origins, figures):
+        console.print(part)
+
+
+def print_description(weights: Weights) -> None:
+    """Source, facts, tensors by stage, size and usage of weights."""
+    found = describe(weights)
+    console = Console()
+    overview = Table(show_header=False, title=escape(weights.name))
+    overview.add_column(style="bold")
+    overview.add_column(overflow="fold")
+    for key, value in _overview(weights, found):
+        overview.add_row(key, escape(value))
+    console.print(overview)
+    stages = Table(title="Tensors by stage")
+    for heading in ("stage", "tensors", "parameters"):
+        stages.add_column(heading, justify="left" if heading == "stage" else "right")
+    for group in found.groups:
+        stages.add_row(group.name, str(group.tensors), f"{group.parameters:,}")
+    console.print(stages)
+    # Printed plainly, so that it can be copied whole from a narrow terminal.
+    print(found.usage)
+
+
+def print_checks(checks: Sequence[Check]) -> bool:
+    """One line for each check; returns whether none failed."""
+    for check in checks:
+        word = {True: "ok", False: "DIFFERENT", None: "not checked"}[check.passed]
+        print(f"{check.name}: {word} ({check.told})")
+    return all(check.passed is not False for check in checks)
+
+
+def _table(title: str, first: str, *headings: str) -> Table:
+    table = Table(title=title)
+    table.add_column(first, no_wrap=True)
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    return table
+
+
+def _overview(weights: Weights, found: Description) -> list[tuple[str, str]]:
+    facts = weights.facts
+    shown = facts["input"]
+    rows = [
+        ("architecture", weights.arch),
+        ("source", weights.source),
+        ("digest", weights.digest),
+        ("format", weights.format),
+        ("holds", ", ".join(weights.parts)),
+        ("not used", _counted(weights.unused)),
+        ("input", f"{shown['channel_order']}, range {shown['range']}, mean {shown['mean']}, std {shown['std']}"),
+        *((key, _told(facts[key])) for key in _SHOWN_FACTS if key in facts),
+        ("parameters", f"{found.parameters:,}"),
+        ("FLOPs at 224 x 224", _operations(found)),
+    ]
+    return [row for row in rows if row[1]]
+
+
+def _operations(found: Description) -> str:
+    return "; ".join(f"{part} {count / 1e9:.2f} G multiply-adds" for part, count in found.flops.items())
+
+
+def _counted(names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    some = ", ".join(names[:6])
+    return f"{len(names)} tensors: {some}{', ...' if len(names) > 6 else ''}"
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {item}" for key, item in value.items())
+    return str(value)
