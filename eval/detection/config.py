@@ -89,10 +89,14 @@ def configure(
 
 
 def scale_schedule(cfg: Any, factor: float) -> None:
-    """Multiply every count of iterations (length, steps, warm-up, checkpoints, scoring) by `factor`."""
+    """Multiply every count of iterations (length, steps, warm-up, checkpoints, scoring) by `factor`.
+
+    Steps that a very short run no longer tells apart from each other, its start or its end are dropped.
+    """
     solver = cfg.SOLVER
     solver.MAX_ITER = max(1, round(solver.MAX_ITER * factor))
-    solver.STEPS = tuple(max(1, round(step * factor)) for step in solver.STEPS)
+    scaled = {round(step * factor) for step in solver.STEPS}
+    solver.STEPS = tuple(sorted(step for step in scaled if 0 < step < solver.MAX_ITER))
     solver.WARMUP_ITERS = round(solver.WARMUP_ITERS * factor)
     solver.CHECKPOINT_PERIOD = max(1, round(solver.CHECKPOINT_PERIOD * factor))
     cfg.TEST.EVAL_PERIOD = round(cfg.TEST.EVAL_PERIOD * factor)
@@ -121,7 +125,6 @@ def set_iterations(configuration: Configuration, iterations: int) -> None:
         return
     before = solver.MAX_ITER
     scale_schedule(configuration.cfg, iterations / before)
-    solver.MAX_ITER = iterations
     configuration.notes.append(
         f"{iterations} iterations instead of {before}: steps {list(solver.STEPS)}, warm-up {solver.WARMUP_ITERS}"
     )

@@ -26,7 +26,7 @@ def _area(outline: list[tuple[float, float]]) -> float:
     return float(abs(np.dot(xs, np.roll(ys, 1)) - np.dot(ys, np.roll(xs, 1))) / 2)
 
 
-def draw_split(root: Path, split: str, images: int, seed: int, size: int = 128) -> None:
+def _draw_split(root: Path, split: str, images: int, seed: int, size: int = 128) -> None:
     """Write `images` pictures of size x size pixels with two or three shapes each, and their instance JSON."""
     random = np.random.default_rng(seed)
     folder = root / f"{split}2017"
@@ -64,13 +64,19 @@ def draw_split(root: Path, split: str, images: int, seed: int, size: int = 128) 
     (root / "annotations" / f"instances_{split}2017.json").write_text(json.dumps(document))
 
 
+@pytest.fixture(scope="session")
+def draw_split() -> Callable[..., None]:
+    """`draw_split(root, "train", images=8, seed=0)` adds one split to `root`."""
+    return _draw_split
+
+
 @pytest.fixture
 def draw() -> Callable[..., Path]:
-    """`draw(root, train=..., val=...)` -> `root` with both splits."""
+    """`draw(root, train=8, val=4)` -> `root` with both splits."""
 
     def both(root: Path, train: int = 8, val: int = 4, seed: int = 0) -> Path:
-        draw_split(root, "train", train, seed)
-        draw_split(root, "val", val, seed + 1)
+        _draw_split(root, "train", train, seed)
+        _draw_split(root, "val", val, seed + 1)
         return root
 
     return both

@@ -198,3 +198,16 @@ def test_a_shorter_run_keeps_the_shape_of_the_schedule(data: CocoData) -> None:
     solver = configuration.cfg.SOLVER
     assert (solver.MAX_ITER, solver.STEPS, solver.WARMUP_ITERS) == (900, (600, 800), 10)
     assert any("900 iterations instead of 90000" in note for note in configuration.notes)
+
+
+@pytest.mark.parametrize("iterations", [1, 2, 5])
+def test_a_very_short_run_has_a_schedule_that_the_engine_takes(data: CocoData, iterations: int) -> None:
+    import torch
+    from detectron2.solver import build_lr_scheduler
+
+    configuration = _configure(data)
+    config.set_iterations(configuration, iterations)
+    steps = configuration.cfg.SOLVER.STEPS
+    assert all(0 < step < iterations for step in steps)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.02)
+    assert build_lr_scheduler(configuration.cfg, optimizer).get_last_lr()[0] > 0

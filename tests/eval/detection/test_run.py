@@ -1,0 +1,178 @@
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ccop_eval.cli import main
+from ccop_eval.detection.coco_data import open_coco
+from ccop_eval.detection.config import configure
+from ccop_eval.detection.engine import load_engine
+from ccop_eval.results import Result
+from PIL import Image
+
+from ccop_hub.architectures import build_resnet_fpn
+from ccop_hub.checkpoint import save_checkpoint
+
+load_engine()
+
+Draw = Callable[..., Path]
+ITERATIONS = 40
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("detection")
+
+
+@pytest.fixture(scope="module")
+def finished(work: Path, draw_split: Callable[..., None]) -> Path:
+    """A run over-fitted to four pictures: training and scoring see the same ones."""
+    for split in ("train", "val"):
+        draw_split(work / "shapes", split, images=4, seed=5)
+    network = build_resnet_fpn("resnet18", seed=1)
+    facts = {"arch": "resnet18", "objective": "ccop", "parts": ["backbone", "fpn"]}
+    save_checkpoint(work / "exported", network.state_dict(), facts)
+    assert main(_arguments(work)) == 0
+    return work
+
+
+def _arguments(work: Path, *more: str) -> list[str]:
+    paths = ["--weights", str(work / "exported"), "--data", str(work / "shapes"), "--out", str(work / "out")]
+    return ["detection", *paths, "--protocol=small-cpu", f"--iterations={ITERATIONS}", "--workers=0", *more]
+
+
+def test_over_fitting_four_pictures_finds_their_objects(finished: Path) -> None:
+    metrics = Result.read(finished / "out").metrics
+    assert metrics["bbox/AP50"] > 15
+    assert metrics["segm/AP50"] > 15
+
+
+def test_the_result_says_what_was_measured(finished: Path) -> None:
+    result = Result.read(finished / "out")
+    data = open_coco(finished / "shapes")
+    assert (result.task, result.protocol) == ("detection", f"small-cpu+iterations={ITERATIONS}")
+    assert (result.engine.name, result.engine.compiled) == ("detectron2", load_engine().compiled)
+    assert (result.weights.arch, result.loaded, result.seed) == ("resnet18", "backbone+fpn", 0)
+    assert (result.data.name, result.data.digest, result.data.images) == ("shapes", data.digest, 4)
+    assert {
+        f"{kind}/{name}" for kind in ("bbox", "segm") for name in ("AP", "AP50", "AP75", "APs", "APm", "APl")
+    } == set(result.metrics)
+    assert set(result.per_class["bbox/AP"]) == set(result.per_class["segm/AP"]) == set(data.class_names)
+    assert len(result.tensors.used) == len(build_resnet_fpn("resnet18", 0).state_dict())
+    assert "SyncBN became BN: there is one process" in result.notes
+    assert result.settings["iterations"] == ITERATIONS
+
+
+def test_the_reported_ap_is_pycocotools_ap_of_the_written_predictions(finished: Path) -> None:
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    truth = COCO(finished / "shapes" / "annotations" / "instances_val2017.json")
+    found = truth.loadRes(str(finished / "out" / "detectron2" / "inference" / "coco_instances_results.json"))
+    metrics = Result.read(finished / "out").metrics
+    for kind in ("bbox", "segm"):
+        scorer = COCOeval(truth, found, kind)
+        scorer.evaluate()
+        scorer.accumulate()
+        scorer.summarize()
+        assert metrics[f"{kind}/AP"] == pytest.approx(100 * scorer.stats[0])
+        assert metrics[f"{kind}/AP50"] == pytest.approx(100 * scorer.stats[1])
+
+
+def test_the_curve_ends_with_the_scores(finished: Path) -> None:
+    curve = Result.read(finished / "out").curve
+    assert [entry["step"] for entry in curve] == [20, 40]
+    assert curve[-1]["bbox/AP"] == pytest.approx(Result.read(finished / "out").metrics["bbox/AP"])
+    assert curve[-1]["total_loss"] < curve[0]["total_loss"]
+
+
+def test_the_files_of_a_run(finished: Path) -> None:
+    out = finished / "out"
+    with Image.open(out / "detections.png") as sheet:
+        pixels = np.asarray(sheet)
+    assert pixels.shape[1] > pixels.shape[0] / 2
+    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 100
+    log = (out / "detectron2" / "log.txt").read_text()
+    assert "Average Precision" in log
+    assert "total_loss" in log
+    assert f"MAX_ITER: {ITERATIONS}" in (out / "detectron2" / "config.yaml").read_text()
+    assert f"iterations: {ITERATIONS}" in (out / "settings.yaml").read_text()
+    checkpoints = sorted(path.name for path in (out / "detectron2").glob("*.pth"))
+    assert checkpoints == [f"model_{ITERATIONS - 1:07d}.pth", "model_final.pth"], "of four, the last is kept"
+
+
+def test_a_finished_run_is_not_overwritten(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (finished / "out" / "result.json").read_bytes()
+    assert main(_arguments(finished)) == 2
+    assert "holds another run" in capsys.readouterr().err
+    assert (finished / "out" / "result.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--protocol=coco-2x"], "no protocol 'coco-2x'"),
+        (["--arch=resnet50"], "is a resnet18, not a resnet50"),
+        (["--iterations=0"], "--iterations 0 is not a number"),
+        (["--batch_size=-1"], "--batch_size -1 is not a number"),
+        (["--data=nowhere"], "no data set at nowhere"),
+        (["--weights=random"], "random weights need an architecture"),
+    ],
+)
+def test_wrong_input_is_one_line(
+    finished: Path, capsys: pytest.CaptureFixture[str], more: list[str], told: str
+) -> None:
+    out = finished / "elsewhere"
+    assert main(_arguments(finished, f"--out={out}", *more)) == 2
+    captured = capsys.readouterr().err
+    assert told in captured
+    assert captured.count("\n") == 1
+    assert not out.exists()
+
+
+def test_ground_truth_as_predictions_scores_100(draw: Draw, tmp_path: Path) -> None:
+    from ccop_eval.detection.trainer import Trainer
+    from detectron2.data import DatasetCatalog
+    from detectron2.structures import Boxes, BoxMode, Instances
+    from pycocotools import mask as rle
+
+    data = open_coco(draw(tmp_path / "shapes", train=1, val=6))
+    cfg = configure("small-cpu", arch="resnet18", input_facts={}, data=data, device="cpu").cfg
+    cfg.OUTPUT_DIR = str(tmp_path)
+    scorer = Trainer.build_evaluator(cfg, data.val.name)
+    scorer.reset()
+    for record in DatasetCatalog.get(data.val.name):
+        objects: list[dict[str, Any]] = record["annotations"]
+        instances = Instances((record["height"], record["width"]))
+        boxes = torch.tensor([entry["bbox"] for entry in objects])
+        instances.pred_boxes = Boxes(BoxMode.convert(boxes, BoxMode.XYWH_ABS, BoxMode.XYXY_ABS))
+        instances.pred_classes = torch.tensor([entry["category_id"] for entry in objects])
+        instances.scores = torch.linspace(0.9, 0.5, len(objects))
+        masks = [rle.decode(rle.merge(rle.frPyObjects(entry["segmentation"], 128, 128))) for entry in objects]
+        instances.pred_masks = torch.from_numpy(np.stack(masks).astype(bool))
+        scorer.process([record], [{"instances": instances}])
+    results = scorer.evaluate()
+    for kind in ("bbox", "segm"):
+        assert results[kind]["AP"] == pytest.approx(100.0)
+        assert results[kind]["AP75"] == pytest.approx(100.0)
+
+
+def test_boxes_alone_are_scored_without_masks(draw: Draw, tmp_path: Path) -> None:
+    root = draw(tmp_path / "shapes", train=2, val=2)
+    for path in (root / "annotations").iterdir():
+        document = json.loads(path.read_text())
+        for entry in document["annotations"]:
+            del entry["segmentation"]
+        path.write_text(json.dumps(document))
+    out = tmp_path / "out"
+    flags = ["--weights=random", "--arch=resnet18", "--protocol=small-cpu", "--iterations=2", "--workers=0"]
+    assert main(["detection", *flags, f"--data={root}", f"--out={out}"]) == 0
+    result = Result.read(out)
+    assert all(name.startswith("bbox/") for name in result.metrics)
+    assert "the data set has boxes without masks: no mask head, no mask AP" in result.notes
+    assert result.loaded == "nothing"
+    shutil.rmtree(out)
