@@ -6,8 +6,6 @@ The names of `ResNetFPN`'s own state dict are the project's canonical names: `ba
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 import timm
 import torch
 from timm.models.resnet import ResNet
@@ -24,9 +22,6 @@ PYRAMID_STRIDES = {"p2": 4, "p3": 8, "p4": 16, "p5": 32, "p6": 64}
 
 HUB_ARCHITECTURES = ("resnet18", "resnet34", "resnet50", "resnet101")
 """Architectures with an entry point in `hubconf.py` and with Detectron2 names."""
-
-STAGES = ("res2", "res3", "res4", "res5")
-"""Outputs of the four residual stages, strides 4, 8, 16 and 32."""
 
 
 def build_backbone(arch: str) -> ResNet:
@@ -96,19 +91,19 @@ class ResNetFPN(nn.Module):
         Returns:
             `{"res2": (N, C2, H/4, W/4), ..., "res5": (N, C5, H/32, W/32)}`.
         """
+        # Written out, since TorchScript follows neither tuples of modules nor names that are put together.
         body = self.backbone
-        features = body.maxpool(body.act1(body.bn1(body.conv1(images))))
-        outputs = {}
-        for name, layer in zip(STAGES, (body.layer1, body.layer2, body.layer3, body.layer4), strict=True):
-            features = layer(features)
-            outputs[name] = features
-        return outputs
+        res2 = body.layer1(body.maxpool(body.act1(body.bn1(body.conv1(images)))))
+        res3 = body.layer2(res2)
+        res4 = body.layer3(res3)
+        return {"res2": res2, "res3": res3, "res4": res4, "res5": body.layer4(res4)}
 
     def pyramid(self, stages: dict[str, Tensor]) -> dict[str, Tensor]:
         """Pyramid levels from `stages`' output: `{"p2": (N, 256, H/4, W/4), ..., "p6": (N, 256, H/64, W/64)}`."""
-        named = OrderedDict((f"p{name[3:]}", features) for name, features in stages.items())
-        levels: dict[str, Tensor] = self.fpn(named)
-        return {("p6" if name == "pool" else name): features for name, features in levels.items()}
+        named = {"p2": stages["res2"], "p3": stages["res3"], "p4": stages["res4"], "p5": stages["res5"]}
+        levels = self.fpn(named)
+        # torchvision calls its coarsest level "pool".
+        return {"p2": levels["p2"], "p3": levels["p3"], "p4": levels["p4"], "p5": levels["p5"], "p6": levels["pool"]}
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """`pyramid(stages(images))`: (N, 3, H, W) float RGB in, `{"p2" .. "p6"}` out."""
