@@ -37,6 +37,7 @@ NOISE = (
     ".*Checkpoint directory .* exists and is not empty.*",
     ".*`isinstance.treespec, LeafSpec.` is deprecated.*",
     ".*your dataloader is not resumable.*",
+    ".*`broadcast_buffers` is deprecated.*",
 )
 """Lightning's warnings of things that are meant: few readers, a run that goes on, a position that our sampler keeps."""
 
@@ -66,11 +67,12 @@ def run(settings: RunSettings) -> int:
     if state is RunState.FINISHED and not settings.overwrite:
         print(f"{folder.path} holds this run, finished: nothing to do (--overwrite true starts anew)")
         return 0
+    if trainer.is_global_zero:
+        start_logging(folder.log)
     checkpoint = None if settings.overwrite else newest_checkpoint(folder.checkpoints)
     done = checkpoint_step(checkpoint) if checkpoint else 0
     if trainer.is_global_zero:
         metrics.keep_until(done)
-        start_logging(folder.log)
         folder.write_environment(environment())
         if settings.pictures and not folder.pictures.exists():
             write_sheets(listing, settings, folder.pictures, settings.pictures)

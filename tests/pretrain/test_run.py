@@ -1,5 +1,6 @@
 import csv
 import json
+import logging
 import shutil
 
 import pytest
@@ -64,6 +65,7 @@ def test_an_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(tiny_r
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 0xFF
     newest.write_bytes(content)
+    logging.getLogger("ccop_pretrain").handlers.clear()
     assert run(tiny_run(out=broken.out, workers=1)) == 0
     assert_same_weights(final_state(whole), final_state(broken))
     log = RunFolder(broken.out).log.read_text()
