@@ -11,8 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import yaml
-from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub.errors import (  # type: ignore[attr-defined]
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    LocalTokenNotFoundError,
+)
 
 from .cache import is_offline
 from .checkpoint import FACTS_FILE, WEIGHTS_FILE, Weights, find_weights_file, read_checkpoint, write_atomically
@@ -37,6 +42,9 @@ SETTINGS_FILE = "settings.yaml"
 
 _BUSY = (409, 412, 429, 500, 502, 503, 504)
 """Answers after which the same request may succeed: another commit came between, or the server is busy."""
+
+_NO_ANSWER: tuple[type[Exception], ...] = (HTTPError, OSError, RuntimeError)
+"""What the Hub's HTTP client (`HTTPError` is its own) and its upload threads raise where a connection breaks."""
 
 _T = TypeVar("_T")
 
@@ -111,12 +119,7 @@ def _push(folder: Path, settings: PublishSettings, count: int) -> str:
         if settings.revision != "main":
             _persist(lambda: api.create_branch(settings.repo, branch=settings.revision, exist_ok=True))
         before = _head(api, settings)
-        message = f"Publish {settings.run.resolve().name}"
-        _persist(
-            lambda: api.upload_folder(
-                repo_id=settings.repo, folder_path=folder, revision=settings.revision, commit_message=message
-            )
-        )
+        _persist(lambda: _commit(api, folder, settings))
         after = _head(api, settings)
     except HfHubHTTPError as error:
         raise _explained(error, settings.repo) from None
@@ -124,7 +127,7 @@ def _push(folder: Path, settings: PublishSettings, count: int) -> str:
         raise UserError("no Hugging Face token: run `hf auth login` with a token that may write") from None
     except HFValidationError as error:
         raise UserError(f"the Hub does not take {settings.repo!r} ({error}): give ORG/NAME") from None
-    except (OSError, RuntimeError) as error:
+    except _NO_ANSWER as error:
         told = " ".join(str(error).split())[:200]
         raise UserError(
             f"the push to {where} did not finish ({told}): run the same command again, what arrived is not sent again"
@@ -132,6 +135,17 @@ def _push(folder: Path, settings: PublishSettings, count: int) -> str:
     if before == after:
         return f"{where} already has these {count} files: no new commit"
     return f"pushed {count} files to {where}, commit {after}"
+
+
+def _commit(api: HfApi, folder: Path, settings: PublishSettings) -> None:
+    """One commit of all files; those that the repository already has are neither sent nor committed again."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    api.create_commit(
+        settings.repo,
+        [CommitOperationAdd(path.relative_to(folder).as_posix(), path) for path in files],
+        commit_message=f"Publish {settings.run.resolve().name}",
+        revision=settings.revision,
+    )
 
 
 def _head(api: HfApi, settings: PublishSettings) -> str | None:
@@ -147,7 +161,7 @@ def _persist(request: Callable[[], _T]) -> _T:
         except HfHubHTTPError as error:
             if left == 0 or error.response.status_code not in _BUSY:
                 raise
-        except (OSError, RuntimeError):
+        except _NO_ANSWER:
             if left == 0:
                 raise
         time.sleep(wait)
