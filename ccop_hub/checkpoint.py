@@ -78,7 +78,8 @@ def save_checkpoint(folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[
     folder.mkdir(parents=True, exist_ok=True)
     facts = {**facts, "fingerprint": fingerprint(facts["arch"], tensors)}
     contiguous = {key: value.detach().cpu().contiguous() for key, value in sorted(tensors.items())}
-    blob = save(contiguous, metadata={"format": "pt", METADATA_KEY: json.dumps(facts, sort_keys=True)})
+    # One entry of metadata: safetensors writes several in a random order, and equal checkpoints are to be equal bytes.
+    blob = save(contiguous, metadata={METADATA_KEY: json.dumps(facts, sort_keys=True)})
     write_atomically(folder / WEIGHTS_FILE, blob)
     recorded = {**facts, "digest": f"sha256:{hashlib.sha256(blob).hexdigest()}", "file": WEIGHTS_FILE}
     write_atomically(folder / FACTS_FILE, (json.dumps(recorded, indent=2, sort_keys=True) + "\n").encode())

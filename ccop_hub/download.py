@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import http.client
 import json
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -28,6 +29,9 @@ LONGEST_WAIT = 30.0
 
 TIMEOUT = 20.0
 """Seconds without a byte after which a connection counts as cut."""
+
+PROBE_TIMEOUT = 5.0
+"""Seconds within which a reachable server answers."""
 
 _CHUNK = 1 << 20
 _progress: Any = tqdm
@@ -127,9 +131,23 @@ def _receive(url: str, path: Path) -> bool:
     return answer.total is None or _size(path) == answer.total
 
 
-def _open(request: urllib.request.Request) -> Any:
+def is_reachable(url: str) -> bool:
+    """Whether any server answers at an address; one try, so that a machine without network learns it at once."""
+    try:
+        with _open(urllib.request.Request(url, method="HEAD"), PROBE_TIMEOUT):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except urllib.error.URLError as error:
+        # A certificate that only this client does not trust is an answer all the same.
+        return isinstance(error.reason, ssl.SSLError)
+    except (OSError, http.client.HTTPException):
+        return False
+
+
+def _open(request: urllib.request.Request, timeout: float = TIMEOUT) -> Any:
     # A new opener each time, since it reads the proxy settings when it is built.
-    return urllib.request.build_opener().open(request, timeout=TIMEOUT)
+    return urllib.request.build_opener().open(request, timeout=timeout)
 
 
 def _read(response: Any) -> bytes:

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from huggingface_hub import hf_hub_download
+from huggingface_hub.constants import ENDPOINT
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -20,6 +21,7 @@ from huggingface_hub.errors import (
 
 from .cache import is_offline
 from .checkpoint import FACTS_FILE, WEIGHTS_FILE, file_digest
+from .download import is_reachable
 from .errors import UserError
 from .timm_folder import TIMM_CONFIG_FILE, TIMM_FILES
 
@@ -28,9 +30,9 @@ PREFIX = "hf-hub:"
 _ADDRESS = re.compile(r"(?P<repo>[^/@\s]+/[^/@\s]+)(?:@(?P<revision>\S+))?")
 
 
-def endpoint() -> str | None:
-    """The Hub to talk to, if it is not the public one (`HF_ENDPOINT`)."""
-    return os.environ.get("HF_ENDPOINT") or None
+def endpoint() -> str:
+    """The Hub to talk to: `HF_ENDPOINT`, or the public one."""
+    return os.environ.get("HF_ENDPOINT") or ENDPOINT
 
 
 def fetch_hf(address: str) -> Path:
@@ -49,28 +51,32 @@ def fetch_hf(address: str) -> Path:
     if found is None:
         raise UserError(f"{address!r} is not of the form {PREFIX}ORG/NAME or {PREFIX}ORG/NAME@REVISION: correct it")
     repo, revision = found["repo"], found["revision"]
-    missing: Exception | None = None
+    # The client would wait through its retries where there is no network: ask once, and let the cache serve.
+    local = is_offline() or not is_reachable(endpoint())
+    unreachable: LocalEntryNotFoundError | None = None
     for name in (WEIGHTS_FILE, *TIMM_FILES):
         try:
-            file = _fetch_file(repo, name, revision)
-        except (EntryNotFoundError, LocalEntryNotFoundError) as error:
-            missing = error
+            file = _fetch_file(repo, name, revision, local)
+        except LocalEntryNotFoundError as error:
+            unreachable = error
             continue
-        with contextlib.suppress(EntryNotFoundError, LocalEntryNotFoundError):
-            _fetch_file(repo, FACTS_FILE if name == WEIGHTS_FILE else TIMM_CONFIG_FILE, revision)
+        except EntryNotFoundError:
+            continue
+        with contextlib.suppress(EntryNotFoundError):
+            _fetch_file(repo, FACTS_FILE if name == WEIGHTS_FILE else TIMM_CONFIG_FILE, revision, local)
         _check_content(file)
         return file
-    if isinstance(missing, LocalEntryNotFoundError):
-        reason = "HF_HUB_OFFLINE forbids the network" if is_offline() else "the Hub can not be reached"
+    if unreachable is not None:
+        reason = "HF_HUB_OFFLINE forbids the network" if is_offline() else f"{endpoint()} can not be reached"
         raise UserError(f"{address} is not in the cache and {reason}: connect, or give the path of a downloaded copy")
     raise UserError(
         f"{address} holds none of {WEIGHTS_FILE}, {', '.join(TIMM_FILES)}: give the path of its weights file"
     )
 
 
-def _fetch_file(repo: str, name: str, revision: str | None) -> Path:
+def _fetch_file(repo: str, name: str, revision: str | None, local: bool) -> Path:
     try:
-        return Path(hf_hub_download(repo, name, revision=revision, local_files_only=is_offline(), endpoint=endpoint()))
+        return Path(hf_hub_download(repo, name, revision=revision, local_files_only=local, endpoint=endpoint()))
     except GatedRepoError:
         raise UserError(
             f"{PREFIX}{repo} asks its users to accept terms: open its page, accept them, then run `hf auth login`"
@@ -85,7 +91,7 @@ def _fetch_file(repo: str, name: str, revision: str | None) -> Path:
         ) from None
     except HFValidationError as error:
         raise UserError(f"{PREFIX}{repo} is not a repository's name: {error}") from None
-    except (EntryNotFoundError, LocalEntryNotFoundError):
+    except EntryNotFoundError:
         raise
     except HfHubHTTPError as error:
         code = error.response.status_code

@@ -113,6 +113,8 @@ def _check_archive(path: Path) -> None:
     if len(set(names)) != len(names):
         repeated = next(name for name in names if names.count(name) > 1)
         raise UserError(f"{path} holds the entry {repeated!r} twice, which torch.save never writes: do not trust it")
+    if any(name.endswith("/constants.pkl") for name in names):
+        raise UserError(f"{path} is a TorchScript archive, which holds code: save the state_dict of its module")
     size = path.stat().st_size
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         raise UserError(f"{path} holds compressed entries, which torch.save never writes: do not trust it")

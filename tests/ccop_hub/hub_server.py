@@ -298,7 +298,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         oid = hashlib.sha256(content).hexdigest()
         headers |= {"X-Linked-Etag": f'"{oid}"', "X-Linked-Size": str(len(content))}
-        self._answer(302, b"", {**headers, "Location": f"{self.hub.url}/store/{oid}"})
+        # Another host name, as the real Hub's large files have: the client keeps the headers of this answer.
+        self._answer(302, b"", {**headers, "Location": f"{self.hub.url}/store/{oid}".replace("127.0.0.1", "localhost")})
 
     def _content(self, body: bytes, oid: str, fault: Fault | None = None, **_: Any) -> None:
         content = self.hub.store[oid]
