@@ -2,13 +2,15 @@
 
 Each sub-command is a `Command`: a dataclass of settings whose docstring is the help text, and the function that runs
 it. A named setting (`--setting`), then YAML files (`--config`) and flags in the order of the command line override the
-dataclass's defaults. Dashes and underscores are the same in a flag's name; a switch needs no value (`--dry-run`).
+dataclass's defaults. Dashes and underscores are the same in a flag's name; a switch needs no value (`--dry-run`), and a
+flag that takes a list takes one value or several behind it (`--merge A B`).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import enum
+import json
 import re
 import sys
 import typing
@@ -156,8 +158,8 @@ def _in_full(commands: Sequence[Command], argv: list[str]) -> list[str]:
     command = next((command for command in commands if argv and command.name == argv[0]), None)
     if command is None:
         return argv
-    switches = set(_switches(command.settings))
-    words = []
+    switches, lists = set(_switches(command.settings)), _list_flags(command.settings)
+    argv, words = _gather_lists(argv, lists), []
     for index, word in enumerate(argv):
         if word.startswith("--"):
             name, equals, value = word.partition("=")
@@ -167,6 +169,28 @@ def _in_full(commands: Sequence[Command], argv: list[str]) -> list[str]:
                 word += "=true"
         words.append(word)
     return _expand_named_setting(command, words)
+
+
+def _list_flags(settings: type[Any]) -> set[str]:
+    """Names of the fields that hold a list, or a list or nothing."""
+    kinds = {name: (kind, *typing.get_args(kind)) for name, kind in typing.get_type_hints(settings).items()}
+    return {name for name, choices in kinds.items() if any(typing.get_origin(kind) is list for kind in choices)}
+
+
+def _gather_lists(argv: list[str], lists: set[str]) -> list[str]:
+    """The arguments with the values behind each list flag as one value, in JSON."""
+    words: list[str] = []
+    values: list[str] | None = None
+    for word in [*argv, "--"]:
+        if values is not None and not word.startswith("--"):
+            values.append(word)
+            continue
+        if values and not values[0].startswith("["):
+            values = [json.dumps(values)]
+        words += values or []
+        values = [] if word.removeprefix("--").replace("-", "_") in lists and word.startswith("--") else None
+        words.append(word)
+    return words[:-1]
 
 
 def _switches(settings: type[Any], prefix: str = "") -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from timm.models import FeatureListNet
 from timm.models.resnet import ResNet
 
 from .architectures import ResNetFPN
@@ -9,17 +10,23 @@ from .loading import Source, load_backbone, load_pyramid
 from .resolve import RANDOM
 
 
-def ccop_resnet18(pretrained: bool = True, *, weights: Source | None = None, seed: int = 0) -> ResNet:
+def ccop_resnet18(
+    pretrained: bool = True, *, weights: Source | None = None, seed: int = 0, features_only: bool = False
+) -> ResNet | FeatureListNet:
     """ResNet-18 backbone; arguments as of `ccop_resnet50`. No weights are published for it: name some."""
-    return load_backbone("resnet18", _chosen(pretrained, weights), seed)
+    return load_backbone("resnet18", _chosen(pretrained, weights), seed, features_only)
 
 
-def ccop_resnet34(pretrained: bool = True, *, weights: Source | None = None, seed: int = 0) -> ResNet:
+def ccop_resnet34(
+    pretrained: bool = True, *, weights: Source | None = None, seed: int = 0, features_only: bool = False
+) -> ResNet | FeatureListNet:
     """ResNet-34 backbone; arguments as of `ccop_resnet50`. No weights are published for it: name some."""
-    return load_backbone("resnet34", _chosen(pretrained, weights), seed)
+    return load_backbone("resnet34", _chosen(pretrained, weights), seed, features_only)
 
 
-def ccop_resnet50(pretrained: bool = True, *, weights: Source | None = None, seed: int = 0) -> ResNet:
+def ccop_resnet50(
+    pretrained: bool = True, *, weights: Source | None = None, seed: int = 0, features_only: bool = False
+) -> ResNet | FeatureListNet:
     """ResNet-50 backbone, pre-trained by CCOP unless other weights are named.
 
     Input: (N, 3, H, W) float RGB, normalised with mean (0.485, 0.456, 0.406) and std (0.229, 0.224, 0.225) on the 0-1
@@ -30,16 +37,19 @@ def ccop_resnet50(pretrained: bool = True, *, weights: Source | None = None, see
         weights: a name of the registry (`resnet50.ccop_coco_800ep`), the path of a file or folder,
             `hf-hub:ORG/NAME[@REVISION]`, an https address, a state dict, or "random". None: the registry's default.
         seed: of random weights.
+        features_only: return timm's wrapper that gives a list of five features, strides 2, 4, 8, 16 and 32, instead.
 
     Returns:
         A `timm.models.resnet.ResNet` without classifier, in eval mode.
     """
-    return load_backbone("resnet50", _chosen(pretrained, weights), seed)
+    return load_backbone("resnet50", _chosen(pretrained, weights), seed, features_only)
 
 
-def ccop_resnet101(pretrained: bool = True, *, weights: Source | None = None, seed: int = 0) -> ResNet:
+def ccop_resnet101(
+    pretrained: bool = True, *, weights: Source | None = None, seed: int = 0, features_only: bool = False
+) -> ResNet | FeatureListNet:
     """ResNet-101 backbone; arguments as of `ccop_resnet50`. No weights are published for it: name some."""
-    return load_backbone("resnet101", _chosen(pretrained, weights), seed)
+    return load_backbone("resnet101", _chosen(pretrained, weights), seed, features_only)
 
 
 def ccop_resnet18_fpn(pretrained: bool = True, *, weights: Source | None = None, seed: int = 0) -> ResNetFPN:

@@ -5,34 +5,46 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import timm
+from timm.models import FeatureListNet
 from timm.models.resnet import ResNet
 from torch import Tensor
 
 from . import registry
 from .architectures import ResNetFPN, build_backbone
+from .checkpoint import Weights
 from .errors import UserError
 from .resolve import resolve
+from .timm_folder import pretrained_cfg
 
 Source = str | Path | Mapping[str, Tensor]
 
 
-def load_backbone(arch: str, weights: Source | None = None, seed: int = 0) -> ResNet:
+def load_backbone(
+    arch: str, weights: Source | None = None, seed: int = 0, features_only: bool = False
+) -> ResNet | FeatureListNet:
     """A timm ResNet (`num_classes=0`) with weights, in eval mode.
 
     Args:
         arch: timm name, such as `resnet50`.
         weights: as `resolve` takes it; None means the registry's default for `arch`.
         seed: of `random` weights.
+        features_only: return timm's wrapper that gives the features of every stage instead.
 
     Returns:
         A network that takes (N, 3, H, W) float RGB, normalised by the checkpoint's mean and std, and returns pooled
-        (N, C) features; `forward_features` returns (N, C, H/32, W/32). Its `pretrained_cfg` states where the weights
-        came from, with mean and std on the 0-1 scale as timm has them.
+        (N, C) features; `forward_features` returns (N, C, H/32, W/32). With `features_only` it returns a list of five
+        features, strides 2, 4, 8, 16 and 32; its `feature_info` states channels and strides. Either way
+        `pretrained_cfg` states mean and std, on the 0-1 scale as timm has them.
     """
     found = resolve(_or_default(weights, arch), arch, seed)
-    backbone = build_backbone(arch)
-    backbone.load_state_dict(found.part("backbone"))
-    return backbone.eval()
+    if features_only:
+        network: ResNet | FeatureListNet = timm.create_model(arch, pretrained=False, features_only=True)
+    else:
+        network = build_backbone(arch)
+    network.load_state_dict(found.part("backbone"))
+    _describe(network, found)
+    return network.eval()
 
 
 def load_pyramid(arch: str, weights: Source | None = None, seed: int = 0) -> ResNetFPN:
@@ -55,7 +67,13 @@ def load_pyramid(arch: str, weights: Source | None = None, seed: int = 0) -> Res
         raise UserError(f"{found.name} holds no feature pyramid: load the backbone alone, or weights that have one")
     network = ResNetFPN(arch)
     network.load_state_dict(dict(found.tensors))
+    _describe(network.backbone, found)
     return network.eval()
+
+
+def _describe(network: ResNet | FeatureListNet, weights: Weights) -> None:
+    """Replace what timm says of its own weights for that architecture by what these are."""
+    network.pretrained_cfg = network.default_cfg = {"architecture": weights.arch, **pretrained_cfg(weights.facts)}
 
 
 def _or_default(weights: Source | None, arch: str) -> Source:

@@ -38,24 +38,29 @@ def timm_facts(config: Path) -> dict[str, Any]:
 
 
 def timm_config(arch: str, num_features: int, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The `config.json` of a backbone without classifier; mean and std on the 0-1 scale, as timm has them."""
-    shown = facts["input"]
+    """The `config.json` of a backbone without classifier."""
     return {
         "architecture": arch,
         "num_classes": 0,
         "num_features": num_features,
         "global_pool": "avg",
-        "pretrained_cfg": {
-            "tag": str(facts.get("objective", "")),
-            "num_classes": 0,
-            "input_size": [3, 224, 224],
-            "pool_size": [7, 7],
-            "crop_pct": 0.875,
-            "interpolation": "bilinear",
-            "mean": [round(value / 255, 9) for value in shown["mean"]],
-            "std": [round(value / 255, 9) for value in shown["std"]],
-            "first_conv": "conv1",
-            "classifier": "fc",
-            "custom_load": False,
-        },
+        "pretrained_cfg": pretrained_cfg(facts),
+    }
+
+
+def pretrained_cfg(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What timm keeps of weights under that name; mean and std on the 0-1 scale."""
+    shown = facts["input"]
+    return {
+        "tag": str(facts.get("objective", "")),
+        "num_classes": 0,
+        "input_size": [3, 224, 224],
+        "pool_size": [7, 7],
+        "crop_pct": 0.875,
+        "interpolation": "bilinear",
+        "mean": [round(value / 255, 9) for value in shown["mean"]],
+        "std": [round(value / 255, 9) for value in shown["std"]],
+        "first_conv": "conv1",
+        "classifier": "fc",
+        "custom_load": False,
     }

@@ -59,7 +59,7 @@ def fingerprint_check(weights: Weights) -> Check:
     try:
         told = differences(stored, weights.arch, weights.tensors)
         tolerance = float(stored["tolerance"])
-    except (KeyError, TypeError, ValueError, IndexError):
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError):
         return Check("features", False, "the stored fingerprint is damaged")
     if told:
         return Check("features", False, "; ".join(told))

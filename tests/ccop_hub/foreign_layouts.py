@@ -1,9 +1,9 @@
 """Checkpoints as other projects write them, from the rules by which their sources name tensors.
 
-Sources: facebookresearch/moco builder.py and main_moco.py, open-mmlab/OpenSelfSup and mmselfsup (MoCo, BYOL), DenseCL and
-ORL on top of them, CVMI-Lab/SlotCon models/slotcon.py, hologerry/SoCo contrast/models and its converters, zdaxie/PixPro,
-facebookresearch/swav, facebookresearch/dino, facebookresearch/detectron2 FPN and ResNet, open-mmlab/mmdetection FPN,
-ChenhongyiYang/CCOP openselfsup/models/ccop.py and tools/to_d2_backbone.py.
+Sources: facebookresearch/moco (builder.py, main_moco.py); open-mmlab/OpenSelfSup and mmselfsup (MoCo, BYOL), and
+DenseCL and ORL on top of them; CVMI-Lab/SlotCon (models/slotcon.py); hologerry/SoCo (contrast/models, converters);
+zdaxie/PixPro; facebookresearch/swav; facebookresearch/dino; facebookresearch/detectron2 (FPN, ResNet);
+open-mmlab/mmdetection (FPN); ChenhongyiYang/CCOP (openselfsup/models/ccop.py, tools/to_d2_backbone.py).
 """
 
 from __future__ import annotations
@@ -85,6 +85,14 @@ def without_counters(state: State) -> State:
 
 def optimizer() -> dict[str, Any]:
     return {"state": {0: {"momentum_buffer": filler(2)}}, "param_groups": [{"lr": 0.03, "params": [0]}]}
+
+
+def state_of(tree: dict[str, Any]) -> State:
+    """The state dict that each project reads back from its own file."""
+    for key in ("state_dict", "model", "model_ema", "teacher"):
+        if key in tree:
+            return dict(tree[key])
+    return tree
 
 
 # --- one function a layout: tensors of backbone and pyramid in, what the file holds out

@@ -137,11 +137,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         path = unquote(urlsplit(self.path).path)
-        for method, kind, pattern in _ROUTES:
-            found = re.fullmatch(pattern, path)
-            if method == self.command and found is not None:
-                break
-        else:
+        routes = ((kind, re.fullmatch(pattern, path)) for method, kind, pattern in _ROUTES if method == self.command)
+        kind, found = next(((kind, found) for kind, found in routes if found is not None), ("", None))
+        if found is None:
             self._answer(404, {"error": f"no route {self.command} {path}"})
             return
         with self.hub.lock:

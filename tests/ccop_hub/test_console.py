@@ -219,3 +219,37 @@ def test_saved_settings_read_back(program: Program, tmp_path: Path) -> None:
 
 def test_plain_values() -> None:
     assert plain({1: (Path("a"), None, 2.5)}) == {"1": ["a", None, 2.5]}
+
+
+@dataclasses.dataclass
+class Joining:
+    """Join folders.
+
+    Args:
+        out: folder to write.
+        merge_from: folders to read.
+        quiet: say nothing.
+    """
+
+    out: Path
+    merge_from: list[Path] | None = None
+    quiet: bool = False
+
+
+@pytest.mark.parametrize(
+    ("words", "folders"),
+    [
+        (["--merge-from", "a", "b c"], ["a", "b c"]),
+        (["--merge_from", "a"], ["a"]),
+        (["--merge-from", "a", "--quiet"], ["a"]),
+        (["--merge-from", "[a, b]"], ["a", "b"]),
+        (["--merge-from=[a]"], ["a"]),
+        ([], None),
+    ],
+)
+def test_a_list_takes_the_values_behind_its_flag(words: list[str], folders: list[str] | None) -> None:
+    seen: list[Joining] = []
+    command = Command("join", "join folders", Joining, seen.append)
+    assert run_program("files", "", [command], ["join", *words, "--out", "o"]) == 0
+    assert seen[0].merge_from == (None if folders is None else [Path(folder) for folder in folders])
+    assert seen[0].quiet == ("--quiet" in words)

@@ -3,7 +3,6 @@ from __future__ import annotations
 import math
 import pickle
 from pathlib import Path
-from typing import Any
 
 import pytest
 import timm
@@ -30,14 +29,6 @@ def split(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tens
     return layouts.part(tensors, "backbone"), layouts.part(tensors, "fpn")
 
 
-def state_of(tree: dict[str, Any]) -> dict[str, Tensor]:
-    """The state dict that each project reads back from its own file."""
-    for key in ("state_dict", "model", "model_ema", "teacher"):
-        if key in tree:
-            return dict(tree[key])
-    return tree
-
-
 @each_layout
 def test_resnet50_in_every_layout(layout: layouts.Layout, resnet50: dict[str, Tensor]) -> None:
     tree = layout(*split(resnet50))
@@ -49,9 +40,11 @@ def test_resnet50_in_every_layout(layout: layouts.Layout, resnet50: dict[str, Te
         assert torch.equal(value, resnet50[key]), key
     # Every tensor of the file is accounted for: in the network, or named as unused.
     used = [key for key in found.tensors if not key.endswith("num_batches_tracked")]
-    given = [key for key in state_of(tree) if key not in found.unused and not key.endswith("num_batches_tracked")]
+    given = [
+        key for key in layouts.state_of(tree) if key not in found.unused and not key.endswith("num_batches_tracked")
+    ]
     assert len(used) == len(given)
-    assert set(found.unused) <= set(state_of(tree))
+    assert set(found.unused) <= set(layouts.state_of(tree))
 
 
 def same_where_both(tensors: dict[str, Tensor], other: dict[str, Tensor]) -> None:

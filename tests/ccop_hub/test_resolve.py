@@ -177,7 +177,7 @@ def test_hugging_face_revisions(tiny_repo: HubServer, tiny_run: Path) -> None:
     tiny_repo.repositories[REPO].branches["v1"] = published.oid
     for revision in ("v1", published.oid):
         assert resolve(f"hf-hub:{REPO}@{revision}").arch == "test_resnet"
-    with pytest.raises(UserError, match="holds none of backbone_fpn.safetensors, model.safetensors"):
+    with pytest.raises(UserError, match=r"holds none of backbone_fpn\.safetensors, model\.safetensors"):
         resolve(f"hf-hub:{REPO}")
     with pytest.raises(UserError, match="has no revision 'v9': give a branch, a tag or a commit"):
         resolve(f"hf-hub:{REPO}@v9")
@@ -222,7 +222,7 @@ def test_a_damaged_cache_is_noticed(tiny_repo: HubServer) -> None:
     content = bytearray(file.read_bytes())
     content[-7] ^= 1
     file.write_bytes(content)
-    with pytest.raises(UserError, match="is damaged .*delete it and load again"):
+    with pytest.raises(UserError, match=r"is damaged .*delete it and load again"):
         resolve(f"hf-hub:{REPO}")
 
 
