@@ -20,10 +20,10 @@ def _scenes(settings: SceneSettings) -> None:
     run(settings)
 
 
-def _proposals(settings: ProposalSettings) -> None:
+def _proposals(settings: ProposalSettings) -> int:
     from .proposals import run
 
-    run(settings)
+    return run(settings)
 
 
 def _run(settings: RunSettings) -> int:
@@ -41,7 +41,7 @@ def _inspect(settings: InspectSettings) -> None:
 COMMANDS: list[Command] = [
     Command("scenes", "draw a small scene set in COCO's layout, with masks and labels", SceneSettings, _scenes),
     Command(
-        "proposals", "find object proposals in a folder of images", ProposalSettings, _proposals, positional=("images",)
+        "proposals", "find object proposals in images", ProposalSettings, _proposals, positional=("images",)
     ),
     Command("run", "pre-train a network on a folder of images", RunSettings, _run, named_settings=NAMED_SETTINGS),
     Command("inspect", "draw what a run would see, and count it", InspectSettings, _inspect),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +21,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ccop_hub.errors import UserError
 
-from .images import UnreadableImageError, list_images, read_rgb
-from .proposal_store import ProposalStore, listing_digest
+from .data_settings import ReadingSettings
+from .image_source import ImageSource, open_source
+from .images import SkippedImages, UnreadableImageError, require_readable
+from .proposal_shards import listing_digest
+from .proposal_store import ProposalStore
 from .seeding import derive_seed
 from .settings import RunSettings, ViewSettings
 from .views import TwoViews, draw_views, render_view, two_views
@@ -39,35 +42,55 @@ class SceneListing:
     """The images of a run and their proposals.
 
     Attributes:
-        root: folder that the paths are relative to.
-        images: relative POSIX paths, sorted; an image's index is its place in here.
+        source: the images; an image's index is its place in here.
         proposals: their boxes, or None where the objective looks at no box.
+        reading: which images are left out.
     """
 
-    root: Path
-    images: list[str]
+    source: ImageSource
     proposals: ProposalStore | None
+    reading: ReadingSettings = field(default_factory=ReadingSettings)
 
     @classmethod
-    def open(cls, root: Path, proposals: Path | None) -> SceneListing:
-        """List a folder and open its proposals.
+    def open(cls, images: Path, proposals: Path | None, reading: ReadingSettings | None = None) -> SceneListing:
+        """List the images (see `image_source`) and open their proposals.
 
         Raises:
-            UserError: no folder, no image, no readable image, or proposals of other images.
+            UserError: no images, no readable one, proposals of other images, or more images left out of the proposals
+                than `reading` allows.
         """
-        images = list_images(root)
+        source = open_source(images)
         store = None
         if proposals is not None:
             store = ProposalStore.open(proposals)
-            store.require(images)
-        listing = cls(root, images, store)
+            store.require(source.keys)
+        listing = cls(source, store, reading or ReadingSettings())
+        require_readable(listing.left_out(), len(source), listing.reading.max_unreadable)
         listing._check_some()
         return listing
 
     @property
+    def root(self) -> Path:
+        """Folder that the images' keys are relative to."""
+        return self.source.root
+
+    @property
+    def images(self) -> Sequence[str]:
+        """Keys of the images: relative POSIX paths, sorted."""
+        return self.source.keys
+
+    @property
     def digest(self) -> str:
-        """`sha256:` + digest of the listed paths."""
+        """`sha256:` + digest of the listed keys."""
         return f"sha256:{listing_digest(self.images)}"
+
+    def left_out(self) -> SkippedImages:
+        """The listed images that have no proposals, for they could not be read then."""
+        skipped = SkippedImages()
+        for image, reason in ({} if self.proposals is None else self.proposals.skipped).items():
+            if self.source.keys.find(image) is not None:
+                skipped.add(image, reason)
+        return skipped
 
     def read(self, index: int) -> Image.Image:
         """The image at `index`, RGB, upright.
@@ -75,10 +98,10 @@ class SceneListing:
         Raises:
             UnreadableImageError: it cannot be decoded, or could not be when the proposals were made.
         """
-        name = self.images[index]
-        if self.proposals is not None and name in self.proposals.skipped:
-            raise UnreadableImageError(self.root / name, self.proposals.skipped[name])
-        return read_rgb(self.root / name)
+        stored = self.source[index]
+        if self.proposals is not None and stored.key in self.proposals.skipped:
+            raise UnreadableImageError(self.root / stored.key, self.proposals.skipped[stored.key])
+        return stored.read(self.reading.max_pixels)
 
     def boxes(self, index: int) -> NDArray[np.float32]:
         """Proposals of a readable image: (N, 4) float32 xyxy, pixels; none where there are no proposals at all."""
@@ -279,6 +302,20 @@ class SceneData(LightningDataModule):
         self.listing = listing
         self.settings = settings
         self.steps = steps
+        self._skipped = listing.left_out()
+
+    def on_before_batch_transfer(self, batch: ViewBatch, dataloader_idx: int) -> ViewBatch:
+        """Pass a batch on, unless too many images have turned out to be unreadable by now.
+
+        Raises:
+            UserError: more of them than the settings allow.
+        """
+        known = len(self._skipped)
+        for index, reason in batch.skipped:
+            self._skipped.add(self.listing.images[index], reason)
+        if len(self._skipped) > known:
+            require_readable(self._skipped, len(self.listing.images), self.settings.max_unreadable)
+        return batch
 
     def train_dataloader(self) -> DataLoader[ViewPair]:
         """This process's share of every batch; Lightning asks for it after a checkpoint is restored.

@@ -10,13 +10,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from .images import MAX_PIXELS
 
-@dataclass(frozen=True)
-class ProposalSettings:
-    """Selective-search proposals of a folder of images.
+
+@dataclass(frozen=True, kw_only=True)
+class ReadingSettings:
+    """Which images of a data set are left out, and how many may be.
 
     Args:
-        images: folder of images, read recursively.
+        max_pixels: width x height beyond which an image is left out, undecoded; it may exceed Pillow's own limit. An
+            image takes about 3 bytes a pixel in each process that reads it, and ten times that to be searched.
+        max_unreadable: share of the images (0 to 1) that may be unreadable or left out; beyond it the command stops.
+    """
+
+    max_pixels: int = MAX_PIXELS
+    max_unreadable: float = 0.01
+
+
+@dataclass(frozen=True)
+class ProposalSettings(ReadingSettings):
+    """Selective-search proposals of a set of images.
+
+    Args:
+        images: folder of images (recursive) or of tar shards, list of paths (.txt), pattern of tar shards
+            ('train-{000..099}.tar'), COCO JSON, or folder of a COCO data set.
         out: folder for the Parquet shards, the manifest, settings.yaml and skipped.csv.
         workers: number of processes; all cores if not given. The result does not depend on it.
         mode: `fast` (the paper's) or `quality` (more boxes before the NMS, several times slower).
@@ -24,7 +41,15 @@ class ProposalSettings:
             pixels of the original either way. 300 takes a sixth of the time of 640 x 427 and finds fewer objects.
         keep: most boxes kept an image.
         seed: of the random scores that the non-maximum suppression ranks overlapping boxes by.
-        overwrite: replace proposals of other settings or images that `out` holds.
+        overwrite: throw away the proposals that `out` holds and begin anew.
+        shard: I/N: search the I-th of N parts (I from 1), on one of N machines that share `out`; the same command
+            without it then makes the result of all parts.
+        merge: folders that other machines have written with --shard where there is no shared one; their rows are taken
+            over into `out`.
+        from_coco: COCO JSON to take the boxes from, in place of a search.
+        to_coco: COCO JSON to write the proposals to as well, one file in the format of the authors' script.
+        check: make nothing; report coverage and boxes an image, and with --ground-truth recall and overlap.
+        ground_truth: COCO instance JSON of the same images that --check compares with.
     """
 
     images: Path
@@ -35,6 +60,12 @@ class ProposalSettings:
     keep: int = 50
     seed: int = 0
     overwrite: bool = False
+    shard: str | None = None
+    merge: list[Path] | None = None
+    from_coco: Path | None = None
+    to_coco: Path | None = None
+    check: bool = False
+    ground_truth: Path | None = None
 
 
 @dataclass(frozen=True)

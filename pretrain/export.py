@@ -43,7 +43,7 @@ def run_facts(settings: RunSettings, schedule: Schedule, listing: SceneListing) 
         "objective": settings.objective,
         "parts": ["backbone", "fpn"],
         "trained_parts": ["backbone", "fpn"] if settings.uses_boxes else ["backbone"],
-        "dataset": {"name": listing.root.resolve().name, "images": len(listing.images), "digest": listing.digest},
+        "dataset": {"name": listing.source.name, "images": len(listing.images), "digest": listing.digest},
         "steps": schedule.steps,
         "epochs": round(schedule.steps / schedule.steps_per_epoch, 3),
         "batch_size": settings.batch_size,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import os
 import struct
+import threading
 import warnings
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -19,6 +21,7 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 MAX_PIXELS = 89_478_485  # Pillow's own Image.MAX_IMAGE_PIXELS: 256 MiB as 24-bit RGB
 _ALPHA_BACKGROUND = (255, 255, 255)  # what a browser shows behind a transparent picture
 _UINT16_TO_UINT8 = 257  # 65535 / 255
+_PILLOW_LIMIT = threading.Lock()
 
 
 class UnreadableImageError(Exception):
@@ -76,6 +79,24 @@ class SkippedImages:
         return f"{len(self)} {noun} skipped: {'; '.join(first)}" + (f"; and {more} more" if more else "")
 
 
+def require_readable(skipped: SkippedImages, images: int, allowed: float) -> None:
+    """Check that no more than a share of the images is left out.
+
+    Args:
+        skipped: the images left out so far.
+        images: number of images in all.
+        allowed: share of them, 0 to 1.
+
+    Raises:
+        UserError: more are: most likely a disk, a download or a converter is at fault, not single files.
+    """
+    if len(skipped) / images > allowed:
+        raise UserError(
+            f"{len(skipped)} of {images} images cannot be used, more than the share of {allowed:g} that "
+            f"--max-unreadable allows ({skipped.summary()}); mend or remove them, or allow more"
+        )
+
+
 def list_images(root: Path) -> list[str]:
     """Paths of all images under `root`, relative, POSIX, sorted by code point.
 
@@ -115,23 +136,38 @@ def list_images(root: Path) -> list[str]:
 
 
 def read_rgb(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Read an image as 8-bit RGB, turned upright as its EXIF orientation says.
+    """Read an image file as 8-bit RGB, upright; see `decode_rgb`.
 
-    Grey becomes three equal channels; 16-bit grey is scaled by 255/65535; CMYK and palettes are converted; alpha is
+    Raises:
+        UnreadableImageError: no such file, not an image, truncated, damaged, or larger than `max_pixels`.
+    """
+    try:
+        with path.open("rb") as file:
+            return decode_rgb(file, path, max_pixels)
+    except (OSError, ValueError) as error:
+        raise UnreadableImageError(path, getattr(error, "strerror", None) or str(error)) from None
+
+
+def decode_rgb(file: BinaryIO, path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decode an image as 8-bit RGB, turned upright as its EXIF orientation says.
+
+    Grey becomes three equal channels; 16 bits a channel are scaled to 8; CMYK and palettes are converted; alpha is
     composited over white; of an animation or a stack of pages the first frame is taken. Colour profiles are ignored.
 
     Args:
-        path: a file in one of the formats JPEG, PNG, WebP, TIFF, BMP, GIF, PPM, whatever its suffix.
-        max_pixels: width x height beyond which a file is refused before it is decoded.
+        file: in one of the formats JPEG, PNG, WebP, TIFF, BMP, GIF, PPM, whatever its name.
+        path: what to call it in an error.
+        max_pixels: width x height beyond which an image is refused before it is decoded. It stands in for Pillow's own
+            limit, below that and above.
 
     Raises:
         UnreadableImageError: not an image, truncated, damaged, or larger than `max_pixels`.
     """
     try:
         with warnings.catch_warnings():
-            # Pillow warns of large images and damaged metadata; the first we judge below, the second is harmless.
+            # Pillow warns of damaged metadata, which is harmless here.
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=_FORMATS) as image:
+            with _open_any_size(file) as image:
                 if image.width * image.height > max_pixels:
                     raise UnreadableImageError(
                         path, f"{image.width} x {image.height} pixels, more than the limit of {max_pixels}"
@@ -139,7 +175,7 @@ def read_rgb(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
                 image.load()
                 return _to_rgb(path, _upright(image))
     except UnidentifiedImageError:
-        empty = path.stat().st_size == 0
+        empty = file.seek(0, os.SEEK_END) == 0
         raise UnreadableImageError(path, "empty file" if empty else "not an image, or a damaged header") from None
     except Image.DecompressionBombError as error:
         raise UnreadableImageError(path, str(error)) from None
@@ -149,6 +185,17 @@ def read_rgb(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise UnreadableImageError(path, reason) from None
     except MemoryError:
         raise UnreadableImageError(path, "not enough memory to decode it") from None
+
+
+def _open_any_size(file: BinaryIO) -> Image.Image:
+    """Read an image's header without Pillow's limit on its pixels, which is a global that may be lower than ours."""
+    with _PILLOW_LIMIT:
+        saved = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = None
+        try:
+            return Image.open(file, formats=_FORMATS)
+        finally:
+            Image.MAX_IMAGE_PIXELS = saved
 
 
 def _upright(image: Image.Image) -> Image.Image:

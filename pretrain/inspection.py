@@ -34,7 +34,7 @@ AUGMENTED = 5
 
 def run(settings: InspectSettings) -> None:
     """Write `proposals.png`, `views.png`, `jitters.png`, `augmentation.png` and `summary.csv`; print the table."""
-    listing = SceneListing.open(settings.images, settings.proposals)
+    listing = SceneListing.open(settings.images, settings.proposals, settings)
     sheets = write_sheets(listing, settings, settings.out, settings.count)
     rows = summarise(listing, settings, settings.draws)
     with (settings.out / "summary.csv").open("w", newline="", encoding="utf-8") as file:

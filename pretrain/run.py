@@ -56,7 +56,7 @@ def run(settings: RunSettings) -> int:
             f"the objective {settings.objective!r} needs boxes: give --proposals DIR (`ccop-pretrain proposals "
             f"{settings.images} --out DIR` makes them), or take --objective mocov2"
         )
-    listing = SceneListing.open(settings.images, settings.proposals if settings.uses_boxes else None)
+    listing = SceneListing.open(settings.images, settings.proposals if settings.uses_boxes else None, settings)
     schedule = Schedule.of(settings, len(listing.images))
     module = PretrainingModule(settings, schedule)
     folder = RunFolder(settings.out)

@@ -18,7 +18,7 @@ from ccop_hub.errors import UserError
 from .settings import RunSettings
 
 SETTINGS_THAT_MAY_CHANGE = frozenset(
-    {"out", "devices", "accelerator", "workers", "log_every", "save_every", "pictures", "overwrite"}
+    {"out", "devices", "accelerator", "workers", "log_every", "save_every", "pictures", "overwrite", "max_unreadable"}
 )
 """Settings in which a continued run may differ from its beginning: its weights do not depend on them."""
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from .data_settings import ReadingSettings
+
 
 @dataclass(frozen=True)
 class ObjectiveSettings:
@@ -110,13 +112,14 @@ class OptimisationSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunSettings(ObjectiveSettings, ViewSettings, OptimisationSettings):
+class RunSettings(ObjectiveSettings, ViewSettings, OptimisationSettings, ReadingSettings):
     """One pre-training run.
 
     Args:
-        images: folder of images, searched recursively.
+        images: folder of images (recursive) or of tar shards, list of paths (.txt), pattern of tar shards
+            ('train-{000..099}.tar'), COCO JSON, or folder of a COCO data set.
         out: the run's folder; an unfinished run of the same settings in it is continued.
-        proposals: folder written by `ccop-pretrain proposals` for these images; not needed by `mocov2`.
+        proposals: folder written by `ccop-pretrain proposals` for the same `images`; not needed by `mocov2`.
         backbone: name of any timm ResNet.
         seed: seed of the initial weights and of every random draw.
         devices: processes to train with, one per GPU; `auto` takes every GPU, or one process on a CPU.
@@ -144,11 +147,12 @@ class RunSettings(ObjectiveSettings, ViewSettings, OptimisationSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class InspectSettings(ObjectiveSettings, ViewSettings):
+class InspectSettings(ObjectiveSettings, ViewSettings, ReadingSettings):
     """Picture sheets of what a run would see.
 
     Args:
-        images: folder of images, searched recursively.
+        images: folder of images (recursive) or of tar shards, list of paths (.txt), pattern of tar shards
+            ('train-{000..099}.tar'), COCO JSON, or folder of a COCO data set.
         proposals: folder written by `ccop-pretrain proposals` for these images.
         out: folder for the sheets and the table.
         count: images drawn on the sheets.

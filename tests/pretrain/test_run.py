@@ -114,7 +114,7 @@ def test_unreadable_images_are_counted_and_named(tiny_run, scenes, tmp_path):
     folder = tmp_path / "scenes"
     shutil.copytree(scenes, folder)
     (folder / "04.png").write_bytes((folder / "04.png").read_bytes()[:300])
-    settings = tiny_run(images=folder, objective="mocov2", proposals=None)
+    settings = tiny_run(images=folder, objective="mocov2", proposals=None, max_unreadable=0.1)
     assert run(settings) == 0
     assert [line.split(",")[0] for line in RunFolder(settings.out).skipped.read_text().splitlines()] == [
         "image",

@@ -1,0 +1,288 @@
+"""Proposals on disk: Parquet shards with a manifest, keyed by image.
+
+    manifest.json             what the shards hold: settings, number of images, digests of the listing
+    proposals-00000.parquet   a row for each image: image, width, height, boxes, bytes, content; sorted by image
+    skipped.csv               images left out, with the reason
+    parts/                    while proposals are being made: rows not yet in a shard
+
+A file appears under its name only when it is whole, and holds for each row what it was made from: the image's size and
+digest in the row, the digest of the settings in the file. The time stamp of a file is that of the listing its rows were
+last compared with, so that an image changed since is told from one that was not, without reading either.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ccop_hub.errors import UserError
+
+MANIFEST = "manifest.json"
+SKIPPED = "skipped.csv"
+IMAGES_PER_SHARD = 256
+FORMAT_VERSION = 2
+
+_PARTIAL_SUFFIX = ".partial"
+_NOTES_KEY = b"ccop"
+_SCHEMA = pa.schema(
+    [
+        pa.field("image", pa.string(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("boxes", pa.list_(pa.list_(pa.float32(), 4)), nullable=False),
+        pa.field("bytes", pa.int64(), nullable=False),
+        pa.field("content", pa.uint64(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class ImageProposals:
+    """What was found in one image.
+
+    Attributes:
+        image: key of the image (its path relative to the image folder), POSIX.
+        width: of the upright image, in pixels.
+        height: of the upright image, in pixels.
+        boxes: float32 (N, 4), xyxy in absolute pixels of the upright image.
+        bytes: size of the encoded image.
+        content: digest of the encoded image; see `content_digest`. 0 where the image was not read.
+    """
+
+    image: str
+    width: int
+    height: int
+    boxes: npt.NDArray[np.float32]
+    bytes: int
+    content: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a folder of proposals is.
+
+    Attributes:
+        root: name of the data set, for a person; its path may change.
+        images: number of images listed, those left out included.
+        listing: SHA-256 of the listed keys.
+        settings: what the boxes depend on, by name.
+        settings_digest: SHA-256 of `settings`; every shard names it.
+        versions: of the libraries that made the first of them.
+        skipped: number of images left out.
+        boxes: number of boxes.
+        empty: number of images without a box.
+        complete: whether every shard is there.
+        format_version: of this layout.
+    """
+
+    root: str
+    images: int
+    listing: str
+    settings: dict[str, Any]
+    settings_digest: str
+    versions: dict[str, str]
+    skipped: int = 0
+    boxes: int = 0
+    empty: int = 0
+    complete: bool = False
+    format_version: int = FORMAT_VERSION
+
+    def write(self, folder: Path) -> None:
+        """Write `manifest.json` in one step: a reader sees the old file or the new one."""
+        text = json.dumps(vars(self), indent=2, ensure_ascii=False)
+        with atomic(folder / MANIFEST) as partial:
+            partial.write_text(text + "\n", encoding="utf-8")
+
+    @property
+    def shards(self) -> int:
+        """Number of shards."""
+        return math.ceil(self.images / IMAGES_PER_SHARD)
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """Read a folder's manifest.
+
+        Raises:
+            UserError: no manifest, or not one of this format.
+        """
+        path = folder / MANIFEST
+        if not path.is_file():
+            raise UserError(f"{folder} holds no proposals (no {MANIFEST}); make them: ccop-pretrain proposals IMAGES")
+        try:
+            facts = json.loads(path.read_text(encoding="utf-8"))
+            version = facts["format_version"]
+            if version != FORMAT_VERSION:
+                raise UserError(
+                    f"{path} has format {version}, this version reads {FORMAT_VERSION}; make them again into a new "
+                    "folder"
+                )
+            return cls(**facts)
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(f"{path} is not a manifest of proposals ({error}); make them again") from None
+
+
+@dataclass(frozen=True)
+class ShardNotes:
+    """What a shard says of itself, in its Parquet metadata.
+
+    Attributes:
+        settings: digest of the settings.
+        rows: number of rows.
+        boxes: number of boxes.
+        empty: number of images without a box.
+        skipped: reason by image for those of the shard's listing that were left out.
+    """
+
+    settings: str
+    rows: int
+    boxes: int
+    empty: int
+    skipped: dict[str, str]
+
+
+def listing_digest(images: Iterable[str]) -> str:
+    """SHA-256 (hex) of a listing of keys, each ended by a newline."""
+    digest = hashlib.sha256()
+    for image in images:
+        digest.update(image.encode("utf-8", "surrogateescape") + b"\n")
+    return digest.hexdigest()
+
+
+def settings_digest(settings: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of settings by name."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def content_digest(data: bytes) -> int:
+    """64 bits that tell an image's bytes from others."""
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+
+
+def shard_path(folder: Path, number: int) -> Path:
+    """Path of the shard with this number, from 0."""
+    return folder / f"proposals-{number:05d}.parquet"
+
+
+def shard_paths(folder: Path) -> list[Path]:
+    """The shards that lie in a folder, in the order of their numbers."""
+    numbered = ((path.stem.rpartition("-")[2], path) for path in folder.glob("proposals-*.parquet"))
+    return [path for _, path in sorted((int(number), path) for number, path in numbered if number.isdigit())]
+
+
+def shard_bounds(images: int) -> Iterator[tuple[int, range]]:
+    """The indices of each shard's images, with its number: always the same cut, whoever makes the shards."""
+    for number, start in enumerate(range(0, images, IMAGES_PER_SHARD)):
+        yield number, range(start, min(start + IMAGES_PER_SHARD, images))
+
+
+def notes_of(rows: Sequence[ImageProposals], skipped: dict[str, str], settings: str) -> ShardNotes:
+    """The notes of a shard of these rows."""
+    counts = [len(row.boxes) for row in rows]
+    return ShardNotes(settings, len(rows), sum(counts), counts.count(0), skipped)
+
+
+def write_shard(path: Path, rows: Sequence[ImageProposals], notes: ShardNotes, compared_ns: int) -> None:
+    """Write one shard in one step: a process killed at any moment leaves no half shard under `path`.
+
+    Args:
+        path: of the shard.
+        rows: sorted by image.
+        notes: of these rows.
+        compared_ns: the file's time stamp, in ns: when the listing was taken that the rows were compared with.
+    """
+    values = np.concatenate([np.zeros((0, 4), np.float32), *(row.boxes for row in rows)]).astype(np.float32)
+    offsets = np.cumsum([0, *(len(row.boxes) for row in rows)], dtype=np.int32)
+    columns = [
+        pa.array([row.image for row in rows], pa.string()),
+        pa.array([row.width for row in rows], pa.int32()),
+        pa.array([row.height for row in rows], pa.int32()),
+        pa.ListArray.from_arrays(offsets, pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), 4)),
+        pa.array([row.bytes for row in rows], pa.int64()),
+        pa.array([row.content for row in rows], pa.uint64()),
+    ]
+    schema = _SCHEMA.with_metadata({_NOTES_KEY: json.dumps(asdict(notes), sort_keys=True).encode()})
+    with atomic(path) as partial:
+        pq.write_table(pa.table(columns, schema=schema), partial, compression="zstd")
+        os.utime(partial, ns=(compared_ns, compared_ns))
+
+
+def read_notes(path: Path) -> ShardNotes | None:
+    """The notes of a shard; None where no whole shard of this format is at `path`."""
+    try:
+        return ShardNotes(**json.loads(pq.read_schema(path).metadata[_NOTES_KEY]))
+    except (OSError, KeyError, ValueError, TypeError):
+        return None
+
+
+def read_columns(path: Path, columns: Sequence[str]) -> pa.Table | None:
+    """Some columns of a shard; None where it is damaged."""
+    try:
+        # One thread: a shard is small, and the threads of Arrow's pool would each keep memory.
+        return pq.read_table(path, columns=list(columns), use_threads=False)
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+class ShardRows(Sequence[ImageProposals]):
+    """The rows of one shard.
+
+    Raises:
+        UserError: the shard is missing or damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        table = read_columns(path, [field.name for field in _SCHEMA])
+        if table is None:
+            raise UserError(f"{path} is missing or damaged; run the command that makes the proposals once more")
+        self.images: list[str] = table["image"].to_pylist()
+        self.sizes: npt.NDArray[np.int32] = np.stack((table["width"].to_numpy(), table["height"].to_numpy()), axis=1)
+        lists = table["boxes"].combine_chunks()
+        lists = lists.chunk(0) if isinstance(lists, pa.ChunkedArray) else lists
+        self.ends: npt.NDArray[np.int64] = np.cumsum(
+            lists.value_lengths().to_numpy(zero_copy_only=False), dtype=np.int64
+        )
+        self.boxes: npt.NDArray[np.float32] = lists.flatten().flatten().to_numpy().reshape(-1, 4)
+        self._bytes = table["bytes"].to_pylist()
+        self._content = table["content"].to_pylist()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, row: Any) -> Any:
+        start = self.ends[row - 1] if row else 0
+        width, height = self.sizes[row].tolist()
+        boxes = self.boxes[start : self.ends[row]]
+        return ImageProposals(self.images[row], width, height, boxes, self._bytes[row], self._content[row])
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A path to write to, which becomes `path` when all of it is written."""
+    # The process's number: two processes that write one file must not write into each other's.
+    partial = path.with_name(f"{path.name}.{os.getpid()}{_PARTIAL_SUFFIX}")
+    try:
+        yield partial
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def remove_partial_files(folder: Path) -> None:
+    """Delete what interrupted runs left half-written in a folder."""
+    for path in folder.glob(f"*{_PARTIAL_SUFFIX}"):
+        path.unlink(missing_ok=True)
