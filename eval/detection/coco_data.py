@@ -167,6 +167,8 @@ def _parse(path: Path, content: bytes) -> dict[str, Any]:
 def _check_references(path: Path, document: dict[str, Any], classes: dict[int, str]) -> None:
     images = {entry["id"] for entry in document["images"]}
     for entry in document["annotations"]:
+        if entry["id"] == 0:
+            raise _not_coco(path, "an annotation has id 0, which pycocotools takes for none: count ids from 1")
         if entry["image_id"] not in images:
             raise _not_coco(path, f"annotation {entry['id']} is of image {entry['image_id']}, which is not listed")
         if entry["category_id"] not in classes:

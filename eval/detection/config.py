@@ -14,6 +14,7 @@ from ccop_hub.architectures import HUB_ARCHITECTURES
 from ccop_hub.errors import UserError
 from ccop_hub.normalization import PIXEL_MEAN, PIXEL_STD
 
+from .average_precision import Scorer
 from .coco_data import CocoData, register
 
 PROTOCOLS = Path(__file__).with_name("protocols")
@@ -21,6 +22,9 @@ PROTOCOLS = Path(__file__).with_name("protocols")
 
 NARROW_RESNETS = (18, 34)
 """Depths whose first stage has 64 channels (He et al. 2016, table 1)."""
+
+SCORERS: dict[str, Scorer] = {"voc-c4-24k": "voc"}
+"""Protocols whose AP is not COCO's."""
 
 _NORMS = ("MODEL.RESNETS", "MODEL.FPN", "MODEL.ROI_BOX_HEAD", "MODEL.ROI_MASK_HEAD")
 
@@ -32,10 +36,16 @@ class Configuration:
     Attributes:
         cfg: `detectron2.config.CfgNode`.
         notes: departures from the protocol, one sentence each.
+        changed: settings whose value is not the protocol's; they become part of the protocol id.
+        scorer: whose AP it is.
+        reference_processes: processes that the protocol's batch is meant for; 0 where it names none.
     """
 
     cfg: Any
-    notes: list[str]
+    notes: list[str] = dataclasses.field(default_factory=list)
+    changed: dict[str, Any] = dataclasses.field(default_factory=dict)
+    scorer: Scorer = "coco"
+    reference_processes: int = 0
 
 
 def protocol_ids() -> list[str]:
@@ -53,6 +63,9 @@ def load_protocol(protocol: str) -> Any:
 
     if protocol not in protocol_ids():
         raise UserError(f"no protocol {protocol!r}: take one of {', '.join(protocol_ids())}")
+    # The C4 protocols name region heads of ours, which Detectron2 knows once they are imported.
+    from . import c4_heads  # noqa: F401
+
     cfg = get_cfg()
     cfg.merge_from_file(str(PROTOCOLS / f"{protocol}.yaml"))
     return cfg
@@ -77,8 +90,11 @@ def configure(
     """
     if arch not in HUB_ARCHITECTURES:
         raise UserError(f"Detectron2 has no backbone that fits {arch}: take weights of {', '.join(HUB_ARCHITECTURES)}")
-    configuration = Configuration(load_protocol(protocol), [])
+    configuration = Configuration(load_protocol(protocol), scorer=SCORERS.get(protocol, "coco"))
     cfg = configuration.cfg
+    configuration.reference_processes = cfg.SOLVER.REFERENCE_WORLD_SIZE
+    # Where it is set, Detectron2 rescales by itself, and no note would say so.
+    cfg.SOLVER.REFERENCE_WORLD_SIZE = 0
     cfg.MODEL.RESNETS.DEPTH = int(arch.removeprefix("resnet"))
     if cfg.MODEL.RESNETS.DEPTH in NARROW_RESNETS:
         cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 64
@@ -102,12 +118,28 @@ def scale_schedule(cfg: Any, factor: float) -> None:
     cfg.TEST.EVAL_PERIOD = round(cfg.TEST.EVAL_PERIOD * factor)
 
 
-def set_batch_size(configuration: Configuration, batch_size: int) -> None:
-    """Another batch by the linear rule (Goyal et al. 2017): lr follows the batch, iterations go inversely."""
+def set_batch_size(configuration: Configuration, batch_size: int | None, processes: int) -> None:
+    """Another batch by the linear rule (Goyal et al. 2017): lr follows the batch, iterations go inversely.
+
+    Args:
+        configuration: the protocol's, changed in place.
+        batch_size: images a step over all processes; if None, as many a process as the protocol has on its own number
+            of processes, and never more than its own batch.
+        processes: training processes.
+
+    Raises:
+        UserError: the processes cannot share the batch evenly.
+    """
     solver = configuration.cfg.SOLVER
+    if batch_size is None:
+        reference = configuration.reference_processes or processes
+        batch_size = min(solver.IMS_PER_BATCH, solver.IMS_PER_BATCH // reference * processes)
+    if batch_size % processes:
+        raise UserError(f"{processes} processes cannot share a batch of {batch_size} evenly: give another --batch_size")
     factor = batch_size / solver.IMS_PER_BATCH
     if factor == 1:
         return
+    configuration.changed["batch_size"] = batch_size
     before = f"batch {solver.IMS_PER_BATCH}, lr {solver.BASE_LR:g}, {solver.MAX_ITER} iterations"
     solver.IMS_PER_BATCH = batch_size
     solver.BASE_LR *= factor
@@ -123,6 +155,7 @@ def set_iterations(configuration: Configuration, iterations: int) -> None:
     solver = configuration.cfg.SOLVER
     if iterations == solver.MAX_ITER:
         return
+    configuration.changed["iterations"] = iterations
     before = solver.MAX_ITER
     scale_schedule(configuration.cfg, iterations / before)
     configuration.notes.append(
@@ -146,11 +179,11 @@ def _set_data(configuration: Configuration, data: CocoData) -> None:
     cfg = configuration.cfg
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (register(data.train),), (register(data.val),)
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(data.class_names)
-    if data.masks is None:
+    if data.masks is not None:
+        cfg.INPUT.MASK_FORMAT = data.masks
+    elif cfg.MODEL.MASK_ON:
         cfg.MODEL.MASK_ON = False
         configuration.notes.append("the data set has boxes without masks: no mask head, no mask AP")
-    else:
-        cfg.INPUT.MASK_FORMAT = data.masks
 
 
 def _set_machine(configuration: Configuration, device: str, processes: int) -> None:

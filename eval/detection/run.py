@@ -4,34 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
-import shutil
 import time
 from pathlib import Path
 from typing import Any
 
-import torch
+from rich.console import Console
 from torch import nn
 
-from ccop_hub.checkpoint import Weights
-from ccop_hub.console import plain, save_settings
 from ccop_hub.errors import UserError
-from ccop_hub.resolve import resolve
 
-from .. import environment
-from ..results import RESULT_FILE, DataIdentity, Engine, Metrics, Result, WeightsIdentity, protocol_id
-from .coco_data import CocoData, open_coco
-from .config import Configuration, configure, set_batch_size, set_iterations
+from ..compare import terminal_table
+from ..comparison import group_results
+from ..results import RESULT_FILE, Result
 from .engine import load_engine
+from .plan import Plan, make_plan, open_output
+from .record import OUTCOME_FILE, make_result
 from .settings import DetectionSettings
-from .weights_loading import LoadReport, load_weights
-
-ENGINE_FOLDER = "detectron2"
-"""Folder, inside the run's, of Detectron2's own files: configuration, log, checkpoints, predictions."""
 
 SHEET_FILE = "detections.png"
-SETTINGS_FILE = "settings.yaml"
-_PREDICTIONS = "coco_instances_results.json"
+AGAINST_FOLDER = "against"
+"""Folder, inside the run's, of the second weights' run."""
 
 
 def run(settings: DetectionSettings) -> None:
@@ -41,159 +33,109 @@ def run(settings: DetectionSettings) -> None:
         UserError: anything wrong with the weights, the data, the protocol or the output folder.
     """
     result = evaluate(settings)
+    if result is None:
+        return
+    if result.baseline is not None:
+        for group in group_results([result]):
+            Console().print(terminal_table(group))
     scores = "  ".join(f"{name} {value:.1f}" for name, value in result.metrics.items() if value is not None)
     print(f"{result.protocol}: {scores}")
     print(f"{settings.out / RESULT_FILE}\n{settings.out / SHEET_FILE}")
 
 
-def evaluate(settings: DetectionSettings) -> Result:
-    """Train and score; returns the result that was written."""
-    started = time.monotonic()
-    engine = load_engine()
-    weights = resolve(settings.weights, settings.arch, settings.seed)
-    data = open_coco(settings.data)
-    configuration = _configuration(settings, weights, data)
-    _open_output(settings, configuration)
-    for note in configuration.notes:
-        print(f"note: {note}")
-    report, scores = _train(configuration.cfg, weights, settings)
-    result = _result(settings, engine, weights, data, configuration, report, scores, time.monotonic() - started)
-    from .pictures import write_sheet
+def evaluate(settings: DetectionSettings) -> Result | None:
+    """Train and score, one weights or two; returns the result that was written (None but on machine 0)."""
+    plans = [make_plan(dataclasses.replace(settings, against=None))]
+    if settings.against is not None:
+        other = dataclasses.replace(settings, weights=settings.against, against=None, out=settings.out / AGAINST_FOLDER)
+        plans.append(make_plan(other))
+    results = [_carry_out(plan) for plan in plans]
+    own = results[0]
+    if own is None or settings.against is None:
+        return own
+    from .pairing import pair
 
-    write_sheet(data.val, _engine_folder(settings) / "inference" / _PREDICTIONS, settings.out / SHEET_FILE)
+    assert results[1] is not None
+    paired = pair(own, results[1], plans[0], plans[1].folder)
+    paired = dataclasses.replace(paired, settings={**paired.settings, "against": settings.against})
+    paired.write(settings.out / RESULT_FILE)
+    return paired
+
+
+def _carry_out(plan: Plan) -> Result | None:
+    """Train (or not) and score by a plan, in as many processes as it says."""
+    from detectron2.engine import launch
+
+    started = time.monotonic()
+    settings = plan.settings
+    first_machine = settings.machine_rank == 0
+    if first_machine:
+        open_output(plan)
+        print(f"{plan.weights.name}: {settings.protocol} on {plan.data.name}")
+        for note in plan.configuration.notes:
+            print(f"note: {note}")
+    # Other processes make the plan themselves: a configuration cannot be sent before Detectron2 is prepared there.
+    arguments = (settings, plan if settings.processes == 1 else None)
+    launch(work, settings.gpus, settings.num_machines, settings.machine_rank, settings.dist_url, args=arguments)
+    if not first_machine:
+        return None
+    result = make_result(plan, time.monotonic() - started)
+    from .pictures import write_sheet
+    from .trainer import INFERENCE_FOLDER, PREDICTIONS_FILE
+
+    write_sheet(plan.data.val, plan.folder / INFERENCE_FOLDER / PREDICTIONS_FILE, settings.out / SHEET_FILE)
     result.write(settings.out / RESULT_FILE)
     return result
 
 
-def _configuration(settings: DetectionSettings, weights: Weights, data: CocoData) -> Configuration:
-    device = settings.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("torch finds no CUDA GPU here: leave --device away or give cpu")
-    input_facts = weights.facts.get("input") or {}
-    configuration = configure(settings.protocol, arch=weights.arch, input_facts=input_facts, data=data, device=device)
-    if settings.batch_size is not None:
-        set_batch_size(configuration, _positive("batch_size", settings.batch_size))
-    if settings.iterations is not None:
-        set_iterations(configuration, _positive("iterations", settings.iterations))
-    cfg = configuration.cfg
-    cfg.SEED = settings.seed
-    cfg.DATALOADER.NUM_WORKERS = settings.workers
-    cfg.OUTPUT_DIR = str(_engine_folder(settings))
-    if settings.load == "backbone+fpn" and "fpn" not in weights.parts:
-        configuration.notes.append("the weights have no feature pyramid: it starts untrained")
-    cfg.freeze()
-    return configuration
+def work(settings: DetectionSettings, plan: Plan | None) -> None:
+    """One training process; rank 0 leaves what came out in Detectron2's folder.
 
-
-def _positive(name: str, value: int) -> int:
-    if value < 1:
-        raise UserError(f"--{name} {value} is not a number of {name}: give 1 or more")
-    return value
-
-
-def _engine_folder(settings: DetectionSettings) -> Path:
-    return settings.out / ENGINE_FOLDER
-
-
-def _open_output(settings: DetectionSettings, configuration: Configuration) -> None:
-    """An output folder of this run alone, with the resolved settings and Detectron2's full configuration in it."""
-    folder = _engine_folder(settings)
-    if folder.exists() or (settings.out / RESULT_FILE).exists():
-        if not settings.overwrite:
-            raise UserError(f"{settings.out} holds another run: give another --out, or --overwrite true to replace it")
-        shutil.rmtree(folder, ignore_errors=True)
-        (settings.out / RESULT_FILE).unlink(missing_ok=True)
-    folder.mkdir(parents=True)
-    save_settings(settings, settings.out / SETTINGS_FILE)
-    (folder / "config.yaml").write_text(configuration.cfg.dump(), encoding="utf-8")
-
-
-def _train(cfg: Any, weights: Weights, settings: DetectionSettings) -> tuple[LoadReport, dict[str, Any]]:
-    """Train by the configuration; returns what was loaded and the scorer's metrics by kind (`bbox`, `segm`)."""
+    Args:
+        settings: of the run.
+        plan: made of them, where this is the process that made it.
+    """
+    load_engine()
+    plan = plan or make_plan(settings)
+    from detectron2.utils import comm
     from detectron2.utils.env import seed_all_rng
 
-    from .trainer import Trainer, logs_in
+    from .progress import logs_in
+    from .trainer import TRAINERS
+    from .weights_loading import LoadReport, load_weights
 
     reports: list[LoadReport] = []
 
     def start_from_weights(model: nn.Module) -> None:
-        report = load_weights(model, weights, settings.load)
-        print(report.table(), flush=True)
+        report = load_weights(model, plan.weights, settings.load)
+        if comm.is_main_process():
+            print(report.table(), flush=True)
         reports.append(report)
 
+    cfg = plan.configuration.cfg
     seed_all_rng(settings.seed)
     with logs_in(Path(cfg.OUTPUT_DIR)):
-        trainer = Trainer(cfg, start_from_weights)
-        try:
-            trainer.train()
-        except FloatingPointError as error:
-            raise UserError(
-                f"training diverged: {str(error).splitlines()[0]} give a larger --batch_size or fewer --iterations, "
-                f"and see {settings.out / ENGINE_FOLDER / 'log.txt'}"
-            ) from None
-    return reports[0], trainer._last_eval_results
+        trainer = TRAINERS[plan.configuration.scorer](cfg, start_from_weights)
+        trainer.go_on()
+        scores = _train_and_score(trainer, settings)
+    if comm.is_main_process():
+        outcome = {"scores": scores, "report": dataclasses.asdict(reports[0]), "started at": trainer.start_iter}
+        (plan.folder / OUTCOME_FILE).write_text(json.dumps(outcome), encoding="utf-8")
 
 
-def _result(
-    settings: DetectionSettings,
-    engine: Engine,
-    weights: Weights,
-    data: CocoData,
-    configuration: Configuration,
-    report: LoadReport,
-    scores: dict[str, Any],
-    seconds: float,
-) -> Result:
-    cfg = configuration.cfg
-    metrics, per_class = _metrics(scores, data.class_names)
-    given = {"iterations": settings.iterations, "batch_size": settings.batch_size}
-    changed = {name: value for name, value in given.items() if value is not None and configuration.notes}
-    return Result(
-        task="detection",
-        protocol=protocol_id(settings.protocol, changed),
-        engine=engine,
-        weights=WeightsIdentity.of(weights),
-        loaded=report.loaded,
-        tensors=report.use,
-        data=DataIdentity(name=data.name, digest=data.digest, images=data.val.image_count),
-        metrics=metrics,
-        per_class=per_class,
-        seed=settings.seed,
-        effective_lr=cfg.SOLVER.BASE_LR,
-        curve=_curve(Path(cfg.OUTPUT_DIR) / "metrics.json", cfg.SOLVER.MAX_ITER),
-        settings=plain(settings),
-        details={"loaded by part": [dataclasses.asdict(count) for count in report.counts]},
-        notes=configuration.notes,
-        versions=environment.versions("fvcore", "pycocotools", "pillow"),
-        hardware=environment.hardware(accelerator=cfg.MODEL.DEVICE),
-        wall_time_s=round(seconds, 1),
-    )
-
-
-def _metrics(scores: dict[str, Any], class_names: list[str]) -> tuple[Metrics, dict[str, Metrics]]:
-    """Detectron2's scores (percent) as flat metrics and as AP by class; what is undefined is None."""
-    metrics: Metrics = {}
-    per_class: dict[str, Metrics] = {}
-    for kind, values in scores.items():
-        defined = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        classes = {f"AP-{name}": name for name in class_names}
-        metrics |= {f"{kind}/{name}": value for name, value in defined.items() if name not in classes}
-        by_class = {classes[name]: value for name, value in defined.items() if name in classes}
-        per_class[f"{kind}/AP"] = by_class or {class_names[0]: defined["AP"]}
-    return metrics, per_class
-
-
-def _curve(path: Path, iterations: int) -> list[Metrics]:
-    """Losses, learning rate and intermediate scores from Detectron2's JSON lines, by number of steps done.
-
-    Detectron2 writes the final scores one step after the last.
-    """
-    curve: dict[int, Metrics] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        entry = json.loads(line)
-        step = min(entry["iteration"] + 1, iterations)
-        kept = {name: value for name, value in entry.items() if name == "lr" or "loss" in name or name.endswith("/AP")}
-        curve[step] = {"step": step, **curve.get(step, {}), **kept}
-    return list(curve.values())
+def _train_and_score(trainer: Any, settings: DetectionSettings) -> dict[str, Any]:
+    """The scorer's metrics by kind (`bbox`, `segm`); nothing but on rank 0."""
+    if settings.eval_only or trainer.start_iter >= trainer.max_iter:
+        print("the training is finished: scoring it", flush=True)
+        scores: dict[str, Any] = trainer.test(trainer.cfg, trainer.model)
+        return scores
+    if trainer.start_iter:
+        print(f"going on after iteration {trainer.start_iter} of {trainer.max_iter}", flush=True)
+    try:
+        trainer.train()
+    except FloatingPointError as error:
+        raise UserError(
+            f"training diverged: {str(error).splitlines()[0]} give a larger --batch_size or fewer --iterations, and "
+            f"see {trainer.cfg.OUTPUT_DIR}/log.txt"
+        ) from None
+    return dict(trainer._last_eval_results)

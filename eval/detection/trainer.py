@@ -1,34 +1,43 @@
-"""Detectron2's own trainer with our weights, data order and progress; its logs go to its own folder."""
+"""Detectron2's own trainer with our weights, data order, resuming and progress; its files go to its own folder."""
 
 from __future__ import annotations
 
 import contextlib
-import datetime
-import logging
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from detectron2.data import build_detection_train_loader, get_detection_dataset_dicts
-from detectron2.data.samplers import TrainingSampler
+import numpy as np
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.data import DatasetMapper, get_detection_dataset_dicts
 from detectron2.engine import DefaultTrainer, HookBase
-from detectron2.engine.hooks import PeriodicCheckpointer
+from detectron2.engine.hooks import PeriodicCheckpointer, PreciseBN
 from detectron2.evaluation import COCOEvaluator
 from detectron2.modeling import build_model
-from detectron2.utils.events import EventWriter, get_event_storage
+from detectron2.utils import comm
+from detectron2.utils.events import EventWriter
 from torch import nn
 
-LOG_FILE = "log.txt"
+from ccop_hub.checkpoint import write_atomically
+
+from .average_precision import Scorer, voc_scores
+from .data_order import GroupedBatches, NumberedSamples, ResumableLoader
+from .progress import LOG_FILE, Progress
+
 INFERENCE_FOLDER = "inference"
 """Folder, inside Detectron2's own, of the predictions that were scored."""
 
-_CHATTY = ("detectron2", "fvcore", "py.warnings")
-_REPORTS = 20
-"""Lines of progress over a whole training."""
+PREDICTIONS_FILE = "coco_instances_results.json"
+"""COCO result JSON inside `INFERENCE_FOLDER` (Detectron2's name for it)."""
 
 
 class Trainer(DefaultTrainer):  # type: ignore[misc]
-    """`DefaultTrainer` whose model starts from given weights and whose data order depends on `cfg.SEED` alone.
+    """`DefaultTrainer` from given weights, whose every random draw depends on seed, step and rank alone.
+
+    A run that is stopped and goes on from a checkpoint therefore computes what one that was never stopped computes: on
+    a CPU with the same number of threads to the last bit, on GPUs as far as their kernels are deterministic.
 
     Args:
         cfg: Detectron2's configuration.
@@ -46,18 +55,22 @@ class Trainer(DefaultTrainer):  # type: ignore[misc]
         return model
 
     @classmethod
-    def build_train_loader(cls, cfg: Any) -> Any:
-        """Detectron2's loader, its order drawn from `cfg.SEED` (two weights are then trained on the same batches)."""
-        dataset = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
-        sampler = TrainingSampler(len(dataset), seed=cfg.SEED)
-        return build_detection_train_loader(cfg, dataset=dataset, sampler=sampler)
+    def build_train_loader(cls, cfg: Any) -> ResumableLoader:
+        """The training data in the order that `cfg.SEED` draws (two weights are then trained on the same batches)."""
+        records = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
+        batches = GroupedBatches(
+            [record["width"] > record["height"] for record in records],
+            cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size(),
+            cfg.SEED,
+            cfg.DATALOADER.ASPECT_RATIO_GROUPING,
+        )
+        samples = NumberedSamples(records, DatasetMapper(cfg, is_train=True), cfg.SEED)
+        return ResumableLoader(samples, batches, cfg.DATALOADER.NUM_WORKERS)
 
     @classmethod
     def build_evaluator(cls, cfg: Any, dataset_name: str) -> COCOEvaluator:
         """COCO's official scorer (pycocotools); the compiled one is faster, unofficial and not always there."""
-        tasks = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
-        folder = str(Path(cfg.OUTPUT_DIR) / INFERENCE_FOLDER)
-        return COCOEvaluator(dataset_name, tasks=tasks, output_dir=folder, use_fast_impl=False)
+        return COCOEvaluator(dataset_name, **_evaluator_options(cfg))
 
     @classmethod
     def test(cls, cfg: Any, model: nn.Module, evaluators: Any = None) -> Any:
@@ -67,66 +80,88 @@ class Trainer(DefaultTrainer):  # type: ignore[misc]
             return super().test(cfg, model, evaluators)
 
     def build_hooks(self) -> list[HookBase]:
-        """Detectron2's hooks, with the last checkpoint kept instead of all (one holds the optimizer's state too)."""
-        period = self.cfg.SOLVER.CHECKPOINT_PERIOD
-        replacement = PeriodicCheckpointer(self.checkpointer, period, max_to_keep=1)
-        return [replacement if isinstance(hook, PeriodicCheckpointer) else hook for hook in super().build_hooks()]
+        """Detectron2's hooks, with checkpoints that survive a kill (the last one is kept) and repeatable statistics."""
+        self.checkpointer = Checkpointer(self.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        return [self._replacement(hook) for hook in super().build_hooks()]
+
+    def _replacement(self, hook: HookBase) -> HookBase:
+        if isinstance(hook, PeriodicCheckpointer):
+            return PeriodicCheckpointer(self.checkpointer, self.cfg.SOLVER.CHECKPOINT_PERIOD, max_to_keep=1)
+        if isinstance(hook, PreciseBN) and not hook._disabled:
+            test = self.cfg.TEST
+            return StatisticsFromStart(test.EVAL_PERIOD, self.model, hook._data_loader, test.PRECISE_BN.NUM_ITER)
+        return hook
 
     def build_writers(self) -> list[EventWriter]:
-        """Detectron2's log, JSON lines and TensorBoard, and a line of progress now and then."""
+        """Detectron2's log, JSON lines and TensorBoard, and the line of progress."""
         return [*super().build_writers(), Progress(self.max_iter)]
 
+    def go_on(self) -> None:
+        """Take up the last checkpoint, if there is one: network, optimizer, schedule, and the place in the data."""
+        self.resume_or_load(resume=True)
+        self.data_loader.first = self.start_iter
 
-class Progress(EventWriter):  # type: ignore[misc]
-    """Prints iteration, loss, speed and remaining time about twenty times a training."""
+    def run_step(self) -> None:
+        """One step; what the network samples in it (proposals, regions) depends on seed, step and rank alone."""
+        entropy = np.random.SeedSequence((self.cfg.SEED, self.iter, comm.get_rank()))
+        torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+        super().run_step()
 
-    def __init__(self, iterations: int) -> None:
-        self._iterations = iterations
-        self._period = max(1, iterations // _REPORTS)
-        self._next = 0
-        self._printed = 0
+    def state_dict(self) -> dict[str, Any]:
+        """With the optimizer's state, which v0.6 leaves out of its checkpoints."""
+        state: dict[str, Any] = super().state_dict()
+        state.setdefault("_trainer", self._trainer.state_dict())
+        return state
 
-    def write(self) -> None:
-        """Print a line if one is due (called by Detectron2 every 20 iterations and at the end)."""
-        storage = get_event_storage()
-        done = min(storage.iter + 1, self._iterations)
-        histories = storage.histories()
-        due = self._next <= done or done == self._iterations
-        if not due or done == self._printed or "total_loss" not in histories or "time" not in histories:
-            return
-        self._next, self._printed = done + self._period, done
-        seconds = histories["time"].median(1000)
-        remaining = datetime.timedelta(seconds=int(seconds * (self._iterations - done)))
-        loss = histories["total_loss"].median(20)
-        print(
-            f"iteration {done:>6} of {self._iterations}  loss {loss:7.3f}  {1 / seconds:6.2f} it/s  ETA {remaining}",
-            flush=True,
-        )
-
-    def close(self) -> None:
-        """Nothing to close."""
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The counterpart of `state_dict`."""
+        super().load_state_dict(state_dict)
+        self._trainer.load_state_dict(state_dict["_trainer"])
 
 
-@contextlib.contextmanager
-def logs_in(folder: Path) -> Iterator[None]:
-    """Send what Detectron2 logs, warns and prints about the scorer to `folder/log.txt` while the block runs."""
-    folder.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(folder / LOG_FILE, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s: %(message)s"))
-    before = {}
-    for name in _CHATTY:
-        logger = logging.getLogger(name)
-        before[name] = (logger.level, logger.propagate, list(logger.handlers))
-        logger.handlers = [handler]
-        logger.setLevel(logging.INFO)
-        logger.propagate = False
-    logging.captureWarnings(True)
-    try:
-        yield
-    finally:
-        logging.captureWarnings(False)
-        for name, (level, propagate, handlers) in before.items():
-            logger = logging.getLogger(name)
-            logger.setLevel(level)
-            logger.propagate, logger.handlers = propagate, handlers
-        handler.close()
+class VocTrainer(Trainer):
+    """`Trainer` that scores by Pascal VOC's metric."""
+
+    @classmethod
+    def build_evaluator(cls, cfg: Any, dataset_name: str) -> COCOEvaluator:
+        """VOC 2007's metric on the same written predictions."""
+        return VocEvaluator(dataset_name, **_evaluator_options(cfg))
+
+
+TRAINERS: dict[Scorer, type[Trainer]] = {"coco": Trainer, "voc": VocTrainer}
+
+
+class VocEvaluator(COCOEvaluator):  # type: ignore[misc]
+    """Writes predictions as COCO's evaluator does, and scores them by VOC 2007's rules.
+
+    Detectron2's own needs VOC's files on disk, calls numpy names that are gone, and writes no predictions.
+    """
+
+    def evaluate(self, img_ids: Any = None) -> dict[str, dict[str, float]]:
+        """The scores on rank 0, elsewhere nothing."""
+        if not super().evaluate(img_ids):
+            return {}
+        predictions = Path(self._output_dir) / PREDICTIONS_FILE
+        return voc_scores(Path(self._metadata.json_file), predictions, self._metadata.thing_classes)
+
+
+class Checkpointer(DetectionCheckpointer):  # type: ignore[misc]
+    """`DetectionCheckpointer` that can be killed at any moment: a checkpoint counts only once it is whole."""
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Name the last checkpoint, atomically."""
+        write_atomically(Path(self.save_dir) / "last_checkpoint", last_filename_basename.encode())
+
+
+class StatisticsFromStart(PreciseBN):  # type: ignore[misc]
+    """`PreciseBN` that averages over the same batches each time, whatever was averaged before."""
+
+    def update_stats(self) -> None:
+        """Average from the first batch on."""
+        self._data_iter = None
+        super().update_stats()
+
+
+def _evaluator_options(cfg: Any) -> dict[str, Any]:
+    tasks = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
+    return {"tasks": tasks, "output_dir": str(Path(cfg.OUTPUT_DIR) / INFERENCE_FOLDER), "use_fast_impl": False}

@@ -6,11 +6,12 @@ No name is guessed: the hub's table says where each tensor goes, and whatever do
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from ccop_hub.architectures import build_backbone
 from ccop_hub.checkpoint import Weights
 from ccop_hub.errors import UserError
 from ccop_hub.names import from_canonical
@@ -19,15 +20,20 @@ from ccop_hub.resolve import RANDOM
 from ..results import TensorUse
 from .settings import LoadedParts
 
-_PARTS = {
-    "stem": "backbone.bottom_up.stem.",
-    **{stage: f"backbone.bottom_up.{stage}." for stage in ("res2", "res3", "res4", "res5")},
-    "FPN": "backbone.fpn_",
-    "RPN": "proposal_generator.",
-    "box head": "roi_heads.box_",
-    "mask head": "roi_heads.mask_",
+_NORM_AFTER_RES5 = "norm after res5"
+
+_PARTS: dict[str, tuple[str, ...]] = {
+    "stem": ("backbone.bottom_up.stem.", "backbone.stem."),
+    **{f"res{stage}": (f"backbone.bottom_up.res{stage}.", f"backbone.res{stage}.") for stage in (2, 3, 4)},
+    "res5": ("backbone.bottom_up.res5.", "roi_heads.res5."),
+    _NORM_AFTER_RES5: ("roi_heads.res5.norm.",),
+    "FPN": ("backbone.fpn_",),
+    "RPN": ("proposal_generator.",),
+    "box head": ("roi_heads.box_",),
+    "mask head": ("roi_heads.mask_",),
 }
-"""Rows of the accounting table: part -> prefix of its tensors in a `GeneralizedRCNN`'s state dict."""
+"""Rows of the accounting table: part -> prefixes of its tensors in a `GeneralizedRCNN`'s state dict, first with a
+pyramid, then in a C4 detector. The longest prefix that fits counts."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,13 +64,14 @@ class LoadReport:
 
     def table(self) -> str:
         """The accounting as text, a line a part."""
-        lines = [f"{'part':<10} {'loaded tensors':>15} {'loaded parameters':>24}"]
+        lines = [f"{'part':<16} {'loaded tensors':>15} {'loaded parameters':>24}"]
         for row in self.counts:
             tensors, parameters = (
                 f"{row.loaded_tensors} of {row.tensors}",
                 f"{row.loaded_parameters:,} of {row.parameters:,}",
             )
-            lines.append(f"{row.part:<10} {tensors:>15} {parameters:>24}")
+            start = "" if row.loaded_tensors == row.tensors else "starts at random"
+            lines.append(f"{row.part:<16} {tensors:>15} {parameters:>24}  {start}".rstrip())
         unused = (
             f"{len(self.use.unused)} unused: {', '.join(self.use.unused[:4])}..." if self.use.unused else "none unused"
         )
@@ -75,22 +82,27 @@ def load_weights(model: nn.Module, weights: Weights, load: LoadedParts = "backbo
     """Copy the backbone, and the feature pyramid where there is one and it is asked for, into a detector.
 
     Untrained weights (`random`) are copied like any others, so that the digest in the result is that of the tensors
-    the run started from; they count as nothing loaded.
+    the run started from; they count as nothing loaded. A C4 detector has no pyramid: it takes the backbone alone, whose
+    res5 goes into the region heads.
 
     Args:
-        model: a `GeneralizedRCNN` with Detectron2's ResNet-FPN.
+        model: a `GeneralizedRCNN` with Detectron2's ResNet, with a feature pyramid or as C4.
         weights: as `ccop_hub.resolve` returns them.
         load: what to use of them.
 
     Raises:
-        UserError: the detector's backbone and the weights' do not have exactly the same tensors, or a shape differs.
+        UserError: the detector's backbone and the weights' do not have exactly the same tensors, a shape differs, or a
+            stride, a padding, a dilation or a norm.
     """
     state = model.state_dict()
-    wanted = tuple(part for part in load.split("+") if part in weights.parts)
+    is_c4 = not hasattr(model.backbone, "bottom_up")
+    wanted = tuple(part for part in load.split("+") if part in weights.parts and not (is_c4 and part == "fpn"))
     if "backbone" not in wanted:
         raise UserError(f"{weights.name} has no backbone: give weights that do")
-    converted = from_canonical(weights.tensors, "detectron2", parts=wanted, arch=weights.arch)
-    _check_fit(state, converted, weights, with_fpn="fpn" in wanted)
+    scheme = "detectron2-c4" if is_c4 else "detectron2"
+    converted = from_canonical(weights.tensors, scheme, parts=wanted, arch=weights.arch)
+    _check_fit(state, converted, weights, wanted)
+    _check_geometry(model, converted, weights)
     with torch.no_grad():
         for name, value in converted.items():
             state[name].copy_(value)
@@ -100,11 +112,12 @@ def load_weights(model: nn.Module, weights: Weights, load: LoadedParts = "backbo
     return _report(state, converted, used, loaded, unused)
 
 
-def _check_fit(state: Mapping[str, Tensor], converted: Mapping[str, Tensor], weights: Weights, with_fpn: bool) -> None:
+def _check_fit(
+    state: Mapping[str, Tensor], converted: Mapping[str, Tensor], weights: Weights, wanted: Sequence[str]
+) -> None:
     """Raise unless every backbone (and pyramid) tensor of the detector comes from the weights, in its shape."""
-    needed = [name for name in state if name.startswith("backbone.bottom_up.")]
-    if with_fpn:
-        needed += [name for name in state if name.startswith("backbone.fpn_")]
+    parts = ["stem", "res2", "res3", "res4", "res5"] + (["FPN"] if "fpn" in wanted else [])
+    needed = [name for name in state if _part_of(name) in parts]
     missing = [name for name in needed if name not in converted]
     homeless = [name for name in converted if name not in state]
     reshaped = [name for name in converted if name in state and converted[name].shape != state[name].shape]
@@ -120,12 +133,52 @@ def _check_fit(state: Mapping[str, Tensor], converted: Mapping[str, Tensor], wei
             )
 
 
+def _check_geometry(model: nn.Module, converted: Mapping[str, Tensor], weights: Weights) -> None:
+    """Raise unless the detector computes with the backbone's tensors what the backbone did: tensors do not show it.
+
+    A stride on the 1x1 instead of the 3x3 convolution, or a norm of another kind, fits every shape and quietly costs
+    points of AP.
+    """
+    with torch.device("meta"):
+        reference = build_backbone(weights.arch)
+    names = {id(tensor): name for name, tensor in converted.items()}
+    for path, original in reference.named_modules():
+        tensor = weights.tensors.get(f"backbone.{path}.weight")
+        if tensor is None:
+            continue
+        name = names[id(tensor)].removesuffix(".weight")
+        theirs = _geometry(model.get_submodule(name))
+        for (what, had), (_, has) in zip(_geometry(original), theirs, strict=False):
+            if had != has:
+                raise UserError(
+                    f"{weights.name} does not fit the detector: {name} has {what} {has}, and the checkpoint's network "
+                    f"{had}; take a protocol whose backbone is the plain {weights.arch}"
+                )
+
+
+def _geometry(module: nn.Module) -> list[tuple[str, object]]:
+    """What a convolution or a norm does with its tensors, by name."""
+    if isinstance(module, nn.Conv2d):
+        return [(name, getattr(module, name)) for name in ("stride", "padding", "dilation", "groups")]
+    # torch's BatchNorm2d and SyncBatchNorm and Detectron2's NaiveSyncBatchNorm compute the same of the same tensors.
+    kind = "batch norm" if isinstance(module, nn.modules.batchnorm._BatchNorm) else type(module).__name__
+    return [("norm", kind), ("eps", getattr(module, "eps", None))]
+
+
+def _part_of(name: str) -> str | None:
+    """Row of the accounting table that a tensor of the detector belongs to."""
+    fitting = [
+        (len(prefix), part) for part, prefixes in _PARTS.items() for prefix in prefixes if name.startswith(prefix)
+    ]
+    return max(fitting)[1] if fitting else None
+
+
 def _report(
     state: Mapping[str, Tensor], converted: Mapping[str, Tensor], used: list[str], loaded: str, unused: list[str]
 ) -> LoadReport:
     counts = []
-    for part, prefix in _PARTS.items():
-        own = [name for name in state if name.startswith(prefix)]
+    for part in _PARTS:
+        own = [name for name in state if _part_of(name) == part]
         hit = [name for name in own if name in converted]
         if own:
             sizes = [sum(state[name].numel() for name in names) for names in (own, hit)]

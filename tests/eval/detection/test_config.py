@@ -176,7 +176,7 @@ def test_classes_and_masks_follow_the_data(data: CocoData) -> None:
 
 def test_a_smaller_batch_follows_the_linear_rule(data: CocoData) -> None:
     configuration = _configure(data)
-    config.set_batch_size(configuration, 4)
+    config.set_batch_size(configuration, 4, 1)
     solver = configuration.cfg.SOLVER
     assert (solver.IMS_PER_BATCH, solver.BASE_LR) == (4, 0.005)
     assert (solver.MAX_ITER, solver.STEPS, solver.WARMUP_ITERS) == (360_000, (240_000, 320_000), 4000)
@@ -186,7 +186,7 @@ def test_a_smaller_batch_follows_the_linear_rule(data: CocoData) -> None:
 def test_the_protocols_own_batch_and_length_change_nothing(data: CocoData) -> None:
     configuration = _configure(data, device="cuda", processes=8)
     before = configuration.cfg.dump()
-    config.set_batch_size(configuration, 16)
+    config.set_batch_size(configuration, 16, 8)
     config.set_iterations(configuration, 90_000)
     assert configuration.cfg.dump() == before
     assert configuration.notes == []

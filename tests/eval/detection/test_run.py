@@ -117,8 +117,8 @@ def test_a_finished_run_is_not_overwritten(finished: Path, capsys: pytest.Captur
     [
         (["--protocol=coco-2x"], "no protocol 'coco-2x'"),
         (["--arch=resnet50"], "is a resnet18, not a resnet50"),
-        (["--iterations=0"], "--iterations 0 is not a number"),
-        (["--batch_size=-1"], "--batch_size -1 is not a number"),
+        (["--iterations=0"], "--iterations 0 is too small: give 1"),
+        (["--batch_size=-1"], "--batch_size -1 is too small: give 1"),
         (["--data=nowhere"], "no data set at nowhere"),
         (["--weights=random"], "random weights need an architecture"),
     ],

@@ -1,0 +1,97 @@
+"""Cityscapes' own layout (`leftImg8bit/`, `gtFine/`) as COCO instance JSON with run-length masks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from rich.progress import track
+
+from ccop_hub.errors import UserError
+
+INSTANCE_BASE = 1000
+"""Instance pictures hold `label id * 1000 + number` for an object, the bare label id for a group of them."""
+
+_IMAGE, _PICTURE, _POLYGONS = "_leftImg8bit.png", "_gtFine_instanceIds.png", "_gtFine_polygons.json"
+
+
+def is_cityscapes(root: Path) -> bool:
+    """Whether a folder has the data set's two folders."""
+    return (root / "leftImg8bit").is_dir() and (root / "gtFine").is_dir()
+
+
+def instance_classes() -> dict[int, str]:
+    """Label id -> name of the eight classes whose instances are scored (cityscapesscripts' label table)."""
+    from cityscapesscripts.helpers.labels import labels
+
+    return {label.id: label.name for label in labels if label.hasInstances and not label.ignoreInEval}
+
+
+def sources(root: Path, split: str) -> list[Path]:
+    """The annotation of each image of a split, by name: its instance picture, or its polygons where there is none.
+
+    Raises:
+        UserError: no images, or an image without annotation.
+    """
+    images = sorted((root / "leftImg8bit" / split).glob(f"*/*{_IMAGE}"))
+    if not images:
+        raise UserError(f"no images in {root / 'leftImg8bit' / split}: unpack leftImg8bit_trainvaltest.zip there")
+    return [_annotation_of(root, split, image) for image in images]
+
+
+def convert(root: Path, split: str) -> dict[str, Any]:
+    """A split as a COCO instance document; file names are relative to `root`, category ids are Cityscapes' label ids.
+
+    Groups (a crowd of people, a row of bicycles) become COCO's crowds: not trained on, and no error to find.
+    """
+    classes = instance_classes()
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for number, path in enumerate(track(sources(root, split), f"reading Cityscapes {split}", transient=True), start=1):
+        picture = _instances(path)
+        stem = path.name.removesuffix(_PICTURE).removesuffix(_POLYGONS)
+        name = f"leftImg8bit/{split}/{path.parent.name}/{stem}{_IMAGE}"
+        images.append({"id": number, "file_name": name, "width": picture.shape[1], "height": picture.shape[0]})
+        for value in np.unique(picture).tolist():
+            label = value // INSTANCE_BASE if value >= INSTANCE_BASE else value
+            if label in classes:
+                entry = {"category_id": label, "iscrowd": int(value < INSTANCE_BASE), **_mask(picture == value)}
+                annotations.append({"id": len(annotations) + 1, "image_id": number, **entry})
+    categories = [{"id": label, "name": name} for label, name in classes.items()]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def _annotation_of(root: Path, split: str, image: Path) -> Path:
+    folder, stem = root / "gtFine" / split / image.parent.name, image.name.removesuffix(_IMAGE)
+    for suffix in (_PICTURE, _POLYGONS):
+        if (folder / (stem + suffix)).is_file():
+            return folder / (stem + suffix)
+    raise UserError(f"{image} has no {stem}{_POLYGONS} in {folder}: unpack gtFine_trainvaltest.zip beside it")
+
+
+def _instances(path: Path) -> npt.NDArray[np.int64]:
+    """(H, W) instance ids, read from the picture or drawn from the polygons as Cityscapes' own tool does."""
+    if path.name.endswith(_PICTURE):
+        with Image.open(path) as picture:
+            return np.asarray(picture).astype(np.int64)
+    from cityscapesscripts.helpers.annotation import Annotation
+    from cityscapesscripts.preparation.json2instanceImg import createInstanceImage
+
+    annotation = Annotation()
+    annotation.fromJsonFile(str(path))
+    return np.asarray(createInstanceImage(annotation, "ids")).astype(np.int64)
+
+
+def _mask(mask: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    """Segmentation (compressed run lengths), area in pixels and xywh box of a mask."""
+    from pycocotools import mask as run_lengths
+
+    encoded = run_lengths.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return {
+        "segmentation": {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode("ascii")},
+        "area": float(run_lengths.area(encoded)),
+        "bbox": [float(value) for value in run_lengths.toBbox(encoded)],
+    }

@@ -1,0 +1,215 @@
+"""What a detection run will do, found out and checked before anything is written."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ccop_hub.checkpoint import Weights, write_atomically
+from ccop_hub.console import save_settings
+from ccop_hub.errors import UserError
+from ccop_hub.resolve import resolve
+
+from ..results import RESULT_FILE, Engine
+from .coco_data import CocoData
+from .config import Configuration, configure, set_batch_size, set_iterations
+from .data_sources import image_names, open_data, take_part
+from .engine import load_engine
+from .settings import DetectionSettings
+
+ENGINE_FOLDER = "detectron2"
+"""Folder, inside the run's, of Detectron2's own files: configuration, log, checkpoints, predictions."""
+
+SETTINGS_FILE = "settings.yaml"
+IDENTITY_FILE = "identity.json"
+FEW_IMAGES_FILE = "few_images.txt"
+FINAL_CHECKPOINT = "model_final.pth"
+
+_MACHINE_KEYS = ("OUTPUT_DIR", "DATALOADER.NUM_WORKERS", "DATASETS.TRAIN", "DATASETS.TEST", "SOLVER.CHECKPOINT_PERIOD")
+"""Configuration that may change when a run goes on: where things lie and how often they are saved."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A run: everything resolved and checked.
+
+    Attributes:
+        settings: as the user gave them.
+        engine: the Detectron2 that is here.
+        weights: what the detector starts from.
+        data: what it trains and is scored on.
+        configuration: Detectron2's, frozen, with the notes.
+    """
+
+    settings: DetectionSettings
+    engine: Engine
+    weights: Weights
+    data: CocoData
+    configuration: Configuration
+
+    @property
+    def folder(self) -> Path:
+        """Detectron2's own folder."""
+        return self.settings.out / ENGINE_FOLDER
+
+    def identity(self) -> dict[str, str]:
+        """What has to be the same for a run to go on, or to be scored again."""
+        cfg = self.configuration.cfg.clone()
+        cfg.defrost()
+        for key in _MACHINE_KEYS:
+            *path, name = key.split(".")
+            node = cfg
+            for part in path:
+                node = node[part]
+            del node[name]
+        return {
+            "weights": self.weights.digest,
+            "data": self.data.digest,
+            "parts to load": self.settings.load,
+            "protocol": self.settings.protocol,
+            "processes": str(self.settings.processes),
+            "settings": hashlib.sha256(cfg.dump().encode()).hexdigest(),
+        }
+
+
+def make_plan(settings: DetectionSettings) -> Plan:
+    """Resolve weights, data and protocol.
+
+    Raises:
+        UserError: anything wrong with them, or with the machine.
+    """
+    _check_numbers(settings)
+    engine = load_engine()
+    weights = resolve(settings.weights, settings.arch, settings.seed)
+    data = open_data(settings.data)
+    if settings.few_images is not None:
+        data = take_part(data, int(settings.few_images.removesuffix("%")), settings.seed)
+    return Plan(settings, engine, weights, data, _configuration(settings, weights, data))
+
+
+def open_output(plan: Plan) -> None:
+    """An output folder of this run alone, with the resolved settings and Detectron2's full configuration in it.
+
+    Raises:
+        UserError: the folder holds another run, or there is nothing in it to score again.
+    """
+    settings, folder, identity = plan.settings, plan.folder, plan.identity()
+    if settings.eval_only and not (folder / FINAL_CHECKPOINT).is_file():
+        raise UserError(f"{settings.out} holds no finished training to score: train first, without --eval-only")
+    if settings.resume or settings.eval_only:
+        _check_identity(plan, identity)
+    elif folder.exists() or (settings.out / RESULT_FILE).exists():
+        if not settings.overwrite:
+            raise UserError(
+                f"{settings.out} holds another run: pass --resume to go on with it, --overwrite to replace it, or "
+                "another --out"
+            )
+        shutil.rmtree(folder, ignore_errors=True)
+        (settings.out / RESULT_FILE).unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_settings(settings, settings.out / SETTINGS_FILE)
+    write_atomically(folder / IDENTITY_FILE, (json.dumps(identity, indent=2) + "\n").encode())
+    write_atomically(folder / "config.yaml", plan.configuration.cfg.dump().encode())
+    if settings.few_images is not None:
+        listed = "".join(f"{name}\n" for name in image_names(plan.data.train))
+        write_atomically(settings.out / FEW_IMAGES_FILE, listed.encode())
+
+
+def _check_identity(plan: Plan, identity: dict[str, str]) -> None:
+    path = plan.folder / IDENTITY_FILE
+    if not path.is_file():
+        return
+    before = json.loads(path.read_text(encoding="utf-8"))
+    other = [name for name, value in identity.items() if before.get(name) != value]
+    if other:
+        raise UserError(
+            f"{plan.settings.out} holds a run with other {', '.join(other)}: give the command that started it, or "
+            "another --out"
+        )
+
+
+def _configuration(settings: DetectionSettings, weights: Weights, data: CocoData) -> Configuration:
+    configuration = configure(
+        settings.protocol,
+        arch=weights.arch,
+        input_facts=weights.facts.get("input") or {},
+        data=data,
+        device=_device(settings),
+        processes=settings.processes,
+    )
+    set_batch_size(configuration, settings.batch_size, settings.processes)
+    if settings.iterations is not None:
+        set_iterations(configuration, settings.iterations)
+    cfg, notes = configuration.cfg, configuration.notes
+    cfg.SEED = settings.seed
+    cfg.DATALOADER.NUM_WORKERS = settings.workers
+    cfg.OUTPUT_DIR = str(settings.out / ENGINE_FOLDER)
+    if settings.checkpoint_period is not None:
+        cfg.SOLVER.CHECKPOINT_PERIOD = settings.checkpoint_period
+    if settings.eval_period is not None:
+        cfg.TEST.EVAL_PERIOD = settings.eval_period
+    if settings.few_images is not None:
+        configuration.changed["few_images"] = settings.few_images
+        notes.append(f"trained on {data.train.image_count} images, {settings.few_images} of them all, by the seed")
+    notes += _notes_on_parts(cfg, settings, weights) + _notes_on_scoring(configuration, data)
+    cfg.freeze()
+    return configuration
+
+
+def _notes_on_parts(cfg: Any, settings: DetectionSettings, weights: Weights) -> list[str]:
+    if settings.load != "backbone+fpn":
+        return []
+    if cfg.MODEL.BACKBONE.NAME != "build_resnet_fpn_backbone":
+        return ["the protocol's detector has no feature pyramid: the backbone alone is loaded"]
+    return [] if "fpn" in weights.parts else ["the weights have no feature pyramid: it starts untrained"]
+
+
+def _notes_on_scoring(configuration: Configuration, data: CocoData) -> list[str]:
+    if configuration.scorer == "voc":
+        return ["AP by Pascal VOC 2007's metric (11 points of recall)"]
+    if data.name.startswith("voc"):
+        return ["AP by COCO's metric: objects that VOC marks as difficult count like any other"]
+    if data.name.startswith("cityscapes"):
+        return ["AP by COCO's metric on the converted annotations, not by Cityscapes' own scorer"]
+    return []
+
+
+def _device(settings: DetectionSettings) -> str:
+    """`cuda` or `cpu`."""
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    device = settings.device if settings.device != "auto" else ("cuda" if there else "cpu")
+    if device == "cuda" and not there:
+        raise UserError("torch finds no CUDA GPU here: leave --device away or give cpu")
+    if settings.processes > 1 and device == "cpu":
+        raise UserError(f"{settings.processes} processes need a GPU each, and torch finds none here: give --gpus 1")
+    if device == "cuda" and settings.gpus > there:
+        raise UserError(f"--gpus {settings.gpus} asks for more than the {there} GPUs that torch finds here")
+    return device
+
+
+def _check_numbers(settings: DetectionSettings) -> None:
+    for name, least in (
+        ("iterations", 1),
+        ("batch_size", 1),
+        ("gpus", 1),
+        ("num_machines", 1),
+        ("checkpoint_period", 1),
+        ("seed", 0),
+        ("workers", 0),
+        ("eval_period", 0),
+    ):
+        value = getattr(settings, name)
+        if value is not None and value < least:
+            raise UserError(f"--{name} {value} is too small: give {least} or more")
+    if not 0 <= settings.machine_rank < settings.num_machines:
+        raise UserError(f"--machine_rank {settings.machine_rank} is not a number from 0 to {settings.num_machines - 1}")
+    if settings.num_machines > 1 and settings.dist_url == "auto":
+        raise UserError("several machines have to meet somewhere: give --dist_url tcp://HOST:PORT of machine 0")
+    if settings.eval_only and settings.overwrite:
+        raise UserError("--eval-only scores what --overwrite would remove: give one of the two")

@@ -1,0 +1,89 @@
+"""What came out of a run as the result that every evaluation writes."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from ccop_hub.console import plain
+
+from .. import environment
+from ..results import DataIdentity, Metrics, Result, TensorUse, WeightsIdentity, protocol_id
+from .plan import Plan
+
+OUTCOME_FILE = "outcome.json"
+"""Scores and load report, as the training process left them in Detectron2's folder."""
+
+_METRICS_FILE = "metrics.json"
+
+
+def make_result(plan: Plan, seconds: float) -> Result:
+    """The result of a plan that was carried out.
+
+    Args:
+        plan: what was done.
+        seconds: from start to end, of this process.
+    """
+    cfg, configuration, settings = plan.configuration.cfg, plan.configuration, plan.settings
+    outcome = json.loads((plan.folder / OUTCOME_FILE).read_text(encoding="utf-8"))
+    metrics, per_class = flatten(outcome["scores"], plan.data.class_names)
+    report = outcome["report"]
+    notes = list(configuration.notes)
+    if settings.eval_only:
+        notes.append("scored again without training")
+    elif outcome["started at"]:
+        notes.append(f"resumed after iteration {outcome['started at']}")
+    return Result(
+        task="detection",
+        protocol=protocol_id(settings.protocol, configuration.changed),
+        engine=plan.engine,
+        weights=WeightsIdentity.of(plan.weights),
+        loaded=report["loaded"],
+        tensors=TensorUse(**report["use"]),
+        data=DataIdentity(name=plan.data.name, digest=plan.data.digest, images=plan.data.val.image_count),
+        metrics=metrics,
+        per_class=per_class,
+        seed=settings.seed,
+        effective_lr=cfg.SOLVER.BASE_LR,
+        curve=_curve(plan.folder / _METRICS_FILE, cfg.SOLVER.MAX_ITER, metrics),
+        settings=plain(settings),
+        details={"loaded by part": report["counts"], "training images": plan.data.train.image_count},
+        notes=notes,
+        versions=environment.versions("fvcore", "pycocotools", "pillow"),
+        hardware=environment.hardware(settings.processes, cfg.MODEL.DEVICE),
+        wall_time_s=round(seconds, 1),
+    )
+
+
+def flatten(scores: dict[str, Any], class_names: list[str]) -> tuple[Metrics, dict[str, Metrics]]:
+    """Detectron2's scores (percent) as flat metrics and as AP by class; what is undefined is None."""
+    metrics: Metrics = {}
+    per_class: dict[str, Metrics] = {}
+    for kind, values in scores.items():
+        defined = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        classes = {f"AP-{name}": name for name in class_names}
+        metrics |= {f"{kind}/{name}": value for name, value in defined.items() if name not in classes}
+        by_class = {classes[name]: value for name, value in defined.items() if name in classes}
+        per_class[f"{kind}/AP"] = by_class or {class_names[0]: defined["AP"]}
+    return metrics, per_class
+
+
+def _curve(path: Path, iterations: int, metrics: Metrics) -> list[Metrics]:
+    """Losses, learning rate and intermediate scores from Detectron2's JSON lines, by number of steps done.
+
+    The last entry has the final scores. A run that was killed may have left half a line, and steps that it did again.
+    """
+    curve: dict[int, Metrics] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        step = min(entry["iteration"] + 1, iterations)
+        kept = {name: value for name, value in entry.items() if name == "lr" or "loss" in name or name.endswith("/AP")}
+        curve[step] = {"step": step, **curve.get(step, {}), **kept}
+    final = {name: value for name, value in metrics.items() if name.endswith("/AP")}
+    curve[iterations] = {"step": iterations, **curve.get(iterations, {}), **final}
+    return [curve[step] for step in sorted(curve)]
