@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from detectron2.data import DatasetFromList
 from detectron2.data.samplers import TrainingSampler
 from detectron2.utils import comm
@@ -93,6 +94,8 @@ class ResumableLoader:
             batch_sampler=_Order(self._batches, self.first),
             num_workers=self._workers,
             collate_fn=list,
+            # Else it would draw a number from the global generator, at the first step of a run or of its second part.
+            generator=torch.Generator(),
         )
         yield from loader
 
