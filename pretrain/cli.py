@@ -40,9 +40,7 @@ def _inspect(settings: InspectSettings) -> None:
 
 COMMANDS: list[Command] = [
     Command("scenes", "draw a small scene set in COCO's layout, with masks and labels", SceneSettings, _scenes),
-    Command(
-        "proposals", "find object proposals in images", ProposalSettings, _proposals, positional=("images",)
-    ),
+    Command("proposals", "find object proposals in images", ProposalSettings, _proposals, positional=("images",)),
     Command("run", "pre-train a network on a folder of images", RunSettings, _run, named_settings=NAMED_SETTINGS),
     Command("inspect", "draw what a run would see, and count it", InspectSettings, _inspect),
 ]

@@ -71,7 +71,8 @@ class Ledger:
     """Where the proposals of each image of a listing lie.
 
     A row stands for an image while its size in bytes is the same and the file that holds it is not newer than the
-    row's own; where it is newer, while its content is the same.
+    row's own; where it is newer, while its content is the same (if that is known: rows taken over from a COCO JSON do
+    not tell).
 
     Args:
         source: the listing.
@@ -153,7 +154,7 @@ class Ledger:
                     state = state or stored.state()
                     if size == state[0]:
                         self.file[index], self.row[index] = file, place
-                        if state[1] > stamps[file]:
+                        if content and state[1] > stamps[file]:
                             yield index, content
                 row = next(rows, None)
 

@@ -1,9 +1,12 @@
+import json
 import shutil
+import tarfile
 
 import numpy as np
 import pytest
 import torch
 from ccop_pretrain.data import RunSampler, SceneListing, SceneViews, ViewBatch
+from ccop_pretrain.data_settings import ReadingSettings
 from ccop_pretrain.settings import ViewSettings
 from PIL import Image
 from torch.utils.data import DataLoader
@@ -126,3 +129,43 @@ def test_max_boxes_takes_the_first(scenes, scene_proposals):
     few = SceneViews(listing, ViewSettings(max_boxes=2), 0).boxes(1)
     np.testing.assert_array_equal(few, listing.boxes(1)[:2])
     assert len(listing.boxes(1)) > 2
+
+
+def test_every_kind_of_source_gives_the_same_views(scenes, scene_proposals, tmp_path):
+    names = sorted(path.name for path in scenes.iterdir())
+    (tmp_path / "list.txt").write_text("\n".join(str(scenes / name) for name in reversed(names)))
+    with tarfile.open(tmp_path / "shard.tar", "w") as archive:
+        for name in reversed(names):
+            archive.add(scenes / name, name)
+    entries = [{"id": index, "file_name": name} for index, name in enumerate(names)]
+    (tmp_path / "set" / "annotations").mkdir(parents=True)
+    (tmp_path / "set" / "train2017").symlink_to(scenes)
+    (tmp_path / "set" / "annotations" / "instances_train2017.json").write_text(json.dumps({"images": entries}))
+    whole = list(loader(SceneListing.open(scenes, None), 0))
+    for images, workers in ((tmp_path / "list.txt", 0), (tmp_path / "shard.tar", 2), (tmp_path / "set", 0)):
+        listing = SceneListing.open(images, None)
+        assert all(map(same, whole, loader(listing, workers)))
+        # A run that goes on reads from the middle at once.
+        assert all(map(same, whole[4:], loader(listing, 0, start=4)))
+    boxes = [SceneListing.open(path, scene_proposals).boxes(3) for path in (scenes, tmp_path / "set")]
+    np.testing.assert_array_equal(*boxes)
+
+
+def test_only_listed_images_count_as_left_out(scenes, scene_proposals):
+    listing = SceneListing.open(scenes, scene_proposals)
+    listing.proposals.skipped |= {"03.png": "was cut short then", "elsewhere.png": "not listed here"}
+    assert list(listing.left_out().reasons()) == ["03.png"]
+
+
+def test_larger_images_than_the_limit_are_passed_over(scenes):
+    with pytest.raises(UserError, match="none of the 14 images"):
+        SceneListing.open(scenes, None, ReadingSettings(max_pixels=96 * 72 - 1))
+    assert SceneListing.open(scenes, None, ReadingSettings(max_pixels=96 * 72)).read(0).size == (96, 72)
+
+
+def test_an_image_of_one_row_has_views(tmp_path):
+    for name in ("0.png", "1.png"):
+        Image.new("RGB", (1, 300), (200, 10, 10)).save(tmp_path / name)
+    pair = SceneViews(SceneListing.open(tmp_path, None), SETTINGS, 0)[0, 0]
+    assert pair.query_image.shape == pair.key_image.shape == (3, 32, 32)
+    assert len(pair.query_boxes) == 0

@@ -3,7 +3,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ccop_pretrain.images import MAX_PIXELS, SkippedImages, UnreadableImageError, list_images, read_rgb
+from ccop_pretrain.images import (
+    MAX_PIXELS,
+    SkippedImages,
+    UnreadableImageError,
+    list_images,
+    read_rgb,
+    require_readable,
+)
 from PIL import Image
 
 from ccop_hub.errors import UserError
@@ -160,6 +167,35 @@ def test_too_many_pixels_are_refused_before_decoding(tmp_path: Path) -> None:
         read_rgb(tmp_path / "small.png", max_pixels=799)
     assert read_rgb(tmp_path / "small.png", max_pixels=800).size == (40, 20)
     assert MAX_PIXELS == Image.MAX_IMAGE_PIXELS
+
+
+def test_the_limit_may_exceed_pillows_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow refuses twice as many
+    halves().save(tmp_path / "image.png")
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(tmp_path / "image.png")
+    assert read_rgb(tmp_path / "image.png", max_pixels=800).size == (40, 20)
+    assert Image.MAX_IMAGE_PIXELS == 100
+    with pytest.raises(UnreadableImageError, match="limit of 799"):
+        read_rgb(tmp_path / "image.png", max_pixels=799)
+
+
+def test_sixteen_bit_colour_is_scaled(tmp_path: Path) -> None:
+    cv2 = pytest.importorskip("cv2")
+    colour = np.array([200, 100, 0], dtype=np.uint16) * 257
+    for name in ("deep.png", "deep.tiff"):
+        cv2.imwrite(str(tmp_path / name), np.full((8, 8, 3), colour[::-1], dtype=np.uint16))
+        assert read_rgb(tmp_path / name).getpixel((4, 4)) == (200, 100, 0)
+
+
+def test_too_many_unreadable_images_are_refused() -> None:
+    skipped = SkippedImages()
+    require_readable(skipped, 10, 0.0)
+    for name in range(29):
+        skipped.add(f"{name:02d}.jpg", "cut short")
+    require_readable(skipped, 100, 0.29)
+    with pytest.raises(UserError, match=r"29 of 99 images cannot be used.*00\.jpg \(cut short\).*and 26 more"):
+        require_readable(skipped, 99, 0.29)
 
 
 def test_damaged_metadata_does_not_cost_the_picture(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import logging
 import shutil
@@ -121,6 +122,18 @@ def test_unreadable_images_are_counted_and_named(tiny_run, scenes, tmp_path):
         "04.png",
     ]
     assert "1 image skipped: 04.png" in RunFolder(settings.out).log.read_text()
+
+
+def test_too_many_unreadable_images_stop_a_run(tiny_run, scenes, tmp_path):
+    folder = tmp_path / "scenes"
+    shutil.copytree(scenes, folder)
+    for name in ("04.png", "09.png"):
+        (folder / name).write_bytes((folder / name).read_bytes()[:300])
+    settings = tiny_run(images=folder, objective="mocov2", proposals=None, max_unreadable=1 / 14)
+    with pytest.raises(UserError, match=r"2 of 14 images cannot be used.*04\.png.*09\.png"):
+        run(settings)
+    # More may be allowed to a run that has begun.
+    assert run(dataclasses.replace(settings, max_unreadable=2 / 14)) == 0
 
 
 def test_wrong_input_leaves_no_run_behind(tiny_run, tmp_path):
