@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ccop_hub.console import Command, run_program
 
 from .detection.settings import DetectionSettings, InstallSettings
+from .doctor import DoctorSettings
 from .settings import CompareSettings, KnnSettings, LinearSettings, RegionSettings, SegmentationSettings, VocSvmSettings
 
 
@@ -58,6 +59,12 @@ def _install_detectron2(settings: InstallSettings) -> None:
     install(settings)
 
 
+def _doctor(settings: DoctorSettings) -> int:
+    from .doctor import run
+
+    return run(settings)
+
+
 COMMANDS: list[Command] = [
     Command(
         name="segmentation",
@@ -92,6 +99,12 @@ COMMANDS: list[Command] = [
         help="Bring Detectron2 into this environment: digest pinned, no compiler.",
         settings=InstallSettings,
         run=_install_detectron2,
+    ),
+    Command(
+        name="doctor",
+        help="What works on this machine, and the command that mends what does not.",
+        settings=DoctorSettings,
+        run=_doctor,
     ),
 ]
 
