@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,12 +20,11 @@ from .data_settings import ProposalSettings
 from .image_source import ImageSource
 from .parallel import available_cores
 from .proposal_ledger import Ledger
-from .proposal_shards import ImageProposals, Manifest, ShardRows, read_notes, shard_path
+from .proposal_shards import ImageProposals, Manifest, read_notes, shard_path
 
 CHECK = "check.json"
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 RECALL_IOU = 0.5  # an object is found by a box of at least this IoU
-_FILES_IN_MEMORY = 512
 _LARGEST_SIDE = 1 << 15  # pixels; larger boxes count as this large
 
 Boxes = npt.NDArray[np.float32]
@@ -105,9 +103,8 @@ def _quantile_name(share: float) -> str:
 
 def _rows(ledger: Ledger) -> Iterator[tuple[int, ImageProposals]]:
     """(index, row) of every listed image that has a row."""
-    rows_of = functools.lru_cache(maxsize=_FILES_IN_MEMORY)(ShardRows)
-    for index in np.nonzero(ledger.file >= 0)[0].tolist():
-        yield index, rows_of(ledger.files[ledger.file[index]])[int(ledger.row[index])]
+    made = np.nonzero(ledger.file >= 0)[0].tolist()
+    return zip(made, ledger.rows(made), strict=True)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import heapq
 import os
 import shutil
@@ -21,6 +22,7 @@ from .parallel import ordered_map
 from .proposal_shards import (
     ImageProposals,
     ShardNotes,
+    ShardRows,
     content_digest,
     notes_of,
     read_columns,
@@ -104,6 +106,8 @@ class Ledger:
         self.share = share
         streams = [self._rows_of(shard_paths(folder))]
         streams += [self._rows_of(sorted(run.glob("*.parquet"))) for run in sorted((folder / PARTS).glob("*"))]
+        # Walking up the listing needs one file of each stream at a time, and of the parts that are written meanwhile.
+        self._rows_of_file = functools.lru_cache(maxsize=2 * len(streams) + 2)(ShardRows)
         self._verify(self._match(heapq.merge(*streams), max_pixels), workers)
         self.kept = int((self.file >= 0).sum())
 
@@ -120,6 +124,11 @@ class Ledger:
         self.files.append(path)
         self.file[indices] = len(self.files) - 1
         self.row[indices] = np.arange(len(indices))
+
+    def rows(self, indices: Iterable[int]) -> Iterator[ImageProposals]:
+        """The rows of images that have one; a file is read once where the indices rise."""
+        rows_of = self._rows_of_file
+        return (rows_of(self.files[self.file[index]])[int(self.row[index])] for index in indices)
 
     def parts(self) -> list[Path]:
         """The files that are not shards."""

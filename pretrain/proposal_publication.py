@@ -7,7 +7,6 @@ comes next finishes moving it into place, which can be begun anew at any point.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,7 +21,6 @@ from .proposal_shards import (
     ImageProposals,
     Manifest,
     ShardNotes,
-    ShardRows,
     notes_of,
     read_notes,
     remove_partial_files,
@@ -33,7 +31,6 @@ from .proposal_shards import (
 )
 
 STAGING = "staging"
-_FILES_IN_MEMORY = 512  # of a quarter of a megabyte each at 50 boxes an image
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,6 @@ class Shard:
 
 def gather_shards(ledger: Ledger, skipped: Mapping[int, str]) -> Iterator[Shard]:
     """The shards of a whole listing, from wherever its rows lie; `skipped` has the reason for each that has no row."""
-    rows_of = functools.lru_cache(maxsize=_FILES_IN_MEMORY)(ShardRows)
     for number, indices in shard_bounds(len(ledger.source)):
         made = [index for index in indices if ledger.file[index] >= 0]
         left_out = {ledger.source.keys[index]: skipped[index] for index in indices if ledger.file[index] < 0}
@@ -64,7 +60,7 @@ def gather_shards(ledger: Ledger, skipped: Mapping[int, str]) -> Iterator[Shard]
             if notes is not None and notes.rows == len(made) and notes.skipped == left_out:
                 yield Shard(number, notes, None)
                 continue
-        rows = [rows_of(file)[row] for file, row in places]
+        rows = list(ledger.rows(made))
         yield Shard(number, notes_of(rows, left_out, ledger.settings), rows)
 
 
