@@ -84,7 +84,7 @@ def different_objects(boxes: Sequence[Tensor], iou_limit: float) -> Tensor:
 
 
 def candidate_rows(valid: Tensor) -> Tensor:
-    """Where each valid candidate stands in `candidates[valid]`: (N, C) bool in, (N, C) long out; -1 if it is first."""
+    """Row of each valid candidate in `candidates[valid]`: (N, C) bool in, (N, C) long out; others mean nothing."""
     return valid.flatten().cumsum(0).view_as(valid) - 1
 
 
