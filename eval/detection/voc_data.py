@@ -70,7 +70,7 @@ def convert(root: Path, split: str) -> dict[str, Any]:
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for number, path in enumerate(sources(root, split), start=1):
-        tree = ElementTree.parse(path).getroot()
+        tree = _parse(path)
         picture = path.parent.parent / "JPEGImages" / f"{path.stem}.jpg"
         size = {side: int(_text(tree, f"size/{side}", path)) for side in ("width", "height")}
         images.append({"id": number, "file_name": picture.relative_to(root).as_posix(), **size})
@@ -97,6 +97,13 @@ def _objects(tree: ElementTree.Element, path: Path) -> Iterator[dict[str, Any]]:
             "area": width * height,
             "difficult": int(entry.findtext("difficult", "0")),
         }
+
+
+def _parse(path: Path) -> ElementTree.Element:
+    try:
+        return ElementTree.parse(path).getroot()
+    except ElementTree.ParseError as error:
+        raise UserError(f"{path} is not XML ({error}); unpack the data set again") from None
 
 
 def _text(element: ElementTree.Element, path: str, file: Path) -> str:

@@ -53,6 +53,7 @@ def test_names_and_digest_follow_the_content(draw: Draw, tmp_path: Path) -> None
         (lambda document: document["annotations"][0].update(category_id=1), "has category 1, which is not listed"),
         (lambda document: document["annotations"][0].update(bbox=[1, 2]), "is not \\[x, y, width, height\\]"),
         (lambda document: document["annotations"][0].update(id=2), "occur twice"),
+        (lambda document: document["annotations"][0].update(id=0), "has id 0, which pycocotools takes for none"),
         (lambda document: document["annotations"][0].update(ignore=1), "has 'ignore'"),
         (lambda document: document["annotations"][0].update(segmentation=[]), "have no 'segmentation'"),
     ],

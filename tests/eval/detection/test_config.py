@@ -65,19 +65,80 @@ FPN = {
 }
 
 LENGTH_1X = {"SOLVER.MAX_ITER": 90_000, "SOLVER.STEPS": (60_000, 80_000)}
+LENGTH_2X = {"SOLVER.MAX_ITER": 180_000, "SOLVER.STEPS": (120_000, 160_000)}
+
+FOUR_CONV = {
+    **COMMON,
+    **FPN,
+    "MODEL.ROI_BOX_HEAD.NUM_CONV": 4,
+    "MODEL.ROI_BOX_HEAD.CONV_DIM": 256,
+    "MODEL.ROI_BOX_HEAD.NUM_FC": 1,
+    "MODEL.ROI_BOX_HEAD.FC_DIM": 1024,
+    "MODEL.ROI_BOX_HEAD.NORM": "SyncBN",
+    "MODEL.ROI_MASK_HEAD.NORM": "SyncBN",
+    "SOLVER.AMP.ENABLED": True,
+    "SOLVER.REFERENCE_WORLD_SIZE": 8,
+}
+
+TWO_FC = {
+    **COMMON,
+    **FPN,
+    "MODEL.ROI_BOX_HEAD.NUM_CONV": 0,
+    "MODEL.ROI_BOX_HEAD.NUM_FC": 2,
+    "MODEL.ROI_BOX_HEAD.FC_DIM": 1024,
+    "MODEL.ROI_BOX_HEAD.NORM": "",
+    "MODEL.ROI_MASK_HEAD.NORM": "",
+    "SOLVER.AMP.ENABLED": False,
+    "SOLVER.REFERENCE_WORLD_SIZE": 8,
+}
+
+C4 = {
+    **COMMON,
+    "MODEL.BACKBONE.NAME": "build_resnet_backbone",
+    "MODEL.RESNETS.OUT_FEATURES": ["res4"],
+    "MODEL.ANCHOR_GENERATOR.SIZES": [[32, 64, 128, 256, 512]],
+    "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": [[0.5, 1.0, 2.0]],
+    "MODEL.RPN.IN_FEATURES": ["res4"],
+    "MODEL.RPN.PRE_NMS_TOPK_TRAIN": 12_000,
+    "MODEL.RPN.POST_NMS_TOPK_TRAIN": 2000,
+    "MODEL.RPN.PRE_NMS_TOPK_TEST": 6000,
+    "MODEL.RPN.POST_NMS_TOPK_TEST": 1000,
+    "MODEL.ROI_HEADS.NAME": "Res5HeadsWithNorm",
+    "MODEL.ROI_HEADS.IN_FEATURES": ["res4"],
+    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 512,
+    "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": 14,
+    "MODEL.ROI_MASK_HEAD.NAME": "MaskRCNNConvUpsampleHead",
+    "MODEL.ROI_MASK_HEAD.NUM_CONV": 0,
+    "MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION": 14,
+    "SOLVER.AMP.ENABLED": False,
+    "SOLVER.REFERENCE_WORLD_SIZE": 8,
+}
 
 PUBLISHED: dict[str, dict[str, Any]] = {
-    "coco-fpn-4conv1fc-1x": {
-        **COMMON,
-        **FPN,
-        **LENGTH_1X,
-        "MODEL.ROI_BOX_HEAD.NUM_CONV": 4,
-        "MODEL.ROI_BOX_HEAD.CONV_DIM": 256,
-        "MODEL.ROI_BOX_HEAD.NUM_FC": 1,
-        "MODEL.ROI_BOX_HEAD.FC_DIM": 1024,
-        "MODEL.ROI_BOX_HEAD.NORM": "SyncBN",
-        "MODEL.ROI_MASK_HEAD.NORM": "SyncBN",
-        "SOLVER.AMP.ENABLED": True,
+    "coco-fpn-4conv1fc-1x": {**FOUR_CONV, **LENGTH_1X},
+    "coco-fpn-4conv1fc-2x": {**FOUR_CONV, **LENGTH_2X},
+    "coco-fpn-2fc-1x": {**TWO_FC, **LENGTH_1X},
+    "coco-fpn-2fc-2x": {**TWO_FC, **LENGTH_2X},
+    "coco-c4-1x": {**C4, **LENGTH_1X},
+    "coco-c4-2x": {**C4, **LENGTH_2X},
+    "voc-c4-24k": {
+        **C4,
+        "MODEL.MASK_ON": False,
+        "INPUT.MIN_SIZE_TRAIN": (480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800),
+        "SOLVER.MAX_ITER": 24_000,
+        "SOLVER.STEPS": (18_000, 22_000),
+        "SOLVER.WARMUP_ITERS": 100,
+    },
+    "cityscapes-instance-fpn-24k": {
+        **TWO_FC,
+        "INPUT.MIN_SIZE_TRAIN": (800, 832, 864, 896, 928, 960, 992, 1024),
+        "INPUT.MAX_SIZE_TRAIN": 2048,
+        "INPUT.MIN_SIZE_TEST": 1024,
+        "INPUT.MAX_SIZE_TEST": 2048,
+        "SOLVER.IMS_PER_BATCH": 8,
+        "SOLVER.BASE_LR": 0.01,
+        "SOLVER.MAX_ITER": 24_000,
+        "SOLVER.STEPS": (18_000,),
     },
 }
 
@@ -104,7 +165,7 @@ def test_published_value(protocol: str, key: str) -> None:
 
 
 def test_every_protocol_can_be_read_and_bases_are_not_protocols() -> None:
-    assert {"coco-fpn-4conv1fc-1x", "small-cpu"} <= set(config.protocol_ids())
+    assert set(config.protocol_ids()) == {*PUBLISHED, "small-cpu"}
     for protocol in config.protocol_ids():
         assert not protocol.startswith("_")
         assert config.load_protocol(protocol).MODEL.BACKBONE.FREEZE_AT == 0
@@ -190,6 +251,78 @@ def test_the_protocols_own_batch_and_length_change_nothing(data: CocoData) -> No
     config.set_iterations(configuration, 90_000)
     assert configuration.cfg.dump() == before
     assert configuration.notes == []
+
+
+@pytest.mark.parametrize(
+    ("protocol", "processes", "batch", "lr", "iterations", "warm_up"),
+    [
+        ("coco-fpn-4conv1fc-1x", 8, 16, 0.02, 90_000, 1000),
+        ("coco-fpn-4conv1fc-1x", 1, 2, 0.0025, 720_000, 8000),
+        ("coco-fpn-2fc-2x", 4, 8, 0.01, 360_000, 2000),
+        ("coco-c4-1x", 16, 16, 0.02, 90_000, 1000),
+        ("cityscapes-instance-fpn-24k", 2, 2, 0.0025, 96_000, 4000),
+        ("small-cpu", 1, None, None, None, None),
+    ],
+)
+def test_fewer_gpus_train_longer_on_smaller_batches(
+    data: CocoData, protocol: str, processes: int, batch: int, lr: float, iterations: int, warm_up: int
+) -> None:
+    own = config.load_protocol(protocol).SOLVER
+    configuration = _configure(data, protocol, processes=processes)
+    config.set_batch_size(configuration, None, processes)
+    solver = configuration.cfg.SOLVER
+    assert (batch or own.IMS_PER_BATCH) == solver.IMS_PER_BATCH
+    assert pytest.approx(lr or own.BASE_LR) == solver.BASE_LR
+    assert (iterations or own.MAX_ITER, warm_up or own.WARMUP_ITERS) == (solver.MAX_ITER, solver.WARMUP_ITERS)
+    assert solver.REFERENCE_WORLD_SIZE == 0, "Detectron2 must not scale once more"
+    changed = solver.IMS_PER_BATCH != own.IMS_PER_BATCH
+    assert configuration.changed == ({"batch_size": batch} if changed else {})
+    assert any(note.startswith("rescaled by the linear rule") for note in configuration.notes) == changed
+
+
+def test_a_batch_that_the_processes_cannot_share_is_told(data: CocoData) -> None:
+    with pytest.raises(UserError, match="3 processes cannot share a batch of 16 evenly"):
+        config.set_batch_size(_configure(data, processes=3), 16, 3)
+
+
+@pytest.mark.parametrize(("arch", "channels"), [("resnet18", 512), ("resnet34", 512), ("resnet50", 2048)])
+@pytest.mark.parametrize("protocol", ["coco-c4-1x", "voc-c4-24k"])
+def test_res5_of_every_depth_is_the_head_with_a_norm_behind_it(
+    data: CocoData, protocol: str, arch: str, channels: int
+) -> None:
+    from detectron2.modeling import build_model
+
+    heads = build_model(_configure(data, protocol, arch=arch).cfg).roi_heads
+    *blocks, norm = heads.res5
+    assert [name for name, _ in heads.res5.named_children()] == [*(str(place) for place in range(len(blocks))), "norm"]
+    assert len(blocks) == (2 if arch == "resnet18" else 3)
+    assert type(norm).__name__ == "BatchNorm2d"
+    assert norm.num_features == heads.box_predictor.cls_score.in_features == channels
+    assert hasattr(heads, "mask_head") == (protocol == "coco-c4-1x")
+
+
+@pytest.mark.parametrize("protocol", sorted(PUBLISHED))
+def test_every_protocol_computes_a_loss_on_a_cpu(data: CocoData, protocol: str) -> None:
+    import torch
+    from detectron2.modeling import build_model
+    from detectron2.structures import Boxes, Instances, PolygonMasks
+    from detectron2.utils.events import EventStorage
+
+    model = build_model(_configure(data, protocol, arch="resnet18").cfg)
+    truth = Instances((96, 128))
+    truth.gt_boxes, truth.gt_classes = Boxes(torch.tensor([[8.0, 8.0, 88.0, 80.0]])), torch.tensor([1])
+    truth.gt_masks = PolygonMasks([[[8.0, 8.0, 88.0, 8.0, 88.0, 80.0]]])
+    with EventStorage():
+        losses = model([{"image": torch.zeros(3, 96, 128, dtype=torch.uint8), "instances": truth}])
+    names = {"loss_rpn_cls", "loss_rpn_loc", "loss_cls", "loss_box_reg"}
+    assert set(losses) == (names if protocol == "voc-c4-24k" else {*names, "loss_mask"})
+    assert all(torch.isfinite(value) for value in losses.values())
+
+
+def test_voc_is_scored_by_its_own_metric(data: CocoData) -> None:
+    assert {protocol: _configure(data, protocol).scorer for protocol in PUBLISHED} == {
+        protocol: "voc" if protocol == "voc-c4-24k" else "coco" for protocol in PUBLISHED
+    }
 
 
 def test_a_shorter_run_keeps_the_shape_of_the_schedule(data: CocoData) -> None:

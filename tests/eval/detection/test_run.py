@@ -1,6 +1,7 @@
 import json
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,13 @@ load_engine()
 
 Draw = Callable[..., Path]
 ITERATIONS = 40
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CCOP_HUB_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -101,14 +109,45 @@ def test_the_files_of_a_run(finished: Path) -> None:
     assert "total_loss" in log
     assert f"MAX_ITER: {ITERATIONS}" in (out / "detectron2" / "config.yaml").read_text()
     assert f"iterations: {ITERATIONS}" in (out / "settings.yaml").read_text()
+    assert list((out / "detectron2").glob("events.out.tfevents.*")), "TensorBoard's file"
     checkpoints = sorted(path.name for path in (out / "detectron2").glob("*.pth"))
     assert checkpoints == [f"model_{ITERATIONS - 1:07d}.pth", "model_final.pth"], "of four, the last is kept"
+
+
+def test_tensorboard_has_losses_and_scores(finished: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(finished / "out" / "detectron2"))
+    events.Reload()
+    assert {"total_loss", "loss_mask", "lr", "bbox/AP", "segm/AP"} <= set(events.Tags()["scalars"])
+    assert events.Scalars("bbox/AP")[-1].value == pytest.approx(Result.read(finished / "out").metrics["bbox/AP"])
+
+
+def test_the_terminal_has_the_table_and_a_line_of_progress_and_no_configuration(
+    work: Path, draw_split: Callable[..., None], capfd: pytest.CaptureFixture[str]
+) -> None:
+    for split in ("train", "val"):
+        draw_split(work / "two", split, images=2, seed=5)
+    flags = ["--weights=random", "--arch=resnet18", "--protocol=small-cpu", "--iterations=2", "--workers=0"]
+    assert main(["detection", *flags, f"--data={work / 'two'}", f"--out={work / 'quiet'}"]) == 0
+    captured = capfd.readouterr()
+    assert captured.err == ""
+    lines = captured.out.splitlines()
+    assert len(lines) < 25
+    progress = [line for line in lines if line.startswith("iteration ")]
+    assert len(progress) == 1
+    assert re.fullmatch(
+        r"iteration +2 of 2  loss [\d.]+ \(rpn [\d.]+, class [\d.]+, box [\d.]+, mask [\d.]+\)  [\d.]+ it/s  ETA 0:00:00",
+        progress[0],
+    )
+    assert any(line.startswith("note: SyncBN became BN") for line in lines)
+    assert any(line.startswith("mask head") and line.endswith("starts at random") for line in lines)
 
 
 def test_a_finished_run_is_not_overwritten(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (finished / "out" / "result.json").read_bytes()
     assert main(_arguments(finished)) == 2
-    assert "holds another run" in capsys.readouterr().err
+    assert "holds another run: pass --resume" in capsys.readouterr().err
     assert (finished / "out" / "result.json").read_bytes() == before
 
 
@@ -120,12 +159,22 @@ def test_a_finished_run_is_not_overwritten(finished: Path, capsys: pytest.Captur
         (["--iterations=0"], "--iterations 0 is too small: give 1"),
         (["--batch_size=-1"], "--batch_size -1 is too small: give 1"),
         (["--data=nowhere"], "no data set at nowhere"),
+        (["--data=voc"], "--data voc is found by the environment variable DETECTRON2_DATASETS"),
+        (["--gpus=0"], "--gpus 0 is too small: give 1"),
+        (["--gpus=2", "--device=cpu"], "2 processes need a GPU each"),
+        (["--num-machines=2"], "give --dist_url tcp://HOST:PORT of machine 0"),
+        (["--machine-rank=1"], "--machine_rank 1 is not a number from 0 to 0"),
+        (["--few-images=3%"], "--few_images"),
+        (["--checkpoint-period=0"], "--checkpoint_period 0 is too small"),
+        (["--seed=-1"], "--seed -1 is too small"),
+        (["--against=nowhere"], "no weights at 'nowhere'"),
         (["--weights=random"], "random weights need an architecture"),
     ],
 )
 def test_wrong_input_is_one_line(
-    finished: Path, capsys: pytest.CaptureFixture[str], more: list[str], told: str
+    finished: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, more: list[str], told: str
 ) -> None:
+    monkeypatch.delenv("DETECTRON2_DATASETS", raising=False)
     out = finished / "elsewhere"
     assert main(_arguments(finished, f"--out={out}", *more)) == 2
     captured = capsys.readouterr().err
@@ -176,3 +225,63 @@ def test_boxes_alone_are_scored_without_masks(draw: Draw, tmp_path: Path) -> Non
     assert "the data set has boxes without masks: no mask head, no mask AP" in result.notes
     assert result.loaded == "nothing"
     shutil.rmtree(out)
+
+
+@pytest.fixture(scope="module")
+def paired(work: Path, finished: Path, draw_split: Callable[..., None]) -> Path:
+    """Two untrained networks, one of them from a file, on a tenth of the training images."""
+    draw_split(work / "many", "train", images=20, seed=5)
+    draw_split(work / "many", "val", images=4, seed=5)
+    flags = ["--arch=resnet18", "--protocol=small-cpu", "--workers=0", "--iterations=30", "--few-images=10%"]
+    weights = ["--weights", str(work / "exported"), "--against=random", "--load=backbone"]
+    assert main(["detection", *weights, *flags, f"--data={work / 'many'}", f"--out={work / 'pair'}"]) == 0
+    return work / "pair"
+
+
+def test_both_weights_have_a_result_and_the_difference_is_paired(finished: Path, paired: Path) -> None:
+    own, other = Result.read(paired), Result.read(paired / "against")
+    assert own.baseline is not None
+    assert other.baseline is None
+    assert (own.weights.name, own.loaded) == (str(finished / "exported"), "backbone")
+    assert (other.weights.name, other.loaded) == ("random", "nothing")
+    assert own.baseline.weights == other.weights
+    assert own.baseline.metrics == other.metrics
+    assert own.settings["against"] == "random"
+    assert (own.data, own.seed, own.protocol) == (other.data, other.seed, other.protocol)
+    assert "bbox/AP" in own.paired
+    for name, interval in own.paired.items():
+        values = own.metrics[name], other.metrics[name]
+        assert interval.difference == pytest.approx((values[0] or 0) - (values[1] or 0))
+        assert interval.low <= interval.high
+    assert own.intervals["segm/AP50"][0] <= own.metrics["segm/AP50"] <= own.intervals["segm/AP50"][1]
+    for out in (paired, paired / "against"):
+        assert (out / "detections.png").exists()
+        assert (out / "detectron2" / "model_final.pth").exists()
+
+
+def test_both_weights_had_the_same_batches(paired: Path) -> None:
+    """The region sampler, too: how many of the sampled boxes are objects depends on boxes and draws alone."""
+    lines = [
+        json.loads((out / "detectron2" / "metrics.json").read_text().splitlines()[0])
+        for out in (paired, paired / "against")
+    ]
+    assert lines[0]["rpn/num_pos_anchors"] == lines[1]["rpn/num_pos_anchors"]
+
+
+def test_few_images_are_recorded(paired: Path) -> None:
+    result = Result.read(paired)
+    assert result.protocol == "small-cpu+few_images=10%,iterations=30"
+    assert result.data.name == "many (10%)"
+    assert (result.details["training images"], result.data.images) == (2, 4)
+    names = (paired / "few_images.txt").read_text().split()
+    assert len(names) == 2
+    assert (paired / "against" / "few_images.txt").read_text().split() == names
+    assert any("trained on 2 images, 10% of them all" in note for note in result.notes)
+
+
+def test_the_pair_is_two_rows_of_one_table(paired: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", str(paired), "--metrics=bbox/AP", f"--markdown={paired / 'table.md'}"]) == 0
+    rows = [line for line in (paired / "table.md").read_text().splitlines() if line.startswith("| ")]
+    assert len(rows) == 4, "a header, its line, and two"
+    assert rows[2].startswith("| random | nothing")
+    assert re.search(r"\([+-][\d.]+ \[[+-][\d.]+, [+-][\d.]+\]\)", rows[3])

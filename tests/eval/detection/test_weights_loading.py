@@ -37,11 +37,14 @@ def _weights(arch: str, network: ResNetFPN | None = None) -> Weights:
     return Weights("tested", arch, tensors, {}, "sha256:0", "tested", "canonical")
 
 
-def _detector(draw: Draw, tmp_path: Path, arch: str) -> Any:
+def _detector(draw: Draw, tmp_path: Path, arch: str, protocol: str = "small-cpu", **changes: Any) -> Any:
     from detectron2.modeling import build_model
 
-    data = open_coco(draw(tmp_path / "shapes", train=1, val=1))
-    cfg = configure("small-cpu", arch=arch, input_facts={}, data=data, device="cpu").cfg
+    root = tmp_path / "shapes"
+    data = open_coco(root if root.exists() else draw(root, train=1, val=1))
+    cfg = configure(protocol, arch=arch, input_facts={}, data=data, device="cpu").cfg
+    for name, value in changes.items():
+        cfg.MODEL.RESNETS[name] = value
     return build_model(cfg).eval()
 
 
@@ -95,6 +98,67 @@ def test_weights_without_a_pyramid_load_the_backbone(draw: Draw, tmp_path: Path)
     report = load_weights(_detector(draw, tmp_path, "resnet18"), weights)
     assert report.loaded == "backbone"
     assert report.use.unused == ["head.weight"]
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
+def test_c4_computes_the_networks_stages_to_the_last_bit(draw: Draw, tmp_path: Path, arch: str) -> None:
+    network, detector = _network(arch), _detector(draw, tmp_path, arch, "coco-c4-1x")
+    report = load_weights(detector, _weights(arch, network))
+    images = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        stages, res4 = network.stages(images), detector.backbone(images)["res4"]
+        res5 = detector.roi_heads.res5[:-1](res4)
+    assert torch.equal(res4, stages["res4"])
+    assert torch.equal(res5, stages["res5"])
+    assert report.loaded == "backbone"
+    assert report.use.unused == [name for name in network.state_dict() if name.startswith("fpn.")]
+
+
+def test_the_table_of_c4_has_res5_loaded_and_the_norm_behind_it_not(draw: Draw, tmp_path: Path) -> None:
+    detector = _detector(draw, tmp_path, "resnet18", "coco-c4-1x")
+    report = load_weights(detector, _weights("resnet18"))
+    counts = {count.part: (count.loaded_tensors, count.tensors) for count in report.counts}
+    assert counts["res5"] == (30, 30)
+    assert counts["norm after res5"] == (0, 5)
+    assert sum(count.tensors for count in report.counts) == len(detector.state_dict())
+    row = next(line for line in report.table().splitlines() if line.startswith("norm after res5"))
+    assert row.endswith("starts at random")
+
+
+@pytest.mark.parametrize("protocol", ["small-cpu", "coco-c4-1x"])
+def test_a_stride_in_another_place_is_an_error(draw: Draw, tmp_path: Path, protocol: str) -> None:
+    detector = _detector(draw, tmp_path, "resnet50", protocol, STRIDE_IN_1X1=True)
+    before = {name: value.clone() for name, value in detector.state_dict().items()}
+    with pytest.raises(UserError, match=r"res3\.0\.conv1 has stride \(2, 2\), and the checkpoint's network \(1, 1\)"):
+        load_weights(detector, _weights("resnet50"))
+    _assert_unchanged(detector, before)
+
+
+def test_a_dilated_stage_is_an_error(draw: Draw, tmp_path: Path) -> None:
+    detector = _detector(draw, tmp_path, "resnet18")
+    detector.backbone.bottom_up.res5[0].conv2.dilation = (2, 2)
+    with pytest.raises(UserError, match=r"res5\.0\.conv2 has dilation \(2, 2\)"):
+        load_weights(detector, _weights("resnet18"))
+
+
+@pytest.mark.parametrize("norm", ["FrozenBN", "GN", ""])
+def test_another_norm_is_an_error(draw: Draw, tmp_path: Path, norm: str) -> None:
+    detector = _detector(draw, tmp_path, "resnet18", NORM=norm)
+    with pytest.raises(UserError, match="tested does not fit the detector"):
+        load_weights(detector, _weights("resnet18"))
+
+
+def test_a_norm_with_another_epsilon_is_an_error(draw: Draw, tmp_path: Path) -> None:
+    detector = _detector(draw, tmp_path, "resnet18")
+    detector.backbone.bottom_up.stem.conv1.norm.eps = 1e-3
+    with pytest.raises(UserError, match=r"stem\.conv1\.norm has eps 0\.001"):
+        load_weights(detector, _weights("resnet18"))
+
+
+def test_another_stem_is_an_error(draw: Draw, tmp_path: Path) -> None:
+    detector = _detector(draw, tmp_path, "resnet18", STEM_OUT_CHANNELS=32)
+    with pytest.raises(UserError, match="tested does not fit the detector's resnet18"):
+        load_weights(detector, _weights("resnet18"))
 
 
 def test_untrained_weights_count_as_nothing_loaded(draw: Draw, tmp_path: Path) -> None:

@@ -1,0 +1,148 @@
+"""Runs that are killed and go on, against one that was never stopped."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from ccop_eval.cli import main
+from ccop_eval.results import Result
+
+Draw = Callable[..., Path]
+
+ITERATIONS, PERIOD, SCORED = 6, 2, 4
+"""Iterations in all, between checkpoints, and to the scoring on the way."""
+
+KILLED = """
+import os, sys
+from ccop_eval.detection.engine import load_engine
+load_engine()
+from ccop_eval.cli import main
+from ccop_eval.detection import trainer
+place, iteration = sys.argv[1], int(sys.argv[2])
+if place == "step":
+    step = trainer.Trainer.run_step
+    def run_step(self):
+        if self.iter == iteration:
+            os._exit(9)
+        step(self)
+    trainer.Trainer.run_step = run_step
+elif place == "checkpoint":
+    # The last checkpoint is half written, and not yet named as the last.
+    def save(self, name, **kwargs):
+        if kwargs["iteration"] == iteration:
+            open(os.path.join(self.save_dir, name + ".pth"), "wb").write(b"half a file")
+            os._exit(9)
+        super(trainer.Checkpointer, self).save(name, **kwargs)
+    trainer.Checkpointer.save = save
+else:
+    trainer.Trainer.test = classmethod(lambda *arguments: os._exit(9))
+sys.exit(main(sys.argv[3:]))
+"""
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory, draw_split: Callable[..., None]) -> Path:
+    root = tmp_path_factory.mktemp("resume")
+    draw_split(root / "shapes", "train", images=7, seed=0)
+    draw_split(root / "shapes", "val", images=2, seed=1)
+    return root
+
+
+def _arguments(work: Path, out: str, *more: str) -> list[str]:
+    paths = [f"--data={work / 'shapes'}", f"--out={work / out}"]
+    run = ["--weights=random", "--arch=resnet18", "--protocol=small-cpu", "--workers=0"]
+    periods = [f"--checkpoint-period={PERIOD}", f"--eval-period={SCORED}"]
+    return ["detection", *paths, *run, f"--iterations={ITERATIONS}", *periods, *more]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(work: Path) -> Path:
+    assert main(_arguments(work, "whole")) == 0
+    return work / "whole"
+
+
+def _tensors(out: Path) -> dict[str, torch.Tensor]:
+    checkpoint = torch.load(out / "detectron2" / "model_final.pth")
+    optimizer = checkpoint["trainer"]["_trainer"]["optimizer"]["state"]
+    momentum = {f"momentum.{key}": value["momentum_buffer"] for key, value in optimizer.items()}
+    return {**checkpoint["model"], **momentum}
+
+
+@pytest.mark.parametrize(
+    ("place", "iteration", "told"),
+    [
+        ("step", 0, None),
+        ("step", 5, "going on after iteration 4 of 6"),
+        ("checkpoint", 3, "going on after iteration 2 of 6"),
+        ("scoring", 0, "the training is finished: scoring it"),
+    ],
+)
+def test_a_killed_run_goes_on_to_the_same_network(
+    work: Path, uninterrupted: Path, capfd: pytest.CaptureFixture[str], place: str, iteration: int, told: str | None
+) -> None:
+    command = _arguments(work, f"killed-{place}-{iteration}", "--resume")
+    program = [sys.executable, "-c", KILLED, place, str(iteration), *command]
+    killed = subprocess.run(program, env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}, check=False)
+    assert killed.returncode == 9
+    capfd.readouterr()
+    assert main(command) == 0
+    printed = capfd.readouterr().out
+    assert (told in printed) if told else ("going on" not in printed)
+    out = work / f"killed-{place}-{iteration}"
+    whole, resumed = _tensors(uninterrupted), _tensors(out)
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+    one, other = Result.read(uninterrupted), Result.read(out)
+    assert one.metrics == other.metrics
+    assert [entry["step"] for entry in one.curve if "bbox/AP" in entry] == [SCORED, ITERATIONS]
+    assert other.curve[-1]["step"] == ITERATIONS
+    assert other.curve[-1]["bbox/AP"] == one.metrics["bbox/AP"]
+
+
+def test_scoring_alone_gives_the_same_ap_and_changes_no_checkpoint(work: Path, uninterrupted: Path) -> None:
+    before = Result.read(uninterrupted)
+    checkpoint = (uninterrupted / "detectron2" / "model_final.pth").read_bytes()
+    predictions = uninterrupted / "detectron2" / "inference" / "coco_instances_results.json"
+    written = json.loads(predictions.read_text())
+    predictions.unlink()
+    assert main(_arguments(work, "whole", "--eval-only")) == 0
+    after = Result.read(uninterrupted)
+    assert after.metrics == before.metrics
+    assert after.per_class == before.per_class
+    assert after.curve == before.curve
+    assert json.loads(predictions.read_text()) == written
+    assert "scored again without training" in after.notes
+    assert (uninterrupted / "detectron2" / "model_final.pth").read_bytes() == checkpoint
+
+
+@pytest.mark.parametrize(
+    ("out", "more", "told"),
+    [
+        ("whole", [], "holds another run: pass --resume to go on with it, --overwrite to replace it"),
+        ("whole", ["--resume", "--seed=1"], "holds a run with other weights, settings"),
+        ("whole", ["--eval-only", "--load=backbone"], "holds a run with other parts to load"),
+        ("whole", ["--resume", "--iterations=9"], "holds a run with other settings"),
+        ("nothing", ["--eval-only"], "holds no finished training to score"),
+        ("whole", ["--eval-only", "--overwrite"], "--eval-only scores what --overwrite would remove"),
+    ],
+)
+def test_another_run_is_neither_gone_on_with_nor_scored(
+    work: Path,
+    uninterrupted: Path,
+    capsys: pytest.CaptureFixture[str],
+    out: str,
+    more: list[str],
+    told: str,
+) -> None:
+    before = (uninterrupted / "result.json").read_bytes()
+    assert main(_arguments(work, out, *more)) == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert error.count("\n") == 1
+    assert (uninterrupted / "result.json").read_bytes() == before
+    assert not (work / "nothing").exists()
