@@ -56,7 +56,7 @@ def terminal_table(group: Group, metrics: Sequence[str] = ()) -> Table:
         table.add_column(name, overflow="fold")
     names = group.metric_names(metrics)
     for name in names:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", overflow="fold", min_width=len(name))
     for row in group.rows:
         shared = _shared_cells(group, row)
         table.add_row(

@@ -48,7 +48,7 @@ def gather_rows(fabric: Fabric, rows: Tensor, count: int) -> Tensor:
 
 
 def share_buffers(fabric: Fabric, module: nn.Module) -> None:
-    """Give every process rank 0's buffers (BN statistics), so that all score the same network, the one that is saved."""
+    """Give every process rank 0's buffers (BN statistics): all then score one network, the one that is saved."""
     if fabric.world_size > 1:
         for buffer in module.buffers():
             buffer.copy_(fabric.broadcast(buffer))

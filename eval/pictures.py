@@ -10,12 +10,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-CAPTION_HEIGHT = 30
 GAP = 4
 _FONT_SIZE = 11
+_LINE_HEIGHT = 14
 
 Tile = tuple[Image.Image, str]
-"""A picture and its caption (two short lines at most)."""
+"""A picture and its caption, which may have several short lines."""
 
 
 def from_tensor(image: Tensor) -> Image.Image:
@@ -43,8 +43,9 @@ def sheet(rows: Sequence[Sequence[Tile]], tile: tuple[int, int], titles: Sequenc
     """
     font = ImageFont.load_default(_FONT_SIZE)
     columns = max(len(row) for row in rows)
-    title_height = CAPTION_HEIGHT // 2 + GAP if titles else 0
-    row_height = title_height + tile[1] + CAPTION_HEIGHT + GAP
+    title_height = _LINE_HEIGHT + GAP if titles else 0
+    lines = max(caption.count("\n") + 1 for row in rows for _, caption in row)
+    row_height = title_height + tile[1] + lines * _LINE_HEIGHT + GAP
     canvas = Image.new("RGB", (columns * (tile[0] + GAP) + GAP, len(rows) * row_height + GAP), "white")
     draw = ImageDraw.Draw(canvas)
     for number, row in enumerate(rows):
