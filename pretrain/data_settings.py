@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from .images import MAX_PIXELS
+from ccop_hub.images import MAX_PIXELS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +77,8 @@ class SceneSettings:
         images: number of images in all.
         val_share: share of the images that make up the val split (0 to 1, exclusive).
         size: longest side of an image, in pixels; the other side varies from image to image.
+        clutter: 0 (a few large objects, mostly apart, over a faint background) to 1 (many of any size that hide each
+            other, over a textured background); a detector learns from few images only where it is low.
         seed: of every random draw; an image depends on it, on its split and on its number alone.
         workers: number of processes; all cores if not given. The result does not depend on it.
         overwrite: replace a scene set that `out` holds.
@@ -86,6 +88,7 @@ class SceneSettings:
     images: int = 600
     val_share: float = 0.25
     size: int = 320
+    clutter: float = 1.0
     seed: int = 0
     workers: int | None = None
     overwrite: bool = False

@@ -14,8 +14,14 @@ from .textures import Field, fractal_noise, texture
 NO_OBJECT = -1
 
 _ASPECTS = (4 / 3, 3 / 2, 1.0, 3 / 4)
-_OBJECTS = (4, 11)  # drawn uniformly, the upper end excluded
-_REACH = (0.09, 0.34)  # of an object, in shorter sides of the image, drawn log-uniformly
+# Each for clutter 0 and for clutter 1; anything between is on the straight line between them.
+_FEWEST_OBJECTS = (2, 4)
+_MOST_OBJECTS = (4, 10)
+_SMALLEST_REACH = (0.2, 0.09)  # of an object, in shorter sides of the image; reaches are drawn log-uniformly
+_LARGEST_REACH = (0.36, 0.34)
+_MOST_STRANDS = (0, 3)
+_NEIGHBOURLY_SHARE = (0.1, 0.6)  # of objects that are placed beside another
+_BACKGROUND_CONTRAST = (0.15, 1.0)  # of what a cluttered background has
 _MIN_VISIBLE_SHARE = 0.4  # of an object's own area, after all that stands before it
 _MIN_VISIBLE_PIXELS = 120
 _PLACEMENT_TRIES = 12
@@ -37,7 +43,7 @@ class Scene:
     shapes: list[str]
 
 
-def paint_scene(rng: np.random.Generator, size: int) -> Scene:
+def paint_scene(rng: np.random.Generator, size: int, clutter: float = 1.0) -> Scene:
     """Paint a scene.
 
     Every object keeps at least 40 % of its area visible, behind other objects and the image's border.
@@ -45,17 +51,20 @@ def paint_scene(rng: np.random.Generator, size: int) -> Scene:
     Args:
         rng: draws everything.
         size: longest side, in pixels.
+        clutter: 0 (two to four large objects, mostly apart, over a faint background) to 1 (four to ten of any size, in
+            each other's way, over a textured background with strands).
     """
     height, width = _frame(rng, size)
-    canvas = _background(rng, height, width)
+    canvas = _background(rng, height, width, clutter)
     instances = np.full((height, width), NO_OBJECT, np.int16)
     light = rng.uniform(0, 2 * np.pi)
     shapes: list[str] = []
     full_areas: list[float] = []
-    for _ in range(int(rng.integers(*_OBJECTS))):
+    fewest, most = (round(_between(ends, clutter)) for ends in (_FEWEST_OBJECTS, _MOST_OBJECTS))
+    for _ in range(int(rng.integers(fewest, most + 1))):
         shape = str(rng.choice(SHAPES))
         for _ in range(_PLACEMENT_TRIES):
-            contours = _draw_contours(rng, shape, instances)
+            contours = _draw_contours(rng, shape, instances, clutter)
             coverage, area = _coverage(contours, height, width)
             candidate = np.where(coverage >= 0.5, np.int16(len(shapes)), instances)
             if _all_visible(candidate, [*full_areas, area]):
@@ -67,12 +76,16 @@ def paint_scene(rng: np.random.Generator, size: int) -> Scene:
     return Scene(_develop(rng, canvas), instances, shapes)
 
 
+def _between(ends: tuple[float, float], clutter: float) -> float:
+    return ends[0] + (ends[1] - ends[0]) * clutter
+
+
 def _frame(rng: np.random.Generator, size: int) -> tuple[int, int]:
     aspect = _ASPECTS[int(rng.integers(len(_ASPECTS)))]
     return (round(size / aspect), size) if aspect >= 1 else (size, round(size * aspect))
 
 
-def _background(rng: np.random.Generator, height: int, width: int) -> Field:
+def _background(rng: np.random.Generator, height: int, width: int, clutter: float) -> Field:
     """One or two textured surfaces with an uneven seam, unlabelled strands across them, and uneven light."""
     short = min(height, width)
     canvas = texture(rng, height, width, short * rng.uniform(0.06, 0.4))
@@ -84,18 +97,19 @@ def _background(rng: np.random.Generator, height: int, width: int) -> Field:
         share = np.clip(side + 0.5, 0, 1)[..., None].astype(np.float32)
         canvas = canvas * (1 - share) + share * texture(rng, height, width, short * rng.uniform(0.04, 0.3))
     # Less contrast than the objects have, as behind them in a photograph; still of every colour.
-    canvas = canvas.mean(axis=(0, 1)) + np.float32(rng.uniform(0.45, 0.9)) * (canvas - canvas.mean(axis=(0, 1)))
-    _strands(rng, canvas)
+    contrast = np.float32(rng.uniform(0.45, 0.9) * _between(_BACKGROUND_CONTRAST, clutter))
+    canvas = canvas.mean(axis=(0, 1)) + contrast * (canvas - canvas.mean(axis=(0, 1)))
+    _strands(rng, canvas, round(_between(_MOST_STRANDS, clutter)))
     canvas = cv2.GaussianBlur(canvas, (0, 0), rng.uniform(0.6, 1.6))
     light = 0.7 + 0.6 * fractal_noise(rng, height, width, float(short), octaves=1)
     lit: Field = canvas * light[..., None]
     return lit
 
 
-def _strands(rng: np.random.Generator, canvas: Field) -> None:
+def _strands(rng: np.random.Generator, canvas: Field, most: int) -> None:
     """Curved lines that belong to no class: what is long and thin is no object here."""
     height, width = canvas.shape[:2]
-    for _ in range(int(rng.integers(0, 4))):
+    for _ in range(int(rng.integers(0, most + 1))):
         ends = rng.uniform(-0.2, 1.2, (4, 2)) * (width, height)
         t = np.linspace(0, 1, 48)[:, None]
         curve = (1 - t) ** 3 * ends[0] + 3 * t * (1 - t) ** 2 * ends[1] + 3 * t**2 * (1 - t) * ends[2] + t**3 * ends[3]
@@ -105,12 +119,15 @@ def _strands(rng: np.random.Generator, canvas: Field) -> None:
         cv2.polylines(canvas, [points], False, colour, thickness, cv2.LINE_8, 4)
 
 
-def _draw_contours(rng: np.random.Generator, shape: str, instances: npt.NDArray[np.int16]) -> list[Points]:
+def _draw_contours(
+    rng: np.random.Generator, shape: str, instances: npt.NDArray[np.int16], clutter: float
+) -> list[Points]:
     height, width = instances.shape
-    reach = min(height, width) * float(np.exp(rng.uniform(*np.log(_REACH))))
+    reaches = [_between(ends, clutter) for ends in (_SMALLEST_REACH, _LARGEST_REACH)]
+    reach = min(height, width) * float(np.exp(rng.uniform(*np.log(reaches))))
     centre = rng.uniform(0.02, 0.98, 2) * (width, height)
     taken = np.argwhere(instances != NO_OBJECT)
-    if len(taken) and rng.random() < 0.6:
+    if len(taken) and rng.random() < _between(_NEIGHBOURLY_SHARE, clutter):
         # Beside something that is there already: free placement alone seldom makes objects overlap.
         near = taken[int(rng.integers(len(taken)))][::-1]
         angle = rng.uniform(0, 2 * np.pi)

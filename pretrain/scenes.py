@@ -110,6 +110,8 @@ def _split_sizes(settings: SceneSettings) -> dict[str, int]:
         raise UserError(f"--val-share is {settings.val_share}; give a share between 0 and 1")
     if settings.size < _MIN_SIZE:
         raise UserError(f"--size is {settings.size} pixels; give {_MIN_SIZE} or more")
+    if not 0 <= settings.clutter <= 1:
+        raise UserError(f"--clutter is {settings.clutter}; give 0 (easy to see) to 1 (as crowded as it gets)")
     if settings.seed < 0:
         raise UserError(f"--seed is {settings.seed}; give 0 or more")
     if settings.workers is not None and settings.workers < 1:
@@ -144,7 +146,7 @@ def _draw(settings: SceneSettings, job: _Job) -> tuple[dict[str, Any], list[dict
     """Paint and write one image with its labels and crops; return its COCO image and annotation entries."""
     # A key of its own for each split: no val image can be a train image, however many there are of either.
     seeds = np.random.SeedSequence(settings.seed, spawn_key=(SPLITS.index(job.split), job.index))
-    scene = paint_scene(np.random.default_rng(seeds), settings.size)
+    scene = paint_scene(np.random.default_rng(seeds), settings.size, settings.clutter)
     height, width = scene.instances.shape
     folder = f"{job.split}2017"
     picture = Image.fromarray(scene.image)
