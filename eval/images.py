@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms import InterpolationMode, v2
 
+from ccop_hub import images
 from ccop_hub.errors import UserError
 
 from .compute import derived_seed
@@ -24,30 +24,24 @@ TEST_RATIO = 256 / 224
 
 
 def read_rgb(path: Path) -> Image.Image:
-    """An image in mode RGB, turned upright by its EXIF orientation.
+    """An image in mode RGB, turned upright by its EXIF orientation; see `ccop_hub.images.read_rgb`.
 
     Raises:
         UserError: not a readable image; a score over the others would not be comparable, so there is no skipping.
     """
     try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"unreadable image {path}: {error}; replace or remove it") from None
+        return images.read_rgb(path)
+    except images.UnreadableImageError as error:
+        raise UserError(f"unreadable image {path}: {error.reason}; replace or remove it") from None
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Image files under a folder, recursive, sorted.
+    """Image files under a folder, recursive, sorted by relative path.
 
     Raises:
         UserError: no such folder, or no image in it.
     """
-    if not folder.is_dir():
-        raise UserError(f"no folder {folder}: give a folder of images")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS and path.is_file())
-    if not found:
-        raise UserError(f"no image in {folder}: give a folder of images ({', '.join(IMG_EXTENSIONS)})")
-    return found
+    return [folder / image for image in images.list_images(folder)]
 
 
 @dataclass(frozen=True)

@@ -20,14 +20,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ccop_hub.errors import UserError
+from ccop_hub.images import UnreadableImageError
 
 from .data_settings import ReadingSettings
 from .image_source import ImageSource, open_source
-from .images import SkippedImages, UnreadableImageError, require_readable
 from .proposal_shards import listing_digest
 from .proposal_store import ProposalStore
 from .seeding import derive_seed
 from .settings import RunSettings, ViewSettings
+from .skipped_images import SkippedImages, require_readable
 from .views import TwoViews, draw_views, render_view, two_views
 
 MOST_WORKERS = 8

@@ -28,9 +28,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from ccop_hub.errors import UserError
+from ccop_hub.images import MAX_PIXELS, UnreadableImageError, decode_rgb, list_images
 
 from .coco_json import read_images
-from .images import MAX_PIXELS, UnreadableImageError, decode_rgb, list_images
 from .packed_strings import PackedStrings
 from .tar_index import TAR_SUFFIX, TarIndex
 

@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from ccop_hub.images import UnreadableImageError
+
 from . import pictures
 from .curriculum import Curriculum
 from .data import SceneListing, SceneViews
-from .images import UnreadableImageError
 from .jitter import Candidates, draw_jitters, key_candidates
 from .photometric import PhotometricAugmentation
 from .seeding import derive_seed, seeded_cpu

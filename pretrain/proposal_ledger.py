@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from ccop_hub.errors import UserError
+from ccop_hub.images import UnreadableImageError
 
 from .image_source import ImageSource, StoredImage
-from .images import UnreadableImageError
 from .parallel import ordered_map
 from .proposal_shards import (
     ImageProposals,

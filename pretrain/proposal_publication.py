@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .images import SkippedImages
 from .proposal_ledger import Ledger
 from .proposal_shards import (
     MANIFEST,
@@ -29,6 +28,7 @@ from .proposal_shards import (
     shard_paths,
     write_shard,
 )
+from .skipped_images import SkippedImages
 
 STAGING = "staging"
 

@@ -18,11 +18,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ccop_hub.console import save_settings
 from ccop_hub.errors import UserError
+from ccop_hub.images import UnreadableImageError, decode_rgb
 
 from .coco_json import file_digest
 from .data_settings import ProposalSettings
 from .image_source import ImageSource, StoredImage, open_source
-from .images import SkippedImages, UnreadableImageError, decode_rgb, require_readable
 from .parallel import available_cores, one_opencv_thread, ordered_map
 from .proposal_check import check_proposals
 from .proposal_exchange import hand_over, take_over
@@ -39,6 +39,7 @@ from .proposal_shards import (
     shard_paths,
 )
 from .selective_search import image_generator, load_opencv, propose
+from .skipped_images import SkippedImages, require_readable
 
 SETTINGS = "settings.yaml"
 

@@ -17,16 +17,17 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressB
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from ccop_hub.errors import UserError
+from ccop_hub.images import UnreadableImageError
 
 from . import distributed
 from .data import SceneData, SceneListing
 from .export import export, library_versions
-from .images import SkippedImages, UnreadableImageError
 from .inspection import write_sheets
 from .metrics_file import MetricsFile
 from .run_folder import RunFolder, RunState
 from .schedule import REFERENCE_BATCH, Schedule
 from .settings import RunSettings
+from .skipped_images import SkippedImages
 from .training import STEPS_LOG, PretrainingModule
 
 LOG = logging.getLogger("ccop_pretrain.run")

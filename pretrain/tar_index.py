@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ccop_hub.errors import UserError
+from ccop_hub.images import IMAGE_SUFFIXES
 
-from .images import IMAGE_SUFFIXES
 from .packed_strings import PackedStrings
 
 TAR_SUFFIX = ".tar"

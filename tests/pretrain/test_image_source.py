@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ccop_pretrain.image_source import ImageSource, open_source
-from ccop_pretrain.images import UnreadableImageError
 from PIL import Image
 
 from ccop_hub.errors import UserError
+from ccop_hub.images import UnreadableImageError
 
 NAMES = ["a/0.png", "a/1.jpg", "b.webp", "é.tiff"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import struct
 import threading
@@ -13,7 +12,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ccop_hub.errors import UserError
+from .errors import UserError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm"})
 # Only these decoders are tried: a file called .jpg must not start Pillow's PostScript interpreter.
@@ -39,62 +38,6 @@ class UnreadableImageError(Exception):
 
     def __reduce__(self) -> tuple[type[UnreadableImageError], tuple[Path, str]]:
         return (type(self), (self.path, self.reason))
-
-
-class SkippedImages:
-    """Images left out of a run, by path, with the reason."""
-
-    def __init__(self) -> None:
-        self._reasons: dict[str, str] = {}
-
-    def __len__(self) -> int:
-        return len(self._reasons)
-
-    def __contains__(self, image: str) -> bool:
-        return image in self._reasons
-
-    def add(self, image: str, reason: str) -> None:
-        """Note that `image` (a path relative to the image folder) was left out; a second reason replaces the first."""
-        self._reasons[image] = reason
-
-    def reasons(self) -> dict[str, str]:
-        """Reason by image, in the order of the paths."""
-        return dict(sorted(self._reasons.items()))
-
-    def write_csv(self, path: Path) -> None:
-        """Write the columns `image,reason`, sorted by path; no image leaves the header alone."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(("image", "reason"))
-            writer.writerows(self.reasons().items())
-
-    def summary(self, named: int = 3) -> str:
-        """One line: how many images were skipped, and the first `named` of them with their reasons."""
-        if not self._reasons:
-            return "no image skipped"
-        first = [f"{image} ({reason})" for image, reason in list(self.reasons().items())[:named]]
-        more = len(self) - len(first)
-        noun = "image" if len(self) == 1 else "images"
-        return f"{len(self)} {noun} skipped: {'; '.join(first)}" + (f"; and {more} more" if more else "")
-
-
-def require_readable(skipped: SkippedImages, images: int, allowed: float) -> None:
-    """Check that no more than a share of the images is left out.
-
-    Args:
-        skipped: the images left out so far.
-        images: number of images in all.
-        allowed: share of them, 0 to 1.
-
-    Raises:
-        UserError: more are: most likely a disk, a download or a converter is at fault, not single files.
-    """
-    if len(skipped) / images > allowed:
-        raise UserError(
-            f"{len(skipped)} of {images} images cannot be used, more than the share of {allowed:g} that "
-            f"--max-unreadable allows ({skipped.summary()}); mend or remove them, or allow more"
-        )
 
 
 def list_images(root: Path) -> list[str]:

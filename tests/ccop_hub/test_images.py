@@ -3,17 +3,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ccop_pretrain.images import (
-    MAX_PIXELS,
-    SkippedImages,
-    UnreadableImageError,
-    list_images,
-    read_rgb,
-    require_readable,
-)
 from PIL import Image
 
 from ccop_hub.errors import UserError
+from ccop_hub.images import MAX_PIXELS, UnreadableImageError, list_images, read_rgb
 
 RED, BLUE = (200, 30, 20), (10, 40, 220)
 
@@ -188,16 +181,6 @@ def test_sixteen_bit_colour_is_scaled(tmp_path: Path) -> None:
         assert read_rgb(tmp_path / name).getpixel((4, 4)) == (200, 100, 0)
 
 
-def test_too_many_unreadable_images_are_refused() -> None:
-    skipped = SkippedImages()
-    require_readable(skipped, 10, 0.0)
-    for name in range(29):
-        skipped.add(f"{name:02d}.jpg", "cut short")
-    require_readable(skipped, 100, 0.29)
-    with pytest.raises(UserError, match=r"29 of 99 images cannot be used.*00\.jpg \(cut short\).*and 26 more"):
-        require_readable(skipped, 99, 0.29)
-
-
 def test_damaged_metadata_does_not_cost_the_picture(tmp_path: Path) -> None:
     halves().save(tmp_path / "image.jpg", exif=b"Exif\x00\x00II*\x00\x08\x00\x00\x00\xff\xff\x12\x01")
     assert read_rgb(tmp_path / "image.jpg").size == (40, 20)
@@ -240,18 +223,3 @@ def test_no_listing_without_images(tmp_path: Path) -> None:
         list_images(tmp_path / "note.txt")
     with pytest.raises(UserError, match="does not exist"):
         list_images(tmp_path / "absent")
-
-
-def test_skipped_images_are_counted_and_named(tmp_path: Path) -> None:
-    skipped = SkippedImages()
-    assert skipped.summary() == "no image skipped"
-    for name in ("d", "b", "c", "a"):
-        skipped.add(f"{name}.jpg", f"reason {name}, with a comma")
-    assert len(skipped) == 4
-    assert "c.jpg" in skipped
-    assert "z.jpg" not in skipped
-    assert skipped.summary(named=1) == "4 images skipped: a.jpg (reason a, with a comma); and 3 more"
-    skipped.write_csv(tmp_path / "out" / "skipped.csv")
-    lines = (tmp_path / "out" / "skipped.csv").read_text().splitlines()
-    assert lines[:2] == ["image,reason", 'a.jpg,"reason a, with a comma"']
-    assert len(lines) == 5
