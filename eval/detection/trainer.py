@@ -18,6 +18,8 @@ from detectron2.evaluation import COCOEvaluator
 from detectron2.modeling import build_model
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from torch import nn
 
 from ccop_hub.checkpoint import write_atomically
@@ -70,7 +72,7 @@ class Trainer(DefaultTrainer):  # type: ignore[misc]
     @classmethod
     def build_evaluator(cls, cfg: Any, dataset_name: str) -> COCOEvaluator:
         """COCO's official scorer (pycocotools); the compiled one is faster, unofficial and not always there."""
-        return COCOEvaluator(dataset_name, **_evaluator_options(cfg))
+        return CocoEvaluator(dataset_name, **_evaluator_options(cfg))
 
     @classmethod
     def test(cls, cfg: Any, model: nn.Module, evaluators: Any = None) -> Any:
@@ -131,7 +133,20 @@ class VocTrainer(Trainer):
 TRAINERS: dict[Scorer, type[Trainer]] = {"coco": Trainer, "voc": VocTrainer}
 
 
-class VocEvaluator(COCOEvaluator):  # type: ignore[misc]
+class CocoEvaluator(COCOEvaluator):  # type: ignore[misc]
+    """COCO's metric, by which a detector that finds nothing has AP 0; Detectron2 calls it undefined."""
+
+    def _derive_coco_results(self, coco_eval: Any, iou_type: str, class_names: Any = None) -> dict[str, float]:
+        if coco_eval is None:
+            coco_eval = COCOeval(self._coco_api, COCO(), iou_type)
+            coco_eval.evaluate()
+            coco_eval.accumulate()
+            coco_eval.summarize()
+        scores: dict[str, float] = super()._derive_coco_results(coco_eval, iou_type, class_names)
+        return scores
+
+
+class VocEvaluator(CocoEvaluator):
     """Writes predictions as COCO's evaluator does, and scores them by VOC 2007's rules.
 
     Detectron2's own needs VOC's files on disk, calls numpy names that are gone, and writes no predictions.

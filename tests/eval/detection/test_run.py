@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import re
 import shutil
@@ -128,7 +129,7 @@ def test_the_terminal_has_the_table_and_a_line_of_progress_and_no_configuration(
 ) -> None:
     for split in ("train", "val"):
         draw_split(work / "two", split, images=2, seed=5)
-    flags = ["--weights=random", "--arch=resnet18", "--protocol=small-cpu", "--iterations=2", "--workers=0"]
+    flags = ["--weights=random", "--arch=resnet18", "--protocol=small-cpu", "--iterations=4", "--workers=0"]
     assert main(["detection", *flags, f"--data={work / 'two'}", f"--out={work / 'quiet'}"]) == 0
     captured = capfd.readouterr()
     assert captured.err == ""
@@ -136,8 +137,10 @@ def test_the_terminal_has_the_table_and_a_line_of_progress_and_no_configuration(
     assert len(lines) < 25
     progress = [line for line in lines if line.startswith("iteration ")]
     assert len(progress) == 1
+    number = r"[\d.]+"
     assert re.fullmatch(
-        r"iteration +2 of 2  loss [\d.]+ \(rpn [\d.]+, class [\d.]+, box [\d.]+, mask [\d.]+\)  [\d.]+ it/s  ETA 0:00:00",
+        rf"iteration +4 of 4  loss {number} \(rpn {number}, class {number}, box {number}, mask {number}\)"
+        rf"  {number} it/s  ETA 0:00:00",
         progress[0],
     )
     assert any(line.startswith("note: SyncBN became BN") for line in lines)
@@ -232,7 +235,7 @@ def paired(work: Path, finished: Path, draw_split: Callable[..., None]) -> Path:
     """Two untrained networks, one of them from a file, on a tenth of the training images."""
     draw_split(work / "many", "train", images=20, seed=5)
     draw_split(work / "many", "val", images=4, seed=5)
-    flags = ["--arch=resnet18", "--protocol=small-cpu", "--workers=0", "--iterations=30", "--few-images=10%"]
+    flags = ["--arch=resnet18", "--protocol=small-cpu", "--workers=0", "--iterations=3", "--few-images=10%"]
     weights = ["--weights", str(work / "exported"), "--against=random", "--load=backbone"]
     assert main(["detection", *weights, *flags, f"--data={work / 'many'}", f"--out={work / 'pair'}"]) == 0
     return work / "pair"
@@ -270,7 +273,7 @@ def test_both_weights_had_the_same_batches(paired: Path) -> None:
 
 def test_few_images_are_recorded(paired: Path) -> None:
     result = Result.read(paired)
-    assert result.protocol == "small-cpu+few_images=10%,iterations=30"
+    assert result.protocol == "small-cpu+few_images=10%,iterations=3"
     assert result.data.name == "many (10%)"
     assert (result.details["training images"], result.data.images) == (2, 4)
     names = (paired / "few_images.txt").read_text().split()
@@ -280,8 +283,56 @@ def test_few_images_are_recorded(paired: Path) -> None:
 
 
 def test_the_pair_is_two_rows_of_one_table(paired: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["compare", str(paired), "--metrics=bbox/AP", f"--markdown={paired / 'table.md'}"]) == 0
+    assert main(["compare", str(paired), f"--markdown={paired / 'table.md'}"]) == 0
     rows = [line for line in (paired / "table.md").read_text().splitlines() if line.startswith("| ")]
     assert len(rows) == 4, "a header, its line, and two"
     assert rows[2].startswith("| random | nothing")
     assert re.search(r"\([+-][\d.]+ \[[+-][\d.]+, [+-][\d.]+\]\)", rows[3])
+
+
+def test_the_interval_of_a_difference_is_the_bootstraps(paired: Path) -> None:
+    """All objects found against those of every other image found: resampled by hand, image by image."""
+    from ccop_eval.detection.pairing import RESAMPLES, pair
+    from ccop_eval.detection.plan import make_plan
+    from ccop_eval.detection.settings import DetectionSettings
+
+    root = paired.parent
+    settings = DetectionSettings(
+        weights="random", arch="resnet18", data=str(root / "many"), out=root / "by-hand", protocol="small-cpu", seed=3
+    )
+    plan = make_plan(settings)
+    truth = json.loads(plan.data.val.annotations.read_text())
+    found = [{**entry, "score": 1 - entry["id"] / 1000} for entry in truth["annotations"]]
+    for folder, kept in ((plan.folder, found), (root / "half", [one for one in found if one["image_id"] % 2])):
+        (folder / "inference").mkdir(parents=True)
+        entries = [{name: one[name] for name in ("image_id", "category_id", "bbox", "score")} for one in kept]
+        (folder / "inference" / "coco_instances_results.json").write_text(json.dumps(entries))
+    own, other = (
+        dataclasses.replace(Result.read(paired), metrics={"bbox/AP": value}) for value in (100.0, float("nan"))
+    )
+    result = pair(own, other, plan, root / "half")
+    generator = np.random.default_rng(3)
+    differences = []
+    for _ in range(RESAMPLES):
+        drawn = generator.integers(0, 4, 4)
+        differences.append(100 - _share_found(truth, [truth["images"][place]["id"] for place in drawn]))
+    expected = np.quantile([value for value in differences if np.isfinite(value)], [0.025, 0.975])
+    interval = result.paired["bbox/AP"]
+    assert (interval.low, interval.high) == pytest.approx(tuple(expected))
+    assert interval.difference == pytest.approx(100 - _share_found(truth, [1, 2, 3, 4]))
+
+
+def _share_found(truth: dict[str, Any], images: list[int]) -> float:
+    """AP where those and only those objects are found that lie in images of odd number, none wrongly."""
+    values = []
+    for category in truth["categories"]:
+        objects = [
+            one["image_id"] % 2
+            for image in images
+            for one in truth["annotations"]
+            if one["image_id"] == image and one["category_id"] == category["id"]
+        ]
+        if objects:
+            reached = np.linspace(0, 1, 101) <= sum(objects) / len(objects)
+            values.append(100 * reached.mean() if sum(objects) else 0.0)
+    return float(np.mean(values)) if values else float("nan")
