@@ -25,7 +25,7 @@ import numpy.typing as npt
 from ccop_hub.errors import UserError
 
 PROPOSAL_CATEGORY = {"supercategory": "RoI", "id": 1, "name": "RoI"}
-_READ_AT_ONCE = 1 << 20
+_READ_AT_ONCE = 1 << 16  # bytes; the entries in them are in memory together
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from .proposal_shards import (
 
 PARTS = "parts"
 PART_IMAGES = 256  # rows in a part at most, and
-PART_SECONDS = 60.0  # seconds between two parts: what a killed run may lose
+PART_SECONDS = 20.0  # seconds between two parts: what a killed run may lose
 _FACTS = ("image", "width", "height", "bytes", "content")
 _Row = tuple[str, int, int, int, int, int, int]  # _FACTS, index of the file, row in it
 
