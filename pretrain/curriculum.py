@@ -1,4 +1,4 @@
-"""The curriculum: how the spatial noise of key boxes grows over training (arXiv 2111.13651, section 3.3)."""
+"""The curriculum: how the spatial noise of key boxes grows over training (CCOP, arXiv 2111.13651)."""
 
 from __future__ import annotations
 

@@ -45,8 +45,9 @@ def gather_rows(rows: Tensor) -> Tensor:
 class BatchShuffle:
     """One permutation of the images of all processes, so that BN statistics do not tell a query's key (ShuffleBN).
 
-    MoCo (arXiv 1911.05722, section 3.3) undoes the permutation on the key features. Here the boxes follow their images
-    and only embeddings come back: the same numbers for a hundredth of the traffic of whole feature maps.
+    MoCo (arXiv 1911.05722, section 3.3) undoes the permutation on the embeddings; the authors of CCOP gather p2 to p5
+    as well, to pool boxes at home. Here the boxes follow their images and only embeddings come back: the same numbers
+    without sending feature maps.
 
     Every process draws a permutation from torch's global generator, so that their generators stay in step; rank 0's is
     used.

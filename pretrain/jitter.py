@@ -1,4 +1,4 @@
-"""Jittered copies of key boxes, the candidates of the hard positive (arXiv 2111.13651, section 3.3)."""
+"""Jittered copies of key boxes, the candidates of the hard positive (CCOP, arXiv 2111.13651)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The losses of CCOP (arXiv 2111.13651, section 3), and the choice of hard positives.
+"""The losses of CCOP (arXiv 2111.13651), and the choice of hard positives.
 
 Similarities and losses are computed in float32, or float64 where the embeddings are, also under autocast. A batch with
 nothing to compare gives a loss of exactly 0 that is still connected to its inputs, with zero gradients, so that
