@@ -83,7 +83,7 @@ COMMANDS: list[Command] = [
     ),
     Command(
         name="compare",
-        help="Results as one table a group of comparable ones: terminal, Markdown, CSV.",
+        help="Results as one table a group of comparable ones: terminal, Markdown, CSV, HTML.",
         settings=CompareSettings,
         run=_compare,
         positional=("results",),

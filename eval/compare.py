@@ -1,10 +1,11 @@
-"""`ccop-eval compare`: results as tables in the terminal, in Markdown and in CSV."""
+"""`ccop-eval compare`: results as tables in the terminal, in Markdown, in CSV and as a page."""
 
 from __future__ import annotations
 
 import csv
 import io
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -12,10 +13,13 @@ from rich.table import Table
 from ccop_hub.checkpoint import write_atomically
 
 from .comparison import Group, Row, group_results
+from .published import Published
 from .results import Result
 from .settings import CompareSettings
 
-_SHARED_COLUMNS = ("weights", "loaded", "data", "protocol", "engine", "seed", "lr")
+SHARED_COLUMNS = ("weights", "loaded", "data", "protocol", "engine", "seed", "lr")
+PUBLISHED = "published"
+"""Marks rows that were not measured here."""
 
 
 def run(settings: CompareSettings) -> None:
@@ -24,14 +28,20 @@ def run(settings: CompareSettings) -> None:
     console = Console()
     for group in groups:
         console.print(terminal_table(group, settings.metrics))
-    for path, text in (
-        (settings.markdown, markdown(groups, settings.metrics)),
-        (settings.csv, comma_separated(groups)),
-    ):
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, text.encode())
-            console.print(f"wrote {path}")
+    if settings.markdown is not None:
+        _write(console, settings.markdown, markdown(groups, settings.metrics))
+    if settings.csv is not None:
+        _write(console, settings.csv, comma_separated(groups))
+    if settings.html is not None:
+        from .page import page
+
+        _write(console, settings.html, page(groups, settings.metrics))
+
+
+def _write(console: Console, path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, text.encode())
+    console.print(f"wrote {path}", soft_wrap=True)
 
 
 def cell(group: Group, row: Row, metric: str) -> str:
@@ -47,10 +57,16 @@ def cell(group: Group, row: Row, metric: str) -> str:
     return f"{text} ({difference:+.1f}{spread})"
 
 
+def published_cell(published: Published, metric: str) -> str:
+    """One published value, or `-` where that metric was not published."""
+    value = published.metrics.get(metric)
+    return "-" if value is None else f"{value:.1f}"
+
+
 def terminal_table(group: Group, metrics: Sequence[str] = ()) -> Table:
     """A group as a rich table; what its rows share is the title."""
     table = Table(
-        title=group.title, title_justify="left", title_style="bold", caption=_caption(group), caption_justify="left"
+        title=group.title, title_justify="left", title_style="bold", caption=caption(group), caption_justify="left"
     )
     for name in ("weights", "loaded", "seed", "lr"):
         table.add_column(name, overflow="fold")
@@ -58,10 +74,13 @@ def terminal_table(group: Group, metrics: Sequence[str] = ()) -> Table:
     for name in names:
         table.add_column(name, justify="right", overflow="fold", min_width=len(name))
     for row in group.rows:
-        shared = _shared_cells(group, row)
+        shared = shared_cells(group, row)
         table.add_row(
             *(shared[name] for name in ("weights", "loaded", "seed", "lr")), *(cell(group, row, name) for name in names)
         )
+    for published in group.published:
+        cells = (published_cell(published, name) for name in names)
+        table.add_row(f"{published.label} ({PUBLISHED}: {published.source})", "", "", "", *cells, style="dim")
     return table
 
 
@@ -70,15 +89,23 @@ def markdown(groups: Sequence[Group], metrics: Sequence[str] = ()) -> str:
     lines: list[str] = []
     for group in groups:
         names = group.metric_names(metrics)
-        header = [*_SHARED_COLUMNS, *names]
+        header = [*SHARED_COLUMNS, *names]
         lines += [f"### {_escape(group.title)}", "", _line(header), _line(["---"] * len(header))]
         for row in group.rows:
-            shared = _shared_cells(group, row)
+            shared = shared_cells(group, row)
             lines.append(
-                _line([*(shared[name] for name in _SHARED_COLUMNS), *(cell(group, row, name) for name in names)])
+                _line([*(shared[name] for name in SHARED_COLUMNS), *(cell(group, row, name) for name in names)])
             )
-        caption = _caption(group)
-        lines += ["", *([caption, ""] if caption else [])]
+        for published in group.published:
+            shared = dict.fromkeys(SHARED_COLUMNS, "") | {"weights": published.label, "loaded": PUBLISHED}
+            shared |= {"data": group.data, "protocol": group.protocol, "engine": published.source}
+            lines.append(
+                _line(
+                    [*(shared[name] for name in SHARED_COLUMNS), *(published_cell(published, name) for name in names)]
+                )
+            )
+        notes = caption(group)
+        lines += ["", *([notes, ""] if notes else [])]
     return "\n".join(lines)
 
 
@@ -89,7 +116,7 @@ def comma_separated(groups: Sequence[Group]) -> str:
     writer.writerow(
         [
             "task",
-            *_SHARED_COLUMNS,
+            *SHARED_COLUMNS,
             "digest",
             "data_digest",
             "metric",
@@ -101,13 +128,13 @@ def comma_separated(groups: Sequence[Group]) -> str:
     )
     for group in groups:
         for row in group.rows:
-            shared = _shared_cells(group, row)
+            shared = shared_cells(group, row)
             for metric, value in row.metrics.items():
                 interval = group.paired_interval(row, metric)
                 writer.writerow(
                     [
                         group.task,
-                        *(shared[name] for name in _SHARED_COLUMNS),
+                        *(shared[name] for name in SHARED_COLUMNS),
                         row.measured.weights.digest,
                         group.digest,
                         metric,
@@ -117,10 +144,15 @@ def comma_separated(groups: Sequence[Group]) -> str:
                         interval.high if interval else None,
                     ]
                 )
+        for published in group.published:
+            for metric, value in published.metrics.items():
+                shown = [published.label, PUBLISHED, group.data, group.protocol, published.source, "", ""]
+                writer.writerow([group.task, *shown, "", group.digest, metric, value, None, None, None])
     return buffer.getvalue()
 
 
-def _shared_cells(group: Group, row: Row) -> dict[str, str]:
+def shared_cells(group: Group, row: Row) -> dict[str, str]:
+    """What a row says besides its metrics, by `SHARED_COLUMNS`."""
     rate = row.measured.effective_lr
     return {
         "weights": row.label,
@@ -133,7 +165,8 @@ def _shared_cells(group: Group, row: Row) -> dict[str, str]:
     }
 
 
-def _caption(group: Group) -> str | None:
+def caption(group: Group) -> str | None:
+    """Every note of the group's results."""
     notes = dict.fromkeys(note for row in group.rows for note in row.result.notes)
     return "; ".join(notes) or None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from .published import Published, published_numbers
 from .results import Baseline, Engine, Interval, Metrics, Result
 
 MAIN_METRICS = {
@@ -77,6 +78,11 @@ class Group:
     protocol: str
     engine: str
     rows: list[Row] = field(default_factory=list)
+
+    @property
+    def published(self) -> list[Published]:
+        """Published numbers of the same protocol on the same data, if this is such a group."""
+        return published_numbers(self.protocol, self.images)
 
     @property
     def title(self) -> str:

@@ -22,12 +22,14 @@ class CompareSettings:
         metrics: metrics to show, such as `bbox/AP`; `all` shows every one; the task's main ones where none is given.
         markdown: file that gets the tables as Markdown.
         csv: file that gets every value, a line each, at full precision.
+        html: file that gets the tables with plots, as one page that needs no other file.
     """
 
     results: list[Path]
     metrics: list[str] = field(default_factory=list)
     markdown: Path | None = None
     csv: Path | None = None
+    html: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
