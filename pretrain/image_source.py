@@ -243,7 +243,8 @@ def _open_coco(path: Path) -> ImageSource:
     ids = np.array([number for _, number in entries], dtype=np.int64)
     if len(np.unique(ids)) < len(ids):
         raise UserError(f"{path} gives two images one id; mend the JSON")
-    return ImageSource(_coco_root(path, names), _coco_name(path), PackedStrings(names), ids)
+    root = _coco_root(path, names)
+    return ImageSource(root, root.resolve().name, PackedStrings(names), ids)
 
 
 def _coco_root(path: Path, names: list[str]) -> Path:
@@ -257,10 +258,6 @@ def _coco_root(path: Path, names: list[str]) -> Path:
             return folder
     tried = ", ".join(str(folder) for folder in folders)
     raise UserError(f"the images of {path} (such as {names[0]}) are in none of {tried}; put them into the first")
-
-
-def _coco_name(path: Path) -> str:
-    return f"{path.resolve().parent.parent.name}/{path.stem.removeprefix('instances_')}"
 
 
 def _require_different(path: Path, names: list[str]) -> None:
