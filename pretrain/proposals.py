@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import shlex
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -70,7 +71,7 @@ def run(settings: ProposalSettings) -> int:
     if settings.to_coco is not None:
         written = hand_over(settings.out, source, settings.to_coco)
         print(f"COCO JSON: {settings.to_coco} ({written} boxes)")
-    print(f"next: ccop-pretrain run --images {settings.images} --proposals {settings.out} --out RUN")
+    print(f"next: ccop-pretrain run --images {shlex.quote(str(settings.images))} --proposals {settings.out} --out RUN")
     return 0
 
 
