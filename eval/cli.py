@@ -8,7 +8,15 @@ from ccop_hub.console import Command, run_program
 
 from .detection.settings import DetectionSettings, InstallSettings
 from .doctor import DoctorSettings
-from .settings import CompareSettings, KnnSettings, LinearSettings, RegionSettings, SegmentationSettings, VocSvmSettings
+from .settings import (
+    CompareSettings,
+    KnnSettings,
+    LinearSettings,
+    RegionSettings,
+    SegmentationSettings,
+    VisualizeSettings,
+    VocSvmSettings,
+)
 
 
 def _segmentation(settings: SegmentationSettings) -> None:
@@ -37,6 +45,12 @@ def _voc_svm(settings: VocSvmSettings) -> None:
 
 def _regions(settings: RegionSettings) -> None:
     from .regions.run import run
+
+    run(settings)
+
+
+def _visualize(settings: VisualizeSettings) -> None:
+    from .visualize import run
 
     run(settings)
 
@@ -80,6 +94,13 @@ COMMANDS: list[Command] = [
         help="Classification of ground-truth boxes from frozen features, paired.",
         settings=RegionSettings,
         run=_regions,
+    ),
+    Command(
+        name="visualize",
+        help="Feature maps as colours and what resembles a chosen box, side by side for several weights.",
+        settings=VisualizeSettings,
+        run=_visualize,
+        positional=("images",),
     ),
     Command(
         name="compare",

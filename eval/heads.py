@@ -85,15 +85,16 @@ class HeadGrid(nn.Module):
         ]
 
 
-def grid_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Sum over heads of each head's mean cross-entropy, so that no head's gradient depends on how many there are.
+def head_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Each head's mean cross-entropy, (heads,); their sum trains them, and no head's gradient depends on the others.
 
     Args:
         logits: (heads, N, classes).
         labels: (N,) int64.
     """
     heads, count, classes = logits.shape
-    return F.cross_entropy(logits.reshape(-1, classes), labels.repeat(heads), reduction="sum") / count
+    losses = F.cross_entropy(logits.reshape(-1, classes), labels.repeat(heads), reduction="none")
+    return losses.view(heads, count).mean(1)
 
 
 def make_optimizer(groups: list[dict[str, object]]) -> torch.optim.SGD:

@@ -16,7 +16,7 @@ from . import pictures
 from .compute import derived_seed, gather_rows, launch, readable, share, share_buffers
 from .digests import files_digest
 from .frozen import FrozenNetwork
-from .heads import HeadGrid, grid_loss, head_specs, make_optimizer, set_rates, top_hits
+from .heads import HeadGrid, head_losses, head_specs, make_optimizer, set_rates, top_hits
 from .images import ClassFolders, SeededImages, class_means, read_splits, test_transform, train_transform
 from .intervals import bootstrap, mean_statistic
 from .paired import BASELINE, OWN, load_sides, resolve_sides, result_fields
@@ -243,26 +243,26 @@ class LinearProbe:
         pictures.save(pictures.sheet(pictures.in_rows(tiles, 8), (112, 112)), folder.pictures / "scored-images.png")
 
     def _train_epoch(self, epoch: int) -> dict[str, float]:
-        """One pass; returns each side's mean loss over its heads."""
+        """One pass; returns the mean loss of each side's best head."""
         images = SeededImages(
             self.train_split.paths, train_transform(self.protocol.image_size), self.settings.seed, epoch
         )
         loader = DataLoader(images, batch_sampler=self._epoch_batches(epoch), num_workers=self.settings.workers)
-        totals = dict.fromkeys(self.networks, 0.0)
+        totals = {side: torch.zeros(len(head_specs(self.protocol))) for side in self.networks}
         self.grids.train()
         for step, (pixels, index) in enumerate(readable(loader)):
             done = epoch + (step / self._steps() if self.protocol.steps is None else 0.0)
             set_rates(self.optimizer.optimizer, done, self.protocol.epochs, self.protocol.steps)
             truth = self.labels[index].to(self.fabric.device)
             losses = {
-                side: grid_loss(logits.float(), truth) for side, logits in self.grids(self._features(pixels)).items()
+                side: head_losses(logits.float(), truth) for side, logits in self.grids(self._features(pixels)).items()
             }
             self.optimizer.zero_grad()
-            self.fabric.backward(torch.stack(list(losses.values())).sum())
+            self.fabric.backward(torch.cat(list(losses.values())).sum())
             self.optimizer.step()
             for side, loss in losses.items():
-                totals[side] += float(loss.detach()) / len(head_specs(self.protocol))
-        return {side: total / self._steps() for side, total in totals.items()}
+                totals[side] += loss.detach().cpu()
+        return {side: float(total.min()) / self._steps() for side, total in totals.items()}
 
     def _features(self, pixels: Tensor) -> dict[str, Tensor]:
         pixels = self.fabric.to_device(pixels)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..compute import derived_seed
-from ..heads import HeadGrid, grid_loss, head_specs, make_optimizer, set_rates
+from ..heads import HeadGrid, head_losses, head_specs, make_optimizer, set_rates
 from ..protocols import RegionProtocol
 from ..results import Metrics
 from ..run_folder import RunFolder
@@ -107,12 +107,12 @@ class HeadSweep:
         return (self.predict(side, self.features[side][rows]) == self.labels[rows]).double().mean(1)
 
     def _train_epoch(self, epoch: int) -> tuple[dict[str, float], int]:
-        """One pass; returns each side's mean loss over its heads, and the steps."""
+        """One pass; returns the mean loss of each side's best head, and the steps."""
         order = self.kept[np.random.default_rng(derived_seed(self.seed, ORDER_DRAW, epoch)).permutation(len(self.kept))]
         size = self.protocol.batch_size
         batches = [order[start : start + size] for start in range(0, len(order), size)]
         batches = [batch for batch in batches if len(batch) > 1] or [order]
-        totals = dict.fromkeys(self.grids, 0.0)
+        totals = {side: torch.zeros(len(self.specs)) for side in self.grids}
         for grid in self.grids.values():
             grid.train()
         for step, batch in enumerate(batches):
@@ -121,8 +121,8 @@ class HeadSweep:
             truth = self.labels[rows].to(self.device)
             self.optimizer.zero_grad()
             for side, grid in self.grids.items():
-                loss = grid_loss(grid(torch.from_numpy(self.features[side][rows]).to(self.device)), truth)
-                loss.backward()  # type: ignore[no-untyped-call]
-                totals[side] += float(loss.detach()) / len(self.specs)
+                loss = head_losses(grid(torch.from_numpy(self.features[side][rows]).to(self.device)), truth)
+                loss.sum().backward()  # type: ignore[no-untyped-call]
+                totals[side] += loss.detach().cpu()
             self.optimizer.step()
-        return {side: total / len(batches) for side, total in totals.items()}, len(batches)
+        return {side: float(total.min()) / len(batches) for side, total in totals.items()}, len(batches)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from ccop_eval.cli import main
-from ccop_eval.heads import HeadGrid, HeadSpec, grid_loss, make_optimizer, set_rates, top_hits
+from ccop_eval.heads import HeadGrid, HeadSpec, head_losses, make_optimizer, set_rates, top_hits
 from ccop_eval.linear import split_holdout
 from ccop_eval.results import Result
 
@@ -102,7 +102,7 @@ def test_every_head_trains_as_it_would_alone():
     for step in range(3):
         set_rates(optimizer, float(step), 3, None)
         optimizer.zero_grad()
-        grid_loss(grid(features), labels).backward()
+        head_losses(grid(features), labels).sum().backward()
         optimizer.step()
     normalised = (features - features.mean(0)) / (features.var(0, unbiased=False) + 1e-5).sqrt()
     for spec, head, own in zip(specs, alone, grid.heads, strict=True):

@@ -1,0 +1,212 @@
+"""`ccop-eval visualize`: feature maps as colours and what resembles a chosen box, side by side for several weights."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from lightning.fabric import Fabric
+from matplotlib import colormaps
+from PIL import Image, ImageDraw
+from torch import Tensor
+from torchvision.ops import roi_align
+from torchvision.transforms.functional import pil_to_tensor
+
+from ccop_hub.architectures import PYRAMID_STRIDES
+from ccop_hub.console import save_settings
+from ccop_hub.errors import UserError
+from ccop_hub.resolve import resolve
+
+from . import pictures
+from .digests import files_digest
+from .environment import hardware, versions
+from .frozen import FrozenNetwork
+from .images import list_images, read_rgb
+from .results import RESULT_FILE, DataIdentity, Result, WeightsIdentity
+from .run_folder import SETTINGS_FILE, lightning_engine
+from .settings import VisualizeSettings
+
+Box = tuple[float, float, float, float]
+"""x1, y1, x2, y2 in absolute pixels."""
+
+LEVELS = {"p2": "res2", "p3": "res3", "p4": "res4", "p5": "res5"}
+"""Pyramid levels, and the backbone stages that stand in for them where weights have no pyramid."""
+
+_DIVISOR = 32
+_TILE = (240, 180)
+
+
+@dataclass(frozen=True)
+class ColourBasis:
+    """Three directions in feature space and the range along each: what turns a feature into a colour.
+
+    Attributes:
+        mean: (C,) mean feature.
+        axes: (3, C) principal directions, each with its largest entry positive.
+        low: (3,) first percentile along each.
+        high: (3,) 99th percentile along each.
+        explained: share of the variance along the three, in percent.
+    """
+
+    mean: np.ndarray
+    axes: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    explained: float
+
+    def paint(self, features: np.ndarray) -> np.ndarray:
+        """(C, h, w) features -> (h, w, 3) uint8 RGB."""
+        along = np.tensordot(features - self.mean[:, None, None], self.axes, axes=([0], [1]))
+        unit = (along - self.low) / np.maximum(self.high - self.low, 1e-12)
+        colours: np.ndarray = (unit.clip(0, 1) * 255).round().astype(np.uint8)
+        return colours
+
+
+def colour_basis(maps: Sequence[np.ndarray]) -> ColourBasis:
+    """The principal components of all cells of all maps, so that one colour means one thing on every image.
+
+    Args:
+        maps: (C, h, w) float arrays of one level of one network.
+    """
+    cells = np.concatenate([features.reshape(len(features), -1).T for features in maps]).astype(np.float64)
+    mean = cells.mean(0)
+    values, vectors = np.linalg.eigh(np.atleast_2d(np.cov((cells - mean).T, bias=True)))
+    axes = vectors[:, ::-1][:, :3].T
+    # A principal direction has no sign of its own: without one, two runs would differ in colour.
+    axes = axes * np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(1)])[:, None]
+    along = (cells - mean) @ axes.T
+    total = float(values.sum())
+    explained = 100 * float(values[::-1][:3].sum()) / total if total > 0 else 0.0
+    return ColourBasis(mean, axes, np.quantile(along, 0.01, axis=0), np.quantile(along, 0.99, axis=0), explained)
+
+
+def box_similarity(features: Tensor, box: Box, stride: int) -> Tensor:
+    """Cosine similarity of every cell to the RoI-aligned average of a box.
+
+    Args:
+        features: (C, h, w) float.
+        box: xyxy in pixels of the network's input.
+        stride: input pixels a cell.
+
+    Returns:
+        (h, w) float in [-1, 1].
+    """
+    region = roi_align(
+        features[None], [features.new_tensor([box])], 7, spatial_scale=1 / stride, sampling_ratio=0, aligned=True
+    )
+    return F.cosine_similarity(features, region.mean((2, 3))[0][:, None, None], dim=0)
+
+
+def run(settings: VisualizeSettings) -> None:
+    """Write a sheet an image, a row a network, and a result a network."""
+    files = _listed(settings.images)[: settings.limit]
+    images = [_scaled(read_rgb(file), settings.image_size) for file in files]
+    boxes = [_scaled_box(settings.box, file, image) for file, image in zip(files, images, strict=True)]
+    fabric = Fabric(accelerator=settings.accelerator, devices=1)
+    _prepare(settings)
+    resolved = [file.resolve() for file in files]
+    digest = files_digest(Path(os.path.commonpath([file.parent for file in resolved])), resolved)
+    rows: list[list[list[pictures.Tile]]] = [[] for _ in files]
+    titles = []
+    for number, name in enumerate(settings.weights):
+        weights = resolve(name, settings.arch, settings.seed)
+        network = FrozenNetwork(weights, weights.parts).to(fabric.device)
+        maps = [_maps(network, image, fabric.device) for image in images]
+        bases = {level: colour_basis([features[level].numpy() for features in maps]) for level in maps[0]}
+        network.verify()
+        titles.append(f"{weights.name} ({network.loaded}, {weights.digest[:15]})")
+        for index, features in enumerate(maps):
+            rows[index].append(_row(images[index], boxes[index], features, bases))
+        Result(
+            task="visualize",
+            protocol="pca-and-box-similarity",
+            engine=lightning_engine(),
+            weights=WeightsIdentity.of(weights),
+            loaded=network.loaded,
+            tensors=network.tensors,
+            data=DataIdentity(name=files[0].parent.name, digest=digest, images=len(files)),
+            metrics={f"explained/{level}": basis.explained for level, basis in bases.items()},
+            seed=settings.seed,
+            versions=versions(),
+            hardware=hardware(1, fabric.device.type),
+        ).write(settings.out / f"{number:02d}" / RESULT_FILE)
+    for file, sheet_rows in zip(files, rows, strict=True):
+        target = pictures.save(pictures.sheet(sheet_rows, _TILE, titles), settings.out / f"{file.stem}.png")
+        print(f"wrote {target}")
+
+
+def _listed(paths: Sequence[Path]) -> list[Path]:
+    found = [file for path in paths for file in (list_images(path) if path.is_dir() else [path])]
+    if absent := [file for file in found if not file.is_file()]:
+        raise UserError(f"no image {absent[0]}: give image files or folders of images")
+    stems = [file.stem for file in found]
+    if twice := sorted({stem for stem in stems if stems.count(stem) > 1}):
+        raise UserError(f"several images are called {twice[0]}: pictures are named after images, so run them apart")
+    return found
+
+
+def _prepare(settings: VisualizeSettings) -> None:
+    if (settings.out / SETTINGS_FILE).exists() and not settings.overwrite:
+        raise UserError(f"{settings.out} holds an earlier run: pass --overwrite to replace it")
+    save_settings(settings, settings.out / SETTINGS_FILE)
+
+
+def _scaled(image: Image.Image, short_side: int) -> Image.Image:
+    scale = short_side / min(image.size)
+    return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+
+
+def _scaled_box(box: Box | None, file: Path, image: Image.Image) -> Box:
+    """The box in pixels of the scaled image; the middle third where none is given."""
+    if box is None:
+        return (image.width / 3, image.height / 3, image.width * 2 / 3, image.height * 2 / 3)
+    with Image.open(file) as original:
+        width, height = original.size
+    x1, y1, x2, y2 = box
+    if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
+        raise UserError(f"box {box} is not inside {file} ({width}x{height}): give x1,y1,x2,y2 in its pixels")
+    return (x1 * image.width / width, y1 * image.height / height, x2 * image.width / width, y2 * image.height / height)
+
+
+@torch.no_grad()
+def _maps(network: FrozenNetwork, image: Image.Image, device: torch.device) -> dict[str, Tensor]:
+    """(C, h, w) features by level, without the padding's cells."""
+    pixels: Tensor = pil_to_tensor(image).to(device)
+    height, width = pixels.shape[-2:]
+    padded = F.pad(pixels, (0, -width % _DIVISOR, 0, -height % _DIVISOR))[None]
+    outputs = network.pyramid(padded) if "fpn" in network.loaded else network.stages(padded)
+    maps = {}
+    for level, stage in LEVELS.items():
+        stride = PYRAMID_STRIDES[level]
+        features = outputs[level if level in outputs else stage][0].float().cpu()
+        maps[level if level in outputs else stage] = features[:, : -(-height // stride), : -(-width // stride)]
+    return maps
+
+
+def _row(
+    image: Image.Image, box: Box, features: dict[str, Tensor], bases: dict[str, ColourBasis]
+) -> list[pictures.Tile]:
+    marked = image.copy()
+    ImageDraw.Draw(marked).rectangle(box, outline=(255, 40, 40), width=max(2, image.width // 150))
+    tiles: list[pictures.Tile] = [(marked, "image and box")]
+    for level, values in features.items():
+        painted = Image.fromarray(bases[level].paint(values.numpy()))
+        tiles.append(
+            (
+                painted.resize(image.size, Image.Resampling.NEAREST),
+                f"{level}: {bases[level].explained:.0f} % of variance",
+            )
+        )
+    heat = colormaps["magma"]
+    for level, values in features.items():
+        similarity = box_similarity(values, box, 2 ** int(level[-1])).numpy()
+        span = max(float(similarity.max() - similarity.min()), 1e-12)
+        coloured = (heat((similarity - similarity.min()) / span)[..., :3] * 255).astype(np.uint8)
+        shown = Image.fromarray(coloured).resize(image.size, Image.Resampling.BILINEAR)
+        tiles.append((shown, f"{level}: similarity {similarity.min():.2f} to {similarity.max():.2f}"))
+    return tiles
