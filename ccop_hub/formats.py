@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import UserError
+from .errors import UserError, one_line
 from .names import layout_of, to_canonical
 from .tensor_checks import expected_tensors, find_arch, require_sound
 
@@ -259,7 +259,9 @@ def find_state_dict(tree: Any) -> Mapping[str, Any]:
                 return inner
         if any(isinstance(value, Tensor) for value in tree.values()):
             return tree
-        raise UserError(f"no tensors under {', '.join(map(str, list(tree)[:10])) or 'nothing'}: give a weights file")
+        raise UserError(
+            f"no tensors under {', '.join(map(one_line, list(tree)[:10])) or 'nothing'}: give a weights file"
+        )
     raise UserError(f"holds a {type(tree).__name__}, not tensors by name: save the state_dict")
 
 
@@ -278,7 +280,7 @@ def _recognise(state: Mapping[str, Tensor]) -> Format:
             candidate.alone and any(candidate.renamed(name) is None for name in state)
         ):
             return candidate
-    some = ", ".join(list(state)[:5])
+    some = ", ".join(one_line(name) for name in list(state)[:5])
     titles = ", ".join(dict.fromkeys(candidate.title for candidate in FORMATS))
     raise UserError(f"no ResNet in a known format among {len(state)} tensors ({some}, ...); known are: {titles}")
 

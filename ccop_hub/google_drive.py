@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from .cache import Slot
-from .errors import UserError
+from .errors import UserError, one_line
 
 PREFIX = "gdrive:"
 
@@ -28,7 +28,7 @@ def fetch_drive(address: str, published: str | None = None) -> Path:
         try:
             gdown.download(id=identity, output=str(path), resume=True)
         except Exception as error:  # gdown raises its own, requests' and plain ones for what Google or the network do
-            told = " ".join(str(error).split())[:160] or type(error).__name__
+            told = one_line(error) or type(error).__name__
             raise UserError(f"Google Drive did not give the file ({told}): try later, or {by_hand}") from None
         if not path.is_file():
             raise UserError(f"Google Drive did not give the file: try later, or {by_hand}")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .architectures import build_backbone
-from .errors import UserError
+from .errors import UserError, one_line
 
 PARTS = ("backbone", "fpn")
 
@@ -253,4 +253,4 @@ def _described(layout: str, parts: tuple[str, ...]) -> str:
 
 def _shortened(names: Sequence[str]) -> str:
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more
+    return ", ".join(one_line(name, 200) for name in names[:_LISTED]) + more

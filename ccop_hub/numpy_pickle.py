@@ -8,15 +8,17 @@ is looked up, which is before anything can be called. Numpy itself is not needed
 from __future__ import annotations
 
 import collections
+import io
 import math
 import pickle
+import pickletools
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .errors import UserError
+from .errors import UserError, one_line
 
 _DTYPES = {
     "f2": torch.float16,
@@ -40,7 +42,7 @@ class _Dtype:
 
     def __init__(self, code: object, *_: object) -> None:
         if not isinstance(code, str) or code not in _DTYPES:
-            raise RefusedPickleError(f"holds an array of type {str(code)[:20]!r}; only numbers are read")
+            raise RefusedPickleError(f"holds an array of type {one_line(code, 20)!r}; only numbers are read")
         self.torch = _DTYPES[code]
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
@@ -66,7 +68,8 @@ def _tensor(raw: object, dtype: object, shape: object, fortran: bool) -> Tensor:
         raise RefusedPickleError("holds an array whose parts are not of the types that numpy writes")
     count = math.prod(shape)
     if any(not isinstance(side, int) or side < 0 for side in shape) or count * dtype.torch.itemsize != len(raw):
-        raise RefusedPickleError(f"holds an array of shape {shape} with {len(raw)} bytes of data, which do not agree")
+        told = f"shape {one_line(shape)} with {len(raw)} bytes of data"
+        raise RefusedPickleError(f"holds an array of {told}, which do not agree")
     if count == 0:
         return torch.empty(shape, dtype=dtype.torch)
     flat = torch.frombuffer(bytearray(raw), dtype=dtype.torch)
@@ -121,7 +124,8 @@ class _Unpickler(pickle.Unpickler):
         try:
             return _ALLOWED[(module, name)]
         except KeyError:
-            raise RefusedPickleError(f"asks for {module}.{name}, which weights do not need; do not trust it") from None
+            asked = one_line(f"{module}.{name}")
+            raise RefusedPickleError(f"asks for {asked}, which weights do not need; do not trust it") from None
 
     def persistent_load(self, _: object) -> Any:
         raise RefusedPickleError("refers to objects outside itself, as arrays never do")
@@ -137,13 +141,24 @@ def read_pickle(path: Path) -> Any:
         RefusedPickleError: it asks for any other class, which is named; nothing of it has run.
         UserError: damaged or cut short.
     """
+    content = path.read_bytes()
     try:
-        with path.open("rb") as stream:
-            return _finished(_Unpickler(stream, encoding="latin1").load(), depth=0)
+        _check_memo(content)
+        return _finished(_Unpickler(io.BytesIO(content), encoding="latin1").load(), depth=0)
     except RefusedPickleError as error:
         raise RefusedPickleError(f"{path} {error}") from None
     except Exception as error:  # the bytes decide what a pickle raises: any of it means that they are not a whole one
         raise UserError(f"{path} is a damaged or truncated pickle ({type(error).__name__}): get it again") from None
+
+
+def _check_memo(content: bytes) -> None:
+    """Refuse what would make the unpickler itself allocate: a slot of its memo far beyond what it has read.
+
+    Listing the operations also finds lengths that go beyond the file's end, before anything is made of that length.
+    """
+    for count, (operation, argument, _) in enumerate(pickletools.genops(content)):
+        if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and isinstance(argument, int) and argument > count:
+            raise RefusedPickleError("keeps objects in places that it has no need of; do not trust it")
 
 
 def _finished(value: Any, depth: int) -> Any:

@@ -22,7 +22,7 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]
 from .cache import is_offline
 from .checkpoint import FACTS_FILE, WEIGHTS_FILE, Weights, find_weights_file, read_checkpoint, write_atomically
 from .conversion import convert
-from .errors import UserError
+from .errors import UserError, one_line
 from .evaluations import Evaluation, read_evaluation
 from .huggingface import endpoint
 from .model_card import DETECTRON2_FILE, is_plain, model_card
@@ -128,7 +128,7 @@ def _push(folder: Path, settings: PublishSettings, count: int) -> str:
     except HFValidationError as error:
         raise UserError(f"the Hub does not take {settings.repo!r} ({error}): give ORG/NAME") from None
     except _NO_ANSWER as error:
-        told = " ".join(str(error).split())[:200]
+        told = one_line(error)
         raise UserError(
             f"the push to {where} did not finish ({told}): run the same command again, what arrived is not sent again"
         ) from None
@@ -179,4 +179,4 @@ def _explained(error: HfHubHTTPError, repo: str) -> UserError:
         return UserError(f"the Hub finds no {repo} (HTTP 404): check the organisation's name and your access to it")
     if code in _BUSY:
         return UserError(f"the Hub was busy (HTTP {code}) {ATTEMPTS} times: run the same command again later")
-    return UserError(f"the Hub refused {repo} (HTTP {code}): {' '.join(str(error.server_message or '').split())[:200]}")
+    return UserError(f"the Hub refused {repo} (HTTP {code}): {one_line(error.server_message or '')}")

@@ -91,7 +91,8 @@ class Entry:
 
 _MOCO = "https://dl.fbaipublicfiles.com/moco/moco_checkpoints"
 _MOCO_PAGE = "https://github.com/facebookresearch/moco"
-_SLOTCON_TABLE = "SlotCon's table (CVMI-Lab/SlotCon)"
+_INSLOC_TABLE = "InsLoc's table (limbo0000/InstanceLoc)"
+_PIXPRO_TABLE = "PixPro's table (zdaxie/PixPro)"
 
 REGISTRY: Mapping[str, Entry] = {
     "resnet50.ccop_coco_800ep": Entry(
@@ -120,7 +121,7 @@ REGISTRY: Mapping[str, Entry] = {
         paper="arXiv:2003.04297",
         homepage=_MOCO_PAGE,
         results=(
-            PublishedResult("coco-fpn-4conv1fc-1x", {"bbox/AP": 40.4, "segm/AP": 36.4}, _SLOTCON_TABLE),
+            PublishedResult("coco-fpn-4conv1fc-1x", {"bbox/AP": 40.4, "segm/AP": 36.4}, _PIXPRO_TABLE),
             PublishedResult("linear-moco-lr30", {"top1": 71.1}, "the MoCo repository"),
         ),
     ),
@@ -137,7 +138,7 @@ REGISTRY: Mapping[str, Entry] = {
         paper="arXiv:2003.04297",
         homepage=_MOCO_PAGE,
         results=(
-            PublishedResult("coco-fpn-4conv1fc-1x", {"bbox/AP": 39.8, "segm/AP": 36.1}, _SLOTCON_TABLE),
+            PublishedResult("coco-fpn-4conv1fc-1x", {"bbox/AP": 39.8, "segm/AP": 36.1}, _INSLOC_TABLE),
             PublishedResult("linear-moco-lr30", {"top1": 67.7}, "the MoCo repository"),
         ),
     ),

@@ -14,7 +14,7 @@ from .description import Description, describe
 from .registry import DEFAULTS, REGISTRY
 from .verification import Check
 
-_SHOWN_FACTS = ("objective", "dataset", "epochs", "steps", "licence", "paper")
+_SHOWN_FACTS = ("objective", "trained_parts", "dataset", "epochs", "steps", "licence", "paper")
 
 
 def print_registry() -> None:
@@ -103,4 +103,4 @@ def _counted(names: Sequence[str]) -> str:
 def _told(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {item}" for key, item in value.items())
-    return str(value)
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -21,7 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .errors import UserError
+from .errors import UserError, one_line
 from .numpy_pickle import read_pickle
 
 _ZIP = b"PK\x03\x04"
@@ -108,7 +108,7 @@ def _check_archive(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        raise UserError(f"{path} is a damaged or truncated archive ({error}): get it again") from None
+        raise UserError(f"{path} is a damaged or truncated archive ({one_line(error)}): get it again") from None
     names = [entry.filename for entry in entries]
     if len(set(names)) != len(names):
         repeated = next(name for name in names if names.count(name) > 1)
@@ -130,10 +130,10 @@ def _torch_load(path: Path) -> Any:
         asked = _ASKED.search(str(error))
         if asked is None:
             raise UserError(f"{path} is a damaged or truncated PyTorch file: get it again") from None
-        named = asked[1] or asked[2]
+        named = one_line(asked[1] or asked[2])
         raise UserError(f"{path} asks for {named}, which weights do not need; do not trust it") from None
     except Exception as error:  # the bytes decide what fails inside torch: any of it means that they can not be read
-        told = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+        told = one_line(error) or type(error).__name__
         raise UserError(f"{path} can not be read as a PyTorch file ({told}): get it again") from None
 
 
@@ -143,4 +143,4 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             names = opened.keys()
             return {name: opened.get_tensor(name) for name in names}, opened.metadata() or {}
     except SafetensorError as error:
-        raise UserError(f"{path} is not a whole safetensors file ({error}): get it again") from None
+        raise UserError(f"{path} is not a whole safetensors file ({one_line(error)}): get it again") from None

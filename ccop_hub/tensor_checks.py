@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .architectures import ResNetFPN, build_backbone
-from .errors import UserError
+from .errors import UserError, one_line
 from .names import layout_of
 
 _LISTED = 5
@@ -30,11 +30,10 @@ def require_sound(tensors: Mapping[str, Tensor]) -> None:
     """
     for name, value in tensors.items():
         if value.layout is not torch.strided or value.is_quantized or value.device.type != "cpu" or value.is_complex():
-            raise UserError(f"{name} is not a dense tensor of real numbers: save the weights as ordinary tensors")
+            raise UserError(f"{one_line(name)} is not a dense tensor of real numbers: save weights as ordinary tensors")
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-            raise UserError(
-                f"{name} claims the shape {tuple(value.shape)} over a smaller storage: do not trust this file"
-            )
+            shape = tuple(value.shape)
+            raise UserError(f"{one_line(name)} claims the shape {shape} over a smaller storage: do not trust this file")
     bad = [name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
     if bad:
         raise UserError(f"NaN or infinite numbers in {_shortened(bad)}: take weights from before the run diverged")
@@ -93,4 +92,4 @@ def _wrong_tensors(tensors: Mapping[str, Tensor], arch: str) -> list[str]:
 
 def _shortened(names: list[str]) -> str:
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more
+    return ", ".join(one_line(name, 200) for name in names[:_LISTED]) + more

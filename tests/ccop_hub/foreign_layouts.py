@@ -286,7 +286,7 @@ def torchvision_detector(body: State, fpn: State) -> dict[str, Any]:
 
 def lightning(body: State, fpn: State) -> dict[str, Any]:
     network = under("network.", under("backbone.", body) | under("fpn.", fpn))
-    heads = linear("image_head.0", "image_head.3", "box_head.0", "box_head.3")
+    heads = linear("image_head.hidden", "image_head.output", "box_head.hidden", "box_head.output")
     state = under("objective.query.", network | heads) | under("objective.key.", blank(network) | heads)
     state |= fillers(["objective.step", "objective.image_queue.keys", "objective.image_queue.pointer"])
     return {"epoch": 1, "global_step": 20, "pytorch-lightning_version": "2.6.0", "state_dict": state, "loops": {}}

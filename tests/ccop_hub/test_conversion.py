@@ -165,3 +165,28 @@ def test_command(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.skipif(sys.platform == "win32", reason="paths")
 def test_out_folders_are_made(weights: Weights, tmp_path: Path) -> None:
     assert convert(weights, "mmdetection", tmp_path / "new" / "deep" / "a.pth").path.is_file()
+
+
+@pytest.mark.parametrize("name", ["a.pkl", "a.pth"])
+def test_detectron2_reads_its_file(weights: Weights, tmp_path: Path, name: str) -> None:
+    pytest.importorskip("detectron2")
+    from ccop_eval.detection.engine import load_engine
+
+    load_engine()
+    from detectron2.checkpoint import DetectionCheckpointer
+    from detectron2.config import get_cfg
+    from detectron2.modeling import build_backbone
+
+    convert(weights, "detectron2", tmp_path / name)
+    cfg = get_cfg()
+    cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.FREEZE_AT = "build_resnet_fpn_backbone", 0
+    cfg.MODEL.RESNETS.DEPTH, cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 18, 64
+    cfg.MODEL.RESNETS.NORM = cfg.MODEL.FPN.NORM = "BN"
+    cfg.MODEL.RESNETS.STRIDE_IN_1X1 = False
+    cfg.MODEL.RESNETS.OUT_FEATURES = cfg.MODEL.FPN.IN_FEATURES = ["res2", "res3", "res4", "res5"]
+    detector = nn.ModuleDict({"backbone": build_backbone(cfg)}).eval()
+    DetectionCheckpointer(detector).load(str(tmp_path / name))
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        expected, found = load_pyramid("resnet18", weights.source)(images), detector["backbone"](images)
+    assert all(torch.equal(found[level], expected[level]) for level in ("p2", "p3", "p4", "p5", "p6"))

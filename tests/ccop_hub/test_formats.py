@@ -150,6 +150,13 @@ def test_a_file_of_another_kind_lists_what_is_known() -> None:
         find_state_dict([torch.zeros(1)])
 
 
+def test_names_are_shown_on_one_line(tensors: dict[str, Tensor]) -> None:
+    with pytest.raises(UserError) as raised:
+        identify({**tensors, "backbone.\x1b[2J\nowned": torch.zeros(1)})
+    assert str(raised.value).isprintable()
+    assert "unknown: backbone. [2J owned" in str(raised.value)
+
+
 def test_mismatch_names_the_file(tensors: dict[str, Tensor], tmp_path: Path) -> None:
     state = dict(tensors)
     del state["backbone.layer2.0.conv1.weight"]

@@ -201,6 +201,29 @@ def test_absurd_shapes_are_refused_without_allocating(tmp_path: Path) -> None:
             read_file(tmp_path / "a.pkl")
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        b"\x80\x04\x8c\x01ar\xff\xff\xff\x7f.",  # remember something in slot 2147483647
+        b"\x80\x05\x96" + (1 << 40).to_bytes(8, "little") + b"x.",  # an array of a tebibyte
+        b"\x80\x04\x8e" + (1 << 40).to_bytes(8, "little") + b"x.",  # bytes, likewise
+    ],
+    ids=["memo", "bytearray", "bytes"],
+)
+def test_pickles_that_would_fill_the_memory(code: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.pkl").write_bytes(code)
+    with pytest.raises(UserError, match=r"no need of|damaged or truncated"):
+        read_file(tmp_path / "a.pkl")
+
+
+def test_names_can_not_write_to_the_terminal(tmp_path: Path) -> None:
+    (tmp_path / "a.pkl").write_bytes(b"\x80\x02cos\x1b[2J\r\nsystem\x07\nX\x01\x00\x00\x00a\x85R.")
+    with pytest.raises(UserError) as raised:
+        read_file(tmp_path / "a.pkl")
+    assert str(raised.value).isprintable()
+    assert "asks for os [2J" in str(raised.value)
+
+
 def rewritten(source: Path, target: Path, change: Callable[[str, bytes], list[tuple[zipfile.ZipInfo, bytes]]]) -> None:
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
         for name in old.namelist():
