@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch.nn.functional as F
 from joblib import Parallel, delayed
+from lightning.fabric import Fabric
 from sklearn.metrics import average_precision_score
 from sklearn.model_selection import cross_val_score
 from sklearn.svm import LinearSVC
@@ -90,28 +91,16 @@ def run(settings: VocSvmSettings) -> None:
     files = [*splits["trainval"].paths, *splits["test"].paths, *lists]
     data = DataIdentity(name=root.name, digest=files_digest(root, files), images=len(splits["test"].paths))
     networks = load_sides(fabric, sides, ("backbone",))
-    batch = max(1, settings.batch_size // fabric.world_size)
     metrics: dict[str, Metrics] = {}
     per_class: dict[str, dict[str, Metrics]] = {}
     statistics: dict[str, Statistic] = {}
     costs: dict[str, dict[str, float]] = {}
     scores: dict[str, dict[str, np.ndarray]] = {}
     for side, network in networks.items():
-        features = {}
-        for name, split in splits.items():
-            identity = {
-                "weights": network.weights.digest,
-                "data": data.digest,
-                "split": name,
-                "transform": f"test {protocol.image_size}",
-                "features": f"res5 average {POOL} stride 1",
-                "precision": settings.precision,
-            }
-            compute = image_features(
-                fabric, split.paths, test_transform(protocol.image_size), _pooling(network), batch, settings.workers
-            )
-            raw = cached_features(fabric, settings.cache, identity, [1] * len(split.paths), compute)
-            features[name] = raw / (np.linalg.norm(raw, axis=1, keepdims=True) + _EPSILON)
+        features = {
+            name: _unit_features(fabric, settings, protocol, network, split, {"data": data.digest, "split": name})
+            for name, split in splits.items()
+        }
         scores[side], costs[side] = svm_scores(
             features["trainval"],
             splits["trainval"].labels,
@@ -137,6 +126,30 @@ def run(settings: VocSvmSettings) -> None:
         details={"costs": costs},
         **result_fields(networks, metrics, intervals, per_class),
     )
+
+
+def _unit_features(
+    fabric: Fabric,
+    settings: VocSvmSettings,
+    protocol: VocSvmProtocol,
+    network: FrozenNetwork,
+    split: VocSplit,
+    data: dict[str, str],
+) -> np.ndarray:
+    """(N, D) float32 L2-normalised features of a split's images."""
+    identity = {
+        **data,
+        "weights": network.weights.digest,
+        "transform": f"test {protocol.image_size}",
+        "features": f"res5 average {POOL} stride 1",
+        "precision": settings.precision,
+    }
+    batch = max(1, settings.batch_size // fabric.world_size)
+    transform = test_transform(protocol.image_size)
+    compute = image_features(fabric, split.paths, transform, _pooling(network), batch, settings.workers)
+    raw = cached_features(fabric, settings.cache, identity, [1] * len(split.paths), compute)
+    unit: np.ndarray = raw / (np.linalg.norm(raw, axis=1, keepdims=True) + _EPSILON)
+    return unit
 
 
 def svm_scores(

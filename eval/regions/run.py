@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from lightning.fabric import Fabric
@@ -44,7 +45,6 @@ def run(settings: RegionSettings) -> None:
     protocol, protocol_id = apply_settings(dataclasses.replace(base, id=f"{base.id}-{kind}"), settings)
     train, val = read_splits(settings.data)
     labels = np.concatenate(train.labels)
-    neighbours = min(protocol.neighbours, len(labels))
     kept, held = split_images(train, protocol.holdout, settings.seed)
     folder = RunFolder(fabric, settings)
     files = [train.annotations, val.annotations, *train.paths, *val.paths]
@@ -68,19 +68,7 @@ def run(settings: RegionSettings) -> None:
         },
     )
     chosen, heads = sweep.choose()
-    truth = np.concatenate(val.labels)
-    hits: dict[str, dict[str, np.ndarray]] = {}
-    nearest: dict[str, np.ndarray] = {}
-    for side in networks:
-        linear = sweep.predict(side, features["val"][side]).numpy()
-        for head, predicted in zip(heads[side], linear, strict=True):
-            head["val/overall"] = float(100 * (predicted == truth).mean())
-        similarity, index = nearest_neighbours(
-            features["train"][side], features["val"][side], neighbours, fabric.device
-        )
-        voted = class_votes(similarity, index, labels.tolist(), neighbours, protocol.temperature).argmax(1).numpy()
-        hits[side] = {"linear": linear[chosen[side]] == truth, "knn": voted == truth}
-        nearest[side] = index.numpy()
+    hits, nearest = _classify(sweep, features, train, val, protocol, chosen, heads)
     statistics = {side: accuracy_statistic(val, values) for side, values in hits.items()}
     intervals = bootstrap(len(val.paths), statistics[OWN], statistics.get(BASELINE), settings.seed)
     once = np.ones(len(val.paths), dtype=np.int64)
@@ -156,6 +144,34 @@ def _features(
     images = ScaledImages(split, protocol.short_side, protocol.long_side)
     compute = box_features(fabric, images, network, kind, settings.workers)
     return cached_features(fabric, settings.cache, identity, split.counts, compute)
+
+
+def _classify(
+    sweep: HeadSweep,
+    features: Mapping[str, Mapping[str, np.ndarray]],
+    train: BoxedImages,
+    val: BoxedImages,
+    protocol: RegionProtocol,
+    chosen: Mapping[str, int],
+    heads: Mapping[str, list[dict[str, Any]]],
+) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, np.ndarray]]:
+    """Each side's hits on val by classifier, (N,) bool, and each val box's nearest training boxes, (N, k).
+
+    Every head's accuracy on val is added to its entry in `heads`.
+    """
+    labels, truth = np.concatenate(train.labels), np.concatenate(val.labels)
+    neighbours = min(protocol.neighbours, len(labels))
+    hits: dict[str, dict[str, np.ndarray]] = {}
+    nearest: dict[str, np.ndarray] = {}
+    for side in features["val"]:
+        linear = sweep.predict(side, features["val"][side]).numpy()
+        for head, predicted in zip(heads[side], linear, strict=True):
+            head["val/overall"] = float(100 * (predicted == truth).mean())
+        similarity, index = nearest_neighbours(features["train"][side], features["val"][side], neighbours, sweep.device)
+        voted = class_votes(similarity, index, labels.tolist(), neighbours, protocol.temperature).argmax(1).numpy()
+        hits[side] = {"linear": linear[chosen[side]] == truth, "knn": voted == truth}
+        nearest[side] = index.numpy()
+    return hits, nearest
 
 
 def _defined(values: Mapping[str, float]) -> Metrics:
