@@ -15,7 +15,7 @@ from . import download, google_drive, huggingface, registry
 from .architectures import HUB_ARCHITECTURES, build_resnet_fpn
 from .checkpoint import Weights, read_checkpoint, tensors_digest
 from .errors import UserError
-from .formats import identify
+from .formats import find_state_dict, identify
 from .normalization import INPUT_FACTS
 
 RANDOM = "random"
@@ -114,7 +114,7 @@ def _random(arch: str | None, seed: int) -> Weights:
 
 
 def _from_state_dict(state: Mapping[str, Tensor], arch: str | None) -> Weights:
-    found = identify(state, arch)
+    found = identify(find_state_dict(state), arch)
     facts = {"arch": found.arch, "input": INPUT_FACTS}
     digest = tensors_digest(found.tensors)
     return Weights("state dict", found.arch, found.tensors, facts, digest, "state dict", found.format, found.unused)

@@ -46,6 +46,7 @@ def test_random_depends_on_architecture_and_seed_alone() -> None:
 def test_paths_and_state_dicts(run: Path, tensors: dict[str, Tensor]) -> None:
     for place in (run, str(run), run / "exported", str(run / "exported" / WEIGHTS_FILE)):
         assert equal(dict(resolve(place, "resnet18").tensors), tensors)
+    assert equal(dict(resolve({"epoch": 3, "state_dict": tensors}).tensors), tensors)
     found = resolve(tensors)
     assert (found.name, found.format, found.arch) == ("state dict", "canonical", "resnet18")
     assert equal(dict(found.tensors), tensors)
