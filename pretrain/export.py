@@ -24,13 +24,18 @@ PATHS = ("images", "proposals", "out")
 def export(
     folder: Path, objective: ContrastivePretraining, settings: RunSettings, schedule: Schedule, listing: SceneListing
 ) -> Path:
-    """Write backbone and FPN of the query encoder under canonical names, with the run's facts.
+    """Write the query encoder's trained parts under canonical names, with the run's facts.
+
+    The pyramid is among them where a loss looked at boxes. An untrained one is left out, so that no evaluation starts
+    from it as if it were worth something.
 
     Returns:
         The safetensors file.
     """
-    network = objective.query.network
-    return save_checkpoint(folder, network.state_dict(), run_facts(settings, schedule, listing))
+    facts = run_facts(settings, schedule, listing)
+    tensors = objective.query.network.state_dict()
+    kept = {name: value for name, value in tensors.items() if name.split(".", 1)[0] in facts["parts"]}
+    return save_checkpoint(folder, kept, facts)
 
 
 def run_facts(settings: RunSettings, schedule: Schedule, listing: SceneListing) -> dict[str, Any]:
@@ -41,8 +46,7 @@ def run_facts(settings: RunSettings, schedule: Schedule, listing: SceneListing) 
     return {
         "arch": settings.backbone,
         "objective": settings.objective,
-        "parts": ["backbone", "fpn"],
-        "trained_parts": ["backbone", "fpn"] if settings.uses_boxes else ["backbone"],
+        "parts": ["backbone", "fpn"] if settings.uses_boxes else ["backbone"],
         "dataset": {"name": listing.source.name, "images": len(listing.images), "digest": listing.digest},
         "steps": schedule.steps,
         "epochs": round(schedule.steps / schedule.steps_per_epoch, 3),

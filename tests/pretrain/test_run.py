@@ -11,6 +11,7 @@ from ccop_pretrain import run as program
 from ccop_pretrain.run import newest_checkpoint, run
 from ccop_pretrain.run_folder import RunFolder
 from lightning.pytorch.callbacks import Callback
+from safetensors.torch import load_file
 
 from ccop_hub.errors import UserError
 
@@ -108,7 +109,9 @@ def test_mocov2_needs_no_proposals_and_does_not_look_at_them(tiny_run, tmp_path)
     assert_same_weights(final_state(without), final_state(given))
     facts = json.loads((given.out / "exported" / "facts.json").read_text())
     assert facts["objective"] == "mocov2"
-    assert facts["trained_parts"] == ["backbone"]
+    assert facts["parts"] == ["backbone"]
+    tensors = load_file(given.out / "exported" / "backbone_fpn.safetensors")
+    assert {name.split(".")[0] for name in tensors} == {"backbone"}, "an untrained pyramid is nothing to start from"
 
 
 def test_unreadable_images_are_counted_and_named(tiny_run, scenes, tmp_path):
