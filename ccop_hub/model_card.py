@@ -149,20 +149,12 @@ def _loading(weights: Weights, repo: str) -> str:
     return "## Loading\n\n" + "\n\n".join(f"{name}:\n\n```python\n{code}\n```" for name, code in blocks)
 
 
-def untrained_parts(weights: Weights) -> list[str]:
-    """Parts that the weights hold as they were initialised, because the objective does not reach them."""
-    trained = weights.facts.get("trained_parts", weights.parts)
-    return [part for part in weights.parts if part not in trained]
-
-
 def _limits(weights: Weights) -> str:
     images = weights.facts.get("dataset", {}).get("images")
-    untrained = ", ".join(untrained_parts(weights))
     seen = f"It has seen {images} images" if images else "What it has seen is listed above"
     return (
         "## Limits\n\n"
-        + (f"- Not trained, as initialised: {untrained}.\n" if untrained else "")
-        + f"- {seen}; what other images show, and how they were taken, it may represent poorly.\n"
+        f"- {seen}; what other images show, and how they were taken, it may represent poorly.\n"
         "- It is a starting point for training: it has no classes and gives no predictions by itself.\n"
         "- Biases of its images are in it, and were not measured.\n"
         "- Features hold for RGB input with the mean and standard deviation above; other scaling changes them quietly."

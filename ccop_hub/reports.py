@@ -14,7 +14,7 @@ from .description import Description, describe
 from .registry import DEFAULTS, REGISTRY
 from .verification import Check
 
-_SHOWN_FACTS = ("objective", "trained_parts", "dataset", "epochs", "steps", "licence", "paper")
+_SHOWN_FACTS = ("objective", "dataset", "epochs", "steps", "licence", "paper")
 
 
 def print_registry() -> None:

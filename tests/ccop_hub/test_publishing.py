@@ -16,12 +16,11 @@ from huggingface_hub import ModelCard
 from torch import Tensor
 
 from ccop_hub import publishing
-from ccop_hub.checkpoint import file_digest, read_checkpoint, save_checkpoint
+from ccop_hub.checkpoint import file_digest, read_checkpoint
 from ccop_hub.cli import PublishSettings, main
 from ccop_hub.errors import UserError
 from ccop_hub.publishing import publish
 
-from .conftest import FACTS
 from .hub_server import READER, TOKEN, Fault, HubServer
 
 REPO = "lab/net"
@@ -113,15 +112,6 @@ def test_model_card(tree: Path, run: Path) -> None:
         "cc-by-4.0",
     ):
         assert words in card.text
-
-
-def test_the_card_says_what_was_not_trained(run: Path, tensors: dict[str, Tensor], tmp_path: Path) -> None:
-    facts = {**FACTS, "objective": "mocov2", "trained_parts": ["backbone"]}
-    save_checkpoint(tmp_path / "run" / "exported", tensors, facts)
-    publish(PublishSettings(tmp_path / "run", REPO, dry_run=True))
-    told = (tmp_path / "run" / "published" / "README.md").read_text()
-    assert "- Not trained, as initialised: fpn." in told
-    assert "MoCo v2 (arXiv:2003.04297)" in told
 
 
 def test_results_of_other_weights_are_refused(settings: PublishSettings, tmp_path: Path, hub: HubServer) -> None:
