@@ -21,13 +21,21 @@ SHARED_COLUMNS = ("weights", "loaded", "data", "protocol", "engine", "seed", "lr
 PUBLISHED = "published"
 """Marks rows that were not measured here."""
 
+_NARROWEST = 6
+"""Characters of a metric column at least: a folded cell still holds a number whole."""
+
+_SHARED_WIDTH = 38
+"""Characters that the columns besides the metrics take at least, borders included."""
+
+_PIPE_WIDTH = 400
+
 
 def run(settings: CompareSettings) -> None:
     """Print the tables and write the files that were asked for."""
     groups = group_results([Result.read(path) for path in settings.results])
-    console = Console()
+    console = table_console()
     for group in groups:
-        console.print(terminal_table(group, settings.metrics))
+        print_group(console, group, settings.metrics)
     if settings.markdown is not None:
         _write(console, settings.markdown, markdown(groups, settings.metrics))
     if settings.csv is not None:
@@ -42,6 +50,12 @@ def _write(console: Console, path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, text.encode())
     console.print(f"wrote {path}", soft_wrap=True)
+
+
+def table_console() -> Console:
+    """A console that loses no number: a terminal folds wide tables, a pipe or file gets them at their full width."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_PIPE_WIDTH)
 
 
 def cell(group: Group, row: Row, metric: str) -> str:
@@ -63,16 +77,24 @@ def published_cell(published: Published, metric: str) -> str:
     return "-" if value is None else f"{value:.1f}"
 
 
+def print_group(console: Console, group: Group, metrics: Sequence[str] = ()) -> None:
+    """Print a group; where the console is too narrow for all metrics, as several tables below each other."""
+    names = group.metric_names(metrics)
+    fitting = max(1, (console.width - _SHARED_WIDTH) // (_NARROWEST + 3))
+    for start in range(0, max(1, len(names)), fitting):
+        console.print(terminal_table(group, names[start : start + fitting]))
+
+
 def terminal_table(group: Group, metrics: Sequence[str] = ()) -> Table:
     """A group as a rich table; what its rows share is the title."""
     table = Table(
         title=group.title, title_justify="left", title_style="bold", caption=caption(group), caption_justify="left"
     )
     for name in ("weights", "loaded", "seed", "lr"):
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", min_width=len(name))
     names = group.metric_names(metrics)
     for name in names:
-        table.add_column(name, justify="right", overflow="fold", min_width=len(name))
+        table.add_column(name, justify="right", overflow="fold", min_width=_NARROWEST)
     for row in group.rows:
         shared = shared_cells(group, row)
         table.add_row(

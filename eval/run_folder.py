@@ -10,12 +10,11 @@ from typing import Any
 
 import lightning
 from lightning.fabric import Fabric
-from rich.console import Console
 
 from ccop_hub.console import plain, save_settings
 from ccop_hub.errors import UserError
 
-from .compare import terminal_table
+from .compare import print_group, table_console
 from .comparison import group_results
 from .environment import hardware, versions
 from .results import RESULT_FILE, Engine, Result
@@ -114,9 +113,9 @@ class RunFolder:
 
 def announce(result: Result, out: Path) -> None:
     """Print the numbers with protocol id, what was loaded and the effective learning rate, and where they are."""
-    console = Console()
+    console = table_console()
     for group in group_results([result]):
-        console.print(terminal_table(group))
+        print_group(console, group)
     rate = "none" if result.effective_lr is None else f"{result.effective_lr:g}"
     console.print(f"protocol {result.protocol}; loaded {result.loaded}; effective lr {rate}", soft_wrap=True)
     console.print(f"wrote {out / RESULT_FILE}; pictures in {out / PICTURES}", soft_wrap=True)

@@ -1,10 +1,13 @@
 import csv
 import dataclasses
+import io
 
 import pytest
 from ccop_eval.cli import main
+from ccop_eval.compare import print_group, table_console
 from ccop_eval.comparison import group_results
 from ccop_eval.results import DataIdentity, Engine, Interval, WeightsIdentity
+from rich.console import Console
 
 
 @pytest.fixture
@@ -103,3 +106,18 @@ def test_wrong_file_is_one_line_and_exit_code_2(tmp_path, capsys):
     message = capsys.readouterr().err
     assert "is not a result" in message
     assert message.count("\n") == 1
+
+
+@pytest.mark.parametrize("width", [None, 80])
+def test_no_number_is_cut_off(make_result, monkeypatch, width):
+    metrics = {f"metric/number{index}": 10.5 + index for index in range(6)}
+    results = [make_result(metrics=metrics, baseline=None, paired={}), make_result(metrics=metrics, baseline=None)]
+    buffer = io.StringIO()
+    console = table_console() if width is None else Console(width=width, force_terminal=True)
+    console.file = buffer
+    (group,) = group_results(results)
+    print_group(console, group, ["all"])
+    printed = buffer.getvalue()
+    for value in metrics.values():
+        assert printed.count(f"{value:.1f}") == 2
+    assert printed.count("(+0.0)") == 6
