@@ -19,6 +19,11 @@ def rank() -> int:
     return dist.get_rank() if world_size() > 1 else 0
 
 
+def any_process(flag: bool, device: torch.device) -> bool:
+    """Whether any process says so; `device` is where the collectives of the process group take their tensors."""
+    return flag if world_size() == 1 else bool(gather_rows(torch.tensor([flag], device=device)).any())
+
+
 @torch.no_grad()
 def gather_rows(rows: Tensor) -> Tensor:
     """Rows of all processes in the order of their ranks, the same on each, without gradient.

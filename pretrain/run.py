@@ -5,21 +5,22 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import signal
 import sys
 import warnings
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from ccop_hub.errors import UserError
 from ccop_hub.images import UnreadableImageError
 
 from . import distributed
+from .checkpoints import KeepCheckpoints, WholeFiles, checkpoint_step, newest_checkpoint, remove_others
 from .data import SceneData, SceneListing
 from .export import export, library_versions
 from .inspection import write_sheets
@@ -31,7 +32,6 @@ from .skipped_images import SkippedImages
 from .training import STEPS_LOG, PretrainingModule
 
 LOG = logging.getLogger("ccop_pretrain.run")
-KEPT_CHECKPOINTS = 2
 
 NOISE = (
     ".*does not have many workers.*",
@@ -64,8 +64,8 @@ def run(settings: RunSettings) -> int:
     metrics = MetricsFile(folder.metrics)
     trainer = build_trainer(settings, schedule, folder, metrics)
     # Under a launcher all processes come here at once: the first alone changes the folder, the others look on.
-    state = folder.prepare(settings) if trainer.is_global_zero else folder.state()
-    if state is RunState.FINISHED and not settings.overwrite:
+    finished = folder.prepare(settings) is RunState.FINISHED if trainer.is_global_zero else folder.is_finished
+    if finished and not settings.overwrite:
         print(f"{folder.path} holds this run, finished: nothing to do (--overwrite true starts anew)")
         return 0
     if trainer.is_global_zero:
@@ -73,6 +73,7 @@ def run(settings: RunSettings) -> int:
     checkpoint = None if settings.overwrite else newest_checkpoint(folder.checkpoints)
     done = checkpoint_step(checkpoint) if checkpoint else 0
     if trainer.is_global_zero:
+        remove_others(folder.checkpoints, until=done)
         metrics.keep_until(done)
         folder.write_environment(environment())
         if settings.pictures and not folder.pictures.exists():
@@ -85,9 +86,9 @@ def run(settings: RunSettings) -> int:
         # Checkpoints are our own files and hold more than tensors (Lightning's progress counters).
         weights_only=False,
     )
-    if trainer.interrupted or trainer.global_step < schedule.steps:
+    if trainer.global_step < schedule.steps:
         LOG.info("stopped after step %d; the same command goes on from there", trainer.global_step)
-        return 130
+        return exit_code(trainer)
     finish(trainer, module, settings, schedule, listing, folder)
     return 0
 
@@ -98,17 +99,7 @@ def build_trainer(settings: RunSettings, schedule: Schedule, folder: RunFolder, 
         logging.getLogger(logger).setLevel(logging.WARNING)
     for noise in NOISE:
         warnings.filterwarnings("ignore", message=noise)
-    callbacks: list[Callback] = [
-        ModelCheckpoint(
-            dirpath=folder.checkpoints,
-            filename="step-{step:09.0f}",
-            auto_insert_metric_name=False,
-            monitor="step",
-            mode="max",
-            save_top_k=KEPT_CHECKPOINTS,
-            every_n_train_steps=settings.save_every,
-        )
-    ]
+    callbacks: list[Callback] = [KeepCheckpoints(folder.checkpoints, settings.save_every, schedule.steps)]
     on_terminal = sys.stderr.isatty()
     if on_terminal:
         callbacks.append(RichProgressBar())
@@ -120,6 +111,7 @@ def build_trainer(settings: RunSettings, schedule: Schedule, folder: RunFolder, 
         max_epochs=1,
         logger=metrics,
         callbacks=callbacks,
+        plugins=[WholeFiles()],
         enable_progress_bar=on_terminal,
         enable_model_summary=False,
         use_distributed_sampler=False,
@@ -173,8 +165,7 @@ def finish(
     listing: SceneListing,
     folder: RunFolder,
 ) -> None:
-    """Keep the last state, report unreadable images, export."""
-    trainer.save_checkpoint(folder.checkpoints / f"step-{schedule.steps:09d}.ckpt")
+    """Report unreadable images, export."""
     met = distributed.gather_rows(torch.tensor(sorted(module.skipped), dtype=torch.long, device=module.device))
     if not trainer.is_global_zero:
         return
@@ -198,24 +189,11 @@ def collect_skipped(listing: SceneListing, met: set[int]) -> SkippedImages:
     return skipped
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint of a run; a damaged one is passed over with a warning."""
-    for path in sorted(folder.glob("step-*.ckpt"), key=checkpoint_step, reverse=True):
-        try:
-            with zipfile.ZipFile(path) as archive:
-                damaged = archive.testzip()
-        except (OSError, zipfile.BadZipFile) as error:
-            damaged = str(error)
-        if damaged is None:
-            return path
-        LOG.warning("%s is damaged (%s); taking the one before", path, damaged)
-    return None
-
-
-def checkpoint_step(path: Path) -> int:
-    """Steps done at a checkpoint, from its name `step-000000500.ckpt`."""
-    digits = path.stem.removeprefix("step-")
-    return int(digits) if digits.isdigit() else -1
+def exit_code(trainer: Trainer) -> int:
+    """The exit code of a run that was asked to stop: 128 + the signal's number, as shells have it."""
+    keeper = trainer.checkpoint_callback
+    number = keeper.stopped_by if isinstance(keeper, KeepCheckpoints) else None
+    return 128 + (number or signal.SIGTERM)
 
 
 def environment() -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from ccop_hub.checkpoint import FACTS_FILE, write_atomically
-from ccop_hub.console import plain, save_settings
+from ccop_hub.console import plain
 from ccop_hub.errors import UserError
 
 from .settings import RunSettings
@@ -97,7 +97,9 @@ class RunFolder:
         if state is not RunState.NEW:
             self._require_same(settings)
         if state is not RunState.FINISHED:
-            save_settings(settings, self.settings)
+            self.path.mkdir(parents=True, exist_ok=True)
+            text = yaml.safe_dump(plain(settings), sort_keys=False, allow_unicode=True)
+            write_atomically(self.settings, text.encode())
         return state
 
     def write_environment(self, facts: dict[str, Any]) -> None:
@@ -112,11 +114,17 @@ class RunFolder:
         """
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"{self.path} is a file; give --out a folder")
-        if not self.path.exists() or not any(self.path.iterdir()):
+        # A run killed while it wrote its settings leaves no more than a hidden part of them.
+        if not self.path.exists() or all(path.name == f".{self.settings.name}.partial" for path in self.path.iterdir()):
             return RunState.NEW
         if not self.settings.is_file():
             raise UserError(f"{self.path} holds something that is not a run; give --out a new or an empty folder")
-        return RunState.FINISHED if (self.exported / FACTS_FILE).is_file() else RunState.UNFINISHED
+        return RunState.FINISHED if self.is_finished else RunState.UNFINISHED
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the network is exported: its facts are the last file that a run writes."""
+        return (self.exported / FACTS_FILE).is_file()
 
     def _clear(self) -> None:
         for folder in (self.checkpoints, self.exported, self.pictures):
