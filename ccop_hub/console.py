@@ -106,10 +106,15 @@ def _parse(program: str, description: str, commands: Sequence[Command], argv: li
     # jsonargparse is needed by the programs alone: who only loads weights never pays for it.
     from jsonargparse import ArgumentError, ArgumentParser
 
-    parser = ArgumentParser(prog=program, description=description, exit_on_error=False)
+    class Parser(ArgumentParser):
+        def format_help(self) -> str:
+            # Flags are shown as people type them; `_in_full` gives the parser the fields' own names.
+            return re.sub(r"--\w[\w.]*", lambda flag: flag[0].replace("_", "-"), super().format_help())
+
+    parser = Parser(prog=program, description=description, exit_on_error=False)
     subcommands = parser.add_subcommands(required=True, dest="command")
     for command in commands:
-        sub = ArgumentParser(exit_on_error=False, description=command.help)
+        sub = Parser(exit_on_error=False, description=command.help)
         sub.add_argument("--config", action="config", help="YAML file of settings; later flags override it")
         names = command.setting_names()
         if names:
@@ -149,8 +154,20 @@ def _explained(message: str, program: str, commands: Sequence[Command], argv: li
     message = re.sub(rf"\b{command.name}\.({positional})\b", lambda found: found[1].upper(), message)
     message = re.sub(rf"\b{command.name}\.([\w.]+)", r"--\1", message)
     message = re.sub(r'Parser key "([\w.]+)":', r"--\1:", message)
-    message = re.sub(r"\b(?:a )?<class '(\w+)'>", r"\1", message)
-    return f"{message} (see `{program} {command.name} --help`)"
+    message = re.sub(r"--[\w.]+", lambda flag: flag[0].replace("_", "-"), message)
+    return f"{_plain_types(message)} (see `{program} {command.name} --help`)"
+
+
+def _plain_types(message: str) -> str:
+    """The parser's message with types as words: `Expected int. Got value: big`."""
+    message = re.sub(r"(?:\ba )?<class '(?:\w+\.)*(\w+)'>", r"\1", message)
+    message = re.sub(r"(?:\ba )?typing\.Literal\[([^]]*)\]", r"one of \1", message)
+    union = re.search(r"Does not validate against any of the Union subtypes\s+Subtypes: \[([^]]*)\]", message)
+    value = re.search(r"Given value: (.*)\Z", message, re.DOTALL)
+    if union and value:
+        kinds = " or ".join(kind for kind in union[1].split(", ") if kind != "NoneType")
+        message = f"{message[: union.start()]}Expected {kinds}. Got value: {value[1]}"
+    return message
 
 
 def _in_full(commands: Sequence[Command], argv: list[str]) -> list[str]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import yaml
@@ -33,6 +34,8 @@ class Settings:
         files: pictures to read.
         out: folder to write.
         longest_side: in pixels.
+        copies: of each picture; as many as there is room for if not given.
+        finish: of the surface.
         dry_run: write nothing.
         optimiser: how the weights move.
     """
@@ -40,6 +43,8 @@ class Settings:
     files: list[Path]
     out: Path
     longest_side: int = 64
+    copies: int | None = None
+    finish: Literal["matt", "gloss"] = "matt"
     dry_run: bool = False
     optimiser: Optimiser = dataclasses.field(default_factory=Optimiser)
 
@@ -136,7 +141,12 @@ def test_switches_need_no_value(program: Program, words: list[str], dry: bool, n
     ("argv", "said"),
     [
         (["draw", "a.png", "--out", "x", "--colour", "red"], "--colour red (see `painter draw --help`)"),
-        (["draw", "a.png", "--out", "x", "--longest-side", "big"], "--longest_side: Expected int. Got value: big"),
+        (["draw", "a.png", "--out", "x", "--longest-side", "big"], "--longest-side: Expected int. Got value: big"),
+        (["draw", "a.png", "--out", "x", "--copies", "few"], "painter: --copies: Expected int. Got value: few (see"),
+        (
+            ["draw", "a.png", "--out", "x", "--finish", "wet"],
+            "Expected one of 'matt', 'gloss'. Got value: wet",
+        ),
         (["draw", "a.png"], "required: --out (see"),
         (["draw", "--out", "x"], "required: FILES (see"),
         (["draw", "a.png", "--out", "x", "--setting", "huge"], "(choose from 'large')"),
@@ -210,7 +220,7 @@ def test_interrupt_and_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_saved_settings_read_back(program: Program, tmp_path: Path) -> None:
     file = tmp_path / "run" / "settings.yaml"
-    saved = Settings([Path("a.png")], Path("there"), 9, True, Optimiser(0.3, (1.0, 2.0), True))
+    saved = Settings([Path("a.png")], Path("there"), 9, optimiser=Optimiser(0.3, (1.0, 2.0), True), dry_run=True)
     save_settings(saved, file)
     assert yaml.safe_load(file.read_text())["optimiser"] == {"lr": 0.3, "decay": [1.0, 2.0], "nesterov": True}
     assert program("draw", "a.png", "--config", str(file)) == 0
