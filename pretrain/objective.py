@@ -141,6 +141,7 @@ class ContrastivePretraining(nn.Module):
         loss, accuracy = info_nce(queries, keys, self.image_queue.negatives(), self.settings.temperature_image)
         self.image_queue.enqueue(gather_rows(keys))
         monitors["image_accuracy"] = accuracy
+        monitors["image_queue_age"] = self.image_queue.age()
         monitors["image_embedding_std"] = embedding_std(queries)
         return loss
 
@@ -172,6 +173,7 @@ class ContrastivePretraining(nn.Module):
                 queries, hard_keys, self.box_queue.negatives(), settings.temperature_box
             )
             self.box_queue.enqueue(gather_rows(hard_keys))
+            monitors["box_queue_age"] = self.box_queue.age()
             monitors |= jitter_monitors(valid, noise)
         if "intra" in self.weights:
             unjittered = embeddings[rows[:, -1]]

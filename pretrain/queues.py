@@ -25,10 +25,14 @@ class KeyQueue(nn.Module):
     Attributes:
         keys: (length, dim) float, unit rows.
         pointer: 0-d long, the row that the next key goes to.
+        written: (length,) long, the call of `enqueue` (from 1) that wrote a key; 0 for the random start.
+        calls: 0-d long, calls of `enqueue` so far.
     """
 
     keys: Tensor
     pointer: Tensor
+    written: Tensor
+    calls: Tensor
 
     def __init__(self, length: int, dim: int, end: QueueEnd) -> None:
         super().__init__()
@@ -37,10 +41,16 @@ class KeyQueue(nn.Module):
         self.end = end
         self.register_buffer("keys", normalize(torch.randn(length, dim)))
         self.register_buffer("pointer", torch.zeros((), dtype=torch.long))
+        self.register_buffer("written", torch.zeros(length, dtype=torch.long))
+        self.register_buffer("calls", torch.zeros((), dtype=torch.long))
 
     def negatives(self) -> Tensor:
         """(length, dim) copy of the keys: backward still reads them after the queue has moved on."""
         return self.keys.clone()
+
+    def age(self) -> Tensor:
+        """Mean age of the keys in calls of `enqueue`, 0-d float; the newest keys have age 0."""
+        return (self.calls - self.written).float().mean()
 
     @torch.no_grad()
     def enqueue(self, keys: Tensor) -> None:
@@ -49,5 +59,7 @@ class KeyQueue(nn.Module):
         if self.end == "drop":
             keys = keys[: length - start]
         rows = torch.arange(start, start + len(keys), device=self.keys.device)[-length:] % length
+        self.calls += 1
+        self.written[rows] = self.calls
         self.keys[rows] = keys[-length:].to(self.keys.dtype)
         self.pointer.fill_((start + len(keys)) % length)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import platform
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, RichProgressBar
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from ccop_hub.errors import UserError
@@ -25,6 +27,7 @@ from .data import SceneData, SceneListing
 from .export import export, library_versions
 from .inspection import write_sheets
 from .metrics_file import MetricsFile
+from .monitoring import advice, expected_boxes
 from .run_folder import RunFolder, RunState
 from .schedule import REFERENCE_BATCH, Schedule
 from .settings import RunSettings
@@ -79,6 +82,10 @@ def run(settings: RunSettings) -> int:
         if settings.pictures and not folder.pictures.exists():
             write_sheets(listing, settings, folder.pictures, settings.pictures)
     announce(settings, schedule, listing, done, trainer.world_size)
+    if trainer.is_global_zero:
+        for warning in advice(settings, schedule, len(listing.images), expected_boxes(listing, settings)):
+            LOG.warning("%s", warning)
+    trainer.loggers = [metrics, *further_loggers(settings, folder, done)]
     trainer.fit(
         module,
         datamodule=SceneData(listing, settings, schedule.steps),
@@ -118,6 +125,23 @@ def build_trainer(settings: RunSettings, schedule: Schedule, folder: RunFolder, 
         num_sanity_val_steps=0,
         log_every_n_steps=1,
     )
+
+
+def further_loggers(settings: RunSettings, folder: RunFolder, done: int) -> list[Logger]:
+    """Loggers beside metrics.csv; what they hold of steps past `done` will be written again.
+
+    Raises:
+        UserError: W&B is asked for and not installed.
+    """
+    loggers: list[Logger] = []
+    if settings.tensorboard:
+        where = folder.tensorboard
+        loggers.append(TensorBoardLogger(where.parent, name=where.name, version="", purge_step=done + 1))
+    if settings.wandb is not None:
+        if importlib.util.find_spec("wandb") is None:
+            raise UserError("--wandb needs a package that is not installed: pip install wandb")
+        loggers.append(WandbLogger(project=settings.wandb, name=folder.path.name, save_dir=folder.path))
+    return loggers
 
 
 def choose_strategy(settings: RunSettings) -> Strategy | str:

@@ -19,6 +19,7 @@ from .settings import RunSettings
 
 SETTINGS_THAT_MAY_CHANGE = frozenset(
     {"out", "devices", "accelerator", "workers", "log_every", "save_every", "pictures", "overwrite", "max_unreadable"}
+    | {"tensorboard", "wandb", "probe", "probe_every"}
 )
 """Settings in which a continued run may differ from its beginning: its weights do not depend on them."""
 
@@ -77,6 +78,11 @@ class RunFolder:
         return self.path / "pictures"
 
     @property
+    def tensorboard(self) -> Path:
+        """What `tensorboard --logdir` shows: the figures of metrics.csv."""
+        return self.path / "tensorboard"
+
+    @property
     def skipped(self) -> Path:
         """Unreadable images and why."""
         return self.path / "skipped.csv"
@@ -127,7 +133,7 @@ class RunFolder:
         return (self.exported / FACTS_FILE).is_file()
 
     def _clear(self) -> None:
-        for folder in (self.checkpoints, self.exported, self.pictures):
+        for folder in (self.checkpoints, self.exported, self.pictures, self.tensorboard):
             shutil.rmtree(folder, ignore_errors=True)
         for file in (self.settings, self.environment, self.log, self.metrics, self.skipped):
             file.unlink(missing_ok=True)

@@ -129,6 +129,10 @@ class RunSettings(ObjectiveSettings, ViewSettings, OptimisationSettings, Reading
         log_every: steps between two rows of metrics.csv.
         save_every: steps between two checkpoints; the last two are kept.
         pictures: images on the picture sheets in the run's folder; 0 draws none.
+        tensorboard: write the figures of metrics.csv for TensorBoard as well.
+        wandb: project of Weights & Biases to send the figures to as well; needs the package `wandb`.
+        probe: folder with one folder of images a class; its kNN accuracy is one more figure.
+        probe_every: epochs between two probes.
         overwrite: start anew where the folder already holds a run.
     """
 
@@ -143,6 +147,10 @@ class RunSettings(ObjectiveSettings, ViewSettings, OptimisationSettings, Reading
     log_every: int = 50
     save_every: int = 500
     pictures: int = 3
+    tensorboard: bool = True
+    wandb: str | None = None
+    probe: Path | None = None
+    probe_every: float = 10.0
     overwrite: bool = False
 
 

@@ -14,8 +14,10 @@ from torch import nn
 
 from . import distributed
 from .data import ViewBatch
+from .monitoring import CollapseAlarm
 from .objective import Batch, ContrastivePretraining, ObjectiveOutput
 from .photometric import PhotometricAugmentation
+from .probe import LabelledFolder
 from .schedule import Schedule
 from .seeding import derive_seed
 from .settings import RunSettings
@@ -42,6 +44,8 @@ class PretrainingModule(LightningModule):
         self.augmentation = PhotometricAugmentation()
         self.skipped: dict[int, str] = {}
         self._throughput = Throughput()
+        self._alarm = CollapseAlarm(settings.embedding_dim, schedule.warmup_steps)
+        self._probe = None if settings.probe is None else LabelledFolder(settings.probe, settings.image_size)
 
     def training_step(self, batch: ViewBatch, batch_idx: int) -> dict[str, Any]:
         """The loss of one batch; `batch_idx` counts the steps of the whole run from 0.
@@ -98,6 +102,9 @@ class PretrainingModule(LightningModule):
         done = batch_idx + 1
         if done % self.run_settings.log_every == 0 or done == self.schedule.steps:
             self._report(outputs, done)
+        every = max(1, round(self.run_settings.probe_every * self.schedule.steps_per_epoch))
+        if self._probe is not None and self.global_rank == 0 and (done % every == 0 or done == self.schedule.steps):
+            self._log({"knn_accuracy": self._probe.accuracy(self.objective.query.network)}, done)
 
     def _report(self, outputs: dict[str, Any], done: int) -> None:
         """Log the figures of step `done` (from 1); they are of this process's share of the batch."""
@@ -112,11 +119,16 @@ class PretrainingModule(LightningModule):
             "images_per_second": rate,
             "data_wait": waiting,
         }
-        for logger in self.loggers:
-            logger.log_metrics(row, step=done)
+        self._log(row, done)
+        if self.global_rank == 0:
+            self._alarm.look(row, done)
         self.log_dict({**losses, "images/s": rate}, prog_bar=True, logger=False)
         text = ", ".join(f"{name} {value:.3f}" for name, value in losses.items())
         STEPS_LOG.info("step %d/%d: %s, %.1f images/s", done, self.schedule.steps, text, rate)
+
+    def _log(self, figures: dict[str, float], done: int) -> None:
+        for logger in self.loggers:
+            logger.log_metrics(figures, step=done)
 
 
 class Throughput:

@@ -65,6 +65,7 @@ def tiny_run(scenes, scene_proposals, tmp_path):
             "log_every": 1,
             "save_every": 2,
             "pictures": 0,
+            "tensorboard": False,
             "accelerator": "cpu",
         }
         return RunSettings(**{**settings, **changed})

@@ -65,3 +65,14 @@ def test_state_dict_round_trip() -> None:
 def test_an_empty_queue_is_an_error() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         KeyQueue(0, 2, "drop")
+
+
+def test_the_age_of_keys_counts_calls() -> None:
+    queue = KeyQueue(4, 2, "wrap")
+    assert queue.age() == 0
+    queue.enqueue(torch.ones(2, 2))
+    assert queue.age() == 0.5  # two keys of the random start, a call old
+    queue.enqueue(torch.ones(1, 2))
+    assert queue.age() == (1 + 1 + 0 + 2) / 4
+    queue.enqueue(torch.ones(0, 2))
+    assert queue.age() == (2 + 2 + 1 + 3) / 4

@@ -148,3 +148,31 @@ def test_wrong_input_leaves_no_run_behind(tiny_run, tmp_path):
     with pytest.raises(UserError, match="no network named"):
         run(tiny_run(backbone="resnet19"))
     assert not (tmp_path / "run").exists()
+
+
+def test_what_is_watched_is_in_every_log_and_changes_nothing(tiny_run, tmp_path, scenes):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for index, image in enumerate(sorted(scenes.glob("*.png"))):
+        folder = tmp_path / "classes" / f"class{index % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(image, folder)
+    small = {"backbone": "test_resnet", "log_every": 5}
+    watched = tiny_run(out=tmp_path / "watched", tensorboard=True, probe=tmp_path / "classes", probe_every=0.5, **small)
+    plain = tiny_run(out=tmp_path / "plain", **small)
+    assert run(watched) == run(plain) == 0
+    assert_same_weights(final_state(watched), final_state(plain))
+    with RunFolder(watched.out).metrics.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows if row["knn_accuracy"]] == ["2", "4", "5"]
+    events = EventAccumulator(str(RunFolder(watched.out).tensorboard)).Reload()
+    for name in ("knn_accuracy", "box_queue_age", "image_embedding_std"):
+        assert events.Scalars(name)[-1].value == pytest.approx(float([row for row in rows if row[name]][-1][name]))
+    assert not RunFolder(plain.out).tensorboard.exists()
+    assert "the image queue of 16 keys is longer than an epoch's 14" in RunFolder(plain.out).log.read_text()
+
+
+def test_wandb_that_is_not_installed_is_a_mistake_of_one_line(tiny_run, monkeypatch):
+    monkeypatch.setattr(program.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="pip install wandb"):
+        run(tiny_run(wandb="project"))
