@@ -36,6 +36,9 @@ from .training import STEPS_LOG, PretrainingModule
 
 LOG = logging.getLogger("ccop_pretrain.run")
 
+LIGHTNING_PRECISION: dict[str, Any] = {"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+"""Lightning's names of the precisions: parameters are float32 in each."""
+
 NOISE = (
     ".*does not have many workers.*",
     ".*Checkpoint directory .* exists and is not empty.*",
@@ -60,6 +63,8 @@ def run(settings: RunSettings) -> int:
             f"the objective {settings.objective!r} needs boxes: give --proposals DIR (`ccop-pretrain proposals "
             f"{settings.images} --out DIR` makes them), or take --objective mocov2"
         )
+    if settings.precision == "fp16" and (settings.accelerator == "cpu" or not torch.cuda.is_available()):
+        raise UserError("--precision fp16 needs a CUDA GPU: give --precision bf16, or leave it out")
     listing = SceneListing.open(settings.images, settings.proposals if settings.uses_boxes else None, settings)
     schedule = Schedule.of(settings, len(listing.images))
     module = PretrainingModule(settings, schedule)
@@ -114,6 +119,7 @@ def build_trainer(settings: RunSettings, schedule: Schedule, folder: RunFolder, 
         accelerator=settings.accelerator,
         devices=settings.devices,
         strategy=choose_strategy(settings),
+        precision=LIGHTNING_PRECISION[settings.precision],
         max_steps=schedule.steps,
         max_epochs=1,
         logger=metrics,

@@ -121,6 +121,12 @@ class RunSettings(ObjectiveSettings, ViewSettings, OptimisationSettings, Reading
         out: the run's folder; an unfinished run of the same settings in it is continued.
         proposals: folder written by `ccop-pretrain proposals` for the same `images`; not needed by `mocov2`.
         backbone: name of any timm ResNet.
+        init: weights to start from, by any name that the hub resolves (registry name, file, folder, hf-hub:ORG/NAME);
+            random ones of `seed` if not given. Heads and queues start at random either way.
+        precision: `float32`, or autocast of the networks to `bf16` or `fp16` (GPU only); geometry of boxes,
+            augmentation, similarities and losses stay float32.
+        channels_last: keep images and convolutions in the channels-last memory layout, which tensor cores prefer.
+        compile: compile both encoders with torch.compile; takes minutes at the start.
         seed: seed of the initial weights and of every random draw.
         devices: processes to train with, one per GPU; `auto` takes every GPU, or one process on a CPU.
         accelerator: where to train, by Lightning's name (`auto`, `cpu`, `gpu`).
@@ -140,6 +146,10 @@ class RunSettings(ObjectiveSettings, ViewSettings, OptimisationSettings, Reading
     out: Path
     proposals: Path | None = None
     backbone: str = "resnet50"
+    init: str | None = None
+    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    channels_last: bool = False
+    compile: bool = False
     seed: int = 0
     devices: int | Literal["auto"] = "auto"
     accelerator: str = "auto"

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch import nn
+from torch import Tensor, nn
+
+from ccop_hub.resolve import resolve
 
 from . import distributed
 from .data import ViewBatch
@@ -22,8 +24,14 @@ from .schedule import Schedule
 from .seeding import derive_seed
 from .settings import RunSettings
 
+LOG = logging.getLogger("ccop_pretrain.training")
+
 STEPS_LOG = logging.getLogger("ccop_pretrain.steps")
 """A line per logged step."""
+
+
+COMPILER = "inductor"
+"""Backend of torch.compile."""
 
 
 class PretrainingModule(LightningModule):
@@ -41,6 +49,13 @@ class PretrainingModule(LightningModule):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(derive_seed("weights", settings.seed))
             self.objective = ContrastivePretraining(settings, settings.backbone, schedule.steps, settings.image_size)
+        if settings.init is not None:
+            start_from(self.objective, settings.init, settings.backbone)
+        if settings.channels_last:
+            self.objective.to(memory_format=torch.channels_last)
+        if settings.compile:
+            for encoder in (self.objective.query, self.objective.key):
+                encoder.compile(backend=COMPILER)
         self.augmentation = PhotometricAugmentation()
         self.skipped: dict[int, str] = {}
         self._throughput = Throughput()
@@ -56,13 +71,19 @@ class PretrainingModule(LightningModule):
         torch.manual_seed(derive_seed("step", self.run_settings.seed, batch_idx, distributed.rank()))
         output: ObjectiveOutput = self.objective(
             Batch(
-                query_images=self.augmentation(batch.query_images),
-                key_images=self.augmentation(batch.key_images),
+                query_images=self._augment(batch.query_images),
+                key_images=self._augment(batch.key_images),
                 query_boxes=batch.query_boxes,
                 key_boxes=batch.key_boxes,
             )
         )
         return {"loss": output.loss, "losses": output.losses, "monitors": output.monitors}
+
+    def _augment(self, images: Tensor) -> Tensor:
+        """(B, 3, S, S) uint8 -> float32, also under autocast."""
+        with torch.autocast(images.device.type, enabled=False):
+            augmented: Tensor = self.augmentation(images)
+        return augmented.contiguous(memory_format=torch.channels_last) if self.run_settings.channels_last else augmented
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """SGD over everything that is trained, weight decay on all of it; the learning rate changes every step."""
@@ -129,6 +150,21 @@ class PretrainingModule(LightningModule):
     def _log(self, figures: dict[str, float], done: int) -> None:
         for logger in self.loggers:
             logger.log_metrics(figures, step=done)
+
+
+def start_from(objective: ContrastivePretraining, name: str, arch: str) -> None:
+    """Put weights of the hub into both encoders; without a pyramid among them, the pyramid stays random.
+
+    Raises:
+        UserError: there are none of that name, or they are of another architecture.
+    """
+    weights = resolve(name, arch)
+    for encoder in (objective.query, objective.key):
+        encoder.network.backbone.load_state_dict(weights.part("backbone"))
+        if "fpn" in weights.parts:
+            encoder.network.fpn.load_state_dict(weights.part("fpn"))
+    missing = "" if "fpn" in weights.parts else "; it has no pyramid, which starts at random"
+    LOG.info("started from %s (%s)%s", weights.name, weights.digest, missing)
 
 
 class Throughput:

@@ -68,3 +68,19 @@ def test_a_mistake_is_one_line_and_exit_code_2(arguments, message, scenes, tmp_p
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", [*sorted(path.stem for path in NAMED_SETTINGS.glob("n*.yaml")), "image_only"])
+def test_an_ablation_changes_known_settings_of_the_papers_run(name):
+    from ccop_pretrain.objective import loss_weights
+    from ccop_pretrain.settings import ObjectiveSettings
+
+    changes = yaml.safe_load((NAMED_SETTINGS / f"{name}.yaml").read_text())
+    changed = ObjectiveSettings(**changes)
+    defaults = ObjectiveSettings()
+    assert all(
+        list(value) != list(getattr(defaults, key)) if isinstance(value, list) else value != getattr(defaults, key)
+        for key, value in changes.items()
+    )
+    left_out = {"image_only": {"box", "intra"}, "no_inter": {"box"}, "no_intra": {"intra"}}.get(name, set())
+    assert set(loss_weights(changed)) == {"image", "box", "intra"} - left_out

@@ -1,0 +1,82 @@
+"""Settings of speed change nothing by default, and the losses no more than rounding does."""
+
+import dataclasses
+
+import pytest
+import torch
+from ccop_pretrain.data import SceneListing, SceneViews, ViewBatch
+from ccop_pretrain.run import run
+from ccop_pretrain.schedule import Schedule
+from ccop_pretrain.training import PretrainingModule, start_from
+from torch.testing import assert_close
+
+from ccop_hub.errors import UserError
+
+BF16_TOLERANCE = 0.05
+"""Relative; bf16 keeps 8 bits of a number, and the choice of hard positives may change with it."""
+
+FLOAT32_TOLERANCE = 1e-4
+"""Relative; the order of sums alone differs."""
+
+
+@pytest.fixture
+def batch(scenes, scene_proposals, tiny_run):
+    dataset = SceneViews(SceneListing.open(scenes, scene_proposals), tiny_run(), 0)
+    return ViewBatch.collate([dataset[0, index] for index in range(4)])
+
+
+def first_losses(settings, batch, dtype=None):
+    module = PretrainingModule(settings, Schedule.of(settings, 14))
+    with torch.autocast("cpu", dtype=dtype or torch.bfloat16, enabled=dtype is not None):
+        output = module.training_step(batch, 0)
+    output["loss"].backward()
+    assert all(parameter.grad is not None for parameter in module.trained_parameters())
+    return output["losses"], module
+
+
+def test_bf16_keeps_losses_and_queues_in_float32(batch, tiny_run):
+    settings = tiny_run(backbone="test_resnet")
+    exact, _ = first_losses(settings, batch)
+    rounded, module = first_losses(settings, batch, torch.bfloat16)
+    assert {loss.dtype for loss in rounded.values()} == {torch.float32}
+    assert module.objective.box_queue.keys.dtype == torch.float32
+    assert_close(rounded, exact, rtol=BF16_TOLERANCE, atol=0.01)
+    assert any(not torch.equal(rounded[name], exact[name]) for name in exact)
+
+
+def test_channels_last_differs_by_rounding(batch, tiny_run):
+    settings = tiny_run(backbone="test_resnet")
+    exact, _ = first_losses(settings, batch)
+    losses, module = first_losses(dataclasses.replace(settings, channels_last=True), batch)
+    weight = module.objective.query.network.backbone.layer1[0].conv1.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert_close(losses, exact, rtol=FLOAT32_TOLERANCE, atol=1e-5)
+
+
+def test_compiled_encoders_differ_by_rounding(batch, tiny_run, monkeypatch):
+    # The graph is captured as for any backend; generating machine code takes a minute and is not ours to test.
+    monkeypatch.setattr("ccop_pretrain.training.COMPILER", "aot_eager")
+    settings = tiny_run(backbone="test_resnet")
+    exact, plain = first_losses(settings, batch)
+    losses, module = first_losses(dataclasses.replace(settings, compile=True), batch)
+    assert module.state_dict().keys() == plain.state_dict().keys()
+    assert_close(losses, exact, rtol=FLOAT32_TOLERANCE, atol=1e-5)
+
+
+def test_a_bf16_run_is_exported_in_float32_and_starts_another(tiny_run, tmp_path):
+    first = tiny_run(backbone="test_resnet", precision="bf16", channels_last=True, steps=2)
+    assert run(first) == 0
+    again = tiny_run(out=tmp_path / "again", backbone="test_resnet", init=str(first.out))
+    module = PretrainingModule(again, Schedule.of(again, 14))
+    for encoder in (module.objective.query, module.objective.key):
+        saved = torch.load(first.out / "checkpoints" / "step-000000002.ckpt", weights_only=False)["state_dict"]
+        for name, value in encoder.network.state_dict().items():
+            assert value.dtype in (torch.float32, torch.long)
+            assert torch.equal(value, saved[f"objective.query.network.{name}"]), name
+    with pytest.raises(UserError, match="test_resnet"):
+        start_from(module.objective, str(first.out), "resnet18")
+
+
+def test_fp16_without_a_gpu_is_a_mistake(tiny_run):
+    with pytest.raises(UserError, match="--precision bf16"):
+        run(tiny_run(precision="fp16"))
