@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 from ccop_pretrain.distributed import BatchShuffle, gather_rows, rank, world_size
+from ccop_pretrain.objective import Batch, ContrastivePretraining
+from ccop_pretrain.settings import ObjectiveSettings
 from torch.testing import assert_close
 
 Ranks = dict[str, list[dict[str, Any]]]
@@ -100,3 +102,21 @@ class TestTraining:
         first, second = ranks["mocov2"]
         name = "query.network.backbone.bn1.running_mean"
         assert not torch.allclose(first["state"][name], second["state"][name])
+
+    def test_two_processes_are_one_at_the_double_batch_where_nothing_depends_on_the_share(self, ranks: Ranks) -> None:
+        both = ranks["double_batch"]
+        small = ObjectiveSettings(image_queue=10, box_queue=16, hidden_dim=16, embedding_dim=8, jitters=0)
+        model = ContrastivePretraining(small, "resnet18", 10, 64).eval()
+        model.load_state_dict(both[0]["start"])
+        one = Batch(
+            **{name: torch.cat([each["batch"][name] for each in both]) for name in ("query_images", "key_images")},
+            **{name: both[0]["batch"][name] + both[1]["batch"][name] for name in ("query_boxes", "key_boxes")},
+        )
+        output = model(one)
+        output.loss.backward()
+        for name, value in output.losses.items():
+            assert value.item() == pytest.approx((both[0]["losses"][name] + both[1]["losses"][name]) / 2, rel=1e-5)
+        for name, parameter in model.query.named_parameters():
+            assert_close(both[0]["gradients"][name], parameter.grad, rtol=1e-3, atol=1e-5)
+        for name, value in model.state_dict().items():
+            assert_close(both[1]["state"][name], value, rtol=1e-4, atol=1e-6)

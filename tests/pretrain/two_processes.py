@@ -93,12 +93,31 @@ def training(settings: ObjectiveSettings, counts: tuple[list[int], list[int]]) -
     }
 
 
+def double_batch() -> dict[str, Any]:
+    """A step in which nothing depends on how the batch is shared out: fixed statistics, equal counts, no noise."""
+    torch.manual_seed(0)
+    model = ContrastivePretraining(ObjectiveSettings(**{**SMALL, "jitters": 0}), "resnet18", 10, SIZE).eval()
+    start = {name: value.clone() for name, value in model.state_dict().items()}
+    wrapped = DistributedDataParallel(model, broadcast_buffers=False)
+    batch = make_batch([2, 3])
+    output = wrapped(batch)
+    output.loss.backward()
+    return {
+        "start": start,
+        "batch": vars(batch),
+        "losses": {name: value.item() for name, value in output.losses.items()},
+        "gradients": {name: p.grad for name, p in model.query.named_parameters()},
+        "state": model.state_dict(),
+    }
+
+
 SMALL = {"image_queue": 10, "box_queue": 16, "hidden_dim": 16, "embedding_dim": 8, "jitters": 4}
 CHECKS = {
     "gathering": gathering,
     "shuffling": shuffling,
     "one_rank_without_boxes": lambda: training(ObjectiveSettings(**SMALL), ([2, 3], [0, 0])),
     "unequal_batches": lambda: training(ObjectiveSettings(**SMALL), ([1, 0, 2], [3, 1])),
+    "double_batch": double_batch,
     "mocov2": lambda: training(ObjectiveSettings(objective="mocov2", **SMALL), ([2, 3], [0, 0])),
 }
 
