@@ -248,7 +248,8 @@ class TestMonitors:
         model.step.fill_(4)
         monitors = step(model, random_batch()).monitors
         assert set(monitors) == {
-            "image_accuracy", "image_embedding_std", "box_accuracy", "box_embedding_std",
+            "image_accuracy", "image_embedding_std", "image_queue_age",
+            "box_accuracy", "box_embedding_std", "box_queue_age",
             "valid_jitters", "iou_threshold", "centre_magnitude", "size_magnitude", "boxes_per_image",
         }  # fmt: skip
         assert monitors["iou_threshold"].item() == pytest.approx(0.6)

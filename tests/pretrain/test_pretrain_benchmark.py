@@ -12,23 +12,9 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "pretrain_gpu.py"
 def test_the_benchmark_runs_on_a_cpu_at_a_small_size(scenes, scene_proposals, tmp_path):
     out = tmp_path / "result.json"
     flags = ["--backbone", "test_resnet", "--image-size", "32", "--steps", "4", "--batches", "4", "--workers", "0"]
+    data = ["--images", scenes, "--proposals", scene_proposals, "--work", tmp_path / "work", "--out", out]
     done = subprocess.run(
-        [
-            sys.executable,
-            SCRIPT,
-            "--images",
-            scenes,
-            "--proposals",
-            scene_proposals,
-            "--work",
-            tmp_path / "work",
-            "--out",
-            out,
-            *flags,
-            "--variants",
-            "float32",
-            "bf16",
-        ],
+        [sys.executable, SCRIPT, *data, *flags, "--variants", "float32", "bf16"],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
