@@ -107,9 +107,9 @@ def _parse(program: str, description: str, commands: Sequence[Command], argv: li
     from jsonargparse import ArgumentError, ArgumentParser
 
     class Parser(ArgumentParser):
-        def format_help(self) -> str:
+        def format_help(self, *args: Any, **options: Any) -> str:
             # Flags are shown as people type them; `_in_full` gives the parser the fields' own names.
-            return re.sub(r"--\w[\w.]*", lambda flag: flag[0].replace("_", "-"), super().format_help())
+            return re.sub(r"--\w[\w.]*", lambda flag: flag[0].replace("_", "-"), super().format_help(*args, **options))
 
     parser = Parser(prog=program, description=description, exit_on_error=False)
     subcommands = parser.add_subcommands(required=True, dest="command")

@@ -15,9 +15,10 @@ from .proposal_shards import Manifest, ShardRows, read_notes, shard_path
 
 
 class ProposalStore:
-    """The proposals of an image set, read whole: 16 bytes a box and the keys (a million images with 50 boxes: 1.2 GB while opening).
+    """The proposals of an image set, read whole: 16 bytes a box and the keys.
 
-    All of it are plain arrays, so that the forked workers of a data loader share them.
+    A million images with 50 boxes take 1.2 GB while opening. All of it are plain arrays, so that the forked workers of
+    a data loader share them.
 
     Attributes:
         folder: where they were read from.

@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 from torch import nn
+from torch.multiprocessing.spawn import ProcessRaisedException
 
 from ccop_hub.errors import UserError
 
@@ -76,7 +77,14 @@ def _carry_out(plan: Plan) -> Result | None:
             print(f"note: {note}")
     # Other processes make the plan themselves: a configuration cannot be sent before Detectron2 is prepared there.
     arguments = (settings, plan if settings.processes == 1 else None)
-    launch(work, settings.gpus, settings.num_machines, settings.machine_rank, settings.dist_url, args=arguments)
+    try:
+        launch(work, settings.gpus, settings.num_machines, settings.machine_rank, settings.dist_url, args=arguments)
+    except ProcessRaisedException as error:
+        told = str(error).strip().splitlines()[-1]
+        # Another process's exception arrives as the text of its traceback.
+        if told.startswith(f"{UserError.__module__}.{UserError.__qualname__}: "):
+            raise UserError(told.partition(": ")[2]) from None
+        raise
     if not first_machine:
         return None
     result = make_result(plan, time.monotonic() - started)

@@ -80,3 +80,40 @@ def draw() -> Callable[..., Path]:
         return root
 
     return both
+
+
+VOC_OBJECTS = {
+    "000001": [("dog", 0, (1, 1, 64, 48)), ("cat", 1, (11, 21, 30, 40))],
+    "2008_000002": [("person", 0, (5, 6, 20, 30))],
+    "000003": [("tvmonitor", 0, (2, 3, 33, 44))],
+}
+
+
+def _write_voc(root: Path) -> Path:
+    """Three pictures of 64 x 48 pixels: 2007 trainval, 2012 trainval, 2007 test."""
+    for year, image_set, name in (
+        ("VOC2007", "trainval", "000001"),
+        ("VOC2012", "trainval", "2008_000002"),
+        ("VOC2007", "test", "000003"),
+    ):
+        folder = root / year
+        for kind in ("ImageSets/Main", "Annotations", "JPEGImages"):
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+        (folder / "ImageSets" / "Main" / f"{image_set}.txt").write_text(f"{name}\n")
+        Image.new("RGB", (64, 48)).save(folder / "JPEGImages" / f"{name}.jpg")
+        objects = "".join(
+            f"<object><name>{kind}</name><difficult>{difficult}</difficult><bndbox><xmin>{box[0]}</xmin>"
+            f"<ymin>{box[1]}</ymin><xmax>{box[2]}</xmax><ymax>{box[3]}</ymax></bndbox>"
+            "<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox></part>"
+            "</object>"
+            for kind, difficult, box in VOC_OBJECTS[name]
+        )
+        size = "<size><width>64</width><height>48</height><depth>3</depth></size>"
+        (folder / "Annotations" / f"{name}.xml").write_text(f"<annotation>{size}{objects}</annotation>")
+    return root
+
+
+@pytest.fixture
+def write_voc() -> Callable[[Path], Path]:
+    """`write_voc(root)` -> `root` with a very small VOC07+12."""
+    return _write_voc

@@ -12,6 +12,7 @@ import torch
 from ccop_eval.cli import main
 from ccop_eval.detection.coco_data import open_coco
 from ccop_eval.detection.config import configure
+from ccop_eval.detection.data_sources import open_data
 from ccop_eval.detection.engine import load_engine
 from ccop_eval.results import Result
 from PIL import Image
@@ -336,3 +337,65 @@ def _share_found(truth: dict[str, Any], images: list[int]) -> float:
             reached = np.linspace(0, 1, 101) <= sum(objects) / len(objects)
             values.append(100 * reached.mean() if sum(objects) else 0.0)
     return float(np.mean(values)) if values else float("nan")
+
+
+def test_voc_is_trained_on_and_scored_by_its_own_metric(
+    write_voc: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the small network, since VOC's own protocol is too large for a processor."""
+    from ccop_eval.detection import config
+    from ccop_eval.detection.average_precision import voc_scores
+
+    monkeypatch.setitem(config.SCORERS, "small-cpu", "voc")
+    root, out = write_voc(tmp_path / "voc"), tmp_path / "out"
+    flags = ["--weights=random", "--arch=resnet18", "--protocol=small-cpu", "--iterations=2", "--workers=0"]
+    assert main(["detection", *flags, "--batch-size=2", f"--data={root}", f"--out={out}"]) == 0
+    result = Result.read(out)
+    assert set(result.metrics) == {"bbox/AP", "bbox/AP50", "bbox/AP75"}
+    assert result.data.name == "voc07+12"
+    assert "AP by Pascal VOC 2007's metric (11 points of recall)" in result.notes
+    data = open_data(str(root))
+    predictions = out / "detectron2" / "inference" / "coco_instances_results.json"
+    again = voc_scores(data.val.annotations, predictions, data.class_names)["bbox"]
+    assert result.metrics == {f"bbox/{name}": again[name] for name in ("AP", "AP50", "AP75")}
+    assert result.per_class["bbox/AP"]["tvmonitor"] == again["AP-tvmonitor"]
+    assert result.per_class["bbox/AP"]["cow"] is None, "no cow in the picture"
+
+
+def test_several_processes_tell_a_users_mistake_in_one_line(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import detectron2.engine
+    from torch.multiprocessing.spawn import ProcessRaisedException
+
+    told = "-- Process 0 terminated:\nTraceback (most recent call last):\nccop_hub.errors.UserError: diverged; do this"
+
+    def launch(*_: Any, **__: Any) -> None:
+        raise ProcessRaisedException(told, 0, 1)
+
+    monkeypatch.setattr(detectron2.engine, "launch", launch)
+    assert main(_arguments(finished, f"--out={finished / 'spawned'}")) == 2
+    assert capsys.readouterr().err == "ccop-eval: diverged; do this\n"
+
+
+def test_a_process_that_was_not_given_the_plan_makes_it(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the processes of several GPUs do; here the one of a processor."""
+    from ccop_eval.detection import run
+    from ccop_eval.detection.settings import DetectionSettings
+
+    out = finished / "out"
+    before = json.loads((out / "detectron2" / "outcome.json").read_text())
+    (out / "detectron2" / "outcome.json").unlink()
+    settings = DetectionSettings(
+        weights=str(finished / "exported"),
+        data=str(finished / "shapes"),
+        out=out,
+        protocol="small-cpu",
+        iterations=ITERATIONS,
+        workers=0,
+        eval_only=True,
+    )
+    run.work(settings, None)
+    again = json.loads((out / "detectron2" / "outcome.json").read_text())
+    assert json.dumps(again["scores"]) == json.dumps(before["scores"])
+    assert again["report"] == before["report"]

@@ -1,42 +1,14 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from ccop_eval.detection.data_sources import open_data
 from ccop_eval.detection.voc_data import CLASSES, convert
-from PIL import Image
 
 from ccop_hub.errors import UserError
 
-OBJECTS = {
-    "000001": [("dog", 0, (1, 1, 64, 48)), ("cat", 1, (11, 21, 30, 40))],
-    "2008_000002": [("person", 0, (5, 6, 20, 30))],
-    "000003": [("tvmonitor", 0, (2, 3, 33, 44))],
-}
-
-
-def write_voc(root: Path) -> Path:
-    """Three pictures of 64 x 48 pixels: 2007 trainval, 2012 trainval, 2007 test."""
-    for year, image_set, name in (
-        ("VOC2007", "trainval", "000001"),
-        ("VOC2012", "trainval", "2008_000002"),
-        ("VOC2007", "test", "000003"),
-    ):
-        folder = root / year
-        for kind in ("ImageSets/Main", "Annotations", "JPEGImages"):
-            (folder / kind).mkdir(parents=True, exist_ok=True)
-        (folder / "ImageSets" / "Main" / f"{image_set}.txt").write_text(f"{name}\n")
-        Image.new("RGB", (64, 48)).save(folder / "JPEGImages" / f"{name}.jpg")
-        objects = "".join(
-            f"<object><name>{kind}</name><difficult>{difficult}</difficult><bndbox><xmin>{box[0]}</xmin>"
-            f"<ymin>{box[1]}</ymin><xmax>{box[2]}</xmax><ymax>{box[3]}</ymax></bndbox>"
-            "<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox></part>"
-            "</object>"
-            for kind, difficult, box in OBJECTS[name]
-        )
-        size = "<size><width>64</width><height>48</height><depth>3</depth></size>"
-        (folder / "Annotations" / f"{name}.xml").write_text(f"<annotation>{size}{objects}</annotation>")
-    return root
+WriteVoc = Callable[[Path], Path]
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +17,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("above", ["", "VOCdevkit"])
-def test_vocs_own_layout_is_read(tmp_path: Path, above: str) -> None:
+def test_vocs_own_layout_is_read(write_voc: WriteVoc, tmp_path: Path, above: str) -> None:
     write_voc(tmp_path / "voc" / above)
     data = open_data(str(tmp_path / "voc"))
     assert (data.name, data.masks) == ("voc07+12", None)
@@ -55,7 +27,7 @@ def test_vocs_own_layout_is_read(tmp_path: Path, above: str) -> None:
     assert not any(path.suffix == ".json" for path in (tmp_path / "voc").rglob("*")), "the data set stays as it was"
 
 
-def test_boxes_count_from_0_and_difficult_objects_keep_their_mark(tmp_path: Path) -> None:
+def test_boxes_count_from_0_and_difficult_objects_keep_their_mark(write_voc: WriteVoc, tmp_path: Path) -> None:
     document = convert(write_voc(tmp_path), "train")
     assert [image["file_name"] for image in document["images"]] == [
         "VOC2007/JPEGImages/000001.jpg",
@@ -69,7 +41,9 @@ def test_boxes_count_from_0_and_difficult_objects_keep_their_mark(tmp_path: Path
     assert [entry["id"] for entry in document["annotations"]] == [1, 2, 3]
 
 
-def test_boxes_are_those_that_detectron2_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_boxes_are_those_that_detectron2_reads(
+    write_voc: WriteVoc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from ccop_eval.detection.engine import load_engine
 
     load_engine()
@@ -87,7 +61,7 @@ def test_boxes_are_those_that_detectron2_reads(tmp_path: Path, monkeypatch: pyte
         assert one["category_id"] == other["category_id"] + 1
 
 
-def test_the_conversion_is_kept_and_made_again_when_the_data_change(tmp_path: Path) -> None:
+def test_the_conversion_is_kept_and_made_again_when_the_data_change(write_voc: WriteVoc, tmp_path: Path) -> None:
     root = write_voc(tmp_path / "voc")
     first = open_data(str(root))
     assert open_data(str(root)) == first
@@ -109,7 +83,9 @@ def test_the_conversion_is_kept_and_made_again_when_the_data_change(tmp_path: Pa
         ("VOC2007/Annotations/000003.xml", "<annotation/>", "is not a VOC annotation: it has no size/width"),
     ],
 )
-def test_what_is_missing_is_named(tmp_path: Path, path: str, content: str | None, told: str) -> None:
+def test_what_is_missing_is_named(
+    write_voc: WriteVoc, tmp_path: Path, path: str, content: str | None, told: str
+) -> None:
     root = write_voc(tmp_path / "voc")
     if content is None:
         (root / path).unlink()
@@ -119,7 +95,7 @@ def test_what_is_missing_is_named(tmp_path: Path, path: str, content: str | None
         open_data(str(root))
 
 
-def test_a_class_that_voc_has_not_is_told(tmp_path: Path) -> None:
+def test_a_class_that_voc_has_not_is_told(write_voc: WriteVoc, tmp_path: Path) -> None:
     root = write_voc(tmp_path / "voc")
     path = root / "VOC2007" / "Annotations" / "000003.xml"
     path.write_text(path.read_text().replace("tvmonitor", "robot"))
