@@ -2,7 +2,6 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
-export OMP_NUM_THREADS ?= 1
 
 .PHONY: install test lint types unit demo clean
 
@@ -23,6 +22,8 @@ lint: install
 types: install
 	$(BIN)/mypy ccop_hub pretrain eval
 
+# Two test processes of one thread each fill two cores.
+unit: export OMP_NUM_THREADS ?= 1
 unit: install
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 

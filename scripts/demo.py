@@ -46,7 +46,7 @@ def main() -> None:
     """Run every step; the first that fails ends it."""
     started = time.perf_counter()
     shutil.rmtree(DEMO, ignore_errors=True)
-    step("ccop-pretrain", "scenes", "--out", SCENES, "--images", 160, "--seed", 0)
+    step("ccop-pretrain", "scenes", "--out", SCENES, "--images", 160, "--seed", 0, "--size", 192, "--clutter", 0)
     step("ccop-pretrain", "proposals", TRAIN, "--out", PROPOSALS)
     look = ("--images", TRAIN, "--proposals", PROPOSALS)
     step("ccop-pretrain", "inspect", *look, "--out", PICTURES, "--count", 3)
