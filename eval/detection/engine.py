@@ -7,10 +7,12 @@ installation is ever changed.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
 import json
+import subprocess
 import sys
 import types
 import warnings
@@ -25,6 +27,8 @@ from ..results import Engine
 from .install import DISTRIBUTION
 
 _OPERATORS = "detectron2._C"
+
+_REGISTRY, _OFFICIAL = "registry", "official"
 
 
 def load_engine() -> Engine:
@@ -60,14 +64,20 @@ def _import_layers() -> None:
 def describe_engine() -> Engine:
     """Version, origin and kind of the imported Detectron2.
 
-    Official main calls itself 0.6 as well, so that the commit, where pip knows it, is part of the version.
+    Official main calls itself 0.6 as well, so that the commit is part of the version of all but the registry's; where
+    nothing on the machine knows it, a digest over the Python files is.
     """
     detectron2 = importlib.import_module("detectron2")
     operators = sys.modules.get(_OPERATORS)
     if operators is None and importlib.util.find_spec(_OPERATORS) is not None:
         operators = importlib.import_module(_OPERATORS)
-    where, commit = _origin(Path(str(detectron2.__file__)))
-    version = f"{detectron2.__version__}+{commit[:7]}" if commit else str(detectron2.__version__)
+    package = Path(str(detectron2.__file__)).parent
+    where, commit = _origin(package)
+    version = str(detectron2.__version__)
+    if where == _REGISTRY:
+        where = f"{_REGISTRY} ({DISTRIBUTION} {importlib.metadata.version(DISTRIBUTION)})"
+    else:
+        version = f"{version}+{commit[:7] if commit else _checked_out(package) or _digest(package)}"
     return Engine(
         name="detectron2",
         version=version,
@@ -77,7 +87,7 @@ def describe_engine() -> Engine:
 
 
 def _origin(package: Path) -> tuple[str, str | None]:
-    """How the imported package came onto the machine, and its commit where that is on record."""
+    """How the imported package came onto the machine, and its commit where pip has it on record."""
     for name in ("detectron2", DISTRIBUTION):
         try:
             distribution = importlib.metadata.distribution(name)
@@ -85,15 +95,30 @@ def _origin(package: Path) -> tuple[str, str | None]:
             continue
         direct: dict[str, Any] = json.loads(distribution.read_text("direct_url.json") or "{}")
         editable = direct.get("dir_info", {}).get("editable", False)
-        if (
-            not editable
-            and Path(str(distribution.locate_file("detectron2/__init__.py"))).resolve() != package.resolve()
-        ):
+        if not editable and Path(str(distribution.locate_file("detectron2"))).resolve() != package.resolve():
             continue
-        if name == DISTRIBUTION:
-            return f"registry ({DISTRIBUTION} {distribution.version})", None
-        return "official", direct.get("vcs_info", {}).get("commit_id")
-    return "official sources on the import path", None
+        return (_REGISTRY, None) if name == DISTRIBUTION else (_OFFICIAL, direct.get("vcs_info", {}).get("commit_id"))
+    return f"{_OFFICIAL} sources on the import path", None
+
+
+def _checked_out(package: Path) -> str | None:
+    """The commit of the git checkout that the package lies in, marked where files differ from it; None if in none."""
+    root = package.parent
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=7", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _digest(package: Path) -> str:
+    """The beginning of a SHA-256 over names and contents of the package's Python files."""
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return f"sha256.{digest.hexdigest()[:12]}"
 
 
 def _stand_in_for_operators() -> None:

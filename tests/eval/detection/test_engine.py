@@ -1,6 +1,9 @@
+import hashlib
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,40 +14,90 @@ LIKE_V06 = {
 }
 """A package with what v0.6 asks of its surroundings: the operators and a filter that Pillow no longer has."""
 
+PACKAGES = {
+    "without operators": LIKE_V06,
+    "compiled": {**LIKE_V06, "_C.py": "answer = 42"},
+    "broken": {**LIKE_V06, "layers/__init__.py": "import no_such_module"},
+    "checked out": LIKE_V06,
+}
 
-def _describe(folder: Path, package: dict[str, str], then: str = "") -> str:
-    for name, text in package.items():
-        path = folder / "detectron2" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    program = (
-        f"import sys; sys.path.insert(0, {str(folder)!r})\n"
-        "from ccop_eval.detection.engine import load_engine\n"
-        f"engine = load_engine()\n{then}\nprint(engine.version, engine.where, engine.compiled, sep='|')"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+PROGRAM = """
+import json, os, sys, traceback
+from ccop_eval.detection import engine
+folder, names = sys.argv[1], sys.argv[2:]
+for name in names:
+    # A process each, since a package is imported once; the slow imports above are shared.
+    if os.fork():
+        os.wait()
+        continue
+    sys.path.insert(0, os.path.join(folder, name))
+    found = {}
+    try:
+        loaded = engine.load_engine()
+        found = {"version": loaded.version, "where": loaded.where, "compiled": loaded.compiled}
+        from detectron2 import _C
+        found["answer"] = getattr(_C, "answer", None)
+    except Exception:
+        found["error"] = traceback.format_exc()
+    with open(os.path.join(folder, name + ".json"), "w") as file:
+        json.dump(found, file)
+    os._exit(0)
+"""
+
+
+@pytest.fixture(scope="module")
+def described(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What is said of each of `PACKAGES` where it is the Detectron2 on the import path."""
+    folder = tmp_path_factory.mktemp("engines")
+    for name, package in PACKAGES.items():
+        for file, text in package.items():
+            path = folder / name / "detectron2" / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+    _commit(folder / "checked out")
+    done = subprocess.run([sys.executable, "-c", PROGRAM, str(folder), *PACKAGES], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    found = {name: json.loads((folder / f"{name}.json").read_text()) for name in PACKAGES}
+    head = subprocess.run(["git", "-C", str(folder / "checked out"), "rev-parse", "HEAD"], capture_output=True)
+    found["checked out"]["commit"] = head.stdout.decode().strip()
+    return found
 
 
-def test_sources_without_operators_get_a_stand_in_that_names_what_is_asked_of_it(tmp_path: Path) -> None:
-    then = (
-        "from detectron2 import _C\nfrom ccop_hub.errors import UserError\n"
-        "try:\n    _C.nms_rotated\nexcept UserError as error:\n    assert 'nms_rotated' in str(error)\n"
-        "else:\n    raise SystemExit('no error')"
-    )
-    assert _describe(tmp_path, LIKE_V06, then) == "0.6|official sources on the import path|False"
+def _commit(folder: Path) -> None:
+    who = ["-c", "user.name=nobody", "-c", "user.email=nobody@example.org"]
+    for command in (["init", "-q"], ["add", "."], [*who, "commit", "-q", "-m", "sources"]):
+        subprocess.run(["git", "-C", str(folder), *command], check=True, capture_output=True)
 
 
-def test_compiled_operators_are_used(tmp_path: Path) -> None:
-    package = {**LIKE_V06, "_C.py": "answer = 42"}
-    then = "from detectron2 import _C\nassert _C.answer == 42"
-    assert _describe(tmp_path, package, then) == "0.6|official sources on the import path|True"
+def test_sources_without_operators_get_a_stand_in_that_names_what_is_asked_of_it(
+    described: dict[str, dict[str, Any]],
+) -> None:
+    found = described["without operators"]
+    assert (found["where"], found["compiled"]) == ("official sources on the import path", False)
+    assert "UserError: this Detectron2 has no compiled operator answer" in found["error"]
 
 
-def test_another_broken_import_is_not_hidden(tmp_path: Path) -> None:
-    with pytest.raises(AssertionError, match="no_such_module"):
-        _describe(tmp_path, {**LIKE_V06, "layers/__init__.py": "import no_such_module"})
+def test_sources_of_no_known_commit_are_told_apart_by_their_files(described: dict[str, dict[str, Any]]) -> None:
+    content = "".join(f"{name}\0{text}\0" for name, text in sorted(LIKE_V06.items()))
+    expected = hashlib.sha256(content.encode()).hexdigest()[:12]
+    assert described["without operators"]["version"] == f"0.6+sha256.{expected}"
+    assert described["compiled"]["version"] != described["without operators"]["version"]
+
+
+def test_sources_in_a_git_checkout_are_named_by_its_commit(described: dict[str, dict[str, Any]]) -> None:
+    found = described["checked out"]
+    assert len(found["commit"]) == 40
+    assert found["version"] == f"0.6+{found['commit'][:7]}"
+
+
+def test_compiled_operators_are_used(described: dict[str, dict[str, Any]]) -> None:
+    found = described["compiled"]
+    assert (found["compiled"], found["answer"]) == (True, 42)
+    assert "error" not in found
+
+
+def test_another_broken_import_is_not_hidden(described: dict[str, dict[str, Any]]) -> None:
+    assert "ModuleNotFoundError: No module named 'no_such_module'" in described["broken"]["error"]
 
 
 def test_the_installed_engine_says_where_it_is_from() -> None:
@@ -54,4 +107,5 @@ def test_the_installed_engine_says_where_it_is_from() -> None:
     assert engine.name == "detectron2"
     assert engine.version.startswith("0.6")
     assert engine.where.startswith(("registry (pb1-detectron2", "official"))
+    assert ("+" in engine.version) == engine.where.startswith("official")
     assert load_engine() == engine
