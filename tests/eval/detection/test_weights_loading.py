@@ -48,7 +48,7 @@ def _detector(draw: Draw, tmp_path: Path, arch: str, protocol: str = "small-cpu"
     return build_model(cfg).eval()
 
 
-@pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("arch", ["resnet18", "resnet34", "resnet50", "resnet101"])
 def test_the_detector_computes_the_networks_pyramid_to_the_last_bit(draw: Draw, tmp_path: Path, arch: str) -> None:
     network, detector = _network(arch), _detector(draw, tmp_path, arch)
     load_weights(detector, _weights(arch, network))
