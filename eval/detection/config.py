@@ -135,7 +135,7 @@ def set_batch_size(configuration: Configuration, batch_size: int | None, process
         reference = configuration.reference_processes or processes
         batch_size = min(solver.IMS_PER_BATCH, solver.IMS_PER_BATCH // reference * processes)
     if batch_size % processes:
-        raise UserError(f"{processes} processes cannot share a batch of {batch_size} evenly: give another --batch_size")
+        raise UserError(f"{processes} processes cannot share a batch of {batch_size} evenly: give another --batch-size")
     factor = batch_size / solver.IMS_PER_BATCH
     if factor == 1:
         return

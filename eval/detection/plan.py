@@ -26,7 +26,11 @@ from .settings import DetectionSettings
 ENGINE_FOLDER = "detectron2"
 """Folder, inside the run's, of Detectron2's own files: configuration, log, checkpoints, predictions."""
 
+AGAINST_FOLDER = "against"
+"""Folder, inside the run's, of the second weights' run."""
+
 SETTINGS_FILE = "settings.yaml"
+SHEET_FILE = "detections.png"
 IDENTITY_FILE = "identity.json"
 FEW_IMAGES_FILE = "few_images.txt"
 FINAL_CHECKPOINT = "model_final.pth"
@@ -93,40 +97,49 @@ def make_plan(settings: DetectionSettings) -> Plan:
     return Plan(settings, engine, weights, data, _configuration(settings, weights, data))
 
 
-def open_output(plan: Plan) -> None:
-    """An output folder of this run alone, with the resolved settings and Detectron2's full configuration in it.
+def check_output(plan: Plan) -> None:
+    """Raise unless the output folder can take this run.
 
     Raises:
         UserError: the folder holds another run, or there is nothing in it to score again.
     """
-    settings, folder, identity = plan.settings, plan.folder, plan.identity()
+    settings, folder = plan.settings, plan.folder
+    if settings.out.exists() and not settings.out.is_dir():
+        raise UserError(f"{settings.out} is a file: give a folder as --out")
     if settings.eval_only and not (folder / FINAL_CHECKPOINT).is_file():
         raise UserError(f"{settings.out} holds no finished training to score: train first, without --eval-only")
     if settings.resume or settings.eval_only:
-        _check_identity(plan, identity)
-    elif folder.exists() or (settings.out / RESULT_FILE).exists():
-        if not settings.overwrite:
-            raise UserError(
-                f"{settings.out} holds another run: pass --resume to go on with it, --overwrite to replace it, or "
-                "another --out"
-            )
+        _check_identity(plan)
+    elif not settings.overwrite and (folder.exists() or (settings.out / RESULT_FILE).exists()):
+        raise UserError(
+            f"{settings.out} holds another run: pass --resume to go on with it, --overwrite to replace it, or "
+            "another --out"
+        )
+
+
+def open_output(plan: Plan) -> None:
+    """Make the output folder, checked before, this run's own; write its settings and full configuration there."""
+    settings, folder = plan.settings, plan.folder
+    if settings.overwrite and not settings.resume:
         shutil.rmtree(folder, ignore_errors=True)
-        (settings.out / RESULT_FILE).unlink(missing_ok=True)
+        shutil.rmtree(settings.out / AGAINST_FOLDER, ignore_errors=True)
+        for name in (RESULT_FILE, SHEET_FILE, FEW_IMAGES_FILE):
+            (settings.out / name).unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     save_settings(settings, settings.out / SETTINGS_FILE)
-    write_atomically(folder / IDENTITY_FILE, (json.dumps(identity, indent=2) + "\n").encode())
+    write_atomically(folder / IDENTITY_FILE, (json.dumps(plan.identity(), indent=2) + "\n").encode())
     write_atomically(folder / "config.yaml", plan.configuration.cfg.dump().encode())
     if settings.few_images is not None:
         listed = "".join(f"{name}\n" for name in image_names(plan.data.train))
         write_atomically(settings.out / FEW_IMAGES_FILE, listed.encode())
 
 
-def _check_identity(plan: Plan, identity: dict[str, str]) -> None:
+def _check_identity(plan: Plan) -> None:
     path = plan.folder / IDENTITY_FILE
     if not path.is_file():
         return
     before = json.loads(path.read_text(encoding="utf-8"))
-    other = [name for name, value in identity.items() if before.get(name) != value]
+    other = [name for name, value in plan.identity().items() if before.get(name) != value]
     if other:
         raise UserError(
             f"{plan.settings.out} holds a run with other {', '.join(other)}: give the command that started it, or "
@@ -206,10 +219,10 @@ def _check_numbers(settings: DetectionSettings) -> None:
     ):
         value = getattr(settings, name)
         if value is not None and value < least:
-            raise UserError(f"--{name} {value} is too small: give {least} or more")
+            raise UserError(f"--{name.replace('_', '-')} {value} is too small: give {least} or more")
     if not 0 <= settings.machine_rank < settings.num_machines:
-        raise UserError(f"--machine_rank {settings.machine_rank} is not a number from 0 to {settings.num_machines - 1}")
+        raise UserError(f"--machine-rank {settings.machine_rank} is not a number from 0 to {settings.num_machines - 1}")
     if settings.num_machines > 1 and settings.dist_url == "auto":
-        raise UserError("several machines have to meet somewhere: give --dist_url tcp://HOST:PORT of machine 0")
+        raise UserError("several machines have to meet somewhere: give --dist-url tcp://HOST:PORT of machine 0")
     if settings.eval_only and settings.overwrite:
         raise UserError("--eval-only scores what --overwrite would remove: give one of the two")

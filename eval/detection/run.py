@@ -8,23 +8,18 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from torch import nn
-from torch.multiprocessing.spawn import ProcessRaisedException
 
 from ccop_hub.errors import UserError
 
-from ..compare import terminal_table
+from ..compare import print_group, table_console
 from ..comparison import group_results
 from ..results import RESULT_FILE, Result
 from .engine import load_engine
-from .plan import Plan, make_plan, open_output
+from .plan import AGAINST_FOLDER, FINAL_CHECKPOINT, SHEET_FILE, Plan, check_output, make_plan, open_output
+from .processes import start
 from .record import OUTCOME_FILE, make_result
 from .settings import DetectionSettings
-
-SHEET_FILE = "detections.png"
-AGAINST_FOLDER = "against"
-"""Folder, inside the run's, of the second weights' run."""
 
 
 def run(settings: DetectionSettings) -> None:
@@ -37,8 +32,9 @@ def run(settings: DetectionSettings) -> None:
     if result is None:
         return
     if result.baseline is not None:
+        console = table_console()
         for group in group_results([result]):
-            Console().print(terminal_table(group))
+            print_group(console, group)
     scores = "  ".join(f"{name} {value:.1f}" for name, value in result.metrics.items() if value is not None)
     print(f"{result.protocol}: {scores}")
     print(f"{settings.out / RESULT_FILE}\n{settings.out / SHEET_FILE}")
@@ -50,6 +46,9 @@ def evaluate(settings: DetectionSettings) -> Result | None:
     if settings.against is not None:
         other = dataclasses.replace(settings, weights=settings.against, against=None, out=settings.out / AGAINST_FOLDER)
         plans.append(make_plan(other))
+    if settings.machine_rank == 0:
+        for plan in plans:
+            check_output(plan)
     results = [_carry_out(plan) for plan in plans]
     own = results[0]
     if own is None or settings.against is None:
@@ -65,8 +64,6 @@ def evaluate(settings: DetectionSettings) -> Result | None:
 
 def _carry_out(plan: Plan) -> Result | None:
     """Train (or not) and score by a plan, in as many processes as it says."""
-    from detectron2.engine import launch
-
     started = time.monotonic()
     settings = plan.settings
     first_machine = settings.machine_rank == 0
@@ -76,15 +73,7 @@ def _carry_out(plan: Plan) -> Result | None:
         for note in plan.configuration.notes:
             print(f"note: {note}")
     # Other processes make the plan themselves: a configuration cannot be sent before Detectron2 is prepared there.
-    arguments = (settings, plan if settings.processes == 1 else None)
-    try:
-        launch(work, settings.gpus, settings.num_machines, settings.machine_rank, settings.dist_url, args=arguments)
-    except ProcessRaisedException as error:
-        told = str(error).strip().splitlines()[-1]
-        # Another process's exception arrives as the text of its traceback.
-        if told.startswith(f"{UserError.__module__}.{UserError.__qualname__}: "):
-            raise UserError(told.partition(": ")[2]) from None
-        raise
+    start(settings, work, settings, plan if settings.processes == 1 else None)
     if not first_machine:
         return None
     result = make_result(plan, time.monotonic() - started)
@@ -135,6 +124,9 @@ def _train_and_score(trainer: Any, settings: DetectionSettings) -> dict[str, Any
     """The scorer's metrics by kind (`bbox`, `segm`); nothing but on rank 0."""
     if settings.eval_only or trainer.start_iter >= trainer.max_iter:
         print("the training is finished: scoring it", flush=True)
+        if not (Path(trainer.cfg.OUTPUT_DIR) / FINAL_CHECKPOINT).is_file():
+            # The run was stopped after its last step's checkpoint and before it had this name.
+            trainer.checkpointer.save(Path(FINAL_CHECKPOINT).stem, iteration=trainer.max_iter - 1)
         scores: dict[str, Any] = trainer.test(trainer.cfg, trainer.model)
         return scores
     if trainer.start_iter:
@@ -143,7 +135,7 @@ def _train_and_score(trainer: Any, settings: DetectionSettings) -> dict[str, Any
         trainer.train()
     except FloatingPointError as error:
         raise UserError(
-            f"training diverged: {str(error).splitlines()[0]} give a larger --batch_size or fewer --iterations, and "
+            f"training diverged: {str(error).splitlines()[0]} give a larger --batch-size or fewer --iterations, and "
             f"see {trainer.cfg.OUTPUT_DIR}/log.txt"
         ) from None
     return dict(trainer._last_eval_results)
