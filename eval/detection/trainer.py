@@ -13,7 +13,7 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.data import DatasetMapper, get_detection_dataset_dicts
 from detectron2.engine import DefaultTrainer, HookBase
-from detectron2.engine.hooks import PeriodicCheckpointer, PreciseBN
+from detectron2.engine.hooks import PreciseBN
 from detectron2.evaluation import COCOEvaluator
 from detectron2.modeling import build_model
 from detectron2.utils import comm
@@ -33,6 +33,9 @@ INFERENCE_FOLDER = "inference"
 
 PREDICTIONS_FILE = "coco_instances_results.json"
 """COCO result JSON inside `INFERENCE_FOLDER` (Detectron2's name for it)."""
+
+_UNFINISHED = ".unfinished"
+"""In the name of a checkpoint that is being written."""
 
 
 class Trainer(DefaultTrainer):  # type: ignore[misc]
@@ -82,13 +85,11 @@ class Trainer(DefaultTrainer):  # type: ignore[misc]
             return super().test(cfg, model, evaluators)
 
     def build_hooks(self) -> list[HookBase]:
-        """Detectron2's hooks, with checkpoints that survive a kill (the last one is kept) and repeatable statistics."""
+        """Detectron2's hooks, with checkpoints that survive a kill and repeatable statistics."""
         self.checkpointer = Checkpointer(self.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         return [self._replacement(hook) for hook in super().build_hooks()]
 
     def _replacement(self, hook: HookBase) -> HookBase:
-        if isinstance(hook, PeriodicCheckpointer):
-            return PeriodicCheckpointer(self.checkpointer, self.cfg.SOLVER.CHECKPOINT_PERIOD, max_to_keep=1)
         if isinstance(hook, PreciseBN) and not hook._disabled:
             test = self.cfg.TEST
             return StatisticsFromStart(test.EVAL_PERIOD, self.model, hook._data_loader, test.PRECISE_BN.NUM_ITER)
@@ -161,11 +162,21 @@ class VocEvaluator(CocoEvaluator):
 
 
 class Checkpointer(DetectionCheckpointer):  # type: ignore[misc]
-    """`DetectionCheckpointer` that can be killed at any moment: a checkpoint counts only once it is whole."""
+    """`DetectionCheckpointer` that can be killed at any moment: there is always one whole checkpoint, the last."""
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """Write a checkpoint under a name that does not count yet; `tag_last_checkpoint` makes it count."""
+        super().save(f"{name}{_UNFINISHED}", **kwargs)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        """Name the last checkpoint, atomically."""
-        write_atomically(Path(self.save_dir) / "last_checkpoint", last_filename_basename.encode())
+        """Give the file that was just written its own name, call it the last, and remove those before it."""
+        folder = Path(self.save_dir)
+        whole = last_filename_basename.replace(_UNFINISHED, "")
+        (folder / last_filename_basename).replace(folder / whole)
+        write_atomically(folder / "last_checkpoint", whole.encode())
+        for path in folder.glob("model_*.pth"):
+            if path.name != whole:
+                path.unlink()
 
 
 class StatisticsFromStart(PreciseBN):  # type: ignore[misc]

@@ -14,35 +14,65 @@ from ccop_eval.results import Result
 
 Draw = Callable[..., Path]
 
-ITERATIONS, PERIOD, SCORED = 6, 2, 4
+ITERATIONS, PERIOD, SCORED = 4, 2, 2
 """Iterations in all, between checkpoints, and to the scoring on the way."""
 
 KILLED = """
-import os, sys
+import json, os, signal, sys
 from ccop_eval.detection.engine import load_engine
 load_engine()
+import torch
 from ccop_eval.cli import main
-from ccop_eval.detection import trainer
-place, iteration = sys.argv[1], int(sys.argv[2])
-if place == "step":
-    step = trainer.Trainer.run_step
-    def run_step(self):
-        if self.iter == iteration:
-            os._exit(9)
-        step(self)
-    trainer.Trainer.run_step = run_step
-elif place == "checkpoint":
-    # The last checkpoint is half written, and not yet named as the last.
-    def save(self, name, **kwargs):
-        if kwargs["iteration"] == iteration:
-            open(os.path.join(self.save_dir, name + ".pth"), "wb").write(b"half a file")
-            os._exit(9)
-        super(trainer.Checkpointer, self).save(name, **kwargs)
-    trainer.Checkpointer.save = save
-else:
-    trainer.Trainer.test = classmethod(lambda *arguments: os._exit(9))
-sys.exit(main(sys.argv[3:]))
+from ccop_eval.detection import pictures, run, trainer
+
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def kill_at(place, number):
+    if place == "step":
+        step = trainer.Trainer.run_step
+        def run_step(self):
+            if self.iter == number:
+                kill()
+            step(self)
+        trainer.Trainer.run_step = run_step
+    elif place == "scoring":
+        test, calls = trainer.Trainer.test.__func__, []
+        def counted(*arguments):
+            calls.append(1)
+            return kill() if len(calls) == number else test(*arguments)
+        trainer.Trainer.test = classmethod(counted)
+    else:
+        save = torch.save
+        def half(data, file):
+            of = data.get("iteration") if isinstance(data, dict) else None
+            if of == number and ("final" in file.name) == (place == "last checkpoint"):
+                file.write(b"half a file")
+                file.flush()
+                kill()
+            save(data, file)
+        torch.save = half
+
+for place, number, arguments in json.loads(sys.argv[1]):
+    # A process each; the slow imports above are shared.
+    child = os.fork()
+    if not child:
+        kill_at(place, number)
+        main(arguments)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL, place
 """
+
+PLACES = [
+    ("step", 0, None),
+    ("step", 3, "going on after iteration 2 of 4"),
+    ("checkpoint", 3, "going on after iteration 2 of 4"),
+    ("scoring", 1, "going on after iteration 2 of 4"),
+    ("last checkpoint", 3, "the training is finished: scoring it"),
+    ("scoring", 2, "the training is finished: scoring it"),
+]
+"""Where a run is killed (before which step; in writing which iteration's checkpoint; in which scoring), and what the
+same command says when it goes on."""
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +85,7 @@ def work(tmp_path_factory: pytest.TempPathFactory, draw_split: Callable[..., Non
 
 def _arguments(work: Path, out: str, *more: str) -> list[str]:
     paths = [f"--data={work / 'shapes'}", f"--out={work / out}"]
-    run = ["--weights=random", "--arch=resnet18", "--protocol=small-cpu", "--workers=0"]
+    run = ["--weights=random", "--arch=resnet18", "--protocol=small-cpu", "--batch-size=2", "--workers=0"]
     periods = [f"--checkpoint-period={PERIOD}", f"--eval-period={SCORED}"]
     return ["detection", *paths, *run, f"--iterations={ITERATIONS}", *periods, *more]
 
@@ -66,6 +96,15 @@ def uninterrupted(work: Path) -> Path:
     return work / "whole"
 
 
+@pytest.fixture(scope="module")
+def killed(work: Path) -> None:
+    """A run killed at each of `PLACES`."""
+    cases = [(place, number, _arguments(work, f"killed-{place}-{number}", "--resume")) for place, number, _ in PLACES]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    done = subprocess.run([sys.executable, "-c", KILLED, json.dumps(cases)], env=environment, check=False)
+    assert done.returncode == 0
+
+
 def _tensors(out: Path) -> dict[str, torch.Tensor]:
     checkpoint = torch.load(out / "detectron2" / "model_final.pth")
     optimizer = checkpoint["trainer"]["_trainer"]["optimizer"]["state"]
@@ -73,27 +112,17 @@ def _tensors(out: Path) -> dict[str, torch.Tensor]:
     return {**checkpoint["model"], **momentum}
 
 
-@pytest.mark.parametrize(
-    ("place", "iteration", "told"),
-    [
-        ("step", 0, None),
-        ("step", 5, "going on after iteration 4 of 6"),
-        ("checkpoint", 3, "going on after iteration 2 of 6"),
-        ("scoring", 0, "the training is finished: scoring it"),
-    ],
-)
+@pytest.mark.usefixtures("killed")
+@pytest.mark.parametrize(("place", "number", "told"), PLACES)
 def test_a_killed_run_goes_on_to_the_same_network(
-    work: Path, uninterrupted: Path, capfd: pytest.CaptureFixture[str], place: str, iteration: int, told: str | None
+    work: Path, uninterrupted: Path, capfd: pytest.CaptureFixture[str], place: str, number: int, told: str | None
 ) -> None:
-    command = _arguments(work, f"killed-{place}-{iteration}", "--resume")
-    program = [sys.executable, "-c", KILLED, place, str(iteration), *command]
-    killed = subprocess.run(program, env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}, check=False)
-    assert killed.returncode == 9
-    capfd.readouterr()
-    assert main(command) == 0
+    out = work / f"killed-{place}-{number}"
+    assert not (out / "result.json").exists()
+    assert main(_arguments(work, out.name, "--resume")) == 0
     printed = capfd.readouterr().out
     assert (told in printed) if told else ("going on" not in printed)
-    out = work / f"killed-{place}-{iteration}"
+    assert [path.name for path in (out / "detectron2").glob("*.pth")] == ["model_final.pth"]
     whole, resumed = _tensors(uninterrupted), _tensors(out)
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
