@@ -87,8 +87,6 @@ class KeepCheckpoints(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save where one is due, and stop where a process was asked to."""
-        if (batch_idx + 1) % trainer.accumulate_grad_batches:
-            return
         done = trainer.global_step
         stop = distributed.any_process(self.stopped_by is not None, pl_module.device)
         if stop or done % self.every == 0 or done == self.steps:

@@ -27,7 +27,7 @@ from .image_source import ImageSource, open_source
 from .proposal_shards import listing_digest
 from .proposal_store import ProposalStore
 from .seeding import derive_seed
-from .settings import RunSettings, ViewSettings
+from .settings import OptimisationSettings, RunSettings, ViewSettings
 from .skipped_images import SkippedImages, require_readable
 from .views import TwoViews, draw_views, render_view, two_views
 
@@ -319,21 +319,11 @@ class SceneData(LightningDataModule):
         return batch
 
     def train_dataloader(self) -> DataLoader[ViewPair]:
-        """This process's share of every batch; Lightning asks for it after a checkpoint is restored.
-
-        Raises:
-            UserError: the batch cannot be shared out evenly, or a share is too small for batch norm.
-        """
+        """This process's share of every batch; Lightning asks for it after a checkpoint is restored."""
         trainer = self.trainer
         if trainer is None:
             raise RuntimeError("SceneData belongs to a Trainer: it deals the images out to the trainer's processes")
         settings, processes = self.settings, trainer.world_size
-        share, rest = divmod(settings.batch_size, processes)
-        if rest or share < 2:
-            raise UserError(
-                f"a batch of {settings.batch_size} cannot be shared out to {processes} processes, two images or more "
-                f"each: give --batch_size a multiple of {processes}"
-            )
         sampler = RunSampler(
             len(self.listing.images),
             settings.batch_size,
@@ -345,13 +335,33 @@ class SceneData(LightningDataModule):
         )
         return DataLoader(
             SceneViews(self.listing, settings, settings.seed),
-            batch_size=share,
+            batch_size=images_per_process(settings, processes),
             sampler=sampler,
             num_workers=default_workers() if settings.workers is None else settings.workers,
             collate_fn=ViewBatch.collate,
             pin_memory=trainer.strategy.root_device.type == "cuda",
             worker_init_fn=_use_one_thread,
         )
+
+
+def images_per_process(settings: OptimisationSettings, processes: int) -> int:
+    """Images of a batch that each process takes.
+
+    Raises:
+        UserError: the batch cannot be shared out evenly, or a micro-batch is too small for batch norm.
+    """
+    parts = settings.micro_batches
+    if parts < 1:
+        raise UserError(f"a batch cannot be split into {parts} micro-batches: give --micro_batches 1 or more")
+    size, rest = divmod(settings.batch_size, processes * parts)
+    if rest or size < 2:
+        split = "" if parts == 1 else f" with {parts} micro-batches each"
+        unit = "process" if parts == 1 else "micro-batch"
+        raise UserError(
+            f"a batch of {settings.batch_size} cannot be shared out to {processes} processes{split}, two images or "
+            f"more a {unit}: give --batch_size a multiple of {processes * parts}, {2 * processes * parts} or more"
+        )
+    return size * parts
 
 
 def default_workers() -> int:

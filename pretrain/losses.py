@@ -17,7 +17,9 @@ from torch.nn.utils.rnn import pad_sequence
 from .boxes import box_iou
 
 
-def info_nce(queries: Tensor, positives: Tensor, negatives: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+def info_nce(
+    queries: Tensor, positives: Tensor, negatives: Tensor, temperature: float, total: int | None = None
+) -> tuple[Tensor, Tensor]:
     """Contrast each query's positive with a common set of negatives (arXiv 1807.03748, equation 4; 1911.05722).
 
     Args:
@@ -25,22 +27,29 @@ def info_nce(queries: Tensor, positives: Tensor, negatives: Tensor, temperature:
         positives: (N, D) unit vectors.
         negatives: (K, D) unit vectors.
         temperature: divides the similarities.
+        total: queries of the whole batch, where these are a part of it: the results of all parts add up to the batch's.
 
     Returns:
         The mean loss, and the share of queries whose positive is more similar than every negative (detached).
     """
+    total = len(queries) if total is None else total
     with torch.autocast(queries.device.type, enabled=False):
         queries, positives, negatives = full_precision(queries), full_precision(positives), full_precision(negatives)
         positive = (queries * positives).sum(1, keepdim=True)
         logits = torch.cat([positive, queries @ negatives.T], dim=1) / temperature
         target = torch.zeros(len(queries), dtype=torch.long, device=queries.device)
-        loss = cross_entropy(logits, target, reduction="sum") / max(len(queries), 1)
+        loss = cross_entropy(logits, target, reduction="sum") / max(total, 1)
         correct = logits.detach()[:, :1] > logits.detach()[:, 1:].amax(1, keepdim=True)
-        return loss, correct.sum() / max(len(queries), 1)
+        return loss, correct.sum() / max(total, 1)
 
 
 def intra_image_hinge(
-    queries: Tensor, keys: Tensor, key_boxes: Sequence[Tensor], iou_limit: float, margin: float
+    queries: Tensor,
+    keys: Tensor,
+    key_boxes: Sequence[Tensor],
+    iou_limit: float,
+    margin: float,
+    total: Tensor | None = None,
 ) -> Tensor:
     """Tell an image's objects apart: the mean of relu(q_i k_j - q_j k_j + margin) over the pairs of different objects.
 
@@ -53,6 +62,8 @@ def intra_image_hinge(
         key_boxes: an image's (n_i, 4) float32 xyxy key boxes; the n_i add up to N.
         iou_limit: IoU in 0..1.
         margin: in cosine similarity.
+        total: 0-d, pairs of the whole batch, where these are a part of it: the results of all parts add up to the
+            batch's.
 
     Returns:
         0-d loss.
@@ -64,7 +75,7 @@ def intra_image_hinge(
         similarity = by_image @ keys_by_image.transpose(1, 2)
         hinge = (similarity - similarity.diagonal(dim1=1, dim2=2).unsqueeze(1) + margin).relu()
         pairs = different_objects(key_boxes, iou_limit)
-        return (hinge * pairs).sum() / pairs.sum().clamp_min(1)
+        return (hinge * pairs).sum() / (pairs.sum() if total is None else total).clamp_min(1)
 
 
 def different_objects(boxes: Sequence[Tensor], iou_limit: float) -> Tensor:

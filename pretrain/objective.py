@@ -12,6 +12,7 @@ encoder, its moving average, embeds the second. Three losses are added:
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -24,7 +25,8 @@ from .curriculum import BoxNoise, Curriculum
 from .distributed import BatchShuffle, gather_rows
 from .encoder import Encoder, Features
 from .jitter import draw_jitters, key_candidates
-from .losses import candidate_rows, hardest_candidates, info_nce, intra_image_hinge
+from .losses import candidate_rows, different_objects, hardest_candidates, info_nce, intra_image_hinge
+from .micro_batches import Step
 from .queues import KeyQueue
 from .settings import ObjectiveSettings
 
@@ -45,13 +47,28 @@ class Batch:
     query_boxes: list[Tensor]
     key_boxes: list[Tensor]
 
+    def split(self, parts: int) -> list[Batch]:
+        """Parts of equal size, in order.
+
+        Raises:
+            ValueError: the images cannot be dealt out evenly.
+        """
+        size, rest = divmod(len(self.key_images), parts)
+        if rest:
+            raise ValueError(f"{len(self.key_images)} images cannot be split into {parts} equal parts")
+        slices = [slice(start, start + size) for start in range(0, size * parts, size)]
+        return [
+            Batch(self.query_images[part], self.key_images[part], self.query_boxes[part], self.key_boxes[part])
+            for part in slices
+        ]
+
 
 @dataclass
 class ObjectiveOutput:
     """What a step gives.
 
     Attributes:
-        loss: 0-d, the weighted sum of `losses`; the only one to call backward on.
+        loss: 0-d, the weighted sum of `losses`; the only one to call backward on, unless `forward` did.
         losses: unweighted, of those of `image`, `box` and `intra` that are on; detached.
         monitors: detached 0-d figures of this process's batch that tell how training goes.
     """
@@ -109,27 +126,69 @@ class ContrastivePretraining(nn.Module):
             self.box_queue = KeyQueue(settings.box_queue, settings.embedding_dim, settings.queue_end)
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
 
-    def forward(self, batch: Batch) -> ObjectiveOutput:
-        """Losses of one batch; moves the key encoder, the queues and the step counter on."""
+    def forward(
+        self, batch: Batch, parts: int = 1, backward: Callable[[Tensor, bool], None] | None = None
+    ) -> ObjectiveOutput:
+        """Losses of one batch; moves the key encoder, the queues and the step counter on.
+
+        A batch in several parts takes the memory of one. It is one step all the same: its parts see the same key
+        encoder and the same negatives, their losses add up to the batch's, and their keys enter the queues together.
+        Batch norm alone has the statistics of a part.
+
+        Args:
+            batch: of this process.
+            parts: micro-batches of equal size that the batch is split into.
+            backward: called with each part's share of the loss, 0-d, and whether it is the last one's, before the next
+                part begins. The loss that is returned has no gradient then.
+
+        Raises:
+            ValueError: the batch cannot be split so, or an image's boxes differ in number between the views.
+        """
         self.step += 1
         self._average_key()
-        query: Features = self.query(batch.query_images)
-        with torch.no_grad():
-            # The key encoder sees images of other processes, and its embeddings are sent home (ShuffleBN).
-            shuffle = BatchShuffle(len(batch.key_images), batch.key_images.device)
-            images, one_each = shuffle.shuffle(batch.key_images, [1] * len(batch.key_images))
-            key: Features = self.key(images)
+        step = self._begin(batch)
+        loss = batch.query_images.new_zeros(())
+        for index, part in enumerate(batch.split(parts)):
+            losses = self._part_losses(part, step)
+            share = torch.stack([self.weights[name] * value for name, value in losses.items()]).sum()
+            step.add(losses)
+            if backward is not None:
+                backward(share, index == parts - 1)
+                share = share.detach()
+            loss = loss + share
+        monitors = self._finish(step)
+        return ObjectiveOutput(loss, {name: step.sums[name] for name in self.weights}, monitors)
 
-        losses: dict[str, Tensor] = {}
+    def _begin(self, batch: Batch) -> Step:
+        """What the parts of a step share: totals and negatives."""
+        step = Step(len(batch.key_images), sum(len(boxes) for boxes in batch.key_boxes))
+        if "image" in self.weights:
+            step.image_negatives = self.image_queue.negatives()
+        if "box" in self.weights:
+            step.box_negatives = self.box_queue.negatives()
+        if "intra" in self.weights:
+            step.pairs = different_objects(batch.key_boxes, self.settings.intra_iou).sum()
+        return step
+
+    @torch.no_grad()
+    def _finish(self, step: Step) -> dict[str, Tensor]:
+        """Queue the keys of all parts; what the step's monitors say."""
         monitors: dict[str, Tensor] = {}
-        if self.query.image_head is not None:
-            with torch.no_grad():
-                image_keys = shuffle.restore(self.key.embed_images(key.pooled), one_each)
-            losses["image"] = self._image_loss(self.query.embed_images(query.pooled), image_keys, monitors)
-        if self.query.box_head is not None:
-            losses |= self._box_losses(batch, query, key, shuffle, monitors)
-        loss = torch.stack([self.weights[name] * value for name, value in losses.items()]).sum()
-        return ObjectiveOutput(loss, {name: value.detach() for name, value in losses.items()}, monitors)
+        if "image" in self.weights:
+            self.image_queue.enqueue(gather_rows(torch.cat(step.image_keys)))
+            monitors["image_accuracy"] = step.sums["image_accuracy"]
+            monitors["image_queue_age"] = self.image_queue.age()
+            monitors["image_embedding_std"] = embedding_std(torch.cat(step.image_queries))
+        if "box" in self.weights:
+            self.box_queue.enqueue(gather_rows(torch.cat(step.box_keys)))
+            monitors["box_accuracy"] = step.sums["box_accuracy"]
+            monitors["box_queue_age"] = self.box_queue.age()
+            monitors |= jitter_monitors(torch.cat(step.valid), self.curriculum.noise(self.step))
+        if step.box_queries:
+            queries = torch.cat(step.box_queries)
+            monitors["box_embedding_std"] = embedding_std(queries)
+            monitors["boxes_per_image"] = queries.new_tensor(len(queries) / max(step.images, 1))
+        return monitors
 
     @torch.no_grad()
     def _average_key(self) -> None:
@@ -137,28 +196,45 @@ class ContrastivePretraining(nn.Module):
         average = get_ema_multi_avg_fn(self.settings.momentum)  # type: ignore[no-untyped-call]
         average(list(self.key.parameters()), list(self.query.parameters()), None)
 
-    def _image_loss(self, queries: Tensor, keys: Tensor, monitors: dict[str, Tensor]) -> Tensor:
-        loss, accuracy = info_nce(queries, keys, self.image_queue.negatives(), self.settings.temperature_image)
-        self.image_queue.enqueue(gather_rows(keys))
-        monitors["image_accuracy"] = accuracy
-        monitors["image_queue_age"] = self.image_queue.age()
-        monitors["image_embedding_std"] = embedding_std(queries)
+    def _part_losses(self, part: Batch, step: Step) -> dict[str, Tensor]:
+        query: Features = self.query(part.query_images)
+        with torch.no_grad():
+            # The key encoder sees images of other processes, and its embeddings are sent home (ShuffleBN).
+            shuffle = BatchShuffle(len(part.key_images), part.key_images.device)
+            images, one_each = shuffle.shuffle(part.key_images, [1] * len(part.key_images))
+            key: Features = self.key(images)
+
+        losses: dict[str, Tensor] = {}
+        if self.query.image_head is not None:
+            with torch.no_grad():
+                image_keys = shuffle.restore(self.key.embed_images(key.pooled), one_each)
+            losses["image"] = self._image_loss(self.query.embed_images(query.pooled), image_keys, step)
+        if self.query.box_head is not None:
+            losses |= self._box_losses(part, query, key, shuffle, step)
+        return losses
+
+    def _image_loss(self, queries: Tensor, keys: Tensor, step: Step) -> Tensor:
+        loss, accuracy = info_nce(queries, keys, step.image_negatives, self.settings.temperature_image, step.images)
+        step.add({"image_accuracy": accuracy})
+        step.image_keys.append(keys)
+        step.image_queries.append(queries.detach())
         return loss
 
     def _box_losses(
-        self, batch: Batch, query: Features, key: Features, shuffle: BatchShuffle, monitors: dict[str, Tensor]
+        self, part: Batch, query: Features, key: Features, shuffle: BatchShuffle, step: Step
     ) -> dict[str, Tensor]:
         settings = self.settings
-        counts = [len(boxes) for boxes in batch.key_boxes]
-        if counts != [len(boxes) for boxes in batch.query_boxes]:
+        counts = [len(boxes) for boxes in part.key_boxes]
+        if counts != [len(boxes) for boxes in part.query_boxes]:
             raise ValueError("query and key boxes of an image differ in number")
-        queries = self.query.embed_boxes(query.pyramid, batch.query_boxes)
+        queries = self.query.embed_boxes(query.pyramid, part.query_boxes)
+        step.box_queries.append(queries.detach())
 
         with torch.no_grad():
             noise = self.curriculum.noise(self.step)
             draws = draw_jitters(counts, settings.jitters if "box" in self.weights else 0)
-            height, width = batch.key_images.shape[-2:]
-            candidates = key_candidates(torch.cat(batch.key_boxes), draws, noise, (height, width))
+            height, width = part.key_images.shape[-2:]
+            candidates = key_candidates(torch.cat(part.key_boxes), draws, noise, (height, width))
             valid = candidates.valid
             # Invalid jitters cannot be chosen, so that they are never embedded.
             embeddings = self._embed_key_boxes(key, candidates.boxes[valid], rows_per_image(valid, counts), shuffle)
@@ -169,19 +245,17 @@ class ContrastivePretraining(nn.Module):
             with torch.no_grad():
                 choice = hardest_candidates(queries, embeddings, valid)
                 hard_keys = embeddings[rows.gather(1, choice.unsqueeze(1)).squeeze(1)]
-            losses["box"], monitors["box_accuracy"] = info_nce(
-                queries, hard_keys, self.box_queue.negatives(), settings.temperature_box
+            losses["box"], accuracy = info_nce(
+                queries, hard_keys, step.box_negatives, settings.temperature_box, step.boxes
             )
-            self.box_queue.enqueue(gather_rows(hard_keys))
-            monitors["box_queue_age"] = self.box_queue.age()
-            monitors |= jitter_monitors(valid, noise)
+            step.add({"box_accuracy": accuracy})
+            step.box_keys.append(hard_keys)
+            step.valid.append(valid)
         if "intra" in self.weights:
             unjittered = embeddings[rows[:, -1]]
             losses["intra"] = intra_image_hinge(
-                queries, unjittered, batch.key_boxes, settings.intra_iou, settings.intra_margin
+                queries, unjittered, part.key_boxes, settings.intra_iou, settings.intra_margin, step.pairs
             )
-        monitors["box_embedding_std"] = embedding_std(queries)
-        monitors["boxes_per_image"] = queries.new_tensor(len(queries) / max(len(counts), 1))
         return losses
 
     def _embed_key_boxes(self, key: Features, boxes: Tensor, counts: list[int], shuffle: BatchShuffle) -> Tensor:

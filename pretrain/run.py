@@ -23,7 +23,7 @@ from ccop_hub.images import UnreadableImageError
 
 from . import distributed
 from .checkpoints import KeepCheckpoints, WholeFiles, checkpoint_step, newest_checkpoint, remove_others
-from .data import SceneData, SceneListing
+from .data import SceneData, SceneListing, images_per_process
 from .export import export, library_versions
 from .inspection import write_sheets
 from .metrics_file import MetricsFile
@@ -56,21 +56,16 @@ def run(settings: RunSettings) -> int:
         The exit code, 0.
 
     Raises:
-        UserError: wrong input; see `SceneListing.open`, `Schedule.of`, `RunFolder.prepare`.
+        UserError: wrong input; see `check_settings`, `SceneListing.open`, `Schedule.of`, `RunFolder.prepare`.
     """
-    if settings.uses_boxes and settings.proposals is None:
-        raise UserError(
-            f"the objective {settings.objective!r} needs boxes: give --proposals DIR (`ccop-pretrain proposals "
-            f"{settings.images} --out DIR` makes them), or take --objective mocov2"
-        )
-    if settings.precision == "fp16" and (settings.accelerator == "cpu" or not torch.cuda.is_available()):
-        raise UserError("--precision fp16 needs a CUDA GPU: give --precision bf16, or leave it out")
+    check_settings(settings)
     listing = SceneListing.open(settings.images, settings.proposals if settings.uses_boxes else None, settings)
     schedule = Schedule.of(settings, len(listing.images))
     module = PretrainingModule(settings, schedule)
     folder = RunFolder(settings.out)
     metrics = MetricsFile(folder.metrics)
     trainer = build_trainer(settings, schedule, folder, metrics)
+    images_per_process(settings, trainer.world_size)
     # Under a launcher all processes come here at once: the first alone changes the folder, the others look on.
     finished = folder.prepare(settings) is RunState.FINISHED if trainer.is_global_zero else folder.is_finished
     if finished and not settings.overwrite:
@@ -103,6 +98,26 @@ def run(settings: RunSettings) -> int:
         return exit_code(trainer)
     finish(trainer, module, settings, schedule, listing, folder)
     return 0
+
+
+def check_settings(settings: RunSettings) -> None:
+    """Refuse what cannot go together.
+
+    Raises:
+        UserError: no proposals where a loss needs boxes, or settings of speed that exclude one another.
+    """
+    if settings.uses_boxes and settings.proposals is None:
+        raise UserError(
+            f"the objective {settings.objective!r} needs boxes: give --proposals DIR (`ccop-pretrain proposals "
+            f"{settings.images} --out DIR` makes them), or take --objective mocov2"
+        )
+    if settings.precision == "fp16" and (settings.accelerator == "cpu" or not torch.cuda.is_available()):
+        raise UserError("--precision fp16 needs a CUDA GPU: give --precision bf16, or leave it out")
+    if settings.compile and settings.activation_checkpointing:
+        raise UserError(
+            "--compile and --activation_checkpointing exclude one another: leave one out (a compiled network chooses "
+            "by itself what it computes again)"
+        )
 
 
 def build_trainer(settings: RunSettings, schedule: Schedule, folder: RunFolder, metrics: MetricsFile) -> Trainer:
@@ -165,12 +180,13 @@ def announce(settings: RunSettings, schedule: Schedule, listing: SceneListing, d
     """Say what is about to happen, with every number that was derived."""
     boxes = f", {len(listing.proposals)} of them with proposals" if listing.proposals is not None else ""
     LOG.info("%s, %s: %d images%s", settings.objective, settings.backbone, len(listing.images), boxes)
+    share, parts = settings.batch_size // processes, settings.micro_batches
     LOG.info(
-        "%d steps (%d an epoch) of %d images (%d x %d processes)",
+        "%d steps (%d an epoch) of %d images (%s x %d processes)",
         schedule.steps,
         schedule.steps_per_epoch,
         settings.batch_size,
-        settings.batch_size // processes,
+        share if parts == 1 else f"{parts} micro-batches x {share // parts}",
         processes,
     )
     LOG.info(

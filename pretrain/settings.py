@@ -94,6 +94,8 @@ class OptimisationSettings:
         epochs: passes over the images; the last, partial batch of a pass is left out.
         steps: length of the run in steps, in place of `epochs`.
         batch_size: images in a step, over all processes together.
+        micro_batches: equal parts, two images or more each, that a process's share of a batch goes through the encoders
+            in, one after the other (gradient accumulation); the memory of one part. Batch norm has a part's statistics.
         lr: peak learning rate for 256 images a step; scaled linearly with the batch.
         sgd_momentum: momentum of SGD.
         weight_decay: weight decay of every parameter, biases and batch norm included.
@@ -104,6 +106,7 @@ class OptimisationSettings:
     epochs: int = 800
     steps: int | None = None
     batch_size: int = 256
+    micro_batches: int = 1
     lr: float = 0.3
     sgd_momentum: float = 0.9
     weight_decay: float = 1e-4
@@ -127,6 +130,8 @@ class RunSettings(ObjectiveSettings, ViewSettings, OptimisationSettings, Reading
             augmentation, similarities and losses stay float32.
         channels_last: keep images and convolutions in the channels-last memory layout, which tensor cores prefer.
         compile: compile both encoders with torch.compile; takes minutes at the start.
+        activation_checkpointing: compute activations inside the query encoder's blocks again in the backward pass, in
+            place of keeping them: less memory, more time.
         seed: seed of the initial weights and of every random draw.
         devices: processes to train with, one per GPU; `auto` takes every GPU, or one process on a CPU.
         accelerator: where to train, by Lightning's name (`auto`, `cpu`, `gpu`).
@@ -150,6 +155,7 @@ class RunSettings(ObjectiveSettings, ViewSettings, OptimisationSettings, Reading
     precision: Literal["float32", "bf16", "fp16"] = "float32"
     channels_last: bool = False
     compile: bool = False
+    activation_checkpointing: bool = False
     seed: int = 0
     devices: int | Literal["auto"] = "auto"
     accelerator: str = "auto"

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from ccop_hub.resolve import resolve
 
 from . import distributed
+from .activation_checkpointing import checkpoint_activations
 from .data import ViewBatch
 from .monitoring import CollapseAlarm
 from .objective import Batch, ContrastivePretraining, ObjectiveOutput
@@ -44,6 +49,8 @@ class PretrainingModule(LightningModule):
 
     def __init__(self, settings: RunSettings, schedule: Schedule) -> None:
         super().__init__()
+        # Lightning's own accumulation knows the losses of one micro-batch at a time, not what they are shares of.
+        self.automatic_optimization = False
         self.run_settings = settings
         self.schedule = schedule
         with torch.random.fork_rng(devices=[]):
@@ -53,6 +60,8 @@ class PretrainingModule(LightningModule):
             start_from(self.objective, settings.init, settings.backbone)
         if settings.channels_last:
             self.objective.to(memory_format=torch.channels_last)
+        if settings.activation_checkpointing:
+            checkpoint_activations(self.objective.query.network)
         if settings.compile:
             for encoder in (self.objective.query, self.objective.key):
                 encoder.compile(backend=COMPILER)
@@ -63,21 +72,42 @@ class PretrainingModule(LightningModule):
         self._probe = None if settings.probe is None else LabelledFolder(settings.probe, settings.image_size)
 
     def training_step(self, batch: ViewBatch, batch_idx: int) -> dict[str, Any]:
-        """The loss of one batch; `batch_idx` counts the steps of the whole run from 0.
-
-        Every draw of the step (augmentation, shuffling, jitters, dropout) comes from (seed, step, rank).
-        """
+        """One step of the optimiser and of the learning rate; `batch_idx` counts those of the whole run from 0."""
         self.skipped.update(batch.skipped)
-        torch.manual_seed(derive_seed("step", self.run_settings.seed, batch_idx, distributed.rank()))
-        output: ObjectiveOutput = self.objective(
-            Batch(
-                query_images=self._augment(batch.query_images),
-                key_images=self._augment(batch.key_images),
-                query_boxes=batch.query_boxes,
-                key_boxes=batch.key_boxes,
-            )
+        optimiser, rate = self.optimizers(), self.lr_schedulers()
+        assert isinstance(optimiser, LightningOptimizer)
+        assert isinstance(rate, LRScheduler)
+        optimiser.zero_grad()
+        output = self.losses(batch, batch_idx, self._backward)
+        optimiser.step()
+        rate.step()
+        self._throughput.step_ended(len(batch.query_images) * distributed.world_size())
+        # Here rather than in a hook behind the step: the row of a step has to be there before its checkpoint.
+        self._watch(output, batch_idx + 1)
+        return {"loss": output.loss}
+
+    def losses(
+        self, batch: ViewBatch, step: int, backward: Callable[[Tensor, bool], None] | None = None
+    ) -> ObjectiveOutput:
+        """Augment a batch and ask the objective, which says what `backward` is for.
+
+        Every draw (augmentation, shuffling, jitters, dropout) comes from (seed, step, rank).
+        """
+        torch.manual_seed(derive_seed("step", self.run_settings.seed, step, distributed.rank()))
+        augmented = Batch(
+            query_images=self._augment(batch.query_images),
+            key_images=self._augment(batch.key_images),
+            query_boxes=batch.query_boxes,
+            key_boxes=batch.key_boxes,
         )
-        return {"loss": output.loss, "losses": output.losses, "monitors": output.monitors}
+        output: ObjectiveOutput = self.objective(augmented, self.run_settings.micro_batches, backward)
+        return output
+
+    def _backward(self, loss: Tensor, last: bool) -> None:
+        """Add the gradients of a micro-batch; the last one's backward exchanges the sums between processes."""
+        strategy = self.trainer.strategy
+        with strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) and not last else nullcontext():
+            self.manual_backward(loss)
 
     def _augment(self, images: Tensor) -> Tensor:
         """(B, 3, S, S) uint8 -> float32, also under autocast."""
@@ -94,8 +124,7 @@ class PretrainingModule(LightningModule):
             momentum=settings.sgd_momentum,
             weight_decay=settings.weight_decay,
         )
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, self.schedule.factor)
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return {"optimizer": optimiser, "lr_scheduler": LambdaLR(optimiser, self.schedule.factor)}
 
     def trained_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters that a gradient reaches: the query encoder's."""
@@ -117,24 +146,22 @@ class PretrainingModule(LightningModule):
         """Note when the batch arrived."""
         self._throughput.batch_arrived()
 
-    def on_train_batch_end(self, outputs: Any, batch: ViewBatch, batch_idx: int) -> None:
-        """Note when the step ended, and write a row of metrics where one is due."""
-        self._throughput.step_ended(len(batch.query_images) * distributed.world_size())
-        done = batch_idx + 1
+    def _watch(self, output: ObjectiveOutput, done: int) -> None:
+        """Write a row of metrics, and probe, where one is due after step `done` (from 1)."""
         if done % self.run_settings.log_every == 0 or done == self.schedule.steps:
-            self._report(outputs, done)
+            self._report(output, done)
         every = max(1, round(self.run_settings.probe_every * self.schedule.steps_per_epoch))
         if self._probe is not None and self.global_rank == 0 and (done % every == 0 or done == self.schedule.steps):
             self._log({"knn_accuracy": self._probe.accuracy(self.objective.query.network)}, done)
 
-    def _report(self, outputs: dict[str, Any], done: int) -> None:
-        """Log the figures of step `done` (from 1); they are of this process's share of the batch."""
-        losses = {"loss": outputs["loss"].item()}
-        losses |= {f"loss_{name}": loss.item() for name, loss in outputs["losses"].items()}
+    def _report(self, output: ObjectiveOutput, done: int) -> None:
+        """Log the figures of step `done`; they are of this process's share of the batch."""
+        losses = {"loss": output.loss.item()}
+        losses |= {f"loss_{name}": loss.item() for name, loss in output.losses.items()}
         rate, waiting = self._throughput.since_last_report()
         row = {
             **losses,
-            **{name: value.item() for name, value in outputs["monitors"].items()},
+            **{name: value.item() for name, value in output.monitors.items()},
             "lr": self.schedule.peak_lr * self.schedule.factor(done - 1),
             "epoch": done / self.schedule.steps_per_epoch,
             "images_per_second": rate,

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 from ccop_pretrain import encoder as encoder_module
-from ccop_pretrain import objective
+from ccop_pretrain import losses, objective
 from ccop_pretrain.objective import Batch, ContrastivePretraining, ObjectiveOutput
 from ccop_pretrain.settings import ObjectiveSettings
 from torch import Tensor
@@ -108,6 +108,66 @@ class TestStep:
         batch.key_boxes[0] = batch.key_boxes[0][:1]
         with pytest.raises(ValueError, match="differ in number"):
             build()(batch)
+
+
+class TestParts:
+    """COUNTS in two parts has 3 and 3 boxes, 3 and 1 pairs; in four parts one has no box."""
+
+    @pytest.mark.parametrize("parts", [2, 4])
+    def test_parts_add_up_to_the_batch_where_batch_norm_is_fixed(self, parts: int) -> None:
+        whole, split = (build(dropout=0.0).eval() for _ in range(2))
+        for first_batch_seed in (1, 2):
+            batch = random_batch(seed=first_batch_seed)
+            expected = step(whole, batch)
+            shares: list[tuple[float, bool]] = []
+
+            def backward(loss: Tensor, last: bool, shares: list[tuple[float, bool]] = shares) -> None:
+                shares.append((loss.item(), last))
+                loss.backward()
+
+            torch.manual_seed(7)
+            split.zero_grad()
+            output = split(batch, parts, backward)
+            assert [last for _, last in shares] == [False] * (parts - 1) + [True]
+            assert sum(value for value, _ in shares) == pytest.approx(expected.loss.item(), rel=1e-5)
+            assert not output.loss.requires_grad
+            assert_close(output.loss, expected.loss.detach(), rtol=1e-5, atol=1e-6)
+            assert_close(output.losses, expected.losses, rtol=1e-5, atol=1e-6)
+            assert list(output.monitors) == list(expected.monitors)
+            assert_close(output.monitors, expected.monitors, rtol=1e-4, atol=1e-6)
+            for name, gradient in gradients(whole).items():
+                assert_close(gradients(split)[name], gradient, rtol=1e-3, atol=1e-5, msg=name)
+            # Queues, pointers, ages, key encoder and step counter.
+            assert_close(split.state_dict(), whole.state_dict(), rtol=1e-4, atol=1e-5)
+
+    def test_every_part_sees_the_queues_as_they_were(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        model = build()
+        before = {"image": model.image_queue.keys.clone(), "box": model.box_queue.keys.clone()}
+        seen: list[Tensor] = []
+
+        def spy(queries: Tensor, positives: Tensor, negatives: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
+            seen.append(negatives.clone())
+            return losses.info_nce(queries, positives, negatives, *others)
+
+        monkeypatch.setattr(objective, "info_nce", spy)
+        model(random_batch(), 4)
+        for kind, negatives in zip(("image", "box"), (seen[::2], seen[1::2]), strict=True):
+            assert len(negatives) == 4
+            assert all(torch.equal(each, before[kind]) for each in negatives)
+        assert int(model.box_queue.calls) == int(model.image_queue.calls) == int(model.step) == 1
+
+    def test_without_a_callback_the_loss_has_the_gradient_of_all_parts(self) -> None:
+        once, again = build(), build()
+        torch.manual_seed(7)
+        once(random_batch(), 2).loss.backward()
+        torch.manual_seed(7)
+        again(random_batch(), 2, lambda loss, last: loss.backward())
+        for name, gradient in gradients(once).items():
+            assert_close(gradients(again)[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+
+    def test_a_batch_that_does_not_divide_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="4 images cannot be split into 3"):
+            build()(random_batch(), 3)
 
 
 class TestKeyEncoder:

@@ -78,6 +78,30 @@ def test_an_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(tiny_r
         assert [row["step"] for row in csv.DictReader(file)] == ["1", "2", "3", "4", "5"]
 
 
+def test_a_step_of_micro_batches_is_one_step_and_goes_on_exactly(tiny_run, tmp_path, stop_after, monkeypatch):
+    small = {"backbone": "test_resnet", "micro_batches": 2}
+    whole = tiny_run(out=tmp_path / "whole", **small)
+    assert run(whole) == 0
+    broken = tiny_run(out=tmp_path / "broken", **small)
+    build = program.build_trainer
+    stop_after(4)
+    with pytest.raises(RuntimeError, match="crash"):
+        run(broken)
+    monkeypatch.setattr(program, "build_trainer", build)
+    assert run(dataclasses.replace(broken, workers=1)) == 0
+    state = final_state(whole)
+    assert_same_weights(state, final_state(broken))
+    assert state["global_step"] == int(state["state_dict"]["objective.step"]) == 5
+    assert state["lr_schedulers"][0]["last_epoch"] == 5
+    log = RunFolder(whole.out).log.read_text()
+    assert "5 steps (3 an epoch) of 4 images (2 micro-batches x 2 x 1 processes)" in log
+    rows = [list(csv.DictReader(RunFolder(folder.out).metrics.open())) for folder in (whole, broken)]
+    assert [row["loss"] for row in rows[0]] == [row["loss"] for row in rows[1]]
+    assert float(rows[0][0]["loss"]) == pytest.approx(
+        sum(float(rows[0][0][f"loss_{part}"]) for part in ("image", "box", "intra")), rel=1e-4
+    )
+
+
 def test_a_run_folder_explains_itself(tiny_run, capsys):
     settings = tiny_run(pictures=2)
     assert run(settings) == 0
@@ -147,6 +171,12 @@ def test_wrong_input_leaves_no_run_behind(tiny_run, tmp_path):
         run(tiny_run(batch_size=64))
     with pytest.raises(UserError, match="no network named"):
         run(tiny_run(backbone="resnet19"))
+    with pytest.raises(UserError, match=r"with 3 micro-batches each.*--batch_size a multiple of 3, 6 or more"):
+        run(tiny_run(micro_batches=3))
+    with pytest.raises(UserError, match="two images or more a micro-batch"):
+        run(tiny_run(micro_batches=4))
+    with pytest.raises(UserError, match="--micro_batches 1 or more"):
+        run(tiny_run(micro_batches=0))
     assert not (tmp_path / "run").exists()
 
 

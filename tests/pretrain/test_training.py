@@ -21,7 +21,7 @@ def test_a_step_draws_from_seed_and_step_alone(batch, tiny_run):
     for case, (seed, step, noise) in {"a": (0, 3, 1), "b": (0, 3, 2), "step": (0, 4, 1)}.items():
         module = module_of(tiny_run(seed=seed))
         torch.manual_seed(noise)
-        losses[case] = module.training_step(batch, step)["loss"].item()
+        losses[case] = module.losses(batch, step).loss.item()
     assert losses["a"] == losses["b"] != losses["step"]
 
 
@@ -49,7 +49,7 @@ def test_the_optimiser_holds_the_query_encoder_with_decay_on_every_parameter(tin
 def test_every_trained_parameter_gets_a_gradient(batch, tiny_run):
     for objective in ("ccop", "mocov2"):
         module = module_of(tiny_run(objective=objective))
-        module.training_step(batch, 0)["loss"].backward()
+        module.losses(batch, 0).loss.backward()
         trained = list(module.trained_parameters())
         assert all(parameter.grad is not None for parameter in trained)
         fpn = [parameter for parameter in module.objective.query.network.fpn.parameters() if parameter.requires_grad]
@@ -61,14 +61,14 @@ def test_query_and_key_are_augmented_apart(batch, tiny_run):
     seen = []
 
     class Spy(nn.Module):
-        def forward(self, given):
+        def forward(self, given, *_):
             seen.append(given)
             raise StopIteration
 
     module.objective = Spy()
     same = ViewBatch(batch.query_images, batch.query_images, batch.query_boxes, batch.query_boxes, [])
     with pytest.raises(StopIteration):
-        module.training_step(same, 0)
+        module.losses(same, 0)
     assert seen[0].query_images.dtype == torch.float32
     assert not torch.equal(seen[0].query_images, seen[0].key_images)
 

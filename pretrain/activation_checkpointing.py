@@ -1,0 +1,48 @@
+"""Activation checkpointing: activations inside a block are forgotten, and computed again when backward needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from ccop_hub.architectures import ResNetFPN
+
+
+def checkpoint_activations(network: ResNetFPN) -> None:
+    """Keep the inputs of the residual blocks and of the pyramid's convolutions alone, from now on.
+
+    Names of parameters, outputs, gradients and batch norm's running statistics are as without it.
+    """
+    body = network.backbone
+    blocks: list[nn.Module] = [
+        block for stage in (body.layer1, body.layer2, body.layer3, body.layer4) for block in stage
+    ]
+    for block in (*blocks, *network.fpn.inner_blocks, *network.fpn.layer_blocks):
+        block.forward = partial(_checkpointed, block, block.forward)
+
+
+def _checkpointed(block: nn.Module, forward: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), _running_statistics_kept(block)
+
+    outputs: Tensor = checkpoint(forward, inputs, use_reentrant=False, context_fn=contexts)
+    return outputs
+
+
+@contextmanager
+def _running_statistics_kept(block: nn.Module) -> Iterator[None]:
+    """Batch norm normalises as before, but a batch that it sees again does not enter its running statistics again."""
+    norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, (momentum, batches) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, batches
