@@ -171,6 +171,8 @@ def test_wrong_input_leaves_no_run_behind(tiny_run, tmp_path):
         run(tiny_run(batch_size=64))
     with pytest.raises(UserError, match="no network named"):
         run(tiny_run(backbone="resnet19"))
+    with pytest.raises(UserError, match="a batch of 3 cannot be shared out to 2 processes"):
+        run(tiny_run(batch_size=3, devices=2))
     with pytest.raises(UserError, match=r"with 3 micro-batches each.*--batch_size a multiple of 3, 6 or more"):
         run(tiny_run(micro_batches=3))
     with pytest.raises(UserError, match="two images or more a micro-batch"):

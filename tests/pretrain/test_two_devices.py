@@ -59,9 +59,3 @@ def test_both_launchers_train_the_same_network_and_go_on_after_a_stop(two):
     first, second = weights(own), weights(other)
     assert first.keys() == second.keys()
     assert all(torch.equal(value, second[name]) for name, value in first.items())
-
-
-def test_a_batch_that_cannot_be_shared_out_is_a_mistake(two):
-    done, _ = two([], "odd", batch_size=3)
-    assert done.returncode != 0
-    assert "a batch of 3 cannot be shared out to 2 processes" in done.stderr
