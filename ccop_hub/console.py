@@ -3,7 +3,7 @@
 Each sub-command is a `Command`: a dataclass of settings whose docstring is the help text, and the function that runs
 it. A named setting (`--setting`), then YAML files (`--config`) and flags in the order of the command line override the
 dataclass's defaults. Dashes and underscores are the same in a flag's name; a switch needs no value (`--dry-run`), and a
-flag that takes a list takes one value or several behind it (`--merge A B`).
+flag that takes a list or a tuple takes all values behind it (`--merge A B`), numbers also in one word (`--box 1,2,3`).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
+import os
 import re
 import sys
 import typing
@@ -24,6 +25,9 @@ import yaml
 from .errors import UserError
 
 EXIT_WRONG_INPUT = 2
+EXIT_INTERRUPTED = 130
+EXIT_UNREAD = 141
+"""128 plus the number of the signal (SIGINT, SIGPIPE), as a shell reports them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +60,8 @@ def run_program(program: str, description: str, commands: Sequence[Command], arg
     """Parse the command line, run the chosen command and return the exit code.
 
     A `UserError` or a wrong flag prints one line on standard error and returns 2; a missing optional package prints
-    the extra that brings it; an interrupt returns 130. Any other exception is a defect of ours and shows its traceback.
+    the extra that brings it; an interrupt returns 130, a reader that has had enough (`... | head`) 141. Any other
+    exception is a defect of ours and shows its traceback.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     # timm and torchvision still script some functions when they are imported; no user of the programs can mend that.
@@ -64,7 +69,9 @@ def run_program(program: str, description: str, commands: Sequence[Command], arg
     try:
         name, settings = _parse(program, description, commands, arguments)
         command = next(command for command in commands if command.name == name)
-        return command.run(settings) or 0
+        code = command.run(settings) or 0
+        sys.stdout.flush()
+        return code
     except UserError as error:
         print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
         return EXIT_WRONG_INPUT
@@ -76,7 +83,11 @@ def run_program(program: str, description: str, commands: Sequence[Command], arg
         return EXIT_WRONG_INPUT
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
-        return 130
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # What is still in the buffer has nowhere to go; without this, Python would complain of it at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_UNREAD
 
 
 def save_settings(settings: Any, path: Path) -> None:
@@ -155,6 +166,10 @@ def _explained(message: str, program: str, commands: Sequence[Command], argv: li
     message = re.sub(rf"\b{command.name}\.([\w.]+)", r"--\1", message)
     message = re.sub(r'Parser key "([\w.]+)":', r"--\1:", message)
     message = re.sub(r"--[\w.]+", lambda flag: flag[0].replace("_", "-"), message)
+    lists = _list_flags(command.settings)
+    taking = next((word for word in argv if word.startswith("--") and _flag_name(word) in lists), None)
+    if taking is not None and re.search(r"required: [A-Z]", message):
+        message += f"; {taking} takes all that stands behind it, so put {command.positional[0].upper()} before it"
     return f"{_plain_types(message)} (see `{program} {command.name} --help`)"
 
 
@@ -162,12 +177,17 @@ def _plain_types(message: str) -> str:
     """The parser's message with types as words: `Expected int. Got value: big`."""
     message = re.sub(r"(?:\ba )?<class '(?:\w+\.)*(\w+)'>", r"\1", message)
     message = re.sub(r"(?:\ba )?typing\.Literal\[([^]]*)\]", r"one of \1", message)
-    union = re.search(r"Does not validate against any of the Union subtypes\s+Subtypes: \[([^]]*)\]", message)
+    union = re.search(
+        r"Does not validate against any of the Union subtypes\s+Subtypes: \[(.*)\]$", message, re.MULTILINE
+    )
     value = re.search(r"Given value: (.*)\Z", message, re.DOTALL)
     if union and value:
-        kinds = " or ".join(kind for kind in union[1].split(", ") if kind != "NoneType")
+        kinds = " or ".join(kind for kind in re.findall(r"\w+\[[^]]*\]|\w+", union[1]) if kind != "NoneType")
         message = f"{message[: union.start()]}Expected {kinds}. Got value: {value[1]}"
-    return message
+    message = re.sub(
+        r"\btuple\[([^]]*)\]", lambda kind: f"{len(kind[1].split(', '))} x {kind[1].split(', ')[0]}", message
+    )
+    return re.sub(r"\blist\[(\w+)\]", r"one or more \1", message)
 
 
 def _in_full(commands: Sequence[Command], argv: list[str]) -> list[str]:
@@ -175,8 +195,8 @@ def _in_full(commands: Sequence[Command], argv: list[str]) -> list[str]:
     command = next((command for command in commands if argv and command.name == argv[0]), None)
     if command is None:
         return argv
-    switches, lists = set(_switches(command.settings)), _list_flags(command.settings)
-    argv, words = _gather_lists(argv, lists), []
+    switches = set(_switches(command.settings))
+    argv, words = _gather_lists(argv, _list_flags(command.settings)), []
     for index, word in enumerate(argv):
         if word.startswith("--"):
             name, equals, value = word.partition("=")
@@ -188,26 +208,46 @@ def _in_full(commands: Sequence[Command], argv: list[str]) -> list[str]:
     return _expand_named_setting(command, words)
 
 
-def _list_flags(settings: type[Any]) -> set[str]:
-    """Names of the fields that hold a list, or a list or nothing."""
-    kinds = {name: (kind, *typing.get_args(kind)) for name, kind in typing.get_type_hints(settings).items()}
-    return {name for name, choices in kinds.items() if any(typing.get_origin(kind) is list for kind in choices)}
+def _list_flags(settings: type[Any], prefix: str = "") -> dict[str, bool]:
+    """Names of the fields that hold a list or a tuple, or one or nothing -> whether its items are numbers.
+
+    Those of nested settings have their path before them.
+    """
+    flags: dict[str, bool] = {}
+    for name, kind in typing.get_type_hints(settings).items():
+        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+            flags |= _list_flags(kind, f"{prefix}{name}.")
+        for choice in (kind, *typing.get_args(kind)):
+            if typing.get_origin(choice) in (list, tuple):
+                flags[prefix + name] = set(typing.get_args(choice)) <= {int, float}
+    return flags
 
 
-def _gather_lists(argv: list[str], lists: set[str]) -> list[str]:
+def _flag_name(word: str) -> str:
+    return word.removeprefix("--").partition("=")[0].replace("-", "_")
+
+
+def _gather_lists(argv: list[str], lists: dict[str, bool]) -> list[str]:
     """The arguments with the values behind each list flag as one value, in JSON."""
     words: list[str] = []
     values: list[str] | None = None
+    numbers = False
     for word in [*argv, "--"]:
         if values is not None and not word.startswith("--"):
             values.append(word)
             continue
-        if values and not values[0].startswith("["):
-            values = [json.dumps(values)]
-        words += values or []
-        values = [] if word.removeprefix("--").replace("-", "_") in lists and word.startswith("--") else None
+        words += _as_list(values or [], numbers)
+        values = [] if word.startswith("--") and "=" not in word and _flag_name(word) in lists else None
+        numbers = lists.get(_flag_name(word), False)
         words.append(word)
     return words[:-1]
+
+
+def _as_list(values: list[str], numbers: bool) -> list[str]:
+    """Values of a list flag as one word; what is a list or `null` already stays as it is."""
+    if not values or values == ["null"] or values[0].startswith("["):
+        return values
+    return [json.dumps([part for value in values for part in value.split(",") if part] if numbers else values)]
 
 
 def _switches(settings: type[Any], prefix: str = "") -> list[str]:

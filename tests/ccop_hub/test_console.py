@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -37,6 +39,8 @@ class Settings:
         copies: of each picture; as many as there is room for if not given.
         finish: of the surface.
         dry_run: write nothing.
+        size: width and height, in pixels.
+        shades: of grey.
         optimiser: how the weights move.
     """
 
@@ -46,6 +50,8 @@ class Settings:
     copies: int | None = None
     finish: Literal["matt", "gloss"] = "matt"
     dry_run: bool = False
+    size: tuple[int, int] | None = None
+    shades: list[int] | None = None
     optimiser: Optimiser = dataclasses.field(default_factory=Optimiser)
 
     def __post_init__(self) -> None:
@@ -138,6 +144,21 @@ def test_switches_need_no_value(program: Program, words: list[str], dry: bool, n
 
 
 @pytest.mark.parametrize(
+    "words",
+    [
+        ["--size", "3", "4", "--shades", "7", "8"],
+        ["--size", "3,4", "--shades", "7,8"],
+        ["--size", "[3, 4]", "--shades=[7,8]"],
+        ["--shades", "7", "8", "--size=[3,4]"],
+    ],
+)
+def test_numbers_behind_a_flag(program: Program, words: list[str]) -> None:
+    assert program("draw", "a.png", *words, "--optimiser.decay", "1", "2", "--out", "there") == 0
+    decay = Optimiser(decay=(1.0, 2.0))
+    assert program.called == [Settings([Path("a.png")], Path("there"), size=(3, 4), shades=[7, 8], optimiser=decay)]
+
+
+@pytest.mark.parametrize(
     ("argv", "said"),
     [
         (["draw", "a.png", "--out", "x", "--colour", "red"], "--colour red (see `painter draw --help`)"),
@@ -147,6 +168,9 @@ def test_switches_need_no_value(program: Program, words: list[str], dry: bool, n
             ["draw", "a.png", "--out", "x", "--finish", "wet"],
             "Expected one of 'matt', 'gloss'. Got value: wet",
         ),
+        (["draw", "a.png", "--out", "x", "--size", "5"], "--size: Expected 2 x int. Got value: ['5'] (see"),
+        (["draw", "a.png", "--out", "x", "--shades", "1", "b"], "--shades: Expected one or more int. Got value:"),
+        (["draw", "--out", "x", "--shades", "1", "a.png"], "Expected one or more int. Got value: [1, 'a.png'] (see"),
         (["draw", "a.png"], "required: --out (see"),
         (["draw", "--out", "x"], "required: FILES (see"),
         (["draw", "a.png", "--out", "x", "--setting", "huge"], "(choose from 'large')"),
@@ -218,6 +242,22 @@ def test_interrupt_and_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_program("painter", "", [Command("look", "Look.", Lookup, lambda _: 1)], ["look"]) == 1
 
 
+def test_a_reader_that_has_had_enough_is_no_defect() -> None:
+    script = (
+        "import sys; from ccop_hub.console import *; import dataclasses\n"
+        "@dataclasses.dataclass\nclass Settings: 'Talk.'\n"
+        "command = Command('talk', 'Talk.', Settings, lambda _: [print(line) for line in range(100_000)] and 0)\n"
+        "sys.exit(run_program('talker', '', [command], ['talk']))"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as talker:
+        assert talker.stdout is not None
+        assert talker.stdout.readline() == b"0\n"
+        talker.stdout.close()
+        assert talker.stderr is not None
+        assert talker.stderr.read() == b""
+    assert talker.returncode == 141
+
+
 def test_saved_settings_read_back(program: Program, tmp_path: Path) -> None:
     file = tmp_path / "run" / "settings.yaml"
     saved = Settings([Path("a.png")], Path("there"), 9, optimiser=Optimiser(0.3, (1.0, 2.0), True), dry_run=True)
@@ -254,6 +294,8 @@ class Joining:
         (["--merge-from", "a", "--quiet"], ["a"]),
         (["--merge-from", "[a, b]"], ["a", "b"]),
         (["--merge-from=[a]"], ["a"]),
+        (["--merge-from", "a,b"], ["a,b"]),
+        (["--merge-from", "null"], None),
         ([], None),
     ],
 )
@@ -263,3 +305,10 @@ def test_a_list_takes_the_values_behind_its_flag(words: list[str], folders: list
     assert run_program("files", "", [command], ["join", *words, "--out", "o"]) == 0
     assert seen[0].merge_from == (None if folders is None else [Path(folder) for folder in folders])
     assert seen[0].quiet == ("--quiet" in words)
+
+
+def test_a_word_that_a_list_flag_took_is_missed_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    command = Command("join", "join folders", Joining, lambda _: None, ("out",))
+    assert run_program("files", "", [command], ["join", "--merge-from", "a", "there"]) == 2
+    said = "required: OUT; --merge-from takes all that stands behind it, so put OUT before it (see `files join --help`)"
+    assert said in capsys.readouterr().err
