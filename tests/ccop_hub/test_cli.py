@@ -95,7 +95,7 @@ finally:
 def test_help_is_answered_without_torch() -> None:
     done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for words in ("--repo", "--private", "--dry_run", "ORG/NAME"):
+    for words in ("--repo", "--private", "--dry-run", "ORG/NAME"):
         assert words in done.stdout
 
 
