@@ -79,7 +79,17 @@ class KeepCheckpoints(Checkpoint):
         self._handlers: dict[signal.Signals, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the stop signals over from Lightning, whose handlers save nothing here."""
+        """Take the stop signals over from Lightning, whose handlers save nothing here.
+
+        Raises:
+            UserError: the processes found different checkpoints.
+        """
+        steps = distributed.gather_rows(torch.tensor([trainer.global_step], device=pl_module.device)).tolist()
+        if len(set(steps)) > 1:
+            raise UserError(
+                f"the processes would go on after different steps ({', '.join(map(str, steps))}): all machines need "
+                f"the folder {self.folder.parent} in common"
+            )
         self.stopped_by = None
         self._handlers = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
 

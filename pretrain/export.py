@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from ccop_hub import huggingface
 from ccop_hub.checkpoint import save_checkpoint
 from ccop_hub.console import plain
 from ccop_hub.normalization import PIXEL_MEAN, PIXEL_STD
@@ -17,8 +18,11 @@ from .objective import ContrastivePretraining
 from .schedule import Schedule
 from .settings import RunSettings
 
-PATHS = ("images", "proposals", "out")
+PATHS = ("images", "proposals", "out", "probe", "init")
 """Settings that name places on the machine of the run; an exported checkpoint tells the names alone."""
+
+PUBLIC = (huggingface.PREFIX, "https://")
+"""What `init` starts with where it names no place on a machine; a name of the registry is its own last part."""
 
 
 def export(
@@ -42,7 +46,9 @@ def run_facts(settings: RunSettings, schedule: Schedule, listing: SceneListing) 
     """What a checkpoint says of itself."""
     resolved = plain(settings)
     for name in PATHS:
-        resolved[name] = getattr(settings, name) and getattr(settings, name).resolve().name
+        value = getattr(settings, name)
+        if value is not None and not str(value).startswith(PUBLIC):
+            resolved[name] = Path(value).expanduser().resolve().name
     return {
         "arch": settings.backbone,
         "objective": settings.objective,

@@ -85,7 +85,7 @@ def run(settings: RunSettings) -> int:
     if trainer.is_global_zero:
         for warning in advice(settings, schedule, len(listing.images), expected_boxes(listing, settings)):
             LOG.warning("%s", warning)
-    trainer.loggers = [metrics, *further_loggers(settings, folder, done)]
+    trainer.loggers = [metrics, *further_loggers(settings, folder, done, trainer.is_global_zero)]
     trainer.fit(
         module,
         datamodule=SceneData(listing, settings, schedule.steps),
@@ -113,6 +113,10 @@ def check_settings(settings: RunSettings) -> None:
         )
     if settings.precision == "fp16" and (settings.accelerator == "cpu" or not torch.cuda.is_available()):
         raise UserError("--precision fp16 needs a CUDA GPU: give --precision bf16, or leave it out")
+    if settings.num_nodes > 1 and not launched():
+        raise UserError(
+            f"--num_nodes {settings.num_nodes} needs a launcher on every machine: start the command by torchrun or srun"
+        )
     if settings.compile and settings.activation_checkpointing:
         raise UserError(
             "--compile and --activation_checkpointing exclude one another: leave one out (a compiled network chooses "
@@ -133,6 +137,7 @@ def build_trainer(settings: RunSettings, schedule: Schedule, folder: RunFolder, 
     return Trainer(
         accelerator=settings.accelerator,
         devices=settings.devices,
+        num_nodes=settings.num_nodes,
         strategy=choose_strategy(settings),
         precision=LIGHTNING_PRECISION[settings.precision],
         max_steps=schedule.steps,
@@ -148,8 +153,14 @@ def build_trainer(settings: RunSettings, schedule: Schedule, folder: RunFolder, 
     )
 
 
-def further_loggers(settings: RunSettings, folder: RunFolder, done: int) -> list[Logger]:
+def further_loggers(settings: RunSettings, folder: RunFolder, done: int, first: bool) -> list[Logger]:
     """Loggers beside metrics.csv; what they hold of steps past `done` will be written again.
+
+    Args:
+        settings: of the run.
+        folder: of the run.
+        done: steps done.
+        first: whether this is the process that logs.
 
     Raises:
         UserError: W&B is asked for and not installed.
@@ -161,19 +172,23 @@ def further_loggers(settings: RunSettings, folder: RunFolder, done: int) -> list
     if settings.wandb is not None:
         if importlib.util.find_spec("wandb") is None:
             raise UserError("--wandb needs a package that is not installed: pip install wandb")
-        loggers.append(WandbLogger(project=settings.wandb, name=folder.path.name, save_dir=folder.path))
+        where = folder.path
+        # Only the first process has a run there; the others' loggers do nothing.
+        identifier = folder.wandb_run_id() if first else None
+        loggers.append(WandbLogger(project=settings.wandb, name=where.name, save_dir=where, id=identifier))
     return loggers
 
 
 def choose_strategy(settings: RunSettings) -> Strategy | str:
     """DDP where several processes train; every process keeps its own BN statistics, as MoCo's and CCOP's do."""
     several_gpus = settings.accelerator in ("auto", "gpu", "cuda") and torch.cuda.device_count() > 1
-    launched = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1"))) > 1
-    if settings.devices == 1 and not launched:
-        return "auto"
-    if (settings.devices == "auto" and not several_gpus) and not launched:
-        return "auto"
-    return DDPStrategy(broadcast_buffers=False)
+    alone = settings.devices == 1 or (settings.devices == "auto" and not several_gpus)
+    return "auto" if alone and not launched() else DDPStrategy(broadcast_buffers=False)
+
+
+def launched() -> bool:
+    """Whether torchrun or SLURM started this process among others."""
+    return int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1"))) > 1
 
 
 def announce(settings: RunSettings, schedule: Schedule, listing: SceneListing, done: int, processes: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import json
+import secrets
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +19,22 @@ from ccop_hub.errors import UserError
 from .settings import RunSettings
 
 SETTINGS_THAT_MAY_CHANGE = frozenset(
-    {"out", "devices", "accelerator", "workers", "log_every", "save_every", "pictures", "overwrite", "max_unreadable"}
+    {
+        "out",
+        "devices",
+        "num_nodes",
+        "accelerator",
+        "workers",
+        "log_every",
+        "save_every",
+        "pictures",
+        "overwrite",
+        "max_unreadable",
+    }
     | {"tensorboard", "wandb", "probe", "probe_every"}
 )
-"""Settings in which a continued run may differ from its beginning: its weights do not depend on them."""
+"""Settings in which a continued run may differ from its beginning: its weights do not depend on them, save for the
+machines and processes, which change while a run waits in a queue."""
 
 
 class RunState(enum.Enum):
@@ -83,6 +96,11 @@ class RunFolder:
         return self.path / "tensorboard"
 
     @property
+    def wandb(self) -> Path:
+        """Holds the identifier of the run at Weights & Biases, so that a continued run goes on there too."""
+        return self.path / "wandb_run_id.txt"
+
+    @property
     def skipped(self) -> Path:
         """Unreadable images and why."""
         return self.path / "skipped.csv"
@@ -107,6 +125,12 @@ class RunFolder:
             text = yaml.safe_dump(plain(settings), sort_keys=False, allow_unicode=True)
             write_atomically(self.settings, text.encode())
         return state
+
+    def wandb_run_id(self) -> str:
+        """The identifier of the run at Weights & Biases; drawn at the first call, by the operating system."""
+        if not self.wandb.is_file():
+            write_atomically(self.wandb, f"{secrets.token_hex(4)}\n".encode())
+        return self.wandb.read_text(encoding="utf-8").strip()
 
     def write_environment(self, facts: dict[str, Any]) -> None:
         """Write `environment.json`."""
@@ -135,7 +159,7 @@ class RunFolder:
     def _clear(self) -> None:
         for folder in (self.checkpoints, self.exported, self.pictures, self.tensorboard):
             shutil.rmtree(folder, ignore_errors=True)
-        for file in (self.settings, self.environment, self.log, self.metrics, self.skipped):
+        for file in (self.settings, self.environment, self.log, self.metrics, self.skipped, self.wandb):
             file.unlink(missing_ok=True)
 
     def _require_same(self, settings: RunSettings) -> None:

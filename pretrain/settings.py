@@ -133,7 +133,8 @@ class RunSettings(ObjectiveSettings, ViewSettings, OptimisationSettings, Reading
         activation_checkpointing: compute activations inside the query encoder's blocks again in the backward pass, in
             place of keeping them: less memory, more time.
         seed: seed of the initial weights and of every random draw.
-        devices: processes to train with, one per GPU; `auto` takes every GPU, or one process on a CPU.
+        devices: processes of a machine, one per GPU; `auto` takes every GPU, or one process on a CPU.
+        num_nodes: machines to train on, `devices` processes each; torchrun or SLURM starts them.
         accelerator: where to train, by Lightning's name (`auto`, `cpu`, `gpu`).
         workers: processes that read and crop images, per training process; by default one a core, at most 8. The
             result does not depend on it.
@@ -158,6 +159,7 @@ class RunSettings(ObjectiveSettings, ViewSettings, OptimisationSettings, Reading
     activation_checkpointing: bool = False
     seed: int = 0
     devices: int | Literal["auto"] = "auto"
+    num_nodes: int = 1
     accelerator: str = "auto"
     workers: int | None = None
     log_every: int = 50

@@ -1,8 +1,9 @@
 import json
 
+import pytest
 import torch
 from ccop_pretrain.data import SceneListing
-from ccop_pretrain.export import export
+from ccop_pretrain.export import export, run_facts
 from ccop_pretrain.objective import ContrastivePretraining
 from ccop_pretrain.schedule import Schedule
 from safetensors.torch import load_file
@@ -11,7 +12,9 @@ from ccop_hub.architectures import ResNetFPN
 
 
 def test_the_query_network_is_exported_with_its_facts(tiny_run, scenes, scene_proposals, tmp_path):
-    settings = tiny_run()
+    (tmp_path / "labelled").mkdir()
+    (tmp_path / "start.safetensors").touch()
+    settings = tiny_run(probe=tmp_path / "labelled", init=str(tmp_path / "start.safetensors"))
     listing = SceneListing.open(scenes, scene_proposals)
     objective = ContrastivePretraining(settings, settings.backbone, 5, settings.image_size)
     with torch.no_grad():
@@ -33,5 +36,14 @@ def test_the_query_network_is_exported_with_its_facts(tiny_run, scenes, scene_pr
     assert facts["input"]["mean"] == [123.675, 116.28, 103.53]
     assert facts["settings"]["jitters"] == 2
     assert facts["versions"]["torch"]
+    assert (facts["settings"]["probe"], facts["settings"]["init"]) == ("labelled", "start.safetensors")
     assert str(scenes.parent) not in text
     assert str(tmp_path) not in text
+
+
+@pytest.mark.parametrize("name", ["ccop_resnet50", "hf-hub:someone/weights@main", "https://a.org/b.pth", "random"])
+def test_a_start_that_is_no_place_keeps_its_name(name, tiny_run, scenes, scene_proposals):
+    settings = tiny_run(init=name)
+    facts = run_facts(settings, Schedule.of(settings, 14), SceneListing.open(scenes, scene_proposals))
+    assert facts["settings"]["init"] == name
+    assert facts["settings"]["probe"] is None

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -37,6 +39,22 @@ def test_the_network_and_the_generator_are_left_as_they_were(labelled):
     assert network.training
     assert torch.equal(torch.random.get_rng_state(), state)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_unreadable_images_neither_vote_nor_count(labelled, monkeypatch, caplog):
+    monkeypatch.setattr("ccop_pretrain.probe.NEIGHBOURS", 3)
+    monkeypatch.setattr("ccop_pretrain.probe.BATCH", 2)
+    for name in ("blue/2.png", "blue/3.png", "red/5.png"):
+        (labelled / name).write_bytes(b"no image")
+    folder = LabelledFolder(labelled, 32)
+    network = build_resnet_fpn("test_resnet", 0)
+    assert folder.accuracy(network) == folder.accuracy(network) == 1.0
+    assert list(folder.skipped.reasons()) == ["blue/2.png", "blue/3.png", "red/5.png"]
+    assert caplog.text.count("3 images skipped: blue/2.png") == 1
+    for path in labelled.rglob("*.png"):
+        path.write_bytes(b"no image")
+    assert math.isnan(folder.accuracy(network))
+    assert "fewer than two images can be read" in caplog.text
 
 
 def test_a_folder_without_classes_is_refused(labelled):

@@ -1,8 +1,10 @@
 import csv
 import dataclasses
+import importlib
 import json
 import logging
 import shutil
+import sys
 
 import pytest
 import torch
@@ -202,6 +204,50 @@ def test_what_is_watched_is_in_every_log_and_changes_nothing(tiny_run, tmp_path,
         assert events.Scalars(name)[-1].value == pytest.approx(float([row for row in rows if row[name]][-1][name]))
     assert not RunFolder(plain.out).tensorboard.exists()
     assert "the image queue of 16 keys is longer than an epoch's 14" in RunFolder(plain.out).log.read_text()
+
+
+@pytest.fixture
+def wandb(tmp_path, monkeypatch):
+    """A package `wandb` that notes what it is asked for."""
+    root = tmp_path / "packages"
+    (root / "wandb" / "sdk" / "lib").mkdir(parents=True)
+    for name, text in {
+        "wandb/__init__.py": """
+run, started, logged = None, [], []
+class Experiment:
+    def log(self, figures, **others): logged.append(figures)
+def init(**given):
+    started.append(given)
+    return Experiment()
+""",
+        "wandb/sdk/__init__.py": "",
+        "wandb/sdk/lib/__init__.py": "class RunDisabled: pass",
+        "wandb/wandb_run.py": "class Run: pass",
+        "wandb-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: wandb\nVersion: 1.0\n",
+    }.items():
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_text(text)
+    monkeypatch.syspath_prepend(root)
+    yield importlib.import_module("wandb")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "wandb"]:
+        del sys.modules[name]
+
+
+def test_a_continued_run_goes_on_at_wandb_too(tiny_run, wandb, stop_after, monkeypatch):
+    settings = tiny_run(objective="mocov2", backbone="test_resnet", wandb="project")
+    build = program.build_trainer
+    stop_after(3)
+    with pytest.raises(RuntimeError, match="crash"):
+        run(settings)
+    monkeypatch.setattr(program, "build_trainer", build)
+    assert run(settings) == 0
+    first, second = wandb.started
+    assert first["id"] == second["id"] == RunFolder(settings.out).wandb.read_text().strip()
+    assert (first["project"], first["name"], first["resume"]) == ("project", "run", "allow")
+    assert [figures["trainer/global_step"] for figures in wandb.logged] == [1, 2, 3, 3, 4, 5]
+    # A run that starts anew is another one.
+    assert run(dataclasses.replace(settings, overwrite=True, steps=1)) == 0
+    assert wandb.started[2]["id"] != first["id"]
 
 
 def test_wandb_that_is_not_installed_is_a_mistake_of_one_line(tiny_run, monkeypatch):

@@ -1,11 +1,13 @@
 """One of two processes that train several runs together: SETTINGS.yaml FOLDER on the command line, ranks as torchrun's.
 
-Batch norm is fixed, and nothing is drawn between the micro-batches, so that they must add up. Writes the exit codes.
+Batch norm is fixed, and nothing is drawn between the micro-batches, so that they must add up. Writes the exit codes,
+and what is said to processes that find different checkpoints.
 """
 
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -15,6 +17,8 @@ import yaml
 from ccop_pretrain.run import run
 from ccop_pretrain.settings import RunSettings
 from ccop_pretrain.training import PretrainingModule
+
+from ccop_hub.errors import UserError
 
 TRAIN = PretrainingModule.training_step
 
@@ -49,7 +53,13 @@ def main(settings_file: str, folder: str) -> None:
         before_steps(signalled=1)
     codes["stopped"] = run(stopped)
     before_steps()
+    if rank == "0":
+        shutil.copytree(out / "stopped", out / "apart0")
     codes["resumed"] = run(stopped)
+    try:
+        run(dataclasses.replace(settings, out=out / f"apart{rank}"))
+    except UserError as error:
+        codes["apart"] = str(error)
     (out / f"codes{rank}.json").write_text(json.dumps(codes))
 
 
