@@ -125,7 +125,10 @@ def open_output(plan: Plan) -> None:
         shutil.rmtree(settings.out / AGAINST_FOLDER, ignore_errors=True)
         for name in (RESULT_FILE, SHEET_FILE, FEW_IMAGES_FILE):
             (settings.out / name).unlink(missing_ok=True)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be made: {error.strerror}; give another --out") from None
     save_settings(settings, settings.out / SETTINGS_FILE)
     write_atomically(folder / IDENTITY_FILE, (json.dumps(plan.identity(), indent=2) + "\n").encode())
     write_atomically(folder / "config.yaml", plan.configuration.cfg.dump().encode())

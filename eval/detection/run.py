@@ -114,7 +114,11 @@ def work(settings: DetectionSettings, plan: Plan | None) -> None:
     with logs_in(Path(cfg.OUTPUT_DIR)):
         trainer = TRAINERS[plan.configuration.scorer](cfg, start_from_weights)
         trainer.go_on()
-        scores = _train_and_score(trainer, settings)
+        try:
+            scores = _train_and_score(trainer, settings)
+        except UserError as error:
+            # One that a process which reads images met arrives as the text of its traceback.
+            raise UserError(str(error).strip().splitlines()[-1].rpartition("UserError: ")[2]) from None
     if comm.is_main_process():
         outcome = {"scores": scores, "report": dataclasses.asdict(reports[0]), "started at": trainer.start_iter}
         (plan.folder / OUTCOME_FILE).write_text(json.dumps(outcome), encoding="utf-8")

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.data import DatasetMapper, get_detection_dataset_dicts
+from detectron2.data import DatasetMapper, build_detection_test_loader, get_detection_dataset_dicts
+from detectron2.data.detection_utils import SizeMismatchError
 from detectron2.engine import DefaultTrainer, HookBase
 from detectron2.engine.hooks import PreciseBN
 from detectron2.evaluation import COCOEvaluator
@@ -23,6 +24,7 @@ from pycocotools.cocoeval import COCOeval
 from torch import nn
 
 from ccop_hub.checkpoint import write_atomically
+from ccop_hub.errors import UserError
 
 from .average_precision import Scorer, voc_scores
 from .data_order import GroupedBatches, NumberedSamples, ResumableLoader
@@ -69,8 +71,13 @@ class Trainer(DefaultTrainer):  # type: ignore[misc]
             cfg.SEED,
             cfg.DATALOADER.ASPECT_RATIO_GROUPING,
         )
-        samples = NumberedSamples(records, DatasetMapper(cfg, is_train=True), cfg.SEED)
+        samples = NumberedSamples(records, Mapper(cfg, is_train=True), cfg.SEED)
         return ResumableLoader(samples, batches, cfg.DATALOADER.NUM_WORKERS)
+
+    @classmethod
+    def build_test_loader(cls, cfg: Any, dataset_name: str) -> Any:
+        """Detectron2's, with `Mapper`."""
+        return build_detection_test_loader(cfg, dataset_name, mapper=Mapper(cfg, is_train=False))
 
     @classmethod
     def build_evaluator(cls, cfg: Any, dataset_name: str) -> COCOEvaluator:
@@ -132,6 +139,26 @@ class VocTrainer(Trainer):
 
 
 TRAINERS: dict[Scorer, type[Trainer]] = {"coco": Trainer, "voc": VocTrainer}
+
+
+class Mapper(DatasetMapper):  # type: ignore[misc]
+    """`DatasetMapper` that names the file of an image which cannot be read or is not of the size in the JSON."""
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        """The augmented sample.
+
+        Raises:
+            UserError: the image is not one, or has another size.
+        """
+        try:
+            sample: dict[str, Any] = super().__call__(dataset_dict)
+        except SizeMismatchError as error:
+            raise UserError(f"{error} Correct the annotations or the image") from None
+        except (OSError, SyntaxError) as error:  # Pillow raises the latter for a broken PNG
+            raise UserError(
+                f"{dataset_dict['file_name']} cannot be read: {error}; replace the image or drop it from the JSON"
+            ) from None
+        return sample
 
 
 class CocoEvaluator(COCOEvaluator):  # type: ignore[misc]
