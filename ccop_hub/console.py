@@ -18,16 +18,22 @@ import typing
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from .errors import UserError
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 EXIT_WRONG_INPUT = 2
 EXIT_INTERRUPTED = 130
 EXIT_UNREAD = 141
 """128 plus the number of the signal (SIGINT, SIGPIPE), as a shell reports them."""
+
+
+_PIPE_WIDTH = 400
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +100,14 @@ def save_settings(settings: Any, path: Path) -> None:
     """Write a settings dataclass as YAML, nested dataclasses as nested mappings, paths as strings."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(plain(settings), sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def table_console() -> Console:
+    """A console that loses no number: a terminal folds wide tables, a pipe or file gets them at their full width."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=_PIPE_WIDTH)
 
 
 def plain(value: Any) -> Any:

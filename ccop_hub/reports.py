@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from .checkpoint import Weights
+from .console import table_console
 from .description import Description, describe
 from .registry import DEFAULTS, REGISTRY
 from .verification import Check
@@ -18,27 +18,33 @@ _SHOWN_FACTS = ("objective", "dataset", "epochs", "steps", "licence", "paper")
 
 
 def print_registry() -> None:
-    """One row for each set of published weights, and one for each figure published for them."""
-    console = Console()
+    """What each set of published weights is, where it comes from, its input, and each figure published for it."""
+    console = table_console()
     table = _table("Published weights", "name", "data", "epochs", "holds")
     table.caption = "* loaded where no weights are named"
     origins = _table("Where they come from", "name", "digest", "licence", "paper")
+    files = _table("Their files", "name", "source", "format")
+    inputs = _table("Their input, on the 0-255 scale", "name", "channels", "mean", "std")
     figures = _table("Published results", "name", "protocol", "metrics", "source")
     for name, entry in REGISTRY.items():
         star = " *" if name in DEFAULTS.values() else ""
         table.add_row(name + star, entry.data, str(entry.epochs), ", ".join(entry.parts))
         origins.add_row(name, entry.digest or "none published", entry.licence, entry.paper)
+        files.add_row(name, entry.url, " or ".join(entry.formats))
+        inputs.add_row(
+            name, entry.channel_order, *(", ".join(map(str, numbers)) for numbers in (entry.mean, entry.std))
+        )
         for result in entry.results:
             metrics = ", ".join(f"{metric} {value}" for metric, value in result.metrics.items())
             figures.add_row(name, result.protocol, metrics, result.source)
-    for part in (table, origins, figures):
+    for part in (table, origins, files, inputs, figures):
         console.print(part)
 
 
 def print_description(weights: Weights) -> None:
     """Source, facts, tensors by stage, size and usage of weights."""
     found = describe(weights)
-    console = Console()
+    console = table_console()
     overview = Table(show_header=False, title=escape(weights.name))
     overview.add_column(style="bold")
     overview.add_column(overflow="fold")

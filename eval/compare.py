@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ccop_hub.checkpoint import write_atomically
+from ccop_hub.console import table_console as table_console
 
 from .comparison import Group, Row, group_results
 from .published import Published
@@ -26,8 +27,6 @@ _NARROWEST = 6
 
 _SHARED_WIDTH = 38
 """Characters that the columns besides the metrics take at least, borders included."""
-
-_PIPE_WIDTH = 400
 
 
 def run(settings: CompareSettings) -> None:
@@ -50,12 +49,6 @@ def _write(console: Console, path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, text.encode())
     console.print(f"wrote {path}", soft_wrap=True)
-
-
-def table_console() -> Console:
-    """A console that loses no number: a terminal folds wide tables, a pipe or file gets them at their full width."""
-    console = Console()
-    return console if console.is_terminal else Console(width=_PIPE_WIDTH)
 
 
 def cell(group: Group, row: Row, metric: str) -> str:

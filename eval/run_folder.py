@@ -11,10 +11,10 @@ from typing import Any
 import lightning
 from lightning.fabric import Fabric
 
-from ccop_hub.console import plain, save_settings
+from ccop_hub.console import plain, save_settings, table_console
 from ccop_hub.errors import UserError
 
-from .compare import print_group, table_console
+from .compare import print_group
 from .comparison import group_results
 from .environment import hardware, versions
 from .results import RESULT_FILE, Engine, Result

@@ -16,7 +16,7 @@ from . import foreign_layouts as layouts
 
 
 def test_list(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", "40")  # no matter: what is read by a program is never folded
     assert main(["list"]) == 0
     told = capsys.readouterr().out
     for words in (
@@ -30,6 +30,10 @@ def test_list(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
         "arXiv:2111.13651",
         "coco-fpn-4conv1fc-1x",
         "bbox/AP 40.4, segm/AP 36.4",
+        "gdrive:1M8YjO1zD0xFYSPHitlhv70YlW0N8cup6",
+        "https://dl.fbaipublicfiles.com/moco/moco_checkpoints/moco_v2_800ep/moco_v2_800ep_pretrain.pth.tar",
+        "123.675, 116.28, 103.53",
+        "58.395, 57.12, 57.375",
     ):
         assert words in told
     figures = told[told.index("Published results") :]
