@@ -58,7 +58,7 @@ BEYOND_THE_REGISTRY = (
     _mask_rcnn("SoCo ImageNet 400 ep", 43.0, 38.2, "SoCo"),
     Published("MoCo v2 COCO 800 ep", "cityscapes-fcn16-150ep", {"best/mIoU": 71.3}, "Revisiting-Contrastive-SSL"),
     Published("MoCo v2 ImageNet 200 ep", "knn", {"k20/top1": 55.7}, "mmselfsup"),
-    Published("MoCo v2 ImageNet 200 ep", "voc07-svm", {"mAP": 84.0}, "the literature"),
+    Published("MoCo v2 ImageNet 200 ep", "voc07-svm", {"mAP": 84.0}, "mmselfsup"),
 )
 """Numbers of weights that the hub has no name for, or that its registry does not list (ResNet-50 throughout)."""
 
