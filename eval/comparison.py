@@ -6,6 +6,7 @@ data digest, protocol, engine), and a difference exists within a group alone.
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -16,11 +17,11 @@ MAIN_METRICS = {
     "detection": ("bbox/AP", "bbox/AP50", "bbox/AP75", "segm/AP", "segm/AP50", "segm/AP75"),
     "segmentation": ("mIoU", "best/mIoU", "pixel_accuracy"),
     "linear": ("top1", "top5"),
-    "knn": ("k10/top1", "k20/top1", "k100/top1", "k200/top1"),
+    "knn": ("k*/top1",),
     "voc-svm": ("mAP",),
     "regions": ("linear/mean_class", "linear/overall", "knn/mean_class", "knn/overall"),
 }
-"""Metrics that a table shows unless it is asked for others; all of a task that is not here."""
+"""Metrics, as patterns, that a table shows unless it is asked for others; all of a task that is not here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +95,8 @@ class Group:
         present = list(dict.fromkeys(name for row in self.rows for name in row.metrics))
         if chosen:
             return present if "all" in chosen else [name for name in chosen if name in present]
-        return [name for name in MAIN_METRICS.get(self.task, ()) if name in present] or present
+        patterns = MAIN_METRICS.get(self.task, ())
+        return [name for pattern in patterns for name in present if fnmatch.fnmatchcase(name, pattern)] or present
 
     def difference(self, row: Row, metric: str) -> float | None:
         """This row's value minus the first row's; None for the first row and where either is undefined."""

@@ -4,10 +4,12 @@ import io
 
 import pytest
 from ccop_eval.cli import main
-from ccop_eval.compare import print_group, table_console
+from ccop_eval.compare import print_group
 from ccop_eval.comparison import group_results
 from ccop_eval.results import DataIdentity, Engine, Interval, WeightsIdentity
 from rich.console import Console
+
+from ccop_hub.console import table_console
 
 
 @pytest.fixture
@@ -49,6 +51,13 @@ def test_row_a_result_with_difference_to_the_first(detection, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "12.5 (+2.5)" in printed
     assert "coco-fpn-4conv1fc-1x" in printed.replace("\n", "")
+
+
+def test_neighbours_of_any_number_have_a_column(make_result):
+    metrics = {"k5/top1": 40.0, "k5/top5": 90.0, "k300/top1": 41.0, "k300/top5": 91.0}
+    (group,) = group_results([make_result(task="knn", metrics=metrics, baseline=None, paired={})])
+    assert group.metric_names() == ["k5/top1", "k300/top1"]
+    assert group.metric_names(["k5/top5"]) == ["k5/top5"]
 
 
 @pytest.mark.parametrize(
