@@ -194,6 +194,8 @@ _PYRAMID = re.compile(
     r"(?P<level>\d+)\.(?P<tensor>.+)"
 )
 
+_CAFFE2_NAME = "conv1_w"
+
 WRAPPERS = ("module.", "_orig_mod.")
 """Prefixes that DistributedDataParallel and `torch.compile` put before every name."""
 
@@ -253,7 +255,7 @@ def find_state_dict(tree: Any) -> Mapping[str, Any]:
         UserError: there is none; the error lists the keys that there are.
     """
     if isinstance(tree, Mapping):
-        for key in ("state_dict", "model", "teacher", "model_ema"):
+        for key in ("state_dict", "model", "teacher", "model_ema", "blobs"):
             inner = tree.get(key)
             if isinstance(inner, Mapping) and any(isinstance(value, Tensor) for value in inner.values()):
                 return inner
@@ -280,6 +282,11 @@ def _recognise(state: Mapping[str, Tensor]) -> Format:
             candidate.alone and any(candidate.renamed(name) is None for name in state)
         ):
             return candidate
+    if _CAFFE2_NAME in state:
+        raise UserError(
+            f"Caffe2 names ({_CAFFE2_NAME}, ...), as in Detectron2's ImageNet files of its authors' old framework, are "
+            "not read: give the same network as torchvision, timm or Detectron2's own training saves it"
+        )
     some = ", ".join(one_line(name) for name in list(state)[:5])
     titles = ", ".join(dict.fromkeys(candidate.title for candidate in FORMATS))
     raise UserError(f"no ResNet in a known format among {len(state)} tensors ({some}, ...); known are: {titles}")

@@ -67,6 +67,8 @@ def locate(name: str) -> Path:
     path = Path(name).expanduser()
     if path.exists():
         return path
+    if name == RANDOM:
+        raise UserError("random weights are in no file: give weights that are, or train some")
     raise UserError(_not_found(name))
 
 
@@ -89,11 +91,11 @@ def _as_published(name: str, found: Weights) -> Weights:
 
 def _not_found(name: str) -> str:
     close = difflib.get_close_matches(name, list(registry.REGISTRY), n=1)
-    meant = f"; did you mean {close[0]}?" if close else ""
+    meant = f", did you mean {close[0]}?" if close else ""
     if name in HUB_ARCHITECTURES:
-        meant = f"; {name} is an architecture, not weights"
+        meant = f" ({name} is an architecture)"
     return (
-        f"no weights at {name!r}{meant}: give a registry name ({', '.join(registry.REGISTRY)}), a file or folder, "
+        f"no weights at {name!r}{meant}; give a registry name ({', '.join(registry.REGISTRY)}), a file or folder, "
         f"hf-hub:ORG/NAME[@REVISION], an https address, or {RANDOM}"
     )
 

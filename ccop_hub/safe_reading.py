@@ -95,6 +95,8 @@ def _looks_like(start: bytes, path: Path) -> str:
         return "it is empty"
     if start.lstrip()[:15].lower().startswith((b"<!doctype", b"<html")):
         return "it is a web page: the download needed a confirmation or a login"
+    if start.lstrip()[:1] in (b"{", b"["):
+        return "it is JSON or other text"
     if start[8:9] == b"{":
         return "a truncated safetensors file: get it again"
     if path.suffix in (".tar", ".gz", ".zst", ".xz"):
@@ -131,6 +133,8 @@ def _torch_load(path: Path) -> Any:
         if asked is None:
             raise UserError(f"{path} is a damaged or truncated PyTorch file: get it again") from None
         named = one_line(asked[1] or asked[2])
+        if named.startswith("torch.nn."):
+            raise UserError(f"{path} is a pickled {named}, which holds code: save its state_dict instead") from None
         raise UserError(f"{path} asks for {named}, which weights do not need; do not trust it") from None
     except Exception as error:  # the bytes decide what fails inside torch: any of it means that they can not be read
         told = one_line(error) or type(error).__name__

@@ -150,6 +150,13 @@ def test_a_file_of_another_kind_lists_what_is_known() -> None:
         find_state_dict([torch.zeros(1)])
 
 
+@pytest.mark.parametrize("key", ["model", "blobs", None])
+def test_caffe2_names_are_refused_by_a_line_of_their_own(key: str | None) -> None:
+    blobs = {"conv1_w": torch.zeros(64, 3, 7, 7), "res2_0_branch2a_w": torch.zeros(64, 64, 1, 1)}
+    with pytest.raises(UserError, match=r"Caffe2 names .* are not read: give the same network as torchvision"):
+        identify(find_state_dict({key: blobs} if key else blobs))
+
+
 def test_names_are_shown_on_one_line(tensors: dict[str, Tensor]) -> None:
     with pytest.raises(UserError) as raised:
         identify({**tensors, "backbone.\x1b[2J\nowned": torch.zeros(1)})

@@ -60,8 +60,8 @@ def test_another_architecture_is_an_error(run: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
+        ("resnet50", "(resnet50 is an architecture); give a registry name"),
         ("resnet50.mocov2_in1k_20ep", "did you mean resnet50.mocov2_in1k_200ep?"),
-        ("resnet50", "resnet50 is an architecture, not weights"),
         ("nowhere.pth", "a file or folder, hf-hub:ORG/NAME"),
         ("hf-hub:justname", "not of the form hf-hub:ORG/NAME"),
         ("http://example.invalid/a.pth", "use https"),

@@ -297,6 +297,8 @@ def test_truncated_files(kind: str, kept: float, tmp_path: Path) -> None:
         (b"<!DOCTYPE html><html><title>Google Drive - Quota exceeded</title>", "web page"),
         (b"\n<html>", "web page"),
         (b"import torch\n", "unknown first bytes"),
+        (b'{"info":{"year": 2017}, "images": []}', "it is JSON or other text"),
+        (b"[1, 2, 3]", "it is JSON or other text"),
         ((1 << 40).to_bytes(8, "little") + b'{"a":', "truncated safetensors"),
     ],
 )
@@ -311,6 +313,12 @@ def test_torchscript_archives_are_refused(tmp_path: Path) -> None:
         for name in ("m/data.pkl", "m/constants.pkl", "m/code/__torch__.py", "m/version"):
             archive.writestr(name, b"3\n")
     with pytest.raises(UserError, match="TorchScript archive, which holds code"):
+        read_file(tmp_path / "a.pth")
+
+
+def test_a_pickled_module_is_refused_with_what_to_save(tmp_path: Path) -> None:
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "a.pth")
+    with pytest.raises(UserError, match=r"is a pickled torch\.nn\..*Linear, which holds code: save its state_dict"):
         read_file(tmp_path / "a.pth")
 
 

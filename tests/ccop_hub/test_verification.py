@@ -114,6 +114,11 @@ def test_command(export: Path, capsys: pytest.CaptureFixture[str]) -> None:
 # --- the fingerprint itself
 
 
+def test_random_weights_are_in_no_file(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", "random"]) == 2
+    assert "random weights are in no file" in capsys.readouterr().err
+
+
 def test_fingerprint_is_stable_and_leaves_the_random_state_alone(tensors: dict[str, Tensor]) -> None:
     state = torch.random.get_rng_state()
     one = fingerprint("resnet18", tensors)
