@@ -78,6 +78,8 @@ def convert(weights: Weights, target: str, out: Path) -> Converted:
     chosen = TARGETS[target]
     if chosen.suffixes and out.suffix not in chosen.suffixes:
         raise UserError(f"{target} is written to a file ending in {' or '.join(chosen.suffixes)}: rename {out.name}")
+    if not chosen.suffixes and out.suffix in _FILE_SUFFIXES:
+        raise UserError(f"{target} is written as a folder: leave {out.suffix} out of {out.name}")
     if not chosen.suffixes and out.is_file():
         raise UserError(f"{out} is a file, but {target} is written as a folder: give another path")
     parts = tuple(part for part in weights.parts if part in chosen.parts)
@@ -158,3 +160,5 @@ TARGETS = {
     "mmdetection": Target("mmdetection", "mmdetection", _BOTH, (".pth",), _write_mmdetection),
 }
 """Formats by the name that `--to` takes."""
+
+_FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".pkl", ".bin")

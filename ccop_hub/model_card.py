@@ -80,8 +80,8 @@ def _about(weights: Weights, repo: str) -> str:
     return (
         f"# {repo}\n\n"
         f"A {weights.arch} ({parts}), pre-trained without labels by {OBJECTIVES.get(objective, objective)}.\n\n"
-        f"`{WEIGHTS_FILE}` holds backbone and pyramid, `{TIMM_WEIGHTS_FILE}` the backbone for timm and torchvision"
-        + (f", `{DETECTRON2_FILE}` the same for Detectron2" if is_plain(weights) else "")
+        f"`{WEIGHTS_FILE}` holds the {parts}, `{TIMM_WEIGHTS_FILE}` the backbone for timm and torchvision"
+        + (f", `{DETECTRON2_FILE}` the {parts} for Detectron2" if is_plain(weights) else "")
         + f". Digest of `{WEIGHTS_FILE}`: `{weights.digest}`."
     )
 

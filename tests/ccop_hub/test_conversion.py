@@ -115,6 +115,7 @@ def test_refusals(weights: Weights, tmp_path: Path) -> None:
     for target, name, said in (
         ("caffe", "a", "no format 'caffe' to write: take one of safetensors, torchvision"),
         ("detectron2", "a.safetensors", "written to a file ending in .pkl or .pth"),
+        ("safetensors", "a.safetensors", "is written as a folder: leave .safetensors out of a.safetensors"),
         ("timm", "file", "is a file, but timm is written as a folder"),
     ):
         with pytest.raises(UserError) as raised:

@@ -98,6 +98,8 @@ def test_model_card(tree: Path, run: Path) -> None:
     digest = read_checkpoint(run).digest
     for words in (
         digest,
+        "`backbone_fpn.safetensors` holds the backbone and feature pyramid, `model.safetensors` the backbone",
+        "`detectron2.pkl` the backbone and feature pyramid for Detectron2",
         "CCOP (Curricular",
         "| images | 482 |",
         "| steps | 1200 |",
