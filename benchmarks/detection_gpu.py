@@ -32,6 +32,8 @@ from ccop_eval.results import Result
 _FIT = {"voc-c4-24k": "voc", "cityscapes-instance-fpn-24k": "cityscapes"}
 """Data set that a protocol is made for; all others are for COCO."""
 
+_DATA_HELP = "coco, voc, cityscapes, KIND=FOLDER, or any=FOLDER for every protocol that has none of its own; repeat it"
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run every protocol that has data; returns 1 if one of them failed."""
@@ -130,7 +132,7 @@ def _figures(folder: Path) -> dict[str, Any]:
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", action="append", default=[], help="coco, voc, cityscapes, or KIND=FOLDER; repeat it")
+    parser.add_argument("--data", action="append", required=True, help=_DATA_HELP)
     parser.add_argument("--out", type=Path, required=True, help="JSON file for the raw results")
     parser.add_argument("--protocols", nargs="+", default=protocol_ids(), help="protocol ids (default: all)")
     parser.add_argument("--arch", default="resnet50")
