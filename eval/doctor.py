@@ -128,6 +128,8 @@ def _detectron2() -> str:
         engine = load_engine()
     except ModuleNotFoundError as error:
         raise Missing(f"it is here, and needs the package {error.name!r}", _EVAL) from None
+    except ImportError as error:
+        raise Missing(f"it is here, and cannot be imported: {str(error).splitlines()[0]}", _EVAL) from None
     compiled = "compiled" if engine.compiled else "not compiled, which Mask R-CNN does not need"
     return f"{engine.version}, {compiled}; {engine.where}"
 

@@ -7,6 +7,7 @@ installation is ever changed.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import importlib.metadata
@@ -70,7 +71,9 @@ def describe_engine() -> Engine:
     detectron2 = importlib.import_module("detectron2")
     operators = sys.modules.get(_OPERATORS)
     if operators is None and importlib.util.find_spec(_OPERATORS) is not None:
-        operators = importlib.import_module(_OPERATORS)
+        # Built for another torch they do not load, and are as good as none.
+        with contextlib.suppress(ImportError):
+            operators = importlib.import_module(_OPERATORS)
     package = Path(str(detectron2.__file__)).parent
     where, commit = _origin(package)
     version = str(detectron2.__version__)

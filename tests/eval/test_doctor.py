@@ -69,6 +69,22 @@ def test_an_engine_without_its_packages_is_mended_by_the_extra(
     assert "mend: pip install 'ccop-hub[eval]'" in screen
 
 
+def test_an_engine_that_cannot_be_imported_is_not_installed_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ccop_eval.detection import engine
+
+    def broken() -> None:
+        raise ImportError("libc10.so: undefined symbol\nand more")
+
+    monkeypatch.setattr(engine, "load_engine", broken)
+    assert main(["doctor", "--task=detection"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    place = next(number for number, line in enumerate(lines) if "Detectron2" in line)
+    assert lines[place].endswith("it is here, and cannot be imported: libc10.so: undefined symbol")
+    assert "mend: pip install 'ccop-hub[eval]'" in lines[place + 1]
+
+
 def test_another_opencv_is_found_out(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     import types
 

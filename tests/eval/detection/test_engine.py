@@ -19,6 +19,11 @@ PACKAGES = {
     "compiled": {**LIKE_V06, "_C.py": "answer = 42"},
     "broken": {**LIKE_V06, "layers/__init__.py": "import no_such_module"},
     "checked out": LIKE_V06,
+    "operators of another torch": {
+        **LIKE_V06,
+        "layers/__init__.py": "",
+        "_C.py": "raise ImportError('undefined symbol')",
+    },
 }
 
 PROGRAM = """
@@ -94,6 +99,10 @@ def test_compiled_operators_are_used(described: dict[str, dict[str, Any]]) -> No
     found = described["compiled"]
     assert (found["compiled"], found["answer"]) == (True, 42)
     assert "error" not in found
+
+
+def test_operators_that_do_not_load_are_as_good_as_none(described: dict[str, dict[str, Any]]) -> None:
+    assert described["operators of another torch"]["compiled"] is False
 
 
 def test_another_broken_import_is_not_hidden(described: dict[str, dict[str, Any]]) -> None:
