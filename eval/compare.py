@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ccop_hub.checkpoint import write_atomically
-from ccop_hub.console import table_console as table_console
+from ccop_hub.console import table_console
 
 from .comparison import Group, Row, group_results
 from .published import Published

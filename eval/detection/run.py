@@ -10,9 +10,10 @@ from typing import Any
 
 from torch import nn
 
+from ccop_hub.console import table_console
 from ccop_hub.errors import UserError
 
-from ..compare import print_group, table_console
+from ..compare import print_group
 from ..comparison import group_results
 from ..results import RESULT_FILE, Result
 from .engine import load_engine
