@@ -1,4 +1,3 @@
-import dataclasses
 import json
 import re
 import shutil
@@ -155,6 +154,32 @@ def test_a_finished_run_is_not_overwritten(finished: Path, capsys: pytest.Captur
     assert (finished / "out" / "result.json").read_bytes() == before
 
 
+def test_the_second_weights_folder_is_looked_at_before_the_first_are_trained(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "against").mkdir()
+    (tmp_path / "against" / "result.json").touch()
+    assert main(_arguments(finished, f"--out={tmp_path}", f"--against={finished / 'exported'}")) == 2
+    assert f"{tmp_path / 'against'} holds another run" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["against"]
+
+
+def test_overwriting_leaves_nothing_of_the_old_run(finished: Path, tmp_path: Path) -> None:
+    from ccop_eval.detection.plan import check_output, make_plan, open_output
+    from ccop_eval.detection.settings import DetectionSettings
+
+    old = ("detectron2/model_final.pth", "against/result.json", "result.json", "detections.png", "few_images.txt")
+    for name in old:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    weights, data = str(finished / "exported"), str(finished / "shapes")
+    plan = make_plan(DetectionSettings(weights, data, tmp_path, protocol="small-cpu", overwrite=True))
+    check_output(plan)
+    open_output(plan)
+    left = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
+    assert left == ["detectron2/config.yaml", "detectron2/identity.json", "settings.yaml"]
+
+
 @pytest.mark.parametrize(
     ("more", "told"),
     [
@@ -225,7 +250,7 @@ def test_boxes_alone_are_scored_without_masks(draw: Draw, tmp_path: Path) -> Non
         path.write_text(json.dumps(document))
     out = tmp_path / "out"
     flags = ["--weights=random", "--arch=resnet18", "--protocol=small-cpu", "--iterations=2", "--workers=0"]
-    assert main(["detection", *flags, f"--data={root}", f"--out={out}"]) == 0
+    assert main(["detection", *flags, "--batch-size=2", f"--data={root}", f"--out={out}"]) == 0
     result = Result.read(out)
     assert all(name.startswith("bbox/") for name in result.metrics)
     assert "the data set has boxes without masks: no mask head, no mask AP" in result.notes
@@ -261,114 +286,6 @@ def test_an_image_of_another_size_than_listed_is_told(
     assert told.startswith("ccop-eval: Mismatched image shape")
     assert "expect (130, 128)" in told
     assert told.count("\n") == 1
-
-
-@pytest.fixture(scope="module")
-def paired(work: Path, finished: Path, draw_split: Callable[..., None]) -> Path:
-    """Two untrained networks, one of them from a file, on a tenth of the training images."""
-    draw_split(work / "many", "train", images=20, seed=5)
-    draw_split(work / "many", "val", images=4, seed=5)
-    flags = ["--arch=resnet18", "--protocol=small-cpu", "--workers=0", "--iterations=3", "--few-images=10%"]
-    weights = ["--weights", str(work / "exported"), "--against=random", "--load=backbone"]
-    assert main(["detection", *weights, *flags, f"--data={work / 'many'}", f"--out={work / 'pair'}"]) == 0
-    return work / "pair"
-
-
-def test_both_weights_have_a_result_and_the_difference_is_paired(finished: Path, paired: Path) -> None:
-    own, other = Result.read(paired), Result.read(paired / "against")
-    assert own.baseline is not None
-    assert other.baseline is None
-    assert (own.weights.name, own.loaded) == (str(finished / "exported"), "backbone")
-    assert (other.weights.name, other.loaded) == ("random", "nothing")
-    assert own.baseline.weights == other.weights
-    assert own.baseline.metrics == other.metrics
-    assert own.settings["against"] == "random"
-    assert (own.data, own.seed, own.protocol) == (other.data, other.seed, other.protocol)
-    assert "bbox/AP" in own.paired
-    for name, interval in own.paired.items():
-        values = own.metrics[name], other.metrics[name]
-        assert interval.difference == pytest.approx((values[0] or 0) - (values[1] or 0))
-        assert interval.low <= interval.high
-    assert own.intervals["segm/AP50"][0] <= own.metrics["segm/AP50"] <= own.intervals["segm/AP50"][1]
-    for out in (paired, paired / "against"):
-        assert (out / "detections.png").exists()
-        assert (out / "detectron2" / "model_final.pth").exists()
-
-
-def test_both_weights_had_the_same_batches(paired: Path) -> None:
-    """The region sampler, too: how many of the sampled boxes are objects depends on boxes and draws alone."""
-    lines = [
-        json.loads((out / "detectron2" / "metrics.json").read_text().splitlines()[0])
-        for out in (paired, paired / "against")
-    ]
-    assert lines[0]["rpn/num_pos_anchors"] == lines[1]["rpn/num_pos_anchors"]
-
-
-def test_few_images_are_recorded(paired: Path) -> None:
-    result = Result.read(paired)
-    assert result.protocol == "small-cpu+few_images=10%,iterations=3"
-    assert result.data.name == "many (10%)"
-    assert (result.details["training images"], result.data.images) == (2, 4)
-    names = (paired / "few_images.txt").read_text().split()
-    assert len(names) == 2
-    assert (paired / "against" / "few_images.txt").read_text().split() == names
-    assert any("trained on 2 images, 10% of them all" in note for note in result.notes)
-
-
-def test_the_pair_is_two_rows_of_one_table(paired: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["compare", str(paired), f"--markdown={paired / 'table.md'}"]) == 0
-    rows = [line for line in (paired / "table.md").read_text().splitlines() if line.startswith("| ")]
-    assert len(rows) == 4, "a header, its line, and two"
-    assert rows[2].startswith("| random | nothing")
-    assert re.search(r"\([+-][\d.]+ \[[+-][\d.]+, [+-][\d.]+\]\)", rows[3])
-
-
-def test_the_interval_of_a_difference_is_the_bootstraps(paired: Path) -> None:
-    """All objects found against those of every other image found: resampled by hand, image by image."""
-    from ccop_eval.detection.pairing import RESAMPLES, pair
-    from ccop_eval.detection.plan import make_plan
-    from ccop_eval.detection.settings import DetectionSettings
-
-    root = paired.parent
-    settings = DetectionSettings(
-        weights="random", arch="resnet18", data=str(root / "many"), out=root / "by-hand", protocol="small-cpu", seed=3
-    )
-    plan = make_plan(settings)
-    truth = json.loads(plan.data.val.annotations.read_text())
-    found = [{**entry, "score": 1 - entry["id"] / 1000} for entry in truth["annotations"]]
-    for folder, kept in ((plan.folder, found), (root / "half", [one for one in found if one["image_id"] % 2])):
-        (folder / "inference").mkdir(parents=True)
-        entries = [{name: one[name] for name in ("image_id", "category_id", "bbox", "score")} for one in kept]
-        (folder / "inference" / "coco_instances_results.json").write_text(json.dumps(entries))
-    own, other = (
-        dataclasses.replace(Result.read(paired), metrics={"bbox/AP": value}) for value in (100.0, float("nan"))
-    )
-    result = pair(own, other, plan, root / "half")
-    generator = np.random.default_rng(3)
-    differences = []
-    for _ in range(RESAMPLES):
-        drawn = generator.integers(0, 4, 4)
-        differences.append(100 - _share_found(truth, [truth["images"][place]["id"] for place in drawn]))
-    expected = np.quantile([value for value in differences if np.isfinite(value)], [0.025, 0.975])
-    interval = result.paired["bbox/AP"]
-    assert (interval.low, interval.high) == pytest.approx(tuple(expected))
-    assert interval.difference == pytest.approx(100 - _share_found(truth, [1, 2, 3, 4]))
-
-
-def _share_found(truth: dict[str, Any], images: list[int]) -> float:
-    """AP where those and only those objects are found that lie in images of odd number, none wrongly."""
-    values = []
-    for category in truth["categories"]:
-        objects = [
-            one["image_id"] % 2
-            for image in images
-            for one in truth["annotations"]
-            if one["image_id"] == image and one["category_id"] == category["id"]
-        ]
-        if objects:
-            reached = np.linspace(0, 1, 101) <= sum(objects) / len(objects)
-            values.append(100 * reached.mean() if sum(objects) else 0.0)
-    return float(np.mean(values)) if values else float("nan")
 
 
 def test_voc_is_trained_on_and_scored_by_its_own_metric(
