@@ -2,14 +2,18 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from ccop_eval.results import Baseline, DataIdentity, Engine, Interval, Result, TensorUse, WeightsIdentity
 from PIL import Image
+from torchvision.transforms.functional import pil_to_tensor
 
 from ccop_hub.architectures import build_resnet_fpn
 from ccop_hub.checkpoint import save_checkpoint
+from ccop_hub.normalization import PIXEL_MEAN, PIXEL_STD
 
 
 def make_result(**changes):
@@ -43,60 +47,91 @@ def make_result_fixture():
     return make_result
 
 
-MOTIFS = {"stripes": (220, 60, 40), "discs": (50, 190, 60), "grid": (60, 80, 220), "rings": (220, 210, 60)}
-"""Classes of the drawn images, by texture and colour: what even an untrained network's features tell apart."""
+KINDS = ("ground", "object")
+"""Classes of the cut-outs. The scenes' shapes are no classes for these tests: to tell them apart takes training."""
 
-
-def draw_motif(kind, size, generator):
-    """A (size, size) RGB picture filled with one motif on a random grey, at a random phase, with some noise."""
-    front = np.array(MOTIFS[kind]) + generator.normal(0, 15, 3)
-    back = np.full(3, generator.integers(40, 200))
-    y, x = np.mgrid[0:size, 0:size] + generator.integers(0, 16, (2, 1, 1))
-    radius = np.hypot(x % 16 - 8, y % 16 - 8)
-    mask = {
-        "stripes": (x + y) % 8 < 4,
-        "discs": radius < 6,
-        "grid": (x % 16 < 3) | (y % 16 < 3),
-        "rings": (radius > 3) & (radius < 6),
-    }[kind]
-    pixels = np.where(mask[..., None], front, back) + generator.normal(0, 8, (size, size, 3))
-    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
-
-
-def draw_scene(size, objects, generator, classes=("stripes", "discs")):
-    """A picture of textured boxes on plain ground: image, (size, size) class ids (0 = ground), xyxy boxes, classes."""
-    ground = generator.integers(60, 200, 3)
-    image = Image.fromarray(np.full((size, size, 3), ground, dtype=np.uint8))
-    label = np.zeros((size, size), dtype=np.uint8)
-    boxes, kinds = [], []
-    cells = generator.permutation(4)[:objects]
-    half = size // 2
-    for cell in cells.tolist():
-        kind = int(generator.integers(len(classes)))
-        side = int(generator.integers(half * 3 // 5, half - 1))
-        left = cell % 2 * half + int(generator.integers(0, half - side))
-        top = cell // 2 * half + int(generator.integers(0, half - side))
-        image.paste(draw_motif(classes[kind], side, generator), (left, top))
-        label[top : top + side, left : left + side] = kind + 1
-        boxes.append([left, top, left + side, top + side])
-        kinds.append(kind)
-    return image, label, boxes, kinds
+CUT = 32
+"""Pixels of a cut-out's side."""
 
 
 @pytest.fixture(scope="session")
-def image_folders(tmp_path_factory):
+def drawn_scenes(tmp_path_factory):
+    """A scene set as `ccop-pretrain scenes` draws it: 30 and 10 images of 128 pixels, boxes, label images, crops."""
+    out = tmp_path_factory.mktemp("drawn") / "scenes"
+    program = Path(sys.executable).with_name("ccop-pretrain")
+    flags = ["--images", "40", "--clutter", "0", "--size", "128", "--workers", "1"]
+    subprocess.run([program, "scenes", "--out", out, *flags], check=True, capture_output=True, timeout=240)
+    return out
+
+
+def ground_boxes(label, count, generator):
+    """At most `count` xyxy squares of a label image, in pixels, that show no object."""
+    windows = np.lib.stride_tricks.sliding_window_view(label, (CUT, CUT))
+    corners = np.argwhere((windows == 0).all((2, 3)))
+    chosen = corners[generator.permutation(len(corners))[:count]].tolist()
+    return [[left, top, left + CUT, top + CUT] for top, left in chosen]
+
+
+@pytest.fixture(scope="session", name="ground_boxes")
+def ground_boxes_fixture():
+    """The function that finds places without an object."""
+    return ground_boxes
+
+
+@pytest.fixture(scope="session")
+def cut_outs(drawn_scenes):
+    """Pictures of each kind by split, as many of either: `{"train": {"ground": [...], "object": [...]}, "val": ...}`.
+
+    Objects are the set's own crops of whatever class, grounds are cut out where its label images show no object.
+    """
+    generator = np.random.default_rng(0)
+    found = {}
+    for split, count in (("train", 48), ("val", 20)):
+        crops = sorted((drawn_scenes / "crops" / split).rglob("*.png"), key=lambda path: path.name)
+        objects = [Image.open(path).convert("RGB") for path in crops]
+        grounds = []
+        for file in sorted((drawn_scenes / "semantic" / f"{split}2017").iterdir()):
+            image = Image.open(next((drawn_scenes / f"{split}2017").glob(f"{file.stem}.*"))).convert("RGB")
+            grounds += [image.crop(box) for box in ground_boxes(np.asarray(Image.open(file)), 2, generator)]
+        found[split] = {"ground": grounds[:count], "object": objects[:count]}
+        assert all(len(pictures) == count for pictures in found[split].values())
+    return found
+
+
+@pytest.fixture(scope="session")
+def seeing_weights(cut_outs, tmp_path_factory):
+    """A checkpoint folder of an untrained resnet18 with its pyramid, whose norms have the cut-outs' statistics.
+
+    Without them an untrained network's features hardly tell one picture from another.
+    """
+    network = build_resnet_fpn("resnet18", seed=0).train()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None  # running statistics become means over all batches
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (PIXEL_MEAN, PIXEL_STD))
+    with torch.no_grad():
+        for start in (0, 24):
+            batch = [picture for pictures in cut_outs["train"].values() for picture in pictures[start : start + 24]]
+            pixels = torch.stack([pil_to_tensor(picture.resize((64, 64))) for picture in batch])
+            network((pixels - mean) / std)
+    folder = tmp_path_factory.mktemp("seeing")
+    save_checkpoint(folder, network.state_dict(), {"arch": "resnet18"})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def image_folders(cut_outs, tmp_path_factory):
     """Two image sets in class folders, `learnable` and `shuffled`: the same pictures, in the latter in any folder."""
     root = tmp_path_factory.mktemp("folders")
     generator = np.random.default_rng(0)
-    for split, count in (("train", 24), ("val", 10)):
-        for label, kind in enumerate(MOTIFS):
-            for number in range(count):
-                picture = draw_motif(kind, 64, generator)
-                any_kind = list(MOTIFS)[int(generator.integers(len(MOTIFS)))]
+    for split, kinds in cut_outs.items():
+        for kind, pictures in kinds.items():
+            for number, picture in enumerate(pictures):
+                any_kind = KINDS[int(generator.integers(len(KINDS)))]
                 for name, folder in (("learnable", kind), ("shuffled", any_kind)):
                     target = root / name / split / folder
                     target.mkdir(parents=True, exist_ok=True)
-                    picture.save(target / f"{label}-{number:03d}.png")
+                    picture.save(target / f"{kind}-{number:03d}.png")
     return root
 
 
@@ -120,21 +155,3 @@ def run_cli():
         return done.stdout
 
     return run
-
-
-@pytest.fixture(scope="session", name="draw_motif")
-def draw_motif_fixture():
-    """The function that draws a picture of one class."""
-    return draw_motif
-
-
-@pytest.fixture(scope="session", name="draw_scene")
-def draw_scene_fixture():
-    """The function that draws a picture with objects in it."""
-    return draw_scene
-
-
-@pytest.fixture(scope="session")
-def motifs():
-    """The classes of drawn pictures."""
-    return list(MOTIFS)

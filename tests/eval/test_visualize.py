@@ -42,10 +42,9 @@ def test_similarity_is_highest_where_the_box_is():
     torch.testing.assert_close(similarity > 0.8, expected > 0)
 
 
-def test_a_row_a_network_and_a_result_each(tmp_path, draw_motif, motifs, tiny_weights):
-    generator = np.random.default_rng(1)
-    for number, kind in enumerate(motifs[:2]):
-        draw_motif(kind, 80, generator).save(tmp_path / f"{number}.png")
+def test_a_row_a_network_and_a_result_each(tmp_path, drawn_scenes, tiny_weights):
+    for number, file in enumerate(sorted((drawn_scenes / "val2017").iterdir())[:2]):
+        Image.open(file).crop((0, 0, 80, 80)).save(tmp_path / f"{number}.png")
     flags = ["--weights", f"[random,{tiny_weights}]", "--box", "[8,16,40,72]"]
     assert visualize([tmp_path / "0.png", tmp_path / "1.png"], tmp_path / "out", *flags) == 0
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.png", "00", "01", "1.png", "settings.yaml"]
