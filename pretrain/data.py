@@ -351,15 +351,13 @@ def images_per_process(settings: OptimisationSettings, processes: int) -> int:
         UserError: the batch cannot be shared out evenly, or a micro-batch is too small for batch norm.
     """
     parts = settings.micro_batches
-    if parts < 1:
-        raise UserError(f"a batch cannot be split into {parts} micro-batches: give --micro_batches 1 or more")
     size, rest = divmod(settings.batch_size, processes * parts)
     if rest or size < 2:
         split = "" if parts == 1 else f" with {parts} micro-batches each"
         unit = "process" if parts == 1 else "micro-batch"
         raise UserError(
             f"a batch of {settings.batch_size} cannot be shared out to {processes} processes{split}, two images or "
-            f"more a {unit}: give --batch_size a multiple of {processes * parts}, {2 * processes * parts} or more"
+            f"more a {unit}: give --batch-size a multiple of {processes * parts}, {2 * processes * parts} or more"
         )
     return size * parts
 

@@ -58,7 +58,7 @@ class CollapseAlarm:
                 warnings.append(
                     f"step {step}: the {kind} embeddings have collapsed: their standard deviation is {std:.2g}, "
                     f"{share:.1%} of a uniform sphere's {self.uniform:.2g}, in {SUSTAINED_REPORTS} reports in a row; "
-                    f"a lower --lr, a longer --warmup_epochs or a shorter --{kind}_queue may help"
+                    f"a lower --lr, a longer --warmup-epochs or a shorter --{kind}-queue may help"
                 )
         for warning in warnings:
             LOG.warning("%s", warning)
@@ -96,18 +96,18 @@ def advice(settings: RunSettings, schedule: Schedule, images: int, boxes: float)
         if length > images * keys_per_image:
             warnings.append(
                 f"the {kind} queue of {length} keys is longer than an epoch's {images * keys_per_image:.0f}: an image "
-                f"is among its own negatives; give --{kind}_queue {max(int(images * keys_per_image), 1)} or less"
+                f"is among its own negatives; give --{kind}-queue {max(int(images * keys_per_image), 1)} or less"
             )
         fill = length / (settings.batch_size * keys_per_image)
         if schedule.warmup_steps < FILLS_IN_WARMUP * fill:
             fitting = int(schedule.warmup_steps * settings.batch_size * keys_per_image / FILLS_IN_WARMUP)
             wanted = FILLS_IN_WARMUP * fill
-            longer = f"--warmup_epochs {wanted / schedule.steps_per_epoch:.3g}, "
+            longer = f"--warmup-epochs {wanted / schedule.steps_per_epoch:.3g}, "
             # The warm-up is never more than half of the run.
             longer = longer if wanted <= schedule.steps / 2 else f"a run of {math.ceil(2 * wanted)} steps with {longer}"
             warnings.append(
                 f"the {kind} queue takes {fill:.0f} steps to fill its random start with real keys, the warm-up is over "
                 f"after {schedule.warmup_steps:.0f}: a run that learns from random keys is pulled together; give "
-                f"{longer}or --{kind}_queue {max(fitting, 1)} or less"
+                f"{longer}or --{kind}-queue {max(fitting, 1)} or less"
             )
     return warnings

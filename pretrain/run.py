@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
@@ -47,6 +48,10 @@ NOISE = (
     ".*`broadcast_buffers` is deprecated.*",
 )
 """Lightning's warnings of things that are meant: few readers, a run that goes on, a position that our sampler keeps."""
+
+
+AT_LEAST_ONE = ("micro_batches", "image_queue", "box_queue", "image_size", "num_nodes", "log_every", "save_every")
+"""Settings that count something of which there has to be one."""
 
 
 def run(settings: RunSettings) -> int:
@@ -104,7 +109,7 @@ def check_settings(settings: RunSettings) -> None:
     """Refuse what cannot go together.
 
     Raises:
-        UserError: no proposals where a loss needs boxes, or settings of speed that exclude one another.
+        UserError: no proposals where a loss needs boxes, a number out of range, or settings that exclude one another.
     """
     if settings.uses_boxes and settings.proposals is None:
         raise UserError(
@@ -113,19 +118,28 @@ def check_settings(settings: RunSettings) -> None:
         )
     if settings.precision == "fp16" and (settings.accelerator == "cpu" or not torch.cuda.is_available()):
         raise UserError("--precision fp16 needs a CUDA GPU: give --precision bf16, or leave it out")
+    for name in AT_LEAST_ONE:
+        if getattr(settings, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} is {getattr(settings, name)}; give 1 or more")
+    if settings.jitters < 0:
+        raise UserError(f"--jitters is {settings.jitters}; give 0 or more")
     if settings.num_nodes > 1 and not launched():
         raise UserError(
-            f"--num_nodes {settings.num_nodes} needs a launcher on every machine: start the command by torchrun or srun"
+            f"--num-nodes {settings.num_nodes} needs a launcher on every machine: start the command by torchrun or srun"
         )
     if settings.compile and settings.activation_checkpointing:
         raise UserError(
-            "--compile and --activation_checkpointing exclude one another: leave one out (a compiled network chooses "
+            "--compile and --activation-checkpointing exclude one another: leave one out (a compiled network chooses "
             "by itself what it computes again)"
         )
 
 
 def build_trainer(settings: RunSettings, schedule: Schedule, folder: RunFolder, metrics: MetricsFile) -> Trainer:
-    """A quiet Lightning trainer that sees the whole run as one epoch, so that its position is the step alone."""
+    """A quiet Lightning trainer that sees the whole run as one epoch, so that its position is the step alone.
+
+    Raises:
+        UserError: Lightning refuses the devices, the machines, or what a launcher says of them.
+    """
     for logger in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(logger).setLevel(logging.WARNING)
     for noise in NOISE:
@@ -134,23 +148,29 @@ def build_trainer(settings: RunSettings, schedule: Schedule, folder: RunFolder, 
     on_terminal = sys.stderr.isatty()
     if on_terminal:
         callbacks.append(RichProgressBar())
-    return Trainer(
-        accelerator=settings.accelerator,
-        devices=settings.devices,
-        num_nodes=settings.num_nodes,
-        strategy=choose_strategy(settings),
-        precision=LIGHTNING_PRECISION[settings.precision],
-        max_steps=schedule.steps,
-        max_epochs=1,
-        logger=metrics,
-        callbacks=callbacks,
-        plugins=[WholeFiles()],
-        enable_progress_bar=on_terminal,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        num_sanity_val_steps=0,
-        log_every_n_steps=1,
-    )
+    try:
+        return Trainer(
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            num_nodes=settings.num_nodes,
+            strategy=choose_strategy(settings),
+            precision=LIGHTNING_PRECISION[settings.precision],
+            max_steps=schedule.steps,
+            max_epochs=1,
+            logger=metrics,
+            callbacks=callbacks,
+            plugins=[WholeFiles()],
+            enable_progress_bar=on_terminal,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            num_sanity_val_steps=0,
+            log_every_n_steps=1,
+        )
+    except (MisconfigurationException, ValueError, RuntimeError) as error:
+        said = " ".join(str(error).split())
+        raise UserError(
+            f"--accelerator, --devices or --num-nodes do not fit this machine or its launcher: {said}"
+        ) from error
 
 
 def further_loggers(settings: RunSettings, folder: RunFolder, done: int, first: bool) -> list[Logger]:

@@ -39,10 +39,10 @@ class Schedule:
             UserError: fewer images than a batch, or a length below one step.
         """
         if settings.batch_size < 2:
-            raise UserError(f"a batch of {settings.batch_size} is too small for batch norm: give --batch_size 2")
+            raise UserError(f"a batch of {settings.batch_size} is too small for batch norm: give --batch-size 2")
         if images < settings.batch_size:
             raise UserError(
-                f"{images} images are fewer than one batch of {settings.batch_size}: give --batch_size {images} or less"
+                f"{images} images are fewer than one batch of {settings.batch_size}: give --batch-size {images} or less"
             )
         per_epoch = images // settings.batch_size
         steps = settings.epochs * per_epoch if settings.steps is None else settings.steps

@@ -47,7 +47,7 @@ def test_a_queue_longer_than_the_data_set(settings):
     longer = dataclasses.replace(settings, image_queue=101, warmup_epochs=5.0)
     (told,) = advice(longer, Schedule.of(longer, 100), 100, 4.0)
     assert "the image queue of 101 keys is longer than an epoch's 100" in told
-    assert "--image_queue 100 or less" in told
+    assert "--image-queue 100 or less" in told
 
 
 def test_a_warmup_that_is_over_before_the_queue_is_filled_twice(settings):
@@ -55,14 +55,14 @@ def test_a_warmup_that_is_over_before_the_queue_is_filled_twice(settings):
     told = advice(short, Schedule.of(short, 100), 100, 4.0)
     assert [warning.split()[1] for warning in told] == ["image", "box"]
     assert "takes 10 steps to fill" in told[0]
-    assert "give --warmup_epochs 2, or --image_queue 75 or less" in told[0]
+    assert "give --warmup-epochs 2, or --image-queue 75 or less" in told[0]
     # What it says is enough.
     followed = dataclasses.replace(short, image_queue=75, box_queue=300)
     assert advice(followed, Schedule.of(followed, 100), 100, 4.0) == []
     # Half of this run is no warm-up of that length.
     brief = dataclasses.replace(settings, steps=30, weight_box=0.0)
     (told,) = advice(brief, Schedule.of(brief, 100), 100, 4.0)
-    assert "give a run of 40 steps with --warmup_epochs 2" in told
+    assert "give a run of 40 steps with --warmup-epochs 2" in told
 
 
 def test_parts_that_are_off_have_no_queue(settings):

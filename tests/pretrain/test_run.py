@@ -169,18 +169,26 @@ def test_too_many_unreadable_images_stop_a_run(tiny_run, scenes, tmp_path):
 def test_wrong_input_leaves_no_run_behind(tiny_run, tmp_path):
     with pytest.raises(UserError, match="needs boxes"):
         run(tiny_run(proposals=None))
-    with pytest.raises(UserError, match="--batch_size 14"):
+    with pytest.raises(UserError, match="--batch-size 14"):
         run(tiny_run(batch_size=64))
     with pytest.raises(UserError, match="no network named"):
         run(tiny_run(backbone="resnet19"))
     with pytest.raises(UserError, match="a batch of 3 cannot be shared out to 2 processes"):
         run(tiny_run(batch_size=3, devices=2))
-    with pytest.raises(UserError, match=r"with 3 micro-batches each.*--batch_size a multiple of 3, 6 or more"):
+    with pytest.raises(UserError, match=r"with 3 micro-batches each.*--batch-size a multiple of 3, 6 or more"):
         run(tiny_run(micro_batches=3))
     with pytest.raises(UserError, match="two images or more a micro-batch"):
         run(tiny_run(micro_batches=4))
-    with pytest.raises(UserError, match="--micro_batches 1 or more"):
-        run(tiny_run(micro_batches=0))
+    for name in ("micro_batches", "image_queue", "log_every", "save_every", "num_nodes"):
+        with pytest.raises(UserError, match=f"--{name.replace('_', '-')} is 0; give 1 or more"):
+            run(tiny_run(**{name: 0}))
+    with pytest.raises(UserError, match="--jitters is -1"):
+        run(tiny_run(jitters=-1))
+    with pytest.raises(UserError, match="torchrun or srun"):
+        run(tiny_run(num_nodes=2))
+    for wrong in ({"devices": 0}, {"accelerator": "abacus"}):
+        with pytest.raises(UserError, match="--accelerator, --devices or --num-nodes"):
+            run(tiny_run(**wrong))
     assert not (tmp_path / "run").exists()
 
 

@@ -34,7 +34,7 @@ def test_the_rate_is_linear_in_the_batch_and_steps_replace_epochs():
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"batch_size": 64}, "--batch_size 63"),
+        ({"batch_size": 64}, "--batch-size 63"),
         ({"batch_size": 1}, "batch norm"),
         ({"steps": 0, "batch_size": 8}, "0 steps"),
     ],
