@@ -9,6 +9,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from ccop_hub.errors import UserError
+
+_LEAST = {
+    "batch_size": 1,
+    "checkpoint_every": 1,
+    "crop_size": 32,
+    "devices": 1,
+    "epochs": 1,
+    "evaluate_every": 0,
+    "image_size": 32,
+    "iterations": 1,
+    "jobs": 1,
+    "limit": 1,
+    "short_side": 32,
+    "stride": 0,
+    "workers": 0,
+}
+"""Smallest value of a setting of that name; 32 pixels are one cell of the network's last stage."""
+
 DEFAULT_BASELINE = "resnet50.mocov2_in1k_800ep"
 """What a paired probe measures against unless it is told otherwise: the strongest public MoCo v2."""
 
@@ -32,8 +51,18 @@ class CompareSettings:
     html: Path | None = None
 
 
+class Checked:
+    """Settings that refuse a number below its smallest value when they are made."""
+
+    def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            value = getattr(self, name, None)
+            if value is not None and value < least:
+                raise UserError(f"--{name.replace('_', '-')} {value} is too small: give {least} or more")
+
+
 @dataclass(frozen=True, kw_only=True)
-class RunSettings:
+class RunSettings(Checked):
     """What every evaluation of this package shares.
 
     Args:
@@ -201,7 +230,7 @@ class SegmentationSettings(RunSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VisualizeSettings:
+class VisualizeSettings(Checked):
     """What the networks see: feature maps as colours, and what resembles a chosen box, one row of pictures a network.
 
     Args:

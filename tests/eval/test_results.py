@@ -3,6 +3,7 @@ import json
 import math
 
 import pytest
+from ccop_eval.cli import main
 from ccop_eval.results import SCHEMA_VERSION, Result, protocol_id
 
 from ccop_hub.errors import UserError
@@ -51,3 +52,20 @@ def test_missing_file_and_wrong_value_are_named(tmp_path, make_result):
 def test_protocol_id_names_every_departure():
     assert protocol_id("linear-sweep", {}) == "linear-sweep"
     assert protocol_id("linear-sweep", {"short_side": 64, "epochs": 2}) == "linear-sweep+epochs=2,short_side=64"
+
+
+@pytest.mark.parametrize(
+    ("command", "flags", "said"),
+    [
+        ("linear", ["--epochs", "0"], "--epochs 0 is too small: give 1 or more"),
+        ("knn", ["--image-size", "0"], "--image-size 0 is too small: give 32 or more"),
+        ("regions", ["--batch-size", "0"], "--batch-size 0 is too small"),
+        ("segmentation", ["--iterations", "-3"], "--iterations -3 is too small"),
+        ("segmentation", ["--crop-size", "0"], "--crop-size 0 is too small"),
+        ("voc-svm", ["--jobs", "0"], "--jobs 0 is too small"),
+    ],
+)
+def test_numbers_that_measure_nothing_are_refused(command, flags, said, tmp_path, capsys):
+    assert main([command, "--weights", "w", "--data", str(tmp_path), "--out", str(tmp_path / "out"), *flags]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
