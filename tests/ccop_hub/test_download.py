@@ -269,7 +269,7 @@ def test_eight_processes_download_once(server: FileServer, tmp_path: Path) -> No
     processes = [context.Process(target=_fetch, args=arguments) for _ in range(8)]
     for process in processes:
         process.start()
-    assert [answers.get(timeout=60) for _ in processes] == [True] * 8
+    assert [answers.get(timeout=900) for _ in processes] == [True] * 8
     for process in processes:
         process.join(60)
         assert process.exitcode == 0

@@ -60,7 +60,7 @@ def drawn_scenes(tmp_path_factory):
     out = tmp_path_factory.mktemp("drawn") / "scenes"
     program = Path(sys.executable).with_name("ccop-pretrain")
     flags = ["--images", "40", "--clutter", "0", "--size", "128", "--workers", "1"]
-    subprocess.run([program, "scenes", "--out", out, *flags], check=True, capture_output=True, timeout=240)
+    subprocess.run([program, "scenes", "--out", out, *flags], check=True, capture_output=True, timeout=900)
     return out
 
 
@@ -149,7 +149,7 @@ def run_cli():
 
     def run(*arguments):
         done = subprocess.run(
-            [sys.executable, "-m", "ccop_eval", *arguments], capture_output=True, text=True, timeout=240, check=False
+            [sys.executable, "-m", "ccop_eval", *arguments], capture_output=True, text=True, timeout=900, check=False
         )
         assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout

@@ -59,7 +59,7 @@ def view(file, tmp_path):
         [CHROMIUM, *options, *network, "--dump-dom", file.as_uri()],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=900,
         check=True,
     )
     tables = Tables()

@@ -31,7 +31,7 @@ def ranks(parity: ParityFolder, tmp_path_factory: pytest.TempPathFactory) -> Ran
         )
         for rank in range(2)
     ]
-    assert [process.wait(timeout=300) for process in processes] == [0, 0]
+    assert [process.wait(timeout=900) for process in processes] == [0, 0]
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 

@@ -28,7 +28,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Ranks:
         )
         for index in range(2)
     ]
-    assert [process.wait(timeout=240) for process in processes] == [0, 0]
+    assert [process.wait(timeout=900) for process in processes] == [0, 0]
     saved = [torch.load(folder / f"{index}.pt") for index in range(2)]
     return {check: [each[check] for each in saved] for check in saved[0]}
 

@@ -54,7 +54,7 @@ def ends(scenes, scene_proposals, tmp_path_factory):
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr
     statuses = json.loads((folder / "statuses.json").read_text())

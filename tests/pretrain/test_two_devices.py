@@ -34,7 +34,7 @@ def two(tiny_run, tmp_path):
             )
             for launcher in launchers
         ]
-        said = [process.communicate(timeout=200)[1] for process in started]
+        said = [process.communicate(timeout=900)[1] for process in started]
         assert [process.returncode for process in started] == [0] * len(started), "\n".join(said)
         return RunFolder(tmp_path / out)
 

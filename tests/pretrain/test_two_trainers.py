@@ -40,7 +40,7 @@ def folder(tiny_run, tmp_path):
         )
         for rank in ("0", "1")
     ]
-    assert [process.wait(timeout=240) for process in processes] == [0, 0]
+    assert [process.wait(timeout=900) for process in processes] == [0, 0]
     return tmp_path
 
 
