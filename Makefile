@@ -25,7 +25,7 @@ types: install
 # Two test processes of one thread each fill two cores.
 unit: export OMP_NUM_THREADS ?= 1
 unit: install
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 demo: install
 	$(BIN)/python scripts/demo.py

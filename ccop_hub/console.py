@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import errno
 import json
 import os
 import re
@@ -66,8 +67,8 @@ def run_program(program: str, description: str, commands: Sequence[Command], arg
     """Parse the command line, run the chosen command and return the exit code.
 
     A `UserError` or a wrong flag prints one line on standard error and returns 2; a missing optional package prints
-    the extra that brings it; an interrupt returns 130, a reader that has had enough (`... | head`) 141. Any other
-    exception is a defect of ours and shows its traceback.
+    the extra that brings it; a full disk returns 2, an interrupt 130, a reader that has had enough (`... | head`) 141.
+    Any other exception is a defect of ours and shows its traceback.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     # timm and torchvision still script some functions when they are imported; no user of the programs can mend that.
@@ -90,7 +91,12 @@ def run_program(program: str, description: str, commands: Sequence[Command], arg
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            print(f"{program}: no space left on the disk: {error.filename or 'free some and go on'}", file=sys.stderr)
+            return EXIT_WRONG_INPUT
+        if not isinstance(error, BrokenPipeError):
+            raise
         # What is still in the buffer has nowhere to go; without this, Python would complain of it at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_UNREAD
@@ -196,7 +202,8 @@ def _plain_types(message: str) -> str:
     )
     value = re.search(r"Given value: (.*)\Z", message, re.DOTALL)
     if union and value:
-        kinds = " or ".join(kind for kind in re.findall(r"\w+\[[^]]*\]|\w+", union[1]) if kind != "NoneType")
+        found = re.findall(r"one of [^,]+(?:, '[^']*')*|\w+\[[^]]*\]|\w+", union[1])
+        kinds = " or ".join(kind for kind in found if kind != "NoneType")
         message = f"{message[: union.start()]}Expected {kinds}. Got value: {value[1]}"
     message = re.sub(
         r"\btuple\[([^]]*)\]", lambda kind: f"{len(kind[1].split(', '))} x {kind[1].split(', ')[0]}", message

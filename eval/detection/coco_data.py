@@ -113,6 +113,8 @@ def open_split(annotations: Path, images: Path) -> CocoSplit:
     content = annotations.read_bytes()
     document = _parse(annotations, content)
     classes = {category["id"]: category["name"] for category in sorted(document["categories"], key=lambda c: c["id"])}
+    if len(set(classes.values())) < len(document["categories"]):
+        raise UserError(f"{annotations} has two categories with one id or one name: give each its own")
     _check_references(annotations, document, classes)
     digest = hashlib.sha256(content)
     digest.update(_image_sizes(annotations, images, document["images"]))

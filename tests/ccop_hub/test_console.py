@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -239,6 +240,9 @@ def test_our_own_defects_keep_their_traceback() -> None:
 def test_interrupt_and_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_program("painter", "", _failing(KeyboardInterrupt()), ["look"]) == 130
     assert capsys.readouterr().err == "painter: interrupted\n"
+    full = OSError(errno.ENOSPC, "No space left on device", "run/model.pth")
+    assert run_program("painter", "", _failing(full), ["look"]) == 2
+    assert capsys.readouterr().err == "painter: no space left on the disk: run/model.pth\n"
     assert run_program("painter", "", [Command("look", "Look.", Lookup, lambda _: 1)], ["look"]) == 1
 
 

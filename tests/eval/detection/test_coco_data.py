@@ -65,6 +65,13 @@ def test_a_json_that_is_not_coco_is_told(draw: Draw, tmp_path: Path, change: Any
         open_coco(root)
 
 
+def test_two_categories_of_one_name_are_refused(draw: Draw, tmp_path: Path) -> None:
+    root = draw(tmp_path, train=2, val=1)
+    _edit(root, lambda document: document["categories"].append({**document["categories"][0], "id": 77}))
+    with pytest.raises(UserError, match="has two categories with one id or one name"):
+        open_coco(root)
+
+
 def test_text_that_is_no_json(draw: Draw, tmp_path: Path) -> None:
     root = draw(tmp_path, train=1, val=1)
     (root / "annotations" / "instances_val2017.json").write_text("image,box")

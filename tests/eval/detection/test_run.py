@@ -193,7 +193,7 @@ def test_overwriting_leaves_nothing_of_the_old_run(finished: Path, tmp_path: Pat
         (["--gpus=2", "--device=cpu"], "2 processes need a GPU each"),
         (["--num-machines=2"], "give --dist-url tcp://HOST:PORT of machine 0"),
         (["--machine-rank=1"], "--machine-rank 1 is not a number from 0 to 0"),
-        (["--few-images=3%"], "--few-images: Expected one"),
+        (["--few-images=3%"], "--few-images: Expected one of '1%', '5%', '10%'. Got value: 3%"),
         (["--checkpoint-period=0"], "--checkpoint-period 0 is too small"),
         (["--seed=-1"], "--seed -1 is too small"),
         (["--against=nowhere"], "no weights at 'nowhere'"),
