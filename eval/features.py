@@ -6,12 +6,14 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 from lightning.fabric import Fabric
 from numpy.lib.format import open_memmap
 from torch import Tensor
@@ -42,7 +44,8 @@ def cached_features(
     """The features of all items, from the cache where they are there, else computed and put there.
 
     Items are computed in chunks, a chunk a file, chunks dealt out over the processes; chunks that an interrupted run
-    left are kept. Rank 0 then joins them into one array.
+    left are kept. Rank 0 then joins them into one array. Another evaluation that wants the same features waits for
+    them.
 
     Args:
         fabric: the processes; all of them call this.
@@ -57,19 +60,30 @@ def cached_features(
     canonical = json.dumps(identity, sort_keys=True)
     folder = (cache or default_cache()) / hashlib.sha256(canonical.encode()).hexdigest()[:32]
     file, parts = folder / FEATURES_FILE, folder / "chunks"
-    if not file.exists():
-        parts.mkdir(parents=True, exist_ok=True)
-        chunks = [list(range(start, min(start + CHUNK, len(rows)))) for start in range(0, len(rows), CHUNK)]
-        for number in range(fabric.global_rank, len(chunks), fabric.world_size):
-            _compute_chunk(parts / f"{number:06d}.npy", chunks[number], rows, compute)
-        fabric.barrier()
-        if fabric.global_rank == 0:
-            _join(parts, len(chunks), file)
-            write_atomically(folder / "identity.json", (json.dumps(identity, sort_keys=True, indent=2) + "\n").encode())
-            shutil.rmtree(parts)
-        fabric.barrier()
+    with _alone(fabric, folder.with_suffix(".lock")):
+        if fabric.broadcast(not file.exists()):
+            parts.mkdir(parents=True, exist_ok=True)
+            chunks = [list(range(start, min(start + CHUNK, len(rows)))) for start in range(0, len(rows), CHUNK)]
+            for number in range(fabric.global_rank, len(chunks), fabric.world_size):
+                _compute_chunk(parts / f"{number:06d}.npy", chunks[number], rows, compute)
+            fabric.barrier()
+            if fabric.global_rank == 0:
+                _join(parts, len(chunks), file)
+                document = json.dumps(identity, sort_keys=True, indent=2) + "\n"
+                write_atomically(folder / "identity.json", document.encode())
+                shutil.rmtree(parts)
+            fabric.barrier()
     features: np.ndarray = np.load(file, mmap_mode="r")
     return features
+
+
+@contextmanager
+def _alone(fabric: Fabric, lock: Path) -> Iterator[None]:
+    """No other evaluation is in here with the same lock; rank 0 holds it for all processes of this one."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with WeakFileLock(lock) if fabric.global_rank == 0 else nullcontext():
+        fabric.barrier()
+        yield
 
 
 def image_features(

@@ -1,4 +1,6 @@
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
 import pytest
@@ -35,6 +37,24 @@ def test_features_are_computed_once_and_mapped(fabric, tmp_path, monkeypatch):
     cached_features(fabric, tmp_path, {"weights": "b"}, rows, compute_squares(seen))
     assert len(seen) == 20, "other weights have features of their own"
     assert {json.loads(file.read_text())["weights"] for file in tmp_path.glob("*/identity.json")} == {"a", "b"}
+
+
+def test_two_evaluations_at_once_compute_them_once(fabric, tmp_path):
+    seen, started, go_on = [], threading.Event(), threading.Event()
+
+    def slow(items):
+        started.set()
+        go_on.wait()
+        yield from compute_squares(seen)(items)
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(cached_features, fabric, tmp_path, {}, [0, 1, 2], slow)
+        started.wait()
+        second = pool.submit(cached_features, fabric, tmp_path, {}, [0, 1, 2], compute_squares(seen))
+        assert not wait([second], timeout=0.5).done
+        go_on.set()
+        np.testing.assert_array_equal(first.result(), second.result())
+    assert seen == [0, 1, 2]
 
 
 def test_interrupted_computation_keeps_what_it_has(fabric, tmp_path, monkeypatch):
