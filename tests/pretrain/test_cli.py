@@ -38,7 +38,7 @@ def test_run_takes_a_named_setting_and_flags_override_it(scenes, scene_proposals
     written = yaml.safe_load(RunFolder(out).settings.read_text())
     demo = yaml.safe_load((NAMED_SETTINGS / "demo.yaml").read_text())
     assert written["backbone"] == demo["backbone"] == "resnet18"
-    assert written["momentum"] == demo["momentum"] != 0.999
+    assert written["box_queue"] == demo["box_queue"] != 65536
     assert written["steps"] == 2
     assert (out / "exported" / "backbone_fpn.safetensors").is_file()
 
