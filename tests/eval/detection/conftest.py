@@ -1,7 +1,7 @@
 """A small drawn data set in COCO's layout: rectangles, ellipses and triangles over noise, class by shape."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +62,14 @@ def _draw_split(root: Path, split: str, images: int, seed: int, size: int = 128)
     }
     (root / "annotations").mkdir(exist_ok=True)
     (root / "annotations" / f"instances_{split}2017.json").write_text(json.dumps(document))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads or writes the user's cache; a module may have one a test in its place."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CCOP_HUB_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")
