@@ -24,10 +24,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ccop_eval.comparison import engine_label
+from ccop_eval.common.environment import hardware, versions
 from ccop_eval.detection.config import protocol_ids
-from ccop_eval.environment import hardware, versions
-from ccop_eval.results import Result
+from ccop_eval.results.comparison import engine_label
+from ccop_eval.results.result import Result
 
 _FIT = {"voc-c4-24k": "voc", "cityscapes-instance-fpn-24k": "cityscapes"}
 """Data set that a protocol is made for; all others are for COCO."""

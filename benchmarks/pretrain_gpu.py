@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ccop_pretrain.checkpoints import newest_checkpoint
-from ccop_pretrain.run import environment, run
-from ccop_pretrain.run_folder import RunFolder
 from ccop_pretrain.settings import RunSettings
+from ccop_pretrain.training.checkpoints import newest_checkpoint
+from ccop_pretrain.training.run import environment, run
+from ccop_pretrain.training.run_folder import RunFolder
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "float32": {},

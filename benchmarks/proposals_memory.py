@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ccop_pretrain import proposals
-from ccop_pretrain.data_settings import ProposalSettings
-from ccop_pretrain.image_source import ImageSource, StoredImage
-from ccop_pretrain.packed_strings import PackedStrings
+from ccop_pretrain.common.packed_strings import PackedStrings
+from ccop_pretrain.images.source import ImageSource, StoredImage
+from ccop_pretrain.proposals.run import run as proposals
+from ccop_pretrain.settings import ProposalSettings
 from PIL import Image
 
 BOXES = 50

@@ -91,14 +91,14 @@ def _list(settings: ListSettings) -> None:
 
 def _info(settings: InfoSettings) -> None:
     from .reports import print_description
-    from .resolve import resolve
+    from .sources.resolve import resolve
 
     print_description(resolve(settings.weights, settings.arch))
 
 
 def _convert(settings: ConvertSettings) -> None:
-    from .conversion import convert
-    from .resolve import resolve
+    from .formats.conversion import convert
+    from .sources.resolve import resolve
 
     done = convert(resolve(settings.weights, settings.arch), settings.to, settings.out)
     print(f"{done.path}: {done.tensors} tensors, read back equal; features differ by {done.largest_difference:g}")
@@ -107,15 +107,15 @@ def _convert(settings: ConvertSettings) -> None:
 
 
 def _verify(settings: VerifySettings) -> int:
+    from .publishing.verification import verify
     from .reports import print_checks
-    from .resolve import locate
-    from .verification import verify
+    from .sources.resolve import locate
 
     return 0 if print_checks(verify(locate(settings.weights))) else EXIT_DIFFERENT
 
 
 def _publish(settings: PublishSettings) -> None:
-    from .publishing import publish
+    from .publishing.publish import publish
 
     print(publish(settings))
 

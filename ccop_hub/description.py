@@ -10,7 +10,7 @@ import torch
 from fvcore.nn import FlopCountAnalysis
 
 from .architectures import ResNetFPN
-from .checkpoint import Weights
+from .formats.checkpoint import Weights
 
 FLOPS_SIDE = 224
 """Pixels of the square image that operations are counted for."""

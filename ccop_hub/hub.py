@@ -7,7 +7,7 @@ from timm.models.resnet import ResNet
 
 from .architectures import ResNetFPN
 from .loading import Source, load_backbone, load_pyramid
-from .resolve import RANDOM
+from .sources.resolve import RANDOM
 
 
 def ccop_resnet18(

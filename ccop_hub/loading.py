@@ -10,12 +10,12 @@ from timm.models import FeatureListNet
 from timm.models.resnet import ResNet
 from torch import Tensor
 
-from . import registry
 from .architectures import ResNetFPN, build_backbone
-from .checkpoint import Weights
 from .errors import UserError
-from .resolve import resolve
-from .timm_folder import pretrained_cfg
+from .formats.checkpoint import Weights
+from .formats.timm_folder import pretrained_cfg
+from .sources import registry
+from .sources.resolve import resolve
 
 Source = str | Path | Mapping[str, Tensor]
 

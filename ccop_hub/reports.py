@@ -8,11 +8,11 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from .checkpoint import Weights
 from .console import table_console
 from .description import Description, describe
-from .registry import DEFAULTS, REGISTRY
-from .verification import Check
+from .formats.checkpoint import Weights
+from .publishing.verification import Check
+from .sources.registry import DEFAULTS, REGISTRY
 
 _SHOWN_FACTS = ("objective", "dataset", "epochs", "steps", "licence", "paper")
 

@@ -26,25 +26,25 @@ def _segmentation(settings: SegmentationSettings) -> None:
 
 
 def _linear(settings: LinearSettings) -> None:
-    from .linear import run
+    from .frozen.linear import run
 
     run(settings)
 
 
 def _knn(settings: KnnSettings) -> None:
-    from .knn import run
+    from .frozen.knn import run
 
     run(settings)
 
 
 def _voc_svm(settings: VocSvmSettings) -> None:
-    from .voc_svm import run
+    from .frozen.voc_svm import run
 
     run(settings)
 
 
 def _regions(settings: RegionSettings) -> None:
-    from .regions.run import run
+    from .region_probe.run import run
 
     run(settings)
 
@@ -56,7 +56,7 @@ def _visualize(settings: VisualizeSettings) -> None:
 
 
 def _compare(settings: CompareSettings) -> None:
-    from .compare import run
+    from .results.compare import run
 
     run(settings)
 

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from .results import protocol_id
+from .results.result import protocol_id
 
 P = TypeVar("P")
 

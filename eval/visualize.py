@@ -20,15 +20,15 @@ from torchvision.transforms.functional import pil_to_tensor
 from ccop_hub.architectures import PYRAMID_STRIDES
 from ccop_hub.console import save_settings
 from ccop_hub.errors import UserError
-from ccop_hub.resolve import resolve
+from ccop_hub.sources.resolve import resolve
 
-from . import pictures
-from .digests import files_digest
-from .environment import hardware, versions
-from .frozen import FrozenNetwork
-from .images import list_images, read_rgb
-from .results import RESULT_FILE, DataIdentity, Result, WeightsIdentity
-from .run_folder import SETTINGS_FILE, lightning_engine
+from .common import pictures
+from .common.environment import hardware, versions
+from .common.images import list_images, read_rgb
+from .common.run_folder import SETTINGS_FILE, lightning_engine
+from .frozen.network import FrozenNetwork
+from .results.digests import files_digest
+from .results.result import RESULT_FILE, DataIdentity, Result, WeightsIdentity
 from .settings import VisualizeSettings
 
 Box = tuple[float, float, float, float]

@@ -7,33 +7,32 @@ from pathlib import Path
 
 from ccop_hub.console import Command, run_program
 
-from .data_settings import ProposalSettings, SceneSettings
-from .settings import InspectSettings, RunSettings
+from .settings import InspectSettings, ProposalSettings, RunSettings, SceneSettings
 
 NAMED_SETTINGS = Path(__file__).parent / "named_settings"
 """One YAML file per `--setting`."""
 
 
 def _scenes(settings: SceneSettings) -> None:
-    from .scenes import run
+    from .scenes.run import run
 
     run(settings)
 
 
 def _proposals(settings: ProposalSettings) -> int:
-    from .proposals import run
+    from .proposals.run import run
 
     return run(settings)
 
 
 def _run(settings: RunSettings) -> int:
-    from .run import run
+    from .training.run import run
 
     return run(settings)
 
 
 def _inspect(settings: InspectSettings) -> None:
-    from .inspection import run
+    from .look.inspection import run
 
     run(settings)
 

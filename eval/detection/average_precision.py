@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ..intervals import Statistic
+from ..results.intervals import Statistic
 
 Scorer = Literal["coco", "voc"]
 """COCO's metric, or that of Pascal VOC 2007."""

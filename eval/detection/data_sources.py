@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from ccop_hub.cache import cache_folder
-from ccop_hub.checkpoint import write_atomically
 from ccop_hub.errors import UserError
+from ccop_hub.formats.checkpoint import write_atomically
+from ccop_hub.sources.cache import cache_folder
 
 from . import cityscapes_data, voc_data
 from .coco_data import CocoData, CocoSplit, open_coco, open_split

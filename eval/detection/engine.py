@@ -24,7 +24,7 @@ import PIL.Image
 
 from ccop_hub.errors import UserError
 
-from ..results import Engine
+from ..results.result import Engine
 from .install import DISTRIBUTION
 
 _OPERATORS = "detectron2._C"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from ..intervals import Statistic, bootstrap
-from ..results import Baseline, Result
+from ..results.intervals import Statistic, bootstrap
+from ..results.result import Baseline, Result
 from .average_precision import match, statistic
 from .plan import Plan
 from .trainer import INFERENCE_FOLDER, PREDICTIONS_FILE

@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
-from ccop_hub.checkpoint import Weights, write_atomically
 from ccop_hub.console import save_settings
 from ccop_hub.errors import UserError
-from ccop_hub.resolve import resolve
+from ccop_hub.formats.checkpoint import Weights, write_atomically
+from ccop_hub.sources.resolve import resolve
 
-from ..results import RESULT_FILE, Engine
+from ..results.result import RESULT_FILE, Engine
 from .coco_data import CocoData
 from .config import Configuration, configure, set_batch_size, set_iterations
 from .data_sources import image_names, open_data, take_part

@@ -9,8 +9,8 @@ from typing import Any
 
 from ccop_hub.console import plain
 
-from .. import environment
-from ..results import DataIdentity, Metrics, Result, TensorUse, WeightsIdentity, protocol_id
+from ..common import environment
+from ..results.result import DataIdentity, Metrics, Result, TensorUse, WeightsIdentity, protocol_id
 from .plan import Plan
 
 OUTCOME_FILE = "outcome.json"

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from ccop_hub.architectures import build_backbone
-from ccop_hub.checkpoint import Weights
 from ccop_hub.errors import UserError
-from ccop_hub.names import from_canonical
-from ccop_hub.resolve import RANDOM
+from ccop_hub.formats.checkpoint import Weights
+from ccop_hub.formats.names import from_canonical
+from ccop_hub.sources.resolve import RANDOM
 
-from ..results import TensorUse
+from ..results.result import TensorUse
 from .settings import LoadedParts
 
 _NORM_AFTER_RES5 = "norm after res5"
@@ -87,7 +87,7 @@ def load_weights(model: nn.Module, weights: Weights, load: LoadedParts = "backbo
 
     Args:
         model: a `GeneralizedRCNN` with Detectron2's ResNet, with a feature pyramid or as C4.
-        weights: as `ccop_hub.resolve` returns them.
+        weights: as `ccop_hub.sources.resolve` returns them.
         load: what to use of them.
 
     Raises:

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from ccop_hub.normalization import PIXEL_MEAN
 
-from ..compute import derived_seed
+from ..common.compute import derived_seed
 from ..protocols import SegmentationProtocol
 from .dataset import IGNORED, LabelledImages
 

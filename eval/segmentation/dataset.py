@@ -11,7 +11,7 @@ from PIL import Image
 
 from ccop_hub.errors import UserError
 
-from ..images import list_images, read_rgb
+from ..common.images import list_images, read_rgb
 
 IGNORED = 255
 """Class index, and label id, of pixels that are neither trained on nor scored (Cityscapes' and torch's convention)."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .. import pictures
+from ..common import pictures
 from .crops import TrainingCrops
 from .dataset import IGNORED, LabelledImages, LabelTable
 from .training import ScoredImages, Segmentation

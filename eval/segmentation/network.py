@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from timm.models.resnet import ResNet
 from torch import Tensor, nn
 
-from ccop_hub.checkpoint import Weights
 from ccop_hub.errors import UserError
+from ccop_hub.formats.checkpoint import Weights
 from ccop_hub.normalization import PIXEL_MEAN, PIXEL_STD
 
-from ..frozen import load_network
+from ..frozen.network import load_network
 
 HEAD_CHANNELS = 256
 CLASSIFIER_STD = 0.01

@@ -8,16 +8,16 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ccop_hub.checkpoint import tensors_digest
 from ccop_hub.errors import UserError
-from ccop_hub.resolve import resolve
+from ccop_hub.formats.checkpoint import tensors_digest
+from ccop_hub.sources.resolve import resolve
 
-from ..compute import derived_seed, launch
-from ..digests import files_digest
-from ..intervals import bootstrap
+from ..common.compute import derived_seed, launch
+from ..common.run_folder import RunFolder
 from ..protocols import SEGMENTATION_PROTOCOLS, SegmentationProtocol, apply_settings
-from ..results import DataIdentity, Metrics, WeightsIdentity
-from ..run_folder import RunFolder
+from ..results.digests import files_digest
+from ..results.intervals import bootstrap
+from ..results.result import DataIdentity, Metrics, WeightsIdentity
 from ..settings import SegmentationSettings
 from .crops import TrainingCrops
 from .dataset import LabelledImages, open_labelled_images

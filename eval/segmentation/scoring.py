@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from ..intervals import Statistic
-from ..results import Metrics
+from ..results.intervals import Statistic
+from ..results.result import Metrics
 from .dataset import IGNORED
 
 

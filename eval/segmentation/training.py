@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision.transforms.functional import pil_to_tensor
 
-from ..compute import gather_rows, readable, share, share_buffers
+from ..common.compute import gather_rows, readable, share, share_buffers
+from ..common.run_folder import RunFolder
 from ..protocols import SegmentationProtocol
-from ..results import Metrics
-from ..run_folder import RunFolder
+from ..results.result import Metrics
 from .crops import TrainingCrops, base_size
 from .dataset import IGNORED, LabelledImages, LabelledSplit
 from .network import Fcn16

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ccop_hub.architectures import ResNetFPN, build_resnet_fpn
-from ccop_hub.checkpoint import save_checkpoint
+from ccop_hub.formats.checkpoint import save_checkpoint
 
 from .hub_server import TOKEN, HubServer
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ccop_hub.cli import main
 from ccop_hub.description import describe
-from ccop_hub.resolve import resolve
+from ccop_hub.sources.resolve import resolve
 
 from . import foreign_layouts as layouts
 

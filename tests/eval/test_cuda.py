@@ -1,7 +1,7 @@
 import pytest
 import torch
 from ccop_eval.cli import main
-from ccop_eval.results import Result
+from ccop_eval.results.result import Result
 
 pytestmark = [
     pytest.mark.cuda,

@@ -5,12 +5,12 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from ccop_pretrain.encoder import Encoder
-from ccop_pretrain.objective import Batch, ContrastivePretraining
+from ccop_pretrain.method.encoder import Encoder
+from ccop_pretrain.method.objective import Batch, ContrastivePretraining
 from ccop_pretrain.settings import ObjectiveSettings
 from torch import Tensor, nn
 
-from ccop_hub.names import from_canonical
+from ccop_hub.formats.names import from_canonical
 from ccop_hub.normalization import PIXEL_MEAN, PIXEL_STD
 
 TOTAL_STEPS = 100

@@ -5,7 +5,16 @@ import hashlib
 import numpy as np
 import pytest
 from ccop_pretrain.settings import ViewSettings
-from ccop_pretrain.views import Crop, View, ViewDraws, boxes_in_crop, choose_crop, kept_share, render_view, two_views
+from ccop_pretrain.views.geometry import (
+    Crop,
+    View,
+    ViewDraws,
+    boxes_in_crop,
+    choose_crop,
+    kept_share,
+    render_view,
+    two_views,
+)
 from PIL import Image
 
 

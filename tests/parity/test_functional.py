@@ -5,12 +5,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from ccop_pretrain.boxes import box_iou
-from ccop_pretrain.curriculum import BoxNoise
-from ccop_pretrain.encoder import box_levels, pool_boxes
-from ccop_pretrain.jitter import JitterDraws, key_candidates
-from ccop_pretrain.losses import hardest_candidates, info_nce, intra_image_hinge
-from ccop_pretrain.queues import KeyQueue
+from ccop_pretrain.method.boxes import box_iou
+from ccop_pretrain.method.curriculum import BoxNoise
+from ccop_pretrain.method.encoder import box_levels, pool_boxes
+from ccop_pretrain.method.jitter import JitterDraws, key_candidates
+from ccop_pretrain.method.losses import hardest_candidates, info_nce, intra_image_hinge
+from ccop_pretrain.method.queues import KeyQueue
 from torch import Tensor
 from torch.testing import assert_close
 

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from ccop_pretrain import objective
-from ccop_pretrain.encoder import pool_boxes
-from ccop_pretrain.jitter import Candidates, draw_jitters, key_candidates
-from ccop_pretrain.losses import different_objects, hardest_candidates
-from ccop_pretrain.objective import Batch, ContrastivePretraining
+from ccop_pretrain.method import objective
+from ccop_pretrain.method.encoder import pool_boxes
+from ccop_pretrain.method.jitter import Candidates, draw_jitters, key_candidates
+from ccop_pretrain.method.losses import different_objects, hardest_candidates
+from ccop_pretrain.method.objective import Batch, ContrastivePretraining
 from torch import Tensor
 
 from .authors import LOSSES, build, make_batch, normalise, parameters, prepare, seed_step, split_boxes, tensors

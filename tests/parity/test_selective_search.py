@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ccop_pretrain.data_settings import ProposalSettings
-from ccop_pretrain.proposal_store import ProposalStore
-from ccop_pretrain.proposals import make_proposals
-from ccop_pretrain.selective_search import KEPT_BOXES, keep_objects, non_maximum_suppression, search
+from ccop_pretrain.proposals.run import make_proposals
+from ccop_pretrain.proposals.selective_search import KEPT_BOXES, keep_objects, non_maximum_suppression, search
+from ccop_pretrain.proposals.store import ProposalStore
+from ccop_pretrain.settings import ProposalSettings
 from PIL import Image
 from skimage import data
 

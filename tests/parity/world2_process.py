@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from authors import build, make_batch, parameters, prepare
-from ccop_pretrain import objective
-from ccop_pretrain.jitter import Candidates, key_candidates
-from ccop_pretrain.losses import hardest_candidates
+from ccop_pretrain.method import objective
+from ccop_pretrain.method.jitter import Candidates, key_candidates
+from ccop_pretrain.method.losses import hardest_candidates
 from folder import ParityFolder
 from torch import Tensor
 from torch.nn.functional import normalize

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ccop_pretrain import proposals
-from ccop_pretrain.data_settings import ProposalSettings
-from ccop_pretrain.settings import RunSettings
+from ccop_pretrain.proposals.run import run as proposals
+from ccop_pretrain.settings import ProposalSettings, RunSettings
 from PIL import Image, ImageDraw
 
 SCENES = 14

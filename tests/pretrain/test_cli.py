@@ -1,7 +1,7 @@
 import pytest
 import yaml
 from ccop_pretrain.cli import NAMED_SETTINGS, main
-from ccop_pretrain.run_folder import RunFolder
+from ccop_pretrain.training.run_folder import RunFolder
 
 FLAGS = [
     "--image_size",
@@ -72,7 +72,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(arguments, message, scenes, tmp_p
 
 @pytest.mark.parametrize("name", [*sorted(path.stem for path in NAMED_SETTINGS.glob("n*.yaml")), "image_only"])
 def test_an_ablation_changes_known_settings_of_the_papers_run(name):
-    from ccop_pretrain.objective import loss_weights
+    from ccop_pretrain.method.objective import loss_weights
     from ccop_pretrain.settings import ObjectiveSettings
 
     changes = yaml.safe_load((NAMED_SETTINGS / f"{name}.yaml").read_text())

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from ccop_eval.cli import main
 from ccop_eval.detection.engine import load_engine
-from ccop_eval.results import Result
+from ccop_eval.results.result import Result
 
 from ccop_hub.architectures import build_resnet_fpn
-from ccop_hub.checkpoint import save_checkpoint
+from ccop_hub.formats.checkpoint import save_checkpoint
 
 load_engine()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from ccop_eval.cli import main
-from ccop_eval.results import Result
+from ccop_eval.results.result import Result
 
 Draw = Callable[..., Path]
 

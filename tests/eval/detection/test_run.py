@@ -13,11 +13,11 @@ from ccop_eval.detection.coco_data import open_coco
 from ccop_eval.detection.config import configure
 from ccop_eval.detection.data_sources import open_data
 from ccop_eval.detection.engine import load_engine
-from ccop_eval.results import Result
+from ccop_eval.results.result import Result
 from PIL import Image
 
 from ccop_hub.architectures import build_resnet_fpn
-from ccop_hub.checkpoint import save_checkpoint
+from ccop_hub.formats.checkpoint import save_checkpoint
 
 load_engine()
 

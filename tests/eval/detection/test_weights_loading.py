@@ -12,8 +12,8 @@ from ccop_eval.detection.weights_loading import load_weights
 from torch import nn
 
 from ccop_hub.architectures import ResNetFPN, build_resnet_fpn
-from ccop_hub.checkpoint import Weights
 from ccop_hub.errors import UserError
+from ccop_hub.formats.checkpoint import Weights
 
 load_engine()
 

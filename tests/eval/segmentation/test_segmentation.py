@@ -7,7 +7,7 @@ import pytest
 import torch
 from ccop_eval.cli import main
 from ccop_eval.protocols import SEGMENTATION_PROTOCOLS, apply_settings
-from ccop_eval.results import Result
+from ccop_eval.results.result import Result
 from ccop_eval.segmentation.crops import random_crop
 from ccop_eval.segmentation.dataset import cityscapes_table, open_labelled_images
 from ccop_eval.segmentation.network import Fcn16
@@ -27,7 +27,7 @@ from PIL import Image
 
 from ccop_hub.architectures import ResNetFPN
 from ccop_hub.errors import UserError
-from ccop_hub.resolve import resolve
+from ccop_hub.sources.resolve import resolve
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,1 @@
+"""Weight files: recognising, reading safely, naming and converting them."""

@@ -1,0 +1,99 @@
+"""A few numbers by which a network is known: what its features are on one fixed input.
+
+They tell whether weights compute what they computed when they were exported, whatever file, format, library version or
+device they have gone through since.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..architectures import ResNetFPN
+
+INPUT_SIDE = 64
+"""Pixels of the square input."""
+
+PROJECTIONS = 4
+"""Numbers by stage."""
+
+TOLERANCE = 1e-3
+"""Largest difference, as a share of a stage's root mean square: far above what machines differ by (1e-5), far below
+what any change of weights that matters makes."""
+
+
+def fixed_input() -> Tensor:
+    """(1, 3, 64, 64) float32: waves of another direction in each channel, in the range of normalised images."""
+    rows = torch.arange(INPUT_SIDE, dtype=torch.float64)[:, None]
+    columns = torch.arange(INPUT_SIDE, dtype=torch.float64)[None, :]
+    channels = [2 * torch.sin(0.37 * columns + 0.23 * (c + 1) * rows + c) for c in range(3)]
+    return torch.stack(channels)[None].float()
+
+
+@torch.no_grad()
+def features(arch: str, tensors: Mapping[str, Tensor], images: Tensor | None = None) -> dict[str, Tensor]:
+    """What a network gives in eval mode, by stage.
+
+    Args:
+        arch: timm name of the backbone.
+        tensors: canonical name -> tensor; a backbone, and a pyramid or none.
+        images: (N, 3, H, W) float32, normalised RGB; `fixed_input()` if None.
+
+    Returns:
+        `res2` .. `res5`, and `p2` .. `p6` where there is a pyramid, each (N, C, H/stride, W/stride).
+    """
+    with torch.device("meta"):
+        network = ResNetFPN(arch)
+    network.backbone.load_state_dict(_part(tensors, "backbone."), assign=True)
+    pyramid = _part(tensors, "fpn.")
+    if pyramid:
+        network.fpn.load_state_dict(pyramid, assign=True)
+    network.eval()
+    stages = network.stages(fixed_input() if images is None else images)
+    return {**stages, **(network.pyramid(stages) if pyramid else {})}
+
+
+def fingerprint(arch: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The fingerprint of weights, ready for JSON.
+
+    Returns:
+        `{"tolerance": float, "values": {"res2": [root mean square, projections ...], ...}}`. A projection is the
+        scalar product of a stage's features, in memory order, with a cosine of fixed frequency.
+    """
+    return {
+        "tolerance": TOLERANCE,
+        "values": {name: _projections(value) for name, value in features(arch, tensors).items()},
+    }
+
+
+def differences(stored: Mapping[str, Any], arch: str, tensors: Mapping[str, Tensor]) -> list[str]:
+    """Stages whose features are not those of a stored fingerprint, each with the largest difference; empty if none.
+
+    A stage that only one side has counts as different.
+    """
+    now = fingerprint(arch, tensors)["values"]
+    then, tolerance = stored["values"], float(stored["tolerance"])
+    told = [f"{name} is on one side alone" for name in sorted(now.keys() ^ then.keys())]
+    for name in now.keys() & then.keys():
+        scale = max(then[name][0], 1e-12)
+        largest = max(abs(a - b) for a, b in zip(now[name], then[name], strict=True)) / scale
+        if not largest <= tolerance:
+            told.append(f"{name} differs by {largest:.2g} of its size")
+    return sorted(told)
+
+
+def _projections(value: Tensor) -> list[float]:
+    flat = value.double().flatten()
+    steps = torch.arange(flat.numel(), dtype=torch.float64)
+    waves = [torch.cos(math.sqrt(2 * k + 1) * steps) for k in range(PROJECTIONS)]
+    numbers = [flat.square().mean().sqrt()] + [flat @ wave / math.sqrt(flat.numel()) for wave in waves]
+    return [float(f"{float(number):.7g}") for number in numbers]
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    found = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    return {name: value.float() if value.is_floating_point() else value for name, value in found.items()}

@@ -1,0 +1,95 @@
+"""What every tensor of a network must satisfy, whatever file it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from ..architectures import ResNetFPN, build_backbone
+from ..errors import UserError, one_line
+from .names import layout_of
+
+_LISTED = 5
+
+SAME_NAMES = {
+    "resnet50": ("resnet50", "wide_resnet50_2", "resnext50_32x4d"),
+    "resnet101": ("resnet101", "wide_resnet101_2", "resnext101_32x4d", "resnext101_32x8d", "resnext101_64x4d"),
+}
+"""timm ResNets that share a layout's tensor names and differ in shapes alone."""
+
+
+def require_sound(tensors: Mapping[str, Tensor]) -> None:
+    """Check that tensors are plain numbers in memory: dense, on the CPU, finite, no larger than their storage.
+
+    A tensor may claim any shape over a small storage by a stride of 0; to copy such a one would fill the memory.
+
+    Raises:
+        UserError: one is not; the error names it.
+    """
+    for name, value in tensors.items():
+        if value.layout is not torch.strided or value.is_quantized or value.device.type != "cpu" or value.is_complex():
+            raise UserError(f"{one_line(name)} is not a dense tensor of real numbers: save weights as ordinary tensors")
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            shape = tuple(value.shape)
+            raise UserError(f"{one_line(name)} claims the shape {shape} over a smaller storage: do not trust this file")
+    bad = [name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
+    if bad:
+        raise UserError(f"NaN or infinite numbers in {_shortened(bad)}: take weights from before the run diverged")
+
+
+def find_arch(tensors: Mapping[str, Tensor], arch: str | None) -> str:
+    """The timm name of the ResNet whose names and shapes canonical tensors have.
+
+    Args:
+        tensors: canonical name -> tensor, names already known to be complete.
+        arch: what the source says it is, if it says so.
+
+    Raises:
+        UserError: shapes or types are not those of that network; the error lists them.
+    """
+    backbone = [name.removeprefix("backbone.") for name in tensors if name.startswith("backbone.")]
+    layout = layout_of(backbone)
+    if arch is not None:
+        candidates: tuple[str, ...] = (arch,)
+    elif layout is None:
+        raise UserError("these weights hold no backbone: give a file that has one")
+    else:
+        candidates = SAME_NAMES.get(layout, (layout,))
+    first: list[str] = []
+    for candidate in candidates:
+        wrong = _wrong_tensors(tensors, candidate)
+        if not wrong:
+            return candidate
+        first = first or wrong
+    raise UserError(
+        f"tensors are not those of a {candidates[0]}: {_shortened(first)}. Take weights of a ResNet known to timm"
+    )
+
+
+def expected_tensors(arch: str, with_fpn: bool) -> dict[str, Tensor]:
+    """Tensors without memory (on the `meta` device) under the canonical names of `arch`, in state-dict order."""
+    with torch.device("meta"):
+        if with_fpn:
+            return ResNetFPN(arch).state_dict()
+        return {f"backbone.{name}": value for name, value in build_backbone(arch).state_dict().items()}
+
+
+def _wrong_tensors(tensors: Mapping[str, Tensor], arch: str) -> list[str]:
+    expected = expected_tensors(arch, any(name.startswith("fpn.") for name in tensors))
+    wrong = []
+    for name, value in tensors.items():
+        wanted = expected.get(name)
+        if wanted is None:
+            wrong.append(f"{name} has no place")
+        elif wanted.shape != value.shape:
+            wrong.append(f"{name} is {tuple(value.shape)}, not {tuple(wanted.shape)}")
+        elif wanted.is_floating_point() != value.is_floating_point():
+            wrong.append(f"{name} is of type {str(value.dtype).removeprefix('torch.')}")
+    return wrong
+
+
+def _shortened(names: list[str]) -> str:
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(one_line(name, 200) for name in names[:_LISTED]) + more

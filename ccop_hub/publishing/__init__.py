@@ -1,0 +1,1 @@
+"""Publishing weights: the card, verification, the upload."""

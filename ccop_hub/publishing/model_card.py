@@ -1,0 +1,166 @@
+"""The model card of published weights: what they are, how they came about, what they measure, how to load them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from ..formats.checkpoint import WEIGHTS_FILE, Weights
+from ..formats.names import layout_of
+from ..formats.timm_folder import TIMM_WEIGHTS_FILE
+from ..normalization import PIXEL_MEAN, PIXEL_STD
+from .evaluations import Evaluation
+
+DETECTRON2_FILE = "detectron2.pkl"
+
+OBJECTIVES = {
+    "ccop": (
+        "CCOP (Curricular Contrastive Object-level Pre-training, arXiv:2111.13651): MoCo v2 with object-level "
+        "contrastive losses over selective-search boxes"
+    ),
+    "mocov2": "MoCo v2 (arXiv:2003.04297)",
+}
+
+_TASK_TYPES = {
+    "detection": "object-detection",
+    "segmentation": "image-segmentation",
+    "linear": "image-classification",
+    "knn": "image-classification",
+}
+"""ccop-eval's task -> the Hub's."""
+
+
+def model_card(weights: Weights, repo: str, licence: str, evaluations: Sequence[Evaluation]) -> ModelCard:
+    """Write the card.
+
+    Args:
+        weights: what is published.
+        repo: `ORG/NAME`.
+        licence: SPDX id in the Hub's spelling.
+        evaluations: results to show.
+    """
+    data = ModelCardData(
+        license=licence,
+        library_name="timm",
+        tags=["ccop-hub", "self-supervised-learning", str(weights.facts.get("objective", "")), weights.arch],
+        pipeline_tag="image-feature-extraction",
+        model_name=repo,
+        eval_results=[row for evaluation in evaluations for row in _eval_results(evaluation)] or None,
+    )
+    sections = [
+        _about(weights, repo),
+        _training(weights),
+        _results(evaluations),
+        _loading(weights, repo),
+        _limits(weights),
+        f"## Licence\n\nThe weights: {licence}.",
+    ]
+    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n")
+
+
+def _eval_results(evaluation: Evaluation) -> list[EvalResult]:
+    return [
+        EvalResult(
+            task_type=_TASK_TYPES.get(evaluation.task, "image-feature-extraction"),
+            task_name=f"{evaluation.task} ({evaluation.protocol})",
+            dataset_type=evaluation.data,
+            dataset_name=evaluation.data,
+            metric_type=metric,
+            metric_name=metric,
+            metric_value=round(value, 3),
+        )
+        for metric, value in evaluation.metrics.items()
+    ]
+
+
+def _about(weights: Weights, repo: str) -> str:
+    objective = str(weights.facts.get("objective", "unknown"))
+    parts = "backbone and feature pyramid" if "fpn" in weights.parts else "backbone"
+    return (
+        f"# {repo}\n\n"
+        f"A {weights.arch} ({parts}), pre-trained without labels by {OBJECTIVES.get(objective, objective)}.\n\n"
+        f"`{WEIGHTS_FILE}` holds the {parts}, `{TIMM_WEIGHTS_FILE}` the backbone for timm and torchvision"
+        + (f", `{DETECTRON2_FILE}` the {parts} for Detectron2" if is_plain(weights) else "")
+        + f". Digest of `{WEIGHTS_FILE}`: `{weights.digest}`."
+    )
+
+
+def _training(weights: Weights) -> str:
+    facts = weights.facts
+    dataset = facts.get("dataset", {})
+    shown = facts["input"]
+    rows = [
+        ("data set", dataset.get("name")),
+        ("images", dataset.get("images")),
+        ("digest of the image list", dataset.get("digest")),
+        ("objective", facts.get("objective")),
+        ("epochs", facts.get("epochs")),
+        ("steps", facts.get("steps")),
+        ("batch size", facts.get("batch_size")),
+        ("view size, pixels", facts.get("image_size")),
+        ("input", f"{shown['channel_order']}, {shown['range']}, mean {shown['mean']}, std {shown['std']}"),
+        ("versions", ", ".join(f"{name} {value}" for name, value in facts.get("versions", {}).items()) or None),
+        ("created", facts.get("created")),
+    ]
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows if value is not None)
+    return f"## Training\n\n| | |\n|---|---|\n{table}\n\nAll settings: `settings.yaml`."
+
+
+def _results(evaluations: Sequence[Evaluation]) -> str:
+    if not evaluations:
+        return "## Results\n\nNone were given when these weights were published."
+    rows = []
+    for one in evaluations:
+        metrics = ", ".join(f"{metric} {value:.2f}" for metric, value in one.metrics.items())
+        data = f"{one.data} ({one.images} images)"
+        cells = (one.task, one.protocol, data, one.loaded, one.engine, str(one.seed), metrics)
+        rows.append(f"| {' | '.join(cells)} |")
+    notes = [f"- {one.protocol}: {note}" for one in evaluations for note in one.notes]
+    heading = "| task | protocol | data | loaded | engine | seed | metrics, % |\n|---|---|---|---|---|---|---|\n"
+    return "## Results\n\n" + heading + "\n".join(rows) + ("\n\n" + "\n".join(notes) if notes else "")
+
+
+def _loading(weights: Weights, repo: str) -> str:
+    arch = weights.arch
+    load = "load_pyramid" if "fpn" in weights.parts else "load_backbone"
+    blocks = [
+        ("ccop-hub", f'import ccop_hub\n\nnetwork = ccop_hub.{load}("{arch}", weights="hf-hub:{repo}")'),
+        ("timm", f'import timm\n\nbackbone = timm.create_model("hf-hub:{repo}", pretrained=True)'),
+    ]
+    if is_plain(weights):
+        fetch = "from huggingface_hub import hf_hub_download\n"
+        blocks += [
+            (
+                "torchvision",
+                f"import torch\nimport torchvision\n{fetch}from safetensors.torch import load_file\n\n"
+                f"backbone = torchvision.models.{arch}()\nbackbone.fc = torch.nn.Identity()\n"
+                f'backbone.load_state_dict(load_file(hf_hub_download("{repo}", "{TIMM_WEIGHTS_FILE}")))',
+            ),
+            (
+                "Detectron2",
+                f"{fetch}\n# cfg: BatchNorm in backbone and FPN, RGB input, stride on the 3x3 convolution\n"
+                f'cfg.MODEL.WEIGHTS = hf_hub_download("{repo}", "{DETECTRON2_FILE}")\n'
+                f"cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = {list(PIXEL_MEAN)}, {list(PIXEL_STD)}\n"
+                'cfg.INPUT.FORMAT = "RGB"\ncfg.MODEL.RESNETS.STRIDE_IN_1X1 = False\n'
+                'cfg.MODEL.RESNETS.NORM = cfg.MODEL.FPN.NORM = "SyncBN"',
+            ),
+        ]
+    return "## Loading\n\n" + "\n\n".join(f"{name}:\n\n```python\n{code}\n```" for name, code in blocks)
+
+
+def _limits(weights: Weights) -> str:
+    images = weights.facts.get("dataset", {}).get("images")
+    seen = f"It has seen {images} images" if images else "What it has seen is listed above"
+    return (
+        "## Limits\n\n"
+        f"- {seen}; what other images show, and how they were taken, it may represent poorly.\n"
+        "- It is a starting point for training: it has no classes and gives no predictions by itself.\n"
+        "- Biases of its images are in it, and were not measured.\n"
+        "- Features hold for RGB input with the mean and standard deviation above; other scaling changes them quietly."
+    )
+
+
+def is_plain(weights: Weights) -> bool:
+    """Whether torchvision and Detectron2 have names for this ResNet."""
+    return layout_of(weights.part("backbone")) == weights.arch

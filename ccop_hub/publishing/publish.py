@@ -1,0 +1,182 @@
+"""Pushing an exported network to the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import yaml
+from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub.errors import (  # type: ignore[attr-defined]
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    LocalTokenNotFoundError,
+)
+
+from ..errors import UserError, one_line
+from ..formats.checkpoint import FACTS_FILE, WEIGHTS_FILE, Weights, find_weights_file, read_checkpoint, write_atomically
+from ..formats.conversion import convert
+from ..sources.cache import is_offline
+from ..sources.huggingface import endpoint
+from .evaluations import Evaluation, read_evaluation
+from .model_card import DETECTRON2_FILE, is_plain, model_card
+from .verification import verify
+
+if TYPE_CHECKING:
+    from ..cli import PublishSettings
+
+ATTEMPTS = 4
+"""Tries of a push; what has arrived is not sent again."""
+
+FIRST_WAIT = 1.0
+"""Seconds before the second try; doubled before each further one."""
+
+CARD_FILE = "README.md"
+SETTINGS_FILE = "settings.yaml"
+
+_BUSY = (409, 412, 429, 500, 502, 503, 504)
+"""Answers after which the same request may succeed: another commit came between, or the server is busy."""
+
+_NO_ANSWER: tuple[type[Exception], ...] = (HTTPError, OSError, RuntimeError)
+"""What the Hub's HTTP client (`HTTPError` is its own) and its upload threads raise where a connection breaks."""
+
+_T = TypeVar("_T")
+
+
+def publish(settings: PublishSettings) -> str:
+    """Check an exported network, write everything that is published of it, and push that.
+
+    Args:
+        settings: as the command line takes them.
+
+    Returns:
+        One line on what was done.
+
+    Raises:
+        UserError: the export does not pass its checks, a result belongs to other weights, or the Hub refuses; nothing
+            is pushed unless all checks have passed.
+    """
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", settings.repo):
+        raise UserError(f"{settings.repo!r} is not a repository's name: give ORG/NAME")
+    weights = _checked_export(settings.run)
+    evaluations = [read_evaluation(path, weights.digest) for path in settings.results]
+    if settings.dry_run:
+        folder = settings.out or settings.run / "published"
+        files = write_tree(folder, weights, settings.repo, settings.licence, evaluations)
+        return f"wrote {len(files)} files to {folder}; nothing was pushed"
+    if is_offline():
+        raise UserError("HF_HUB_OFFLINE forbids the network: unset it to publish, or use --dry-run")
+    with tempfile.TemporaryDirectory() as scratch:
+        files = write_tree(Path(scratch), weights, settings.repo, settings.licence, evaluations)
+        return _push(Path(scratch), settings, len(files))
+
+
+def write_tree(
+    folder: Path, weights: Weights, repo: str, licence: str, evaluations: Sequence[Evaluation]
+) -> list[Path]:
+    """Write what is published; the same weights and results give the same bytes.
+
+    Returns:
+        The files: the exported ones as they are, timm's, Detectron2's, the settings, the results and the card.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    exported = Path(weights.source)
+    for name in (WEIGHTS_FILE, FACTS_FILE):
+        write_atomically(folder / name, exported.with_name(name).read_bytes())
+    convert(weights, "timm", folder)
+    if is_plain(weights):
+        convert(weights, "detectron2", folder / DETECTRON2_FILE)
+    settings = yaml.safe_dump(weights.facts.get("settings", {}), sort_keys=True, allow_unicode=True)
+    write_atomically(folder / SETTINGS_FILE, settings.encode())
+    for number, evaluation in enumerate(evaluations, start=1):
+        (folder / "results").mkdir(exist_ok=True)
+        name = re.sub(r"[^\w.-]+", "-", f"{number}-{evaluation.task}-{evaluation.protocol}")
+        write_atomically(folder / "results" / f"{name}.json", evaluation.content)
+    card = model_card(weights, repo, licence, evaluations)
+    write_atomically(folder / CARD_FILE, str(card).encode())
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _checked_export(run: Path) -> Weights:
+    checks = verify(run)
+    failed = [f"{check.name}: {check.told}" for check in checks if not check.passed]
+    if failed:
+        raise UserError(f"{run} does not pass its checks, so nothing is pushed ({'; '.join(failed)}): export it again")
+    return dataclasses.replace(read_checkpoint(run), source=str(find_weights_file(run)))
+
+
+def _push(folder: Path, settings: PublishSettings, count: int) -> str:
+    api = HfApi(endpoint=endpoint())
+    where = f"{api.endpoint}/{settings.repo}"
+    try:
+        _persist(lambda: api.create_repo(settings.repo, private=settings.private, exist_ok=True))
+        if settings.revision != "main":
+            _persist(lambda: api.create_branch(settings.repo, branch=settings.revision, exist_ok=True))
+        before = _head(api, settings)
+        _persist(lambda: _commit(api, folder, settings))
+        after = _head(api, settings)
+    except HfHubHTTPError as error:
+        raise _explained(error, settings.repo) from None
+    except LocalTokenNotFoundError:
+        raise UserError("no Hugging Face token: run `hf auth login` with a token that may write") from None
+    except HFValidationError as error:
+        raise UserError(f"the Hub does not take {settings.repo!r} ({error}): give ORG/NAME") from None
+    except _NO_ANSWER as error:
+        told = one_line(error)
+        raise UserError(
+            f"the push to {where} did not finish ({told}): run the same command again, what arrived is not sent again"
+        ) from None
+    if before == after:
+        return f"{where} already has these {count} files: no new commit"
+    return f"pushed {count} files to {where}, commit {after}"
+
+
+def _commit(api: HfApi, folder: Path, settings: PublishSettings) -> None:
+    """One commit of all files; those that the repository already has are neither sent nor committed again."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    api.create_commit(
+        settings.repo,
+        [CommitOperationAdd(path.relative_to(folder).as_posix(), path) for path in files],
+        commit_message=f"Publish {settings.run.resolve().name}",
+        revision=settings.revision,
+    )
+
+
+def _head(api: HfApi, settings: PublishSettings) -> str | None:
+    return _persist(lambda: api.model_info(settings.repo, revision=settings.revision).sha)
+
+
+def _persist(request: Callable[[], _T]) -> _T:
+    """Repeat a request while the server is busy or the connection is cut; each of them may be repeated safely."""
+    wait = FIRST_WAIT
+    for left in range(ATTEMPTS - 1, -1, -1):
+        try:
+            return request()
+        except HfHubHTTPError as error:
+            if left == 0 or error.response.status_code not in _BUSY:
+                raise
+        except _NO_ANSWER:
+            if left == 0:
+                raise
+        time.sleep(wait)
+        wait *= 2
+    raise AssertionError("unreachable")
+
+
+def _explained(error: HfHubHTTPError, repo: str) -> UserError:
+    code = error.response.status_code
+    if code == 401:
+        return UserError(f"the Hub does not know you (HTTP 401): run `hf auth login`, or check the name {repo}")
+    if code == 403:
+        return UserError(f"you may not write to {repo} (HTTP 403): use a token with write access, or your own name")
+    if code == 404:
+        return UserError(f"the Hub finds no {repo} (HTTP 404): check the organisation's name and your access to it")
+    if code in _BUSY:
+        return UserError(f"the Hub was busy (HTTP {code}) {ATTEMPTS} times: run the same command again later")
+    return UserError(f"the Hub refused {repo} (HTTP {code}): {one_line(error.server_message or '')}")

@@ -1,0 +1,83 @@
+"""Whether a checkpoint is still what it was when it was exported."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from ..formats.checkpoint import FACTS_FILE, Weights, file_digest, find_weights_file, read_checkpoint
+from ..formats.fingerprint import differences
+
+FINGERPRINT_KEY = "fingerprint"
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """One thing that was checked.
+
+    Attributes:
+        name: what.
+        passed: None where there was nothing to compare with.
+        told: what was found, one line.
+    """
+
+    name: str
+    passed: bool | None
+    told: str
+
+
+def verify(path: Path) -> list[Check]:
+    """Check a checkpoint on disk: its digest, that a whole and finite network is in it, and its features.
+
+    Args:
+        path: file or folder, as `read_checkpoint` takes it.
+
+    Returns:
+        The checks, in order; those behind a file that can not be read are left out.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    file = find_weights_file(path)
+    checks = [_digest_check(file)]
+    try:
+        weights = read_checkpoint(path)
+    except UserError as error:
+        return [*checks, Check("tensors", False, " ".join(str(error).split()))]
+    told = f"{len(weights.tensors)} tensors of a {weights.arch} ({weights.format}), all of its shapes and finite"
+    return [*checks, Check("tensors", True, told), fingerprint_check(weights)]
+
+
+def fingerprint_check(weights: Weights) -> Check:
+    """Compare the features on the fixed input with the fingerprint in the weights' facts."""
+    stored = weights.facts.get(FINGERPRINT_KEY)
+    if stored is None:
+        return Check("features", None, "no fingerprint was stored with these weights")
+    try:
+        told = differences(stored, weights.arch, weights.tensors)
+        tolerance = float(stored["tolerance"])
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError):
+        return Check("features", False, "the stored fingerprint is damaged")
+    if told:
+        return Check("features", False, "; ".join(told))
+    return Check("features", True, f"those of the export on the fixed input, within {tolerance:g} of each stage's size")
+
+
+def _digest_check(file: Path) -> Check:
+    facts = file.with_name(FACTS_FILE)
+    digest = file_digest(file)
+    try:
+        content: Any = json.loads(facts.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        content = {}
+    except ValueError:
+        return Check("digest", False, f"{facts} is damaged")
+    recorded = content.get("digest") if isinstance(content, dict) and content.get("file") == file.name else None
+    if recorded is None:
+        return Check("digest", None, f"{digest}; none was recorded beside the file")
+    if recorded != digest:
+        return Check("digest", False, f"{digest}, but {recorded} was recorded at the export")
+    return Check("digest", True, digest)

@@ -1,0 +1,1 @@
+"""Where weights come from: the registry, files, URLs, the Hugging Face Hub."""

@@ -1,0 +1,133 @@
+"""Downloaded weights on this machine: one folder an address, what it must hold, and who may write to it now."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
+
+from ..errors import UserError
+from ..formats.checkpoint import file_digest, write_atomically
+
+logger = logging.getLogger(__name__)
+
+CACHE_VARIABLE = "CCOP_HUB_CACHE"
+RECORD_FILE = "record.json"
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: `$CCOP_HUB_CACHE`, or `ccop_hub` in the user's cache folder."""
+    if os.environ.get(CACHE_VARIABLE):
+        return Path(os.environ[CACHE_VARIABLE]).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ccop_hub"
+
+
+def is_offline() -> bool:
+    """Whether the user forbids network access (`HF_HUB_OFFLINE`, as `huggingface_hub` reads it)."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+
+
+@dataclasses.dataclass(frozen=True)
+class Slot:
+    """The folder of one address.
+
+    Attributes:
+        address: what is downloaded, a URL or `gdrive:ID`.
+        file: where the finished file is.
+        published: the digest that the authors published, `md5:...` or `sha256:...` with leading digits; or None.
+    """
+
+    address: str
+    file: Path
+    published: str | None
+
+    @classmethod
+    def of(cls, address: str, name: str, published: str | None) -> Slot:
+        """The slot of an address in the cache of now."""
+        folder = cache_folder() / hashlib.sha256(address.encode()).hexdigest()[:16]
+        return cls(address, folder / name, published)
+
+    @property
+    def partial(self) -> Path:
+        """Where an unfinished download is."""
+        return self.file.with_name(f"{self.file.name}.partial")
+
+    def fetch(self, download: Callable[[Path], None]) -> Path:
+        """The file, from the cache or by `download(path)`, its digest checked either way.
+
+        Of many processes that ask at once one downloads, the others wait for it. The digest of a first download is
+        recorded, and a later download that differs is refused, whether or not the authors published one.
+
+        Raises:
+            UserError: no network access allowed, or the digest is not the one published or recorded.
+        """
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with _exclusive(self.file.with_name(".lock")):
+            recorded = self._recorded()
+            if self.file.is_file() and recorded is not None:
+                if file_digest(self.file) == recorded:
+                    return self.file
+                logger.warning("%s is not what was downloaded: fetching it again", self.file)
+                self.file.unlink()
+            if is_offline():
+                raise UserError(
+                    f"{self.address} is not in the cache and HF_HUB_OFFLINE forbids the network: unset it, or download "
+                    "the file elsewhere and give its path"
+                )
+            download(self.partial)
+            digest = self._checked(recorded)
+            self.partial.replace(self.file)
+            if recorded is None:
+                self._record(digest)
+        return self.file
+
+    def _recorded(self) -> str | None:
+        record = self.file.with_name(RECORD_FILE)
+        if not record.is_file():
+            return None
+        try:
+            return str(json.loads(record.read_text(encoding="utf-8"))["digest"])
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"{record} is damaged: delete the folder {record.parent} and load again") from None
+
+    def _record(self, digest: str) -> None:
+        content = {"address": self.address, "digest": digest, "published": self.published}
+        write_atomically(self.file.with_name(RECORD_FILE), (json.dumps(content, indent=2) + "\n").encode())
+        if self.published is None:
+            logger.warning(
+                "no digest was published for %s: recorded %s, a later download that differs will be refused",
+                self.address,
+                digest,
+            )
+
+    def _checked(self, recorded: str | None) -> str:
+        digest = file_digest(self.partial)
+        wrong = None
+        if recorded is not None and digest != recorded:
+            wrong = f"has the digest {digest}, but {recorded} was recorded when it was first downloaded"
+        elif self.published is not None and not has_digest(self.partial, self.published):
+            wrong = f"does not have the published digest {self.published}"
+        if wrong is not None:
+            self.partial.unlink()
+            raise UserError(f"what {self.address} gave {wrong}: do not use it, ask whoever publishes it")
+        return digest
+
+
+def has_digest(file: Path, expected: str) -> bool:
+    """Whether a file's digest begins with the given one (`md5:...` or `sha256:...`)."""
+    algorithm, _, digits = expected.partition(":")
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, algorithm).hexdigest().startswith(digits.lower())
+
+
+@contextlib.contextmanager
+def _exclusive(lock: Path) -> Iterator[None]:
+    with WeakFileLock(lock):
+        yield

@@ -1,0 +1,36 @@
+"""Files on Google Drive, by the `gdown` package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import UserError, one_line
+from .cache import Slot
+
+PREFIX = "gdrive:"
+
+
+def fetch_drive(address: str, published: str | None = None) -> Path:
+    """The file at `gdrive:ID`, through the cache.
+
+    Raises:
+        UserError: `gdown` is missing, or Google Drive does not give the file; says how to get it by hand.
+    """
+    identity = address.removeprefix(PREFIX)
+    page = f"https://drive.google.com/file/d/{identity}/view"
+    by_hand = f"open {page} in a browser, download the file and give its path"
+
+    def download(path: Path) -> None:
+        try:
+            import gdown
+        except ModuleNotFoundError:
+            raise UserError(f"needs the package gdown: pip install 'ccop-hub[hub]', or {by_hand}") from None
+        try:
+            gdown.download(id=identity, output=str(path), resume=True)
+        except Exception as error:  # gdown raises its own, requests' and plain ones for what Google or the network do
+            told = one_line(error) or type(error).__name__
+            raise UserError(f"Google Drive did not give the file ({told}): try later, or {by_hand}") from None
+        if not path.is_file():
+            raise UserError(f"Google Drive did not give the file: try later, or {by_hand}")
+
+    return Slot.of(address, f"{identity}.pth", published).fetch(download)

@@ -1,0 +1,106 @@
+"""Checkpoints on the Hugging Face Hub: `hf-hub:ORG/NAME[@REVISION]`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from pathlib import Path
+
+from huggingface_hub import hf_hub_download
+from huggingface_hub.constants import ENDPOINT
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from ..errors import UserError
+from ..formats.checkpoint import FACTS_FILE, WEIGHTS_FILE, file_digest
+from ..formats.timm_folder import TIMM_CONFIG_FILE, TIMM_FILES
+from .cache import is_offline
+from .download import is_reachable
+
+PREFIX = "hf-hub:"
+
+_ADDRESS = re.compile(r"(?P<repo>[^/@\s]+/[^/@\s]+)(?:@(?P<revision>\S+))?")
+
+
+def endpoint() -> str:
+    """The Hub to talk to: `HF_ENDPOINT`, or the public one."""
+    return os.environ.get("HF_ENDPOINT") or ENDPOINT
+
+
+def fetch_hf(address: str) -> Path:
+    """The weights file of a repository, from the cache or downloaded, with what lies beside it.
+
+    Looked for, in this order: this project's file of backbone and pyramid with its facts, timm's safetensors file with
+    its configuration, timm's older PyTorch file.
+
+    Args:
+        address: `hf-hub:ORG/NAME` or `hf-hub:ORG/NAME@REVISION` (branch, tag or commit).
+
+    Raises:
+        UserError: no such repository, revision or file, no access, or no network; says what to do.
+    """
+    found = _ADDRESS.fullmatch(address.removeprefix(PREFIX))
+    if found is None:
+        raise UserError(f"{address!r} is not of the form {PREFIX}ORG/NAME or {PREFIX}ORG/NAME@REVISION: correct it")
+    repo, revision = found["repo"], found["revision"]
+    # The client would wait through its retries where there is no network: ask once, and let the cache serve.
+    local = is_offline() or not is_reachable(endpoint())
+    unreachable: LocalEntryNotFoundError | None = None
+    for name in (WEIGHTS_FILE, *TIMM_FILES):
+        try:
+            file = _fetch_file(repo, name, revision, local)
+        except LocalEntryNotFoundError as error:
+            unreachable = error
+            continue
+        except EntryNotFoundError:
+            continue
+        with contextlib.suppress(EntryNotFoundError):
+            _fetch_file(repo, FACTS_FILE if name == WEIGHTS_FILE else TIMM_CONFIG_FILE, revision, local)
+        _check_content(file)
+        return file
+    if unreachable is not None:
+        reason = "HF_HUB_OFFLINE forbids the network" if is_offline() else f"{endpoint()} can not be reached"
+        raise UserError(f"{address} is not in the cache and {reason}: connect, or give the path of a downloaded copy")
+    raise UserError(
+        f"{address} holds none of {WEIGHTS_FILE}, {', '.join(TIMM_FILES)}: give the path of its weights file"
+    )
+
+
+def _fetch_file(repo: str, name: str, revision: str | None, local: bool) -> Path:
+    try:
+        return Path(hf_hub_download(repo, name, revision=revision, local_files_only=local, endpoint=endpoint()))
+    except GatedRepoError:
+        raise UserError(
+            f"{PREFIX}{repo} asks its users to accept terms: open its page, accept them, then run `hf auth login`"
+        ) from None
+    except RepositoryNotFoundError:
+        raise UserError(
+            f"no repository {PREFIX}{repo}, or it is private: check the name, or run `hf auth login` first"
+        ) from None
+    except RevisionNotFoundError:
+        raise UserError(
+            f"{PREFIX}{repo} has no revision {revision!r}: give a branch, a tag or a commit of it"
+        ) from None
+    except HFValidationError as error:
+        raise UserError(f"{PREFIX}{repo} is not a repository's name: {error}") from None
+    except EntryNotFoundError:
+        raise
+    except HfHubHTTPError as error:
+        code = error.response.status_code
+        advice = "run `hf auth login` with a token that may read it" if code in (401, 403) else "try later"
+        raise UserError(f"{PREFIX}{repo} can not be read (HTTP {code}): {advice}") from None
+
+
+def _check_content(file: Path) -> None:
+    """Compare a file with the digest that the Hub names it by: the cache calls a large file by its sha256."""
+    blob = file.resolve()
+    if re.fullmatch(r"[0-9a-f]{64}", blob.name) and file_digest(blob) != f"sha256:{blob.name}":
+        raise UserError(f"{blob} is damaged (its name is the digest that it should have): delete it and load again")

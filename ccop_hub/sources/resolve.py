@@ -1,0 +1,122 @@
+"""The one place that decides where weights come from."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..architectures import HUB_ARCHITECTURES, build_resnet_fpn
+from ..errors import UserError
+from ..formats.checkpoint import Weights, read_checkpoint, tensors_digest
+from ..formats.recognition import find_state_dict, identify
+from ..normalization import INPUT_FACTS
+from . import download, google_drive, huggingface, registry
+
+RANDOM = "random"
+
+
+def resolve(weights: str | Path | Mapping[str, Tensor], arch: str | None = None, seed: int = 0) -> Weights:
+    """Find weights, whatever way they are named.
+
+    Tried in this order: a state dict that is given; `random`; a name of the registry; `hf-hub:org/name[@revision]`; an
+    `https://` address; a file or folder on disk. (A file called like a registry name is reached as `./NAME`.)
+
+    Args:
+        weights: as above; a state dict may be in any format of `formats.FORMATS`.
+        arch: timm name of the backbone that the caller will build; needed for `random`.
+        seed: of the initial weights of `random`, which depend on `arch` and this alone.
+
+    Raises:
+        UserError: nothing of that name, not readable, not its digest, or another architecture than `arch`. Says what
+            to do.
+    """
+    found = _find(weights, arch, seed)
+    if arch is not None and found.arch != arch:
+        raise UserError(f"{found.name} is a {found.arch}, not a {arch}: ask for {found.arch} or give other weights")
+    return found
+
+
+def _find(weights: str | Path | Mapping[str, Tensor], arch: str | None, seed: int) -> Weights:
+    if isinstance(weights, Mapping):
+        return _from_state_dict(weights, arch)
+    name = str(weights)
+    if name == RANDOM:
+        return _random(arch, seed)
+    found = dataclasses.replace(read_checkpoint(locate(name)), name=name)
+    return _as_published(name, found) if name in registry.REGISTRY else found
+
+
+def locate(name: str) -> Path:
+    """The file or folder that a name other than `random` stands for, downloaded if need be; its digest is checked.
+
+    Raises:
+        UserError: as `resolve`.
+    """
+    if name in registry.REGISTRY:
+        return _fetch_published(name, registry.entry(name))
+    if name.startswith(huggingface.PREFIX):
+        return huggingface.fetch_hf(name)
+    if "://" in name:
+        return download.fetch_url(name)
+    path = Path(name).expanduser()
+    if path.exists():
+        return path
+    if name == RANDOM:
+        raise UserError("random weights are in no file: give weights that are, or train some")
+    raise UserError(_not_found(name))
+
+
+def _fetch_published(name: str, entry: registry.Entry) -> Path:
+    try:
+        if entry.url.startswith(google_drive.PREFIX):
+            return google_drive.fetch_drive(entry.url, entry.digest)
+        return download.fetch_url(entry.url, entry.digest)
+    except UserError as error:
+        error.args = (f"{name}: {error}",)
+        raise
+
+
+def _as_published(name: str, found: Weights) -> Weights:
+    entry = registry.entry(name)
+    if found.arch != entry.arch or found.format not in entry.formats:
+        raise UserError(f"{found.source} is a {found.arch} in {found.format} format, which is not {name}: delete it")
+    return dataclasses.replace(found, facts={**found.facts, **entry.facts()})
+
+
+def _not_found(name: str) -> str:
+    close = difflib.get_close_matches(name, list(registry.REGISTRY), n=1)
+    meant = f", did you mean {close[0]}?" if close else ""
+    if name in HUB_ARCHITECTURES:
+        meant = f" ({name} is an architecture)"
+    return (
+        f"no weights at {name!r}{meant}; give a registry name ({', '.join(registry.REGISTRY)}), a file or folder, "
+        f"hf-hub:ORG/NAME[@REVISION], an https address, or {RANDOM}"
+    )
+
+
+def _random(arch: str | None, seed: int) -> Weights:
+    if arch is None:
+        raise UserError(f"random weights need an architecture: name one, such as {', '.join(HUB_ARCHITECTURES)}")
+    tensors = build_resnet_fpn(arch, seed).state_dict()
+    facts = {
+        "arch": arch,
+        "objective": RANDOM,
+        "parts": ["backbone", "fpn"],
+        "seed": seed,
+        "input": INPUT_FACTS,
+        "versions": {"torch": str(torch.__version__), "python": platform.python_version()},
+    }
+    return Weights(RANDOM, arch, tensors, facts, tensors_digest(tensors), RANDOM, "canonical")
+
+
+def _from_state_dict(state: Mapping[str, Tensor], arch: str | None) -> Weights:
+    found = identify(find_state_dict(state), arch)
+    facts = {"arch": found.arch, "input": INPUT_FACTS}
+    digest = tensors_digest(found.tensors)
+    return Weights("state dict", found.arch, found.tensors, facts, digest, "state dict", found.format, found.unused)

@@ -1,0 +1,1 @@
+"""What every evaluation needs: devices, images, run folders, pictures."""

@@ -1,0 +1,125 @@
+"""Grids of linear classifiers that are trained side by side on the same frozen features."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..protocols import LinearProtocol, RegionProtocol
+
+MOMENTUM = 0.9
+INITIAL_STD = 0.01
+"""Standard deviation of a head's initial weights (MoCo's main_lincls.py; DINOv2's eval/linear.py)."""
+
+
+@dataclass(frozen=True)
+class HeadSpec:
+    """One head of a grid.
+
+    Attributes:
+        base_rate: learning rate as the protocol lists it.
+        rate: learning rate at this batch size.
+        normalised: on batch-normalised features.
+    """
+
+    base_rate: float
+    rate: float
+    normalised: bool
+
+    @property
+    def label(self) -> str:
+        """What a table calls it."""
+        return f"lr {self.base_rate:g}" + (", batch-normalised" if self.normalised else "")
+
+
+def head_specs(protocol: LinearProtocol | RegionProtocol) -> list[HeadSpec]:
+    """The grid of a protocol: every rate on features as they are, then, in a sweep, every rate on normalised ones."""
+    scaled = not isinstance(protocol, LinearProtocol) or protocol.scale_rates
+    normalised = not isinstance(protocol, LinearProtocol) or protocol.normalised
+    scale = protocol.batch_size / 256 if scaled else 1.0
+    kinds = (False, True) if normalised else (False,)
+    return [HeadSpec(rate, rate * scale, kind) for kind in kinds for rate in protocol.rates]
+
+
+class HeadGrid(nn.Module):
+    """Linear classifiers on the same features, one for each spec; independent of each other.
+
+    Args:
+        features: length of a feature.
+        classes: number of classes.
+        specs: the heads.
+        seed: of the initial weights, N(0, 0.01); biases start at 0.
+    """
+
+    def __init__(self, features: int, classes: int, specs: Sequence[HeadSpec], seed: int) -> None:
+        super().__init__()
+        self.specs = list(specs)
+        self.heads = nn.ModuleList(nn.Linear(features, classes) for _ in specs)
+        self.normalise = nn.BatchNorm1d(features, affine=False)
+        generator = torch.Generator().manual_seed(seed)
+        for head in self.heads:
+            assert isinstance(head, nn.Linear)
+            nn.init.normal_(head.weight, std=INITIAL_STD, generator=generator)
+            nn.init.zeros_(head.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, features) float -> (heads, N, classes) logits."""
+        normalised = self.normalise(features) if any(spec.normalised for spec in self.specs) else features
+        return torch.stack(
+            [
+                head(normalised if spec.normalised else features)
+                for spec, head in zip(self.specs, self.heads, strict=True)
+            ]
+        )
+
+    def parameter_groups(self) -> list[dict[str, object]]:
+        """A parameter group a head, for an optimizer."""
+        return [
+            {"params": list(head.parameters()), "lr": spec.rate, "peak": spec.rate}
+            for spec, head in zip(self.specs, self.heads, strict=True)
+        ]
+
+
+def head_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Each head's mean cross-entropy, (heads,); their sum trains them, and no head's gradient depends on the others.
+
+    Args:
+        logits: (heads, N, classes).
+        labels: (N,) int64.
+    """
+    heads, count, classes = logits.shape
+    losses = F.cross_entropy(logits.reshape(-1, classes), labels.repeat(heads), reduction="none")
+    return losses.view(heads, count).mean(1)
+
+
+def make_optimizer(groups: list[dict[str, object]]) -> torch.optim.SGD:
+    """SGD with momentum 0.9 and no weight decay over `HeadGrid.parameter_groups`."""
+    return torch.optim.SGD(groups, lr=0.0, momentum=MOMENTUM, weight_decay=0.0)
+
+
+def set_rates(optimizer: torch.optim.Optimizer, done: float, epochs: int, steps: tuple[int, ...] | None) -> None:
+    """Set every head's learning rate.
+
+    Args:
+        optimizer: over `HeadGrid.parameter_groups`.
+        done: epochs done, with a fraction.
+        epochs: epochs in all.
+        steps: epochs after which rates fall to a tenth; None decays by a cosine to 0.
+    """
+    if steps is None:
+        factor = 0.5 * (1 + math.cos(math.pi * min(done / epochs, 1.0)))
+    else:
+        factor = 0.1 ** sum(done >= step for step in steps)
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * factor
+
+
+def top_hits(logits: Tensor, labels: Tensor, k: int) -> Tensor:
+    """Whether the true class is among the k highest: (..., N, classes) logits, (N,) labels -> (..., N) bool."""
+    best = logits.topk(min(k, logits.shape[-1]), dim=-1).indices
+    return (best == labels.unsqueeze(-1)).any(dim=-1)

@@ -1,0 +1,115 @@
+"""Networks that are measured as they are: loaded whole, in eval mode, and shown not to have changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ccop_hub.architectures import ResNetFPN, build_resnet_fpn
+from ccop_hub.errors import UserError
+from ccop_hub.formats.checkpoint import Weights, tensors_digest
+from ccop_hub.normalization import PIXEL_MEAN, PIXEL_STD
+from ccop_hub.sources.resolve import RANDOM, resolve
+
+from ..results.result import TensorUse
+
+
+def resolve_pair(weights: str, against: str | None, arch: str | None, seed: int) -> tuple[Weights, Weights | None]:
+    """The weights of a paired run; `random` on one side takes the other's architecture.
+
+    Raises:
+        UserError: as `ccop_hub.sources.resolve.resolve`.
+    """
+    if against is None:
+        return resolve(weights, arch, seed), None
+    if weights == RANDOM and arch is None and against != RANDOM:
+        baseline = resolve(against, None, seed)
+        return resolve(weights, baseline.arch, seed), baseline
+    own = resolve(weights, arch, seed)
+    return own, resolve(against, own.arch if against == RANDOM else None, seed)
+
+
+def load_network(weights: Weights, parts: Sequence[str] = ("backbone",)) -> tuple[ResNetFPN, TensorUse]:
+    """A network with the weights' parts in it, and what became of every tensor.
+
+    Args:
+        weights: resolved weights.
+        parts: parts that will be used: `backbone`, `fpn`. What is not loaded keeps its initial values (seed 0).
+
+    Raises:
+        UserError: a part is missing, or its tensors are not exactly the network's.
+    """
+    network = build_resnet_fpn(weights.arch, seed=0)
+    own = set(network.state_dict())
+    wanted = {key: value for key, value in weights.tensors.items() if key.partition(".")[0] in parts}
+    needed = {key for key in own if key.partition(".")[0] in parts}
+    if missing := sorted(needed - set(wanted)):
+        raise UserError(
+            f"{weights.name} lacks {len(missing)} tensors of {'+'.join(parts)} ({', '.join(missing[:3])}, ...): "
+            "give weights that have them"
+        )
+    if surplus := sorted(set(wanted) - needed):
+        raise UserError(f"{weights.name} has tensors that {weights.arch} has no place for: {', '.join(surplus[:5])}")
+    network.load_state_dict(wanted, strict=False)
+    unused = sorted(set(weights.tensors) - set(wanted)) + list(weights.unused)
+    return network, TensorUse(used=sorted(wanted), unused=unused, missing=[])
+
+
+class FrozenNetwork(nn.Module):
+    """A `ResNetFPN` in eval mode without gradients, which normalises its own input.
+
+    Args:
+        weights: resolved weights.
+        parts: parts that are loaded and used.
+
+    Attributes:
+        weights: what is in it.
+        loaded: the parts in words, such as `backbone+fpn`.
+        tensors: what became of the weights' tensors.
+        network: the network itself.
+    """
+
+    def __init__(self, weights: Weights, parts: Sequence[str] = ("backbone",)) -> None:
+        super().__init__()
+        self.weights, self.loaded = weights, "+".join(parts)
+        network, self.tensors = load_network(weights, parts)
+        self.network = network.requires_grad_(False)
+        self.eval()
+        input_facts = weights.facts.get("input") or {}
+        mean, std = input_facts.get("mean", PIXEL_MEAN), input_facts.get("std", PIXEL_STD)
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+        self._digest = self._current_digest()
+
+    def train(self, mode: bool = True) -> FrozenNetwork:
+        """Stays in eval mode, whatever the module around it does: BN statistics must not move."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def stages(self, images: Tensor) -> dict[str, Tensor]:
+        """Backbone stages `res2` .. `res5` of (N, 3, H, W) RGB images on the 0-255 scale."""
+        mean, std = self.get_buffer("mean"), self.get_buffer("std")
+        return self.network.stages((images.float() - mean) / std)
+
+    @torch.no_grad()
+    def pyramid(self, images: Tensor) -> dict[str, Tensor]:
+        """Pyramid levels `p2` .. `p6` of (N, 3, H, W) RGB images on the 0-255 scale."""
+        return self.network.pyramid(self.stages(images))
+
+    def pooled(self, images: Tensor) -> Tensor:
+        """Average-pooled res5, (N, C) float32, of (N, 3, H, W) RGB images on the 0-255 scale."""
+        return self.stages(images)["res5"].float().mean((2, 3))
+
+    def verify(self) -> None:
+        """Check that every tensor is bit-identical to what was loaded and every module in eval mode.
+
+        Raises:
+            RuntimeError: it is not: the measurement is void, by a defect of ours.
+        """
+        if any(module.training for module in self.modules()) or self._current_digest() != self._digest:
+            raise RuntimeError(f"the frozen network of {self.weights.name} has changed while it was measured")
+
+    def _current_digest(self) -> str:
+        return tensors_digest({key: value.cpu() for key, value in self.network.state_dict().items()})

@@ -1,0 +1,1 @@
+"""Results: the schema, comparison, tables, pages and plots."""

@@ -1,0 +1,148 @@
+"""Results side by side: which may stand in one table, and what each differs by.
+
+Numbers of two protocols, of two data sets or of two engines are never in one column: results are grouped by (task,
+data digest, protocol, engine), and a difference exists within a group alone.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from .published import Published, published_numbers
+from .result import Baseline, Engine, Interval, Metrics, Result
+
+MAIN_METRICS = {
+    "detection": ("bbox/AP", "bbox/AP50", "bbox/AP75", "segm/AP", "segm/AP50", "segm/AP75"),
+    "segmentation": ("mIoU", "best/mIoU", "pixel_accuracy"),
+    "linear": ("top1", "top5"),
+    "knn": ("k*/top1",),
+    "voc-svm": ("mAP",),
+    "regions": ("linear/mean_class", "linear/overall", "knn/mean_class", "knn/overall"),
+}
+"""Metrics, as patterns, that a table shows unless it is asked for others; all of a task that is not here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One network's numbers in one group.
+
+    Attributes:
+        result: where the numbers stand.
+        baseline: the row is the result's baseline rather than its own weights.
+    """
+
+    result: Result
+    baseline: bool = False
+
+    @property
+    def measured(self) -> Result | Baseline:
+        """The record that holds this row's weights and metrics."""
+        return self.result.baseline if self.baseline and self.result.baseline is not None else self.result
+
+    @property
+    def label(self) -> str:
+        """What the row is called: the weights' name."""
+        return self.measured.weights.name
+
+    @property
+    def loaded(self) -> str:
+        """The parts the network started from, and the count of tensors that had no place in it."""
+        unused = len(self.measured.tensors.unused)
+        return self.measured.loaded + (f" ({unused} unused)" if unused else "")
+
+    @property
+    def metrics(self) -> Metrics:
+        """Metric name -> value."""
+        return self.measured.metrics
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Rows that may share a table: one task, data set, protocol and engine.
+
+    Attributes:
+        task: the task.
+        data: the data set's name (of the first row; the digest is what groups).
+        digest: the data set's digest.
+        images: images scored.
+        protocol: protocol id.
+        engine: name and version, see `engine_label`.
+        rows: at least one; the first is what the others are compared with.
+    """
+
+    task: str
+    data: str
+    digest: str
+    images: int
+    protocol: str
+    engine: str
+    rows: list[Row] = field(default_factory=list)
+
+    @property
+    def published(self) -> list[Published]:
+        """Published numbers of the same protocol on the same data, if this is such a group."""
+        return published_numbers(self.protocol, self.images)
+
+    @property
+    def title(self) -> str:
+        """One line that names everything the rows share."""
+        return f"{self.task} | {self.data} ({self.images} images, {self.digest[:15]}) | {self.protocol} | {self.engine}"
+
+    def metric_names(self, chosen: Sequence[str] = ()) -> list[str]:
+        """Columns: `chosen` where given (`all` means every one), else the task's main metrics; those present alone."""
+        present = list(dict.fromkeys(name for row in self.rows for name in row.metrics))
+        if chosen:
+            return present if "all" in chosen else [name for name in chosen if name in present]
+        patterns = MAIN_METRICS.get(self.task, ())
+        return [name for pattern in patterns for name in present if fnmatch.fnmatchcase(name, pattern)] or present
+
+    def difference(self, row: Row, metric: str) -> float | None:
+        """This row's value minus the first row's; None for the first row and where either is undefined."""
+        value, first = row.metrics.get(metric), self.rows[0].metrics.get(metric)
+        return None if row is self.rows[0] or value is None or first is None else value - first
+
+    def paired_interval(self, row: Row, metric: str) -> Interval | None:
+        """The interval of `difference`, where the two rows were scored in one paired run."""
+        first = self.rows[0]
+        paired = not row.baseline and row.result.baseline is not None
+        if row is first or not paired or not _same_numbers(row.result.baseline, first.measured):
+            return None
+        return row.result.paired.get(metric)
+
+
+def engine_label(engine: Engine) -> str:
+    """An engine in words, such as `detectron2 0.6 (official, compiled)`."""
+    compiled = {True: "compiled", False: "uncompiled", None: ""}[engine.compiled]
+    detail = ", ".join(part for part in (engine.where, compiled) if part)
+    return f"{engine.name} {engine.version}".strip() + (f" ({detail})" if detail else "")
+
+
+def group_results(results: Sequence[Result]) -> list[Group]:
+    """Sort results into groups, in order of first appearance.
+
+    A paired result gives two rows, its baseline first; a baseline that an earlier row already shows is not repeated.
+    """
+    groups: dict[tuple[str, str, str, str], Group] = {}
+    for result in results:
+        engine = engine_label(result.engine)
+        group = groups.setdefault(
+            (result.task, result.data.digest, result.protocol, engine),
+            Group(
+                task=result.task,
+                data=result.data.name,
+                digest=result.data.digest,
+                images=result.data.images,
+                protocol=result.protocol,
+                engine=engine,
+            ),
+        )
+        if result.baseline is not None and not any(_same_numbers(result.baseline, row.measured) for row in group.rows):
+            group.rows.append(Row(result=result, baseline=True))
+        group.rows.append(Row(result=result))
+    return list(groups.values())
+
+
+def _same_numbers(one: Result | Baseline | None, other: Result | Baseline) -> bool:
+    return one is not None and one.weights.digest == other.weights.digest and one.metrics == other.metrics

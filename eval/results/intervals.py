@@ -1,0 +1,91 @@
+"""Confidence intervals by the bootstrap, and those of paired differences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from .result import Interval
+
+RESAMPLES = 2000
+LEVEL = 0.95
+
+Statistic = Callable[[np.ndarray], dict[str, float]]
+"""Counts of each unit in a resample, (N,) int -> metric name -> value in percent (NaN where undefined)."""
+
+
+@dataclass(frozen=True)
+class PairedIntervals:
+    """Intervals of two weights' metrics and of their difference, all from the same resamples.
+
+    Attributes:
+        own: metric -> (low, high) of the weights.
+        baseline: metric -> (low, high) of the baseline; empty without one.
+        paired: metric -> difference with its interval; empty without a baseline.
+    """
+
+    own: dict[str, tuple[float, float]]
+    baseline: dict[str, tuple[float, float]]
+    paired: dict[str, Interval]
+
+
+def bootstrap(
+    units: int, own: Statistic, baseline: Statistic | None, seed: int, resamples: int = RESAMPLES
+) -> PairedIntervals:
+    """Percentile intervals at 95 % over resampled units, the same resample for both weights.
+
+    What is resampled is what was sampled: images, with all that is in them.
+
+    Args:
+        units: number of images.
+        own: the weights' metrics.
+        baseline: the baseline's metrics, if there is one; same names.
+        seed: of the resamples.
+        resamples: how many.
+    """
+    generator = np.random.default_rng(seed)
+    once = np.ones(units, dtype=np.int64)
+    truth = own(once), baseline(once) if baseline else {}
+    draws: list[tuple[dict[str, float], dict[str, float]]] = []
+    for _ in range(resamples):
+        counts = np.bincount(generator.integers(0, units, units), minlength=units)
+        draws.append((own(counts), baseline(counts) if baseline else {}))
+    own_draws = {name: np.array([draw[0][name] for draw in draws]) for name in truth[0]}
+    baseline_draws = {name: np.array([draw[1][name] for draw in draws]) for name in truth[1]}
+    differences = {name: (truth[0][name] - truth[1][name], own_draws[name] - baseline_draws[name]) for name in truth[1]}
+    return PairedIntervals(
+        own=_all_intervals(own_draws),
+        baseline=_all_intervals(baseline_draws),
+        paired={
+            name: Interval(difference=float(difference), low=low, high=high, level=LEVEL)
+            for name, (difference, values) in differences.items()
+            for low, high in (_interval(values),)
+            if np.isfinite([difference, low, high]).all()
+        },
+    )
+
+
+def mean_statistic(values: Mapping[str, np.ndarray]) -> Statistic:
+    """The statistic that is the mean over images of each named (N,) array of 0/1 values, in percent."""
+    names = list(values)
+    table = np.stack([np.asarray(values[name], dtype=np.float64) for name in names])
+
+    def statistic(counts: np.ndarray) -> dict[str, float]:
+        return dict(zip(names, (100 * (table @ counts) / counts.sum()).tolist(), strict=True))
+
+    return statistic
+
+
+def _all_intervals(draws: Mapping[str, np.ndarray]) -> dict[str, tuple[float, float]]:
+    intervals = {name: _interval(values) for name, values in draws.items()}
+    return {name: interval for name, interval in intervals.items() if np.isfinite(interval).all()}
+
+
+def _interval(values: np.ndarray) -> tuple[float, float]:
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return float("nan"), float("nan")
+    low, high = np.quantile(finite, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)

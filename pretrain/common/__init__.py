@@ -1,0 +1,1 @@
+"""What several rooms need: processes, parallel work, seeds."""

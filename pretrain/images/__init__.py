@@ -1,0 +1,1 @@
+"""Where training images come from: folders, lists, tar shards, COCO."""

@@ -1,0 +1,267 @@
+"""Where the images of a run come from: one listing, and each image readable at any time, whatever holds them.
+
+    a folder                     every image below it; the key is its relative path
+    a folder of tar shards       every image in them; the key is `SHARD.tar/MEMBER`
+    `shards/{000..099}.tar`      the same for the shards of a pattern (braces or `*`), or of a single `.tar`
+    a text file                  one path a line, relative to the file's folder or absolute; the key is the line
+    a COCO JSON                  the images that it lists; the key is `file_name`
+    a COCO data set's folder     the training split of its `annotations/`
+
+Keys are sorted by code point and POSIX. An image's index is the place of its key: nothing in a run depends on the order
+in which a disk, a list or a shard happens to name the images.
+"""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import os
+import posixpath
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import braceexpand
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from ccop_hub.errors import UserError
+from ccop_hub.images import MAX_PIXELS, UnreadableImageError, decode_rgb, list_images
+
+from ..common.packed_strings import PackedStrings
+from .coco_json import read_images
+from .tar_index import TAR_SUFFIX, TarIndex
+
+LIST_SUFFIXES = (".txt", ".lst", ".list")
+_COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """One image's bytes: a whole file, or a part of one.
+
+    Attributes:
+        key: what the image is called everywhere.
+        path: the file that holds it.
+        offset: first byte in that file.
+        length: number of bytes; None for all of them.
+    """
+
+    key: str
+    path: Path
+    offset: int = 0
+    length: int | None = None
+
+    def state(self) -> tuple[int, int]:
+        """(bytes of the image, time in ns when the file that holds it was last changed); (-1, 0) for no file."""
+        try:
+            status = os.stat(self.path)  # noqa: PTH116 - a million times
+        except OSError:
+            return -1, 0
+        return (status.st_size if self.length is None else self.length), status.st_mtime_ns
+
+    def read_bytes(self) -> bytes:
+        """The encoded image.
+
+        Raises:
+            UnreadableImageError: the file cannot be read or ends too early.
+        """
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self.offset)
+                data = file.read() if self.length is None else file.read(self.length)
+        except (OSError, ValueError) as error:
+            raise UnreadableImageError(self.path, getattr(error, "strerror", None) or str(error)) from None
+        if self.length is not None and len(data) < self.length:
+            raise UnreadableImageError(self.path, f"the shard ends within {self.key}")
+        return data
+
+    def read(self, max_pixels: int = MAX_PIXELS) -> Image.Image:
+        """The image as 8-bit RGB, upright; see `decode_rgb`.
+
+        Raises:
+            UnreadableImageError: it cannot be read, or has more than `max_pixels`.
+        """
+        if self.length is not None:
+            return decode_rgb(BytesIO(self.read_bytes()), self.path / self.key, max_pixels)
+        try:
+            with self.path.open("rb") as file:
+                return decode_rgb(file, self.path, max_pixels)
+        except (OSError, ValueError) as error:
+            raise UnreadableImageError(self.path, getattr(error, "strerror", None) or str(error)) from None
+
+
+class ImageSource:
+    """A listing of images, each readable at any time.
+
+    Attributes:
+        root: folder that the keys (or the tar shards) are relative to.
+        name: of the data set, for a person.
+        keys: of the images, sorted, all different.
+        ids: (N,) int64 COCO image ids where a COCO JSON lists the images, else None.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        name: str,
+        keys: PackedStrings,
+        ids: npt.NDArray[np.int64] | None = None,
+        tars: TarIndex | None = None,
+    ) -> None:
+        self.root = root
+        self.name = name
+        self.keys = keys
+        self.ids = ids
+        self._tars = tars
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, index: int) -> StoredImage:
+        """Where the image at `index` lies."""
+        key = self.keys[index]
+        if self._tars is None:
+            return StoredImage(key, self.root / key)
+        shard = self.root / self._tars.shards[self._tars.shard[index]]
+        return StoredImage(key, shard, int(self._tars.offset[index]), int(self._tars.size[index]))
+
+    def __iter__(self) -> Iterator[StoredImage]:
+        return (self[index] for index in range(len(self)))
+
+
+def open_source(images: Path) -> ImageSource:
+    """List the images that `images` stands for; see the module's text for what it may be.
+
+    Raises:
+        UserError: nothing there, no image in it, or a list, JSON or shard that is not what its name says.
+    """
+    if images.is_dir():
+        return _open_folder(images)
+    if images.is_file():
+        return _open_file(images)
+    if any(sign in str(images) for sign in "{*?["):
+        return _open_pattern(images)
+    raise UserError(
+        f"{images} does not exist; give a folder of images, a list of their paths ({', '.join(LIST_SUFFIXES)}), tar "
+        "shards, or a COCO JSON"
+    )
+
+
+def _open_folder(folder: Path) -> ImageSource:
+    if any((folder / "annotations").glob("instances_*.json")):
+        return _open_coco_folder(folder)
+    shards = sorted(path.name for path in folder.glob(f"*{TAR_SUFFIX}") if not path.name.startswith("."))
+    if shards:
+        _require_tars_alone(folder)
+        return _open_tars(folder, shards, folder.resolve().name)
+    return ImageSource(folder, folder.resolve().name, PackedStrings(list_images(folder)))
+
+
+def _require_tars_alone(folder: Path) -> None:
+    try:
+        first = list_images(folder)[0]
+    except UserError:
+        return
+    raise UserError(
+        f"{folder} holds images ({first}) and tar files: give the folder of the images alone, or '{folder}/*.tar'"
+    )
+
+
+def _open_coco_folder(folder: Path) -> ImageSource:
+    """The training images of a COCO data set: its validation images must not slip into pre-training."""
+    found = {path.stem.removeprefix("instances_"): path for path in sorted(folder.glob("annotations/instances_*.json"))}
+    training = [path for split, path in found.items() if split.startswith("train")]
+    training = training or [path for split, path in found.items() if not split.startswith(("val", "test"))]
+    if len(training) != 1:
+        names = ", ".join(path.name for path in found.values())
+        raise UserError(
+            f"{folder} is a COCO data set with {names} in annotations: name the JSON or the folder of images to take"
+        )
+    return _open_coco(training[0])
+
+
+def _open_file(path: Path) -> ImageSource:
+    suffix = path.suffix.lower()
+    if suffix == ".json":
+        return _open_coco(path)
+    if suffix in LIST_SUFFIXES:
+        return _open_list(path)
+    if suffix == TAR_SUFFIX:
+        return _open_tars(path.parent, [path.name], path.stem)
+    if path.name.lower().endswith(_COMPRESSED):
+        raise UserError(f"{path} is compressed, and a compressed tar cannot be read at any place; unpack it to .tar")
+    raise UserError(
+        f"{path} is a file, not a folder of images, and none of a list of paths ({', '.join(LIST_SUFFIXES)}), a tar "
+        "shard (.tar) or a COCO JSON (.json)"
+    )
+
+
+def _open_pattern(pattern: Path) -> ImageSource:
+    try:
+        words = list(braceexpand.braceexpand(str(pattern)))
+    except ValueError:
+        raise UserError(f"the braces of {pattern} do not close; write 'shards/{{000..099}}.tar'") from None
+    paths = sorted({Path(found) for word in words for found in (glob.glob(word) if glob.has_magic(word) else [word])})  # noqa: PTH207
+    missing = [path for path in paths if not path.is_file()]
+    if missing or not paths:
+        raise UserError(f"{missing[0] if missing else pattern} does not exist; check the pattern {pattern}")
+    others = [path for path in paths if path.suffix.lower() != TAR_SUFFIX]
+    if others:
+        raise UserError(f"{others[0]} is no .tar file; a pattern names (uncompressed) tar shards")
+    root = Path(os.path.commonpath([path.parent for path in paths]))
+    return _open_tars(root, [path.relative_to(root).as_posix() for path in paths], root.resolve().name)
+
+
+def _open_tars(root: Path, shards: list[str], name: str) -> ImageSource:
+    index = TarIndex.read(root, shards)
+    if not len(index.keys):
+        raise UserError(f"no image in the {len(shards)} tar files of {root}; give shards that hold image files")
+    return ImageSource(root, name, index.keys, tars=index)
+
+
+def _open_list(path: Path) -> ImageSource:
+    try:
+        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror}); mend its permissions") from None
+    lines = sorted(posixpath.normpath(line) for line in (line.strip() for line in text.split("\n")) if line)
+    if not lines:
+        raise UserError(f"{path} lists no image; write one path a line")
+    _require_different(path, lines)
+    if not any((path.parent / line).is_file() for line in lines):
+        raise UserError(f"none of the {len(lines)} images in {path} is there (first: {path.parent / lines[0]})")
+    return ImageSource(path.parent, path.stem, PackedStrings(lines))
+
+
+def _open_coco(path: Path) -> ImageSource:
+    entries = sorted((image.file_name, image.id) for image in read_images(path))
+    names = [name for name, _ in entries]
+    _require_different(path, names)
+    ids = np.array([number for _, number in entries], dtype=np.int64)
+    if len(np.unique(ids)) < len(ids):
+        raise UserError(f"{path} gives two images one id; mend the JSON")
+    root = _coco_root(path, names)
+    return ImageSource(root, root.resolve().name, PackedStrings(names), ids)
+
+
+def _coco_root(path: Path, names: list[str]) -> Path:
+    """The folder that a COCO JSON's file names are relative to: by COCO's own layout, or beside the JSON."""
+    split = path.stem.rpartition("_")[2]
+    above = path.parent.parent
+    folders = [above / split, above / "images" / split, above / "images", above, path.parent]
+    probes = [names[0], names[len(names) // 2], names[-1]]
+    for folder in folders:
+        if any((folder / name).is_file() for name in probes):
+            return folder
+    tried = ", ".join(str(folder) for folder in folders)
+    raise UserError(f"the images of {path} (such as {names[0]}) are in none of {tried}; put them into the first")
+
+
+def _require_different(path: Path, names: list[str]) -> None:
+    """Check sorted names."""
+    twice = next((name for name, following in itertools.pairwise(names) if name == following), None)
+    if twice is not None:
+        raise UserError(f"{path} names {twice} twice; name each image once")

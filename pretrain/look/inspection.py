@@ -1,0 +1,167 @@
+"""What a run would see, before it is started: picture sheets and a table of counts."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from ccop_hub.images import UnreadableImageError
+
+from ..common.seeding import derive_seed, seeded_cpu
+from ..method.curriculum import Curriculum
+from ..method.jitter import Candidates, draw_jitters, key_candidates
+from ..settings import InspectSettings, RunSettings
+from ..views.dataset import SceneListing, SceneViews
+from ..views.geometry import Boxes, render_view
+from ..views.photometric import PhotometricAugmentation
+from . import pictures
+
+STAGES = (0.0, 0.5, 1.0)
+"""Points of the curriculum that are looked at, as shares of training."""
+
+EPOCHS_LOOKED_AT = 10
+"""The views on the sheets are those of the first of so many epochs in which a box survives."""
+
+AUGMENTED = 5
+"""Augmented copies on the sheet of augmentations."""
+
+
+def run(settings: InspectSettings) -> None:
+    """Write `proposals.png`, `views.png`, `jitters.png`, `augmentation.png` and `summary.csv`; print the table."""
+    listing = SceneListing.open(settings.images, settings.proposals, settings)
+    sheets = write_sheets(listing, settings, settings.out, settings.count)
+    rows = summarise(listing, settings, settings.draws)
+    with (settings.out / "summary.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([("measure", "value"), *rows])
+    table = Table("measure", "value", title=f"{settings.draws} draws of two views")
+    for name, value in rows:
+        table.add_row(name, value)
+    console = Console()
+    console.print(table)
+    for path in sheets:
+        console.print(str(path), soft_wrap=True, highlight=False)
+
+
+def write_sheets(
+    listing: SceneListing, settings: InspectSettings | RunSettings, folder: Path, count: int
+) -> list[Path]:
+    """Draw the sheets for `count` images spread over the listing; without proposals, those that need none."""
+    dataset = SceneViews(listing, settings, settings.seed)
+    samples = collect_samples(dataset, count)
+    written = [folder / "views.png", folder / "augmentation.png"]
+    pictures.draw_views(samples, written[0])
+    pictures.draw_augmentation(samples[:4], written[1])
+    if listing.proposals is not None:
+        written.insert(0, folder / "proposals.png")
+        pictures.draw_proposals(samples, written[0])
+        with_boxes = [sample for sample in samples if len(sample.views.kept)]
+        jittered = [(sample, *_jitter_one(sample, settings, row)) for row, sample in enumerate(with_boxes)]
+        if jittered and settings.jitters:
+            written.append(folder / "jitters.png")
+            pictures.draw_jitters(jittered[:4], written[-1])
+    return written
+
+
+def collect_samples(dataset: SceneViews, count: int) -> list[pictures.SceneSample]:
+    """Read images spread over the listing, unreadable ones passed over, and cut their views as a run does."""
+    images = len(dataset)
+    samples = []
+    for index in dict.fromkeys(int(place) for place in np.linspace(0, images - 1, min(count, images))):
+        try:
+            image = dataset.listing.read(index)
+        except UnreadableImageError:
+            continue
+        boxes = dataset.boxes(index)
+        looks = (dataset.views(epoch, index, index, image.size) for epoch in range(EPOCHS_LOOKED_AT))
+        epoch, views = next(((epoch, views) for epoch, views in enumerate(looks) if len(views.kept)), (0, None))
+        views = views or dataset.views(0, index, index, image.size)
+        query, key = (render_view(image, view, dataset.settings.image_size) for view in (views.query, views.key))
+        with seeded_cpu(derive_seed("sheet", dataset.seed, index)):
+            augmented = PhotometricAugmentation().augment(query.expand(AUGMENTED, -1, -1, -1))
+        samples.append(
+            pictures.SceneSample(
+                name=dataset.listing.images[index],
+                image=np.asarray(image),
+                proposals=boxes,
+                epoch=epoch,
+                views=views,
+                query=_pixels(query),
+                key=_pixels(key),
+                augmented=[_pixels((copy * 255).round().byte()) for copy in augmented],
+            )
+        )
+    return samples
+
+
+def summarise(listing: SceneListing, settings: InspectSettings, draws: int) -> list[tuple[str, str]]:
+    """Count boxes and valid jitters over draws that a run would make: (measure, value) rows."""
+    proposals = listing.proposals
+    if proposals is None:
+        raise ValueError("the counts are of boxes: open the listing with its proposals")
+    dataset = SceneViews(listing, settings, settings.seed)
+    usable = [index for index, name in enumerate(listing.images) if name in proposals]
+    counts: list[int] = []
+    valid = {stage: [0, 0] for stage in STAGES}
+    for draw in range(draws):
+        epoch, place = divmod(draw, len(usable))
+        index = usable[place]
+        views = dataset.views(epoch, index, index, proposals.size(listing.images[index]))
+        counts.append(len(views.kept))
+        for stage in STAGES:
+            jitters = candidates_at(stage, torch.from_numpy(views.key.boxes), settings, draw).valid[:, :-1]
+            valid[stage][0] += int(jitters.sum())
+            valid[stage][1] += jitters.numel()
+    boxes = np.array(counts)
+    rows = [
+        ("images with proposals", str(len(usable))),
+        ("proposals an image", f"{np.mean([len(dataset.boxes(index)) for index in usable]):.1f}"),
+        ("boxes a view, mean", f"{boxes.mean():.1f}"),
+        ("boxes a view, median", f"{np.median(boxes):.0f}"),
+        ("draws without a box", f"{(boxes == 0).mean():.1%}"),
+    ]
+    for stage, (good, of) in valid.items():
+        rows.append((f"valid jitters at {stage:.0%} of training", f"{good / of:.1%}" if of else "no jitters"))
+    return rows
+
+
+def candidates_at(progress: float, boxes: Tensor, settings: InspectSettings | RunSettings, draw: int) -> Candidates:
+    """The candidates of (N, 4) key boxes when `progress` (0..1) of training is done."""
+    curriculum = Curriculum(settings.iou_threshold, settings.centre_magnitude, settings.size_magnitude, 1)
+    with seeded_cpu(derive_seed("inspect", settings.seed, draw)):
+        draws = draw_jitters([len(boxes)], settings.jitters)
+    size = settings.image_size
+    return key_candidates(boxes, draws, curriculum.noise(torch.tensor(progress)), (size, size))
+
+
+def _jitter_one(
+    sample: pictures.SceneSample, settings: InspectSettings | RunSettings, draw: int
+) -> tuple[Boxes, Sequence[pictures.JitterStage]]:
+    """The key box nearest in size to a third of the view, and its jitters at every stage."""
+    boxes = sample.views.key.boxes
+    sides = np.sqrt((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
+    box = boxes[np.abs(sides - settings.image_size / 3).argmin()]
+    stages = []
+    for progress in STAGES:
+        candidates = candidates_at(progress, torch.from_numpy(box[None]), settings, draw)
+        first, last = settings.iou_threshold
+        stages.append(
+            pictures.JitterStage(
+                progress,
+                first + (last - first) * progress,
+                candidates.boxes[0, :-1].numpy(),
+                candidates.valid[0, :-1].numpy(),
+            )
+        )
+    return box, stages
+
+
+def _pixels(image: Tensor) -> pictures.Pixels:
+    pixels: pictures.Pixels = image.permute(1, 2, 0).contiguous().numpy()
+    return pixels

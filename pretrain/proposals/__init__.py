@@ -1,0 +1,1 @@
+"""Object proposals: the search, its storage, exchange and checks."""

@@ -1,0 +1,179 @@
+"""`ccop-pretrain proposals --check`: what a folder of proposals covers, and how well it finds known objects."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.table import Table
+
+from ccop_hub.errors import UserError
+
+from ..common.parallel import available_cores
+from ..images.coco_json import read_boxes, read_images
+from ..images.source import ImageSource
+from ..settings import ProposalSettings
+from .ledger import Ledger
+from .shards import ImageProposals, Manifest, read_notes, shard_path
+
+CHECK = "check.json"
+QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+RECALL_IOU = 0.5  # an object is found by a box of at least this IoU
+_LARGEST_SIDE = 1 << 15  # pixels; larger boxes count as this large
+
+Boxes = npt.NDArray[np.float32]
+
+
+def check_proposals(source: ImageSource, settings: ProposalSettings) -> int:
+    """Print and write (`check.json`) what the folder `out` holds of the images, finished or not.
+
+    Returns:
+        1 if images have no proposals that belong to them as they are now (those left out for a reason aside), else 0.
+    """
+    manifest = Manifest.read(settings.out)
+    workers = settings.workers or available_cores()
+    ledger = Ledger(source, settings.out, manifest.settings_digest, settings.max_pixels, workers)
+    skipped = _skipped_keys(settings.out, manifest)
+    report = coverage(ledger, skipped) | box_counts(ledger)
+    if settings.ground_truth is not None:
+        report |= Comparison.with_ground_truth(ledger, settings.ground_truth).report()
+    (settings.out / CHECK).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    table = Table("measure", "value", title=f"proposals in {settings.out}")
+    for name, value in report.items():
+        table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
+    Console().print(table)
+    if report["missing"]:
+        print(
+            f"next: ccop-pretrain proposals {settings.images} --out {settings.out}, with the settings of the first time"
+        )
+    return 1 if report["missing"] else 0
+
+
+def _skipped_keys(folder: Path, manifest: Manifest) -> set[str]:
+    """Keys of the images that the result leaves out."""
+    notes = [read_notes(shard_path(folder, number)) for number in range(manifest.shards)]
+    return {image for note in notes if note is not None for image in note.skipped}
+
+
+def coverage(ledger: Ledger, skipped: set[str]) -> dict[str, Any]:
+    """How many of the listed images have proposals that were made of them as they are now."""
+    images, made = len(ledger.source), int((ledger.file >= 0).sum())
+    left_out = sum(1 for index in ledger.pending() if ledger.source.keys[index] in skipped)
+    return {
+        "images": images,
+        "with proposals": made,
+        "left out": left_out,
+        "missing": images - made - left_out,
+        "coverage": made / images,
+    }
+
+
+def box_counts(ledger: Ledger) -> dict[str, Any]:
+    """Boxes an image, and the sizes of the boxes (square root of the area, in pixels)."""
+    counts = np.zeros(int((ledger.file >= 0).sum()), dtype=np.int32)
+    sides = np.zeros(_LARGEST_SIDE + 1, dtype=np.int64)  # a histogram: a million images have fifty million boxes
+    for place, (_, row) in enumerate(_rows(ledger)):
+        counts[place] = len(row.boxes)
+        side = np.sqrt(np.prod(row.boxes[:, 2:] - row.boxes[:, :2], axis=1, dtype=np.float64))
+        np.add.at(sides, np.minimum(side, _LARGEST_SIDE).astype(np.int64), 1)
+    report: dict[str, Any] = {
+        "boxes": int(counts.sum(dtype=np.int64)),
+        "images without a box": int((counts == 0).sum()),
+    }
+    if len(counts):
+        report["boxes an image, mean"] = float(counts.mean())
+        for share, value in zip(QUANTILES, np.quantile(counts, QUANTILES).tolist(), strict=True):
+            report[f"boxes an image, {_quantile_name(share)}"] = value
+    if sides.sum():
+        cumulative = np.cumsum(sides) / sides.sum()
+        for share in QUANTILES[1:-1]:
+            report[f"box size in pixels, {_quantile_name(share)}"] = int(np.searchsorted(cumulative, share))
+    return report
+
+
+def _quantile_name(share: float) -> str:
+    return {0.0: "smallest", 0.5: "median", 1.0: "largest"}.get(share, f"{share:.0%} quantile")
+
+
+def _rows(ledger: Ledger) -> Iterator[tuple[int, ImageProposals]]:
+    """(index, row) of every listed image that has a row."""
+    made = np.nonzero(ledger.file >= 0)[0].tolist()
+    return zip(made, ledger.rows(made), strict=True)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Known objects and the best proposal of each.
+
+    Attributes:
+        overlaps: (M,) float64, the largest IoU of any proposal with each object; 0 where the image has no proposal.
+        classes: (M,) int64, category of each object.
+        images: number of images with proposals that the ground truth knows.
+        unknown: objects of images that have no proposals; they are not among the M.
+    """
+
+    overlaps: npt.NDArray[np.float64]
+    classes: npt.NDArray[np.int64]
+    images: int
+    unknown: int
+
+    @classmethod
+    def with_ground_truth(cls, ledger: Ledger, path: Path) -> Comparison:
+        """Compare with a COCO instance JSON: its boxes, crowds left out, images found by `file_name`.
+
+        Raises:
+            UserError: not a COCO JSON, or one of other images.
+        """
+        indices = {}
+        for image in read_images(path):
+            index = ledger.source.keys.find(image.file_name)
+            if index is not None and ledger.file[index] >= 0:
+                indices[image.id] = index
+        if not indices:
+            raise UserError(f"none of the images of {path} has proposals; give the ground truth of these images")
+        objects: list[tuple[int, int, float, float, float, float]] = []
+        unknown = 0
+        for entry in read_boxes(path):
+            x, y, width, height = entry.box
+            if entry.image_id in indices:
+                objects.append((indices[entry.image_id], entry.category_id, x, y, x + width, y + height))
+            else:
+                unknown += 1
+        if not objects:
+            raise UserError(f"{path} has no object in the images that have proposals")
+        table = np.array(objects)[np.argsort([entry[0] for entry in objects], kind="stable")]
+        places = table[:, 0].astype(np.int64)
+        overlaps = np.zeros(len(table))
+        for index, row in _rows(ledger):
+            first, last = np.searchsorted(places, (index, index + 1))
+            if last > first and len(row.boxes):
+                overlaps[first:last] = iou(table[first:last, 2:], row.boxes).max(axis=1)
+        return cls(overlaps, table[:, 1].astype(np.int64), len(indices), unknown)
+
+    def report(self) -> dict[str, Any]:
+        """Recall, average best overlap over objects (ABO) and over classes (MABO; Uijlings et al. 2013, section 5)."""
+        by_class = [float(self.overlaps[self.classes == number].mean()) for number in np.unique(self.classes)]
+        return {
+            "ground truth, images": self.images,
+            "ground truth, objects": len(self.overlaps),
+            "ground truth, objects in images without proposals (not counted)": self.unknown,
+            f"recall@{RECALL_IOU:g}": float((self.overlaps >= RECALL_IOU).mean()),
+            "ABO (mean over objects)": float(self.overlaps.mean()),
+            "MABO (mean over classes)": float(np.mean(by_class)),
+        }
+
+
+def iou(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """IoU of every pair: (N, 4) and (M, 4) xyxy in pixels give (N, M)."""
+    one, two = first.astype(np.float64)[:, None], second.astype(np.float64)[None]
+    shared = np.clip(np.minimum(one[..., 2:], two[..., 2:]) - np.maximum(one[..., :2], two[..., :2]), 0, None)
+    intersection = shared.prod(axis=-1)
+    areas = [(boxes[..., 2:] - boxes[..., :2]).prod(axis=-1) for boxes in (one, two)]
+    ratio: npt.NDArray[np.float64] = intersection / (areas[0] + areas[1] - intersection)
+    return ratio

@@ -1,0 +1,283 @@
+"""Which listed images have proposals already, and in which file: what a second run need not search again."""
+
+from __future__ import annotations
+
+import functools
+import heapq
+import os
+import shutil
+import time
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ccop_hub.errors import UserError
+from ccop_hub.images import UnreadableImageError
+
+from ..common.parallel import ordered_map
+from ..images.source import ImageSource, StoredImage
+from .shards import (
+    ImageProposals,
+    ShardNotes,
+    ShardRows,
+    content_digest,
+    notes_of,
+    read_columns,
+    read_notes,
+    shard_paths,
+    write_shard,
+)
+
+PARTS = "parts"
+PART_IMAGES = 256  # rows in a part at most, and
+PART_SECONDS = 20.0  # seconds between two parts: what a killed run may lose
+_FACTS = ("image", "width", "height", "bytes", "content")
+_Row = tuple[str, int, int, int, int, int, int]  # _FACTS, index of the file, row in it
+
+
+@dataclass(frozen=True)
+class Share:
+    """One of `of` parts of an image set, numbered from 1: each image's key alone decides whose it is."""
+
+    number: int
+    of: int
+
+    def __contains__(self, image: str) -> bool:
+        return self.of == 1 or zlib.crc32(image.encode("utf-8", "surrogateescape")) % self.of == self.number - 1
+
+    def __str__(self) -> str:
+        return f"{self.number}-of-{self.of}"
+
+    @classmethod
+    def parse(cls, text: str) -> Share:
+        """Read `I/N`.
+
+        Raises:
+            UserError: not two whole numbers with 1 <= I <= N.
+        """
+        number, slash, of = text.partition("/")
+        if not (slash and number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+            raise UserError(
+                f"--shard is {text}; give I/N with I from 1 to N, such as 1/8 on the first of eight machines"
+            )
+        return cls(int(number), int(of))
+
+
+WHOLE = Share(1, 1)
+
+
+class Ledger:
+    """Where the proposals of each image of a listing lie.
+
+    A row stands for an image while its size in bytes is the same and the file that holds it is not newer than the
+    row's own; where it is newer, while its content is the same (if that is known: rows taken over from a COCO JSON do
+    not tell).
+
+    Args:
+        source: the listing.
+        folder: of the proposals.
+        settings: digest of the settings; files of others do not count.
+        max_pixels: rows of larger images do not count.
+        workers: processes that compare contents.
+        share: the part of the listing that counts; images outside it are never pending.
+
+    Attributes:
+        files: shards and parts that hold rows.
+        file: (N,) int32, index into `files` of each image's row; -1 where it has none.
+        row: (N,) int32, row in that file.
+        share: the part of the listing that counts.
+        kept: number of rows that count.
+        compared_ns: when this listing was taken, in ns.
+    """
+
+    def __init__(
+        self, source: ImageSource, folder: Path, settings: str, max_pixels: int, workers: int = 1, share: Share = WHOLE
+    ) -> None:
+        self.compared_ns = time.time_ns()
+        self.source = source
+        self.folder = folder
+        self.settings = settings
+        self.files: list[Path] = []
+        self.file = np.full(len(source), -1, dtype=np.int32)
+        self.row = np.zeros(len(source), dtype=np.int32)
+        self.share = share
+        streams = [self._rows_of(shard_paths(folder))]
+        streams += [self._rows_of(sorted(run.glob("*.parquet"))) for run in sorted((folder / PARTS).glob("*"))]
+        # Walking up the listing needs one file of each stream at a time, and of the parts that are written meanwhile.
+        self._rows_of_file = functools.lru_cache(maxsize=2 * len(streams) + 2)(ShardRows)
+        self._verify(self._match(heapq.merge(*streams), max_pixels), workers)
+        self.kept = int((self.file >= 0).sum())
+
+    def pending(self) -> Iterator[int]:
+        """Indices of the images of the share that have no row."""
+        return (index for index in self.shared() if self.file[index] < 0)
+
+    def shared(self) -> Iterator[int]:
+        """Indices of the images of the share."""
+        return (index for index, image in enumerate(self.source.keys) if image in self.share)
+
+    def add(self, path: Path, indices: Sequence[int]) -> None:
+        """Take up a new file that holds the rows of these images, in this order."""
+        self.files.append(path)
+        self.file[indices] = len(self.files) - 1
+        self.row[indices] = np.arange(len(indices))
+
+    def rows(self, indices: Iterable[int]) -> Iterator[ImageProposals]:
+        """The rows of images that have one; a file is read once where the indices rise."""
+        rows_of = self._rows_of_file
+        return (rows_of(self.files[self.file[index]])[int(self.row[index])] for index in indices)
+
+    def parts(self) -> list[Path]:
+        """The files that are not shards."""
+        return [path for path in self.files if path.parent != self.folder]
+
+    def _rows_of(self, paths: Iterable[Path]) -> Iterator[_Row]:
+        """The rows of files that follow each other, sorted; damaged files and those of other settings are left out."""
+        for path in paths:
+            notes = read_notes(path)
+            if notes is None or notes.settings != self.settings:
+                continue
+            table = read_columns(path, _FACTS)
+            if table is None:
+                continue
+            self.files.append(path)
+            columns = [table[name].to_pylist() for name in _FACTS]
+            yield from zip(*columns, [len(self.files) - 1] * notes.rows, range(notes.rows), strict=True)
+
+    def _match(self, rows: Iterator[_Row], max_pixels: int) -> Iterator[tuple[int, int]]:
+        """Walk the listing and the rows side by side; yield (index, content digest) of rows that must be verified."""
+        stamps: dict[int, int] = {}
+        row = next(rows, None)
+        for index, stored in enumerate(self.source):
+            while row is not None and row[0] < stored.key:
+                row = next(rows, None)
+            state: tuple[int, int] | None = None
+            while row is not None and row[0] == stored.key:
+                _, width, height, size, content, file, place = row
+                if file not in stamps:
+                    stamps[file] = self.files[file].stat().st_mtime_ns
+                if self.file[index] < 0 and width * height <= max_pixels and stored.key in self.share:
+                    state = state or stored.state()
+                    if size == state[0]:
+                        self.file[index], self.row[index] = file, place
+                        if content and state[1] > stamps[file]:
+                            yield index, content
+                row = next(rows, None)
+
+    def _verify(self, doubtful: Iterator[tuple[int, int]], workers: int) -> None:
+        """Read images whose file is newer than their row, and strike out the rows of those that have changed."""
+        doubts = list(doubtful)
+        images = (self.source[index] for index, _ in doubts)
+        few = 1 if len(doubts) < PART_IMAGES else workers
+        for (index, content), found in zip(doubts, ordered_map(stored_content, images, few), strict=True):
+            if found != content:
+                self.file[index] = -1
+
+
+def stored_content(stored: StoredImage) -> int | None:
+    """The digest of an image's bytes; None where it cannot be read."""
+    try:
+        return content_digest(stored.read_bytes())
+    except UnreadableImageError:
+        return None
+
+
+class PartWriter:
+    """Writes rows into parts as they come, in a folder of its own, so that many machines can share one `parts`.
+
+    Args:
+        ledger: told of every part.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._folder = _new_folder(ledger.folder / PARTS, str(ledger.share))
+        self._rows: list[ImageProposals] = []
+        self._indices: list[int] = []
+        self._written = 0
+        self._last = time.monotonic()
+
+    def add(self, index: int, row: ImageProposals) -> None:
+        """Take one more row; rows come sorted by image."""
+        self._rows.append(row)
+        self._indices.append(index)
+        if len(self._rows) >= PART_IMAGES or time.monotonic() - self._last > PART_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what has come since the last part."""
+        self._last = time.monotonic()
+        if not self._rows:
+            return
+        # The run that merges may have tidied up while this one was searching.
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / f"{self._written:06d}.parquet"
+        notes: ShardNotes = notes_of(self._rows, {}, self._ledger.settings)
+        write_shard(path, self._rows, notes, self._ledger.compared_ns)
+        self._ledger.add(path, self._indices)
+        self._written += 1
+        self._rows, self._indices = [], []
+
+
+def _new_folder(parts: Path, name: str) -> Path:
+    """A folder that no other process has: numbered, for a share may be searched in several goes."""
+    try:
+        parts.mkdir(parents=True, exist_ok=True)
+        for number in range(10**6):
+            folder = parts / f"{name}-{number:04d}"
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                continue
+            return folder
+    except OSError as error:
+        raise UserError(f"cannot write into {parts} ({error.strerror}); mend its permissions") from None
+    raise UserError(f"{parts} is full of interrupted runs; remove it")
+
+
+def remove_parts(folder: Path, files: Sequence[Path] | None = None) -> None:
+    """Delete parts that a folder of proposals no longer needs: these files, or all of them."""
+    parts = folder / PARTS
+    if files is None:
+        shutil.rmtree(parts, ignore_errors=True)
+        return
+    for path in files:
+        path.unlink(missing_ok=True)
+    for path in [*parts.glob("*"), parts]:
+        try:
+            path.rmdir()
+        except OSError:
+            continue  # another machine has written there meanwhile
+
+
+def take_parts(folder: Path, others: Sequence[Path], settings: str) -> None:
+    """Copy the rows that other folders hold into this folder's parts.
+
+    Args:
+        folder: of the proposals.
+        others: folders of proposals, finished or not, of the same settings.
+        settings: digest of the settings.
+
+    Raises:
+        UserError: a folder that holds no proposals of these settings.
+    """
+    for other in others:
+        files = [*shard_paths(other), *sorted((other / PARTS).glob("*/*.parquet"))]
+        if not files:
+            raise UserError(f"{other} holds no proposals to merge; give the --out of another machine")
+        for path in files:
+            notes = read_notes(path)
+            if notes is None:
+                continue
+            if notes.settings != settings:
+                raise UserError(f"{other} holds proposals of other settings; merge those of one run")
+            # The folders' own order must hold within each run: a sorted stream of rows.
+            name = f"merged-{content_digest(os.fsencode(path.parent.resolve())):016x}"
+            target = folder / PARTS / name / path.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partial = target.with_suffix(".partial")
+            shutil.copy2(path, partial)
+            partial.replace(target)

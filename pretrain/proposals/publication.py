@@ -1,0 +1,115 @@
+"""Shards become the result of a folder all at once: a killed run leaves the old result or the new one.
+
+Everything new is first written to `staging/`, its manifest last. From then on the new result is what counts: whoever
+comes next finishes moving it into place, which can be begun anew at any point.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..images.skipped import SkippedImages
+from .ledger import Ledger
+from .shards import (
+    MANIFEST,
+    SKIPPED,
+    ImageProposals,
+    Manifest,
+    ShardNotes,
+    notes_of,
+    read_notes,
+    remove_partial_files,
+    shard_bounds,
+    shard_path,
+    shard_paths,
+    write_shard,
+)
+
+STAGING = "staging"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A shard of the result.
+
+    Attributes:
+        number: from 0.
+        notes: of its rows.
+        rows: sorted by image; None where the file that is there already holds them.
+    """
+
+    number: int
+    notes: ShardNotes
+    rows: Sequence[ImageProposals] | None
+
+
+def gather_shards(ledger: Ledger, skipped: Mapping[int, str]) -> Iterator[Shard]:
+    """The shards of a whole listing, from wherever its rows lie; `skipped` has the reason for each that has no row."""
+    for number, indices in shard_bounds(len(ledger.source)):
+        made = [index for index in indices if ledger.file[index] >= 0]
+        left_out = {ledger.source.keys[index]: skipped[index] for index in indices if ledger.file[index] < 0}
+        path = shard_path(ledger.folder, number)
+        places = [(ledger.files[ledger.file[index]], int(ledger.row[index])) for index in made]
+        if places == [(path, row) for row in range(len(made))]:
+            notes = read_notes(path)
+            if notes is not None and notes.rows == len(made) and notes.skipped == left_out:
+                yield Shard(number, notes, None)
+                continue
+        rows = list(ledger.rows(made))
+        yield Shard(number, notes_of(rows, left_out, ledger.settings), rows)
+
+
+def publish(
+    folder: Path, manifest: Manifest, shards: Iterable[Shard], compared_ns: int
+) -> tuple[Manifest, SkippedImages]:
+    """Make these shards the result of a folder.
+
+    Args:
+        folder: of the proposals.
+        manifest: without the totals.
+        shards: all of them.
+        compared_ns: when the listing was taken that the rows were compared with, in ns.
+
+    Returns:
+        The manifest as it now stands in the folder, and the images left out.
+    """
+    staging = folder / STAGING
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir()
+    skipped = SkippedImages()
+    boxes = empty = 0
+    for shard in shards:
+        if shard.rows is None:
+            os.utime(shard_path(folder, shard.number), ns=(compared_ns, compared_ns))
+        else:
+            write_shard(shard_path(staging, shard.number), shard.rows, shard.notes, compared_ns)
+        boxes, empty = boxes + shard.notes.boxes, empty + shard.notes.empty
+        for image, reason in shard.notes.skipped.items():
+            skipped.add(image, reason)
+    skipped.write_csv(staging / SKIPPED)
+    manifest = dataclasses.replace(manifest, skipped=len(skipped), boxes=boxes, empty=empty, complete=True)
+    manifest.write(staging)
+    finish_publication(folder)
+    return manifest, skipped
+
+
+def finish_publication(folder: Path) -> None:
+    """Move a staged result into place, wherever that was interrupted; remove one that was never whole."""
+    staging = folder / STAGING
+    if (staging / MANIFEST).is_file():
+        manifest = Manifest.read(staging)
+        dataclasses.replace(manifest, complete=False).write(folder)
+        for path in shard_paths(staging):
+            path.replace(folder / path.name)
+        for path in shard_paths(folder)[manifest.shards :]:
+            path.unlink()
+        if (staging / SKIPPED).exists():
+            (staging / SKIPPED).replace(folder / SKIPPED)
+        (staging / MANIFEST).replace(folder / MANIFEST)
+    shutil.rmtree(staging, ignore_errors=True)
+    remove_partial_files(folder)

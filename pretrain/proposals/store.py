@@ -1,0 +1,118 @@
+"""The proposals of an image set in memory, found by image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ccop_hub.errors import UserError
+
+from ..common.packed_strings import PackedStrings
+from .shards import Manifest, ShardRows, read_notes, shard_path
+
+
+class ProposalStore:
+    """The proposals of an image set, read whole: 16 bytes a box and the keys.
+
+    A million images with 50 boxes take 1.2 GB while opening. All of it are plain arrays, so that the forked workers of
+    a data loader share them.
+
+    Attributes:
+        folder: where they were read from.
+        manifest: of the folder.
+        images: keys of the images that have an entry (which may hold no box), sorted.
+        skipped: reason by image for those that were left out.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        """Read the shards; see `open`."""
+        self.folder = folder
+        self.manifest = manifest
+        self.skipped: dict[str, str] = {}
+        rows = manifest.images - manifest.skipped
+        # Filled shard by shard: the boxes of a million images must not stand in memory twice.
+        self._sizes = np.empty((rows, 2), dtype=np.int32)
+        self._ends = np.empty(rows, dtype=np.int64)
+        self._boxes = np.empty((manifest.boxes, 4), dtype=np.float32)
+        images: list[str] = []
+        boxes = 0
+        for number in range(manifest.shards):
+            path = shard_path(folder, number)
+            notes = read_notes(path)
+            fits = notes is not None and len(images) + notes.rows <= rows and boxes + notes.boxes <= manifest.boxes
+            if notes is None or not fits:
+                raise UserError(f"{path} is missing or damaged; run the command that makes the proposals once more")
+            shard = ShardRows(path)
+            place = slice(len(images), len(images) + len(shard))
+            self._sizes[place] = shard.sizes
+            self._ends[place] = shard.ends + boxes
+            self._boxes[boxes : boxes + len(shard.boxes)] = shard.boxes
+            images += shard.images
+            boxes += len(shard.boxes)
+            self.skipped.update(notes.skipped)
+        if len(images) != rows or boxes != manifest.boxes:
+            raise UserError(f"the shards in {folder} do not fit their manifest; run the command that makes them again")
+        self.images = PackedStrings(images)
+
+    @classmethod
+    def open(cls, folder: Path) -> ProposalStore:
+        """Read a folder of proposals.
+
+        Raises:
+            UserError: no proposals there, unfinished ones, or a damaged shard.
+        """
+        manifest = Manifest.read(folder)
+        if not manifest.complete:
+            raise UserError(f"the proposals in {folder} are unfinished; run the command that makes them once more")
+        return cls(folder, manifest)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __contains__(self, image: str) -> bool:
+        return self.images.find(image) is not None
+
+    def boxes(self, image: str) -> npt.NDArray[np.float32]:
+        """The boxes of an image: float32 (N, 4), xyxy in absolute pixels of the upright image; a copy.
+
+        Raises:
+            KeyError: the image has no entry; see `require`.
+        """
+        row = self._row(image)
+        start = self._ends[row - 1] if row else 0
+        boxes: npt.NDArray[np.float32] = self._boxes[start : self._ends[row]].copy()
+        return boxes
+
+    def size(self, image: str) -> tuple[int, int]:
+        """Width and height in pixels of the upright image that was searched.
+
+        Raises:
+            KeyError: the image has no entry.
+        """
+        width, height = self._sizes[self._row(image)].tolist()
+        return width, height
+
+    def require(self, images: Sequence[str]) -> None:
+        """Check that every image has an entry here or was skipped for a reason.
+
+        Raises:
+            UserError: some have neither: these are proposals of another folder, or the folder has grown.
+        """
+        known = set(self.images) | self.skipped.keys()
+        unknown = [image for image in images if image not in known]
+        if unknown:
+            raise UserError(
+                f"{len(unknown)} of {len(images)} images (first: {unknown[0]}) are not among the proposals in "
+                f"{self.folder}, which were made of {self.manifest.root!r} with {self.manifest.images} images; make "
+                "theirs too: ccop-pretrain proposals IMAGES, with the same --out if it is the same data set that has "
+                "grown, or a new one"
+            )
+
+    def _row(self, image: str) -> int:
+        row = self.images.find(image)
+        if row is None:
+            raise KeyError(image)
+        return row

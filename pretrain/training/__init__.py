@@ -1,0 +1,1 @@
+"""A pre-training run: steps, schedule, checkpoints, monitoring, export."""

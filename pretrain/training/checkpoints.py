@@ -1,0 +1,167 @@
+"""Checkpoints of a run: written whole or not at all, the last two kept, one more when the run is asked to stop."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import zipfile
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+from ccop_hub.errors import UserError
+
+from ..common import distributed
+
+LOG = logging.getLogger("ccop_pretrain.training.checkpoints")
+
+KEPT = 2
+"""Checkpoints kept: should the newest be damaged, there is the one before."""
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+"""Signals that end a run behind its current step, with a checkpoint; a second one ends it at once. Schedulers send
+SIGTERM or SIGUSR1 before a time limit, a person SIGINT (Ctrl-C)."""
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Writes a checkpoint beside its name, flushes it to the disk, then moves it there.
+
+    Lightning's own moves it from the folder of temporary files, which is a copy where that is another file system.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Write one file.
+
+        Raises:
+            UserError: it cannot be written, as on a full disk; the checkpoints before it stay.
+        """
+        path = Path(path)
+        partial = path.with_name(f".{path.name}.partial")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        # torch says RuntimeError where the file object refuses to write.
+        except (OSError, RuntimeError) as error:
+            partial.unlink(missing_ok=True)
+            raise UserError(
+                f"the checkpoint {path} cannot be written ({_reason(error)}); make room on the disk and give the same "
+                "command again: it goes on from the checkpoint before"
+            ) from error
+
+
+class KeepCheckpoints(Checkpoint):
+    """Saves every so many steps, at the last one, and behind the step in which a stop signal arrives.
+
+    Args:
+        folder: of the checkpoints.
+        every: steps between two.
+        steps: of the whole run.
+
+    Attributes:
+        stopped_by: the signal that the run was stopped by on this process, or None.
+    """
+
+    def __init__(self, folder: Path, every: int, steps: int) -> None:
+        self.folder = folder
+        self.every = every
+        self.steps = steps
+        self.stopped_by: signal.Signals | None = None
+        self._handlers: dict[signal.Signals, Any] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the stop signals over from Lightning, whose handlers save nothing here.
+
+        Raises:
+            UserError: the processes found different checkpoints.
+        """
+        steps = distributed.gather_rows(torch.tensor([trainer.global_step], device=pl_module.device)).tolist()
+        if len(set(steps)) > 1:
+            raise UserError(
+                f"the processes would go on after different steps ({', '.join(map(str, steps))}): all machines need "
+                f"the folder {self.folder.parent} in common"
+            )
+        self.stopped_by = None
+        self._handlers = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save where one is due, and stop where a process was asked to."""
+        done = trainer.global_step
+        stop = distributed.any_process(self.stopped_by is not None, pl_module.device)
+        if stop or done % self.every == 0 or done == self.steps:
+            trainer.save_checkpoint(self.folder / f"step-{done:09d}.ckpt")
+            if trainer.is_global_zero:
+                remove_others(self.folder, keep=KEPT)
+        if stop:
+            trainer.should_stop = True
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give the stop signals back."""
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Give the stop signals back."""
+        self.on_train_end(trainer, pl_module)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.stopped_by = signal.Signals(number)
+        signal.signal(number, signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler)
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint of a run; a damaged one is passed over with a warning."""
+    for path in _by_age(folder):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+        except (OSError, zipfile.BadZipFile) as error:
+            damaged = str(error)
+        if damaged is None:
+            return path
+        LOG.warning("%s is damaged (%s); taking the one before", path, damaged)
+    return None
+
+
+def checkpoint_step(path: Path) -> int:
+    """Steps done at a checkpoint, from its name `step-000000500.ckpt`."""
+    digits = path.stem.removeprefix("step-")
+    return int(digits) if digits.isdigit() else -1
+
+
+def remove_others(folder: Path, keep: int = KEPT, until: int | None = None) -> None:
+    """Remove all but the `keep` newest checkpoints, those past step `until`, and what an interrupted write left.
+
+    Args:
+        folder: of the checkpoints; need not be there.
+        keep: checkpoints that stay.
+        until: the step that a run goes on from: later checkpoints are damaged and will be written again.
+    """
+    later = [path for path in _by_age(folder) if until is not None and checkpoint_step(path) > until]
+    others = [path for path in _by_age(folder) if path not in later][keep:]
+    for path in [*later, *others, *folder.glob(".*.partial")]:
+        path.unlink(missing_ok=True)
+
+
+def _by_age(folder: Path) -> list[Path]:
+    """Newest first."""
+    return sorted(folder.glob("step-*.ckpt"), key=checkpoint_step, reverse=True)
+
+
+def _reason(error: BaseException) -> str:
+    """What the operating system said, where it said something."""
+    while not isinstance(error, OSError) and (error.__context__ or error.__cause__):
+        error = error.__cause__ or error.__context__ or error
+    return getattr(error, "strerror", None) or str(error).splitlines()[0]

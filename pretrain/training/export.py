@@ -1,0 +1,72 @@
+"""What is left of a run for everyone else: the query network with its facts."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ccop_hub.console import plain
+from ccop_hub.formats.checkpoint import save_checkpoint
+from ccop_hub.normalization import PIXEL_MEAN, PIXEL_STD
+from ccop_hub.sources import huggingface
+
+from ..method.objective import ContrastivePretraining
+from ..settings import RunSettings
+from ..views.dataset import SceneListing
+from .schedule import Schedule
+
+PATHS = ("images", "proposals", "out", "probe", "init")
+"""Settings that name places on the machine of the run; an exported checkpoint tells the names alone."""
+
+PUBLIC = (huggingface.PREFIX, "https://")
+"""What `init` starts with where it names no place on a machine; a name of the registry is its own last part."""
+
+
+def export(
+    folder: Path, objective: ContrastivePretraining, settings: RunSettings, schedule: Schedule, listing: SceneListing
+) -> Path:
+    """Write the query encoder's trained parts under canonical names, with the run's facts.
+
+    The pyramid is among them where a loss looked at boxes. An untrained one is left out, so that no evaluation starts
+    from it as if it were worth something.
+
+    Returns:
+        The safetensors file.
+    """
+    facts = run_facts(settings, schedule, listing)
+    tensors = objective.query.network.state_dict()
+    kept = {name: value for name, value in tensors.items() if name.split(".", 1)[0] in facts["parts"]}
+    return save_checkpoint(folder, kept, facts)
+
+
+def run_facts(settings: RunSettings, schedule: Schedule, listing: SceneListing) -> dict[str, Any]:
+    """What a checkpoint says of itself."""
+    resolved = plain(settings)
+    for name in PATHS:
+        value = getattr(settings, name)
+        if value is not None and not str(value).startswith(PUBLIC):
+            resolved[name] = Path(value).expanduser().resolve().name
+    return {
+        "arch": settings.backbone,
+        "objective": settings.objective,
+        "parts": ["backbone", "fpn"] if settings.uses_boxes else ["backbone"],
+        "dataset": {"name": listing.source.name, "images": len(listing.images), "digest": listing.digest},
+        "steps": schedule.steps,
+        "epochs": round(schedule.steps / schedule.steps_per_epoch, 3),
+        "batch_size": settings.batch_size,
+        "image_size": settings.image_size,
+        "input": {"mean": list(PIXEL_MEAN), "std": list(PIXEL_STD), "channel_order": "RGB", "range": "0-255"},
+        "settings": resolved,
+        "versions": library_versions(),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what a run's result depends on."""
+    packages = {"ccop_hub": "ccop-hub", "lightning": "lightning", "kornia": "kornia", "pillow": "pillow"}
+    packages |= {name: name for name in ("torch", "torchvision", "timm")}
+    return {"python": platform.python_version(), **{key: version(name) for key, name in packages.items()}}

@@ -1,0 +1,75 @@
+"""metrics.csv: one row per logged step, written at once, continued where an interrupted run stopped."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+from ccop_hub.formats.checkpoint import write_atomically
+
+
+class MetricsFile(Logger):
+    """Lightning logger that appends to one CSV file.
+
+    Lightning's own CSVLogger deletes the file of an earlier run in its folder and holds rows back.
+
+    Args:
+        path: of the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self._columns: list[str] = []
+
+    def keep_until(self, done: int) -> None:
+        """Remove the rows of later steps, which will be done again, and a row that a crash cut short."""
+        rows = [row for row in self._read() if int(row["step"]) <= done]
+        if self._columns:
+            self._rewrite(rows)
+
+    @property
+    def name(self) -> str:
+        """Lightning wants one."""
+        return "metrics"
+
+    @property
+    def version(self) -> str:
+        """Lightning wants one."""
+        return ""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Append a row; `step` is the number of steps done."""
+        row: dict[str, Any] = {"step": step, **{name: f"{value:.6g}" for name, value in metrics.items()}}
+        new = [name for name in row if name not in self._columns]
+        if new:
+            rows = self._read()
+            self._columns += new
+            self._rewrite(rows)
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, self._columns, restval="", lineterminator="\n").writerow(row)
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """The settings have a file of their own."""
+
+    def _read(self) -> list[dict[str, str]]:
+        if not self.path.is_file():
+            return []
+        text = self.path.read_text(encoding="utf-8")
+        # A crash may have cut the last row short; a whole one ends its line.
+        reader = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline=""))
+        self._columns = list(reader.fieldnames or [])
+        return list(reader)
+
+    def _rewrite(self, rows: list[dict[str, str]]) -> None:
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self._columns, restval="", extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(self.path, text.getvalue().encode())

@@ -1,0 +1,113 @@
+"""What is watched during a run, and what is said of its settings before it starts."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from ..settings import RunSettings
+from ..views.dataset import SceneListing, SceneViews
+from .schedule import Schedule
+
+LOG = logging.getLogger("ccop_pretrain.training.monitoring")
+
+COLLAPSED_BELOW = 0.1
+"""Embedding standard deviation, as a share of a uniform sphere's 1/sqrt(D), that counts as a collapse."""
+
+SUSTAINED_REPORTS = 5
+"""Reports in a row that must be below it: a single batch may be of like images."""
+
+FILLS_IN_WARMUP = 2
+"""Times that a queue should be filled with real keys before the learning rate is at its peak."""
+
+IMAGES_COUNTED = 64
+"""Images that the expected number of boxes is taken from."""
+
+
+class CollapseAlarm:
+    """Warns, by name, of embeddings that have become nearly the same for every input.
+
+    Args:
+        dim: length of an embedding, D.
+        warmup_steps: reports of these steps are not judged: fresh heads embed everything alike.
+    """
+
+    def __init__(self, dim: int, warmup_steps: float) -> None:
+        self.uniform = 1 / math.sqrt(dim)
+        self.warmup_steps = warmup_steps
+        self._low: dict[str, int] = {}
+
+    def look(self, figures: Mapping[str, float], step: int) -> list[str]:
+        """Judge one report (`image_embedding_std`, `box_embedding_std`) of a step; returns the warnings it led to.
+
+        A collapse is told once; again only after the embeddings had recovered.
+        """
+        if step <= self.warmup_steps:
+            return []
+        warnings = []
+        for kind in ("image", "box"):
+            std = figures.get(f"{kind}_embedding_std")
+            if std is None:
+                continue
+            share = std / self.uniform
+            self._low[kind] = self._low.get(kind, 0) + 1 if share < COLLAPSED_BELOW else 0
+            if self._low[kind] == SUSTAINED_REPORTS:
+                warnings.append(
+                    f"step {step}: the {kind} embeddings have collapsed: their standard deviation is {std:.2g}, "
+                    f"{share:.1%} of a uniform sphere's {self.uniform:.2g}, in {SUSTAINED_REPORTS} reports in a row; "
+                    f"a lower --lr, a longer --warmup-epochs or a shorter --{kind}-queue may help"
+                )
+        for warning in warnings:
+            LOG.warning("%s", warning)
+        return warnings
+
+
+def expected_boxes(listing: SceneListing, settings: RunSettings) -> float:
+    """Boxes a view, the mean over images spread over the listing; 0 where no loss looks at boxes."""
+    store = listing.proposals
+    if store is None:
+        return 0.0
+    views = SceneViews(listing, settings, settings.seed)
+    places = {int(place) for place in np.linspace(0, len(views) - 1, min(IMAGES_COUNTED, len(views)))}
+    readable = [index for index in sorted(places) if listing.images[index] not in store.skipped]
+    kept = [len(views.views(0, index, index, store.size(listing.images[index])).kept) for index in readable]
+    return float(np.mean(kept)) if kept else 0.0
+
+
+def advice(settings: RunSettings, schedule: Schedule, images: int, boxes: float) -> list[str]:
+    """Warnings about queues that do not fit the data or the schedule.
+
+    Args:
+        settings: of the run.
+        schedule: of the run.
+        images: number of images.
+        boxes: expected boxes a view.
+    """
+    queues = {}
+    if settings.weight_image:
+        queues["image"] = (settings.image_queue, 1.0)
+    if settings.uses_boxes and settings.weight_box and boxes:
+        queues["box"] = (settings.box_queue, boxes)
+    warnings = []
+    for kind, (length, keys_per_image) in queues.items():
+        if length > images * keys_per_image:
+            warnings.append(
+                f"the {kind} queue of {length} keys is longer than an epoch's {images * keys_per_image:.0f}: an image "
+                f"is among its own negatives; give --{kind}-queue {max(int(images * keys_per_image), 1)} or less"
+            )
+        fill = length / (settings.batch_size * keys_per_image)
+        if schedule.warmup_steps < FILLS_IN_WARMUP * fill:
+            fitting = int(schedule.warmup_steps * settings.batch_size * keys_per_image / FILLS_IN_WARMUP)
+            wanted = FILLS_IN_WARMUP * fill
+            longer = f"--warmup-epochs {wanted / schedule.steps_per_epoch:.3g}, "
+            # The warm-up is never more than half of the run.
+            longer = longer if wanted <= schedule.steps / 2 else f"a run of {math.ceil(2 * wanted)} steps with {longer}"
+            warnings.append(
+                f"the {kind} queue takes {fill:.0f} steps to fill its random start with real keys, the warm-up is over "
+                f"after {schedule.warmup_steps:.0f}: a run that learns from random keys is pulled together; give "
+                f"{longer}or --{kind}-queue {max(fitting, 1)} or less"
+            )
+    return warnings

@@ -1,0 +1,177 @@
+"""The folder of one run: what lies where, and whether a run may start, go on, or is done."""
+
+from __future__ import annotations
+
+import enum
+import json
+import secrets
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ccop_hub.console import plain
+from ccop_hub.errors import UserError
+from ccop_hub.formats.checkpoint import FACTS_FILE, write_atomically
+
+from ..settings import RunSettings
+
+SETTINGS_THAT_MAY_CHANGE = frozenset(
+    {
+        "out",
+        "devices",
+        "num_nodes",
+        "accelerator",
+        "workers",
+        "log_every",
+        "save_every",
+        "pictures",
+        "overwrite",
+        "max_unreadable",
+    }
+    | {"tensorboard", "wandb", "probe", "probe_every"}
+)
+"""Settings in which a continued run may differ from its beginning: its weights do not depend on them, save for the
+machines and processes, which change while a run waits in a queue."""
+
+
+class RunState(enum.Enum):
+    """What a folder holds before a run."""
+
+    NEW = "new"
+    UNFINISHED = "unfinished"
+    FINISHED = "finished"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Names of everything in a run's folder.
+
+    Attributes:
+        path: the folder.
+    """
+
+    path: Path
+
+    @property
+    def settings(self) -> Path:
+        """The resolved settings."""
+        return self.path / "settings.yaml"
+
+    @property
+    def environment(self) -> Path:
+        """Versions and hardware."""
+        return self.path / "environment.json"
+
+    @property
+    def log(self) -> Path:
+        """What the run said, with times."""
+        return self.path / "train.log"
+
+    @property
+    def metrics(self) -> Path:
+        """A row per logged step."""
+        return self.path / "metrics.csv"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Everything needed to go on, twice."""
+        return self.path / "checkpoints"
+
+    @property
+    def exported(self) -> Path:
+        """The network that the run was for."""
+        return self.path / "exported"
+
+    @property
+    def pictures(self) -> Path:
+        """Picture sheets of what the run sees."""
+        return self.path / "pictures"
+
+    @property
+    def tensorboard(self) -> Path:
+        """What `tensorboard --logdir` shows: the figures of metrics.csv."""
+        return self.path / "tensorboard"
+
+    @property
+    def wandb(self) -> Path:
+        """Holds the identifier of the run at Weights & Biases, so that a continued run goes on there too."""
+        return self.path / "wandb_run_id.txt"
+
+    @property
+    def skipped(self) -> Path:
+        """Unreadable images and why."""
+        return self.path / "skipped.csv"
+
+    def prepare(self, settings: RunSettings) -> RunState:
+        """Look at what is there, clear it where the settings say so, and write the settings.
+
+        Returns:
+            `NEW` for a run from the beginning, `UNFINISHED` for one to continue, `FINISHED` where nothing is to do.
+
+        Raises:
+            UserError: the folder holds something else, or a run of other settings.
+        """
+        state = self.state()
+        if state is not RunState.NEW and settings.overwrite:
+            self._clear()
+            state = RunState.NEW
+        if state is not RunState.NEW:
+            self._require_same(settings)
+        if state is not RunState.FINISHED:
+            self.path.mkdir(parents=True, exist_ok=True)
+            text = yaml.safe_dump(plain(settings), sort_keys=False, allow_unicode=True)
+            write_atomically(self.settings, text.encode())
+        return state
+
+    def wandb_run_id(self) -> str:
+        """The identifier of the run at Weights & Biases; drawn at the first call, by the operating system."""
+        if not self.wandb.is_file():
+            write_atomically(self.wandb, f"{secrets.token_hex(4)}\n".encode())
+        return self.wandb.read_text(encoding="utf-8").strip()
+
+    def write_environment(self, facts: dict[str, Any]) -> None:
+        """Write `environment.json`."""
+        write_atomically(self.environment, (json.dumps(facts, indent=2) + "\n").encode())
+
+    def state(self) -> RunState:
+        """What the folder holds.
+
+        Raises:
+            UserError: it is a file, or a folder of something else.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"{self.path} is a file; give --out a folder")
+        # A run killed while it wrote its settings leaves no more than a hidden part of them.
+        if not self.path.exists() or all(path.name == f".{self.settings.name}.partial" for path in self.path.iterdir()):
+            return RunState.NEW
+        if not self.settings.is_file():
+            raise UserError(f"{self.path} holds something that is not a run; give --out a new or an empty folder")
+        return RunState.FINISHED if self.is_finished else RunState.UNFINISHED
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the network is exported: its facts are the last file that a run writes."""
+        return (self.exported / FACTS_FILE).is_file()
+
+    def _clear(self) -> None:
+        for folder in (self.checkpoints, self.exported, self.pictures, self.tensorboard):
+            shutil.rmtree(folder, ignore_errors=True)
+        for file in (self.settings, self.environment, self.log, self.metrics, self.skipped, self.wandb):
+            file.unlink(missing_ok=True)
+
+    def _require_same(self, settings: RunSettings) -> None:
+        now = plain(settings)
+        before = yaml.safe_load(self.settings.read_text(encoding="utf-8")) or {}
+        changed = [
+            f"{name} ({before.get(name)} there, {value} now)"
+            for name, value in now.items()
+            if name not in SETTINGS_THAT_MAY_CHANGE and before.get(name) != value
+        ]
+        if changed:
+            raise UserError(
+                f"{self.path} holds a run of other settings: {', '.join(changed)}; "
+                "give another --out, or --overwrite true to start anew"
+            )

@@ -1,0 +1,224 @@
+"""The training step: augment, ask the objective, follow the schedule. Lightning does the rest."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.strategies import ParallelStrategy
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+
+from ccop_hub.sources.resolve import resolve
+
+from ..common import distributed
+from ..common.seeding import derive_seed
+from ..method.objective import Batch, ContrastivePretraining, ObjectiveOutput
+from ..settings import RunSettings
+from ..views.dataset import ViewBatch
+from ..views.photometric import PhotometricAugmentation
+from .activation_checkpointing import checkpoint_activations
+from .monitoring import CollapseAlarm
+from .probe import LabelledFolder
+from .schedule import Schedule
+
+LOG = logging.getLogger("ccop_pretrain.training.step")
+
+STEPS_LOG = logging.getLogger("ccop_pretrain.steps")
+"""A line per logged step."""
+
+
+COMPILER = "inductor"
+"""Backend of torch.compile."""
+
+
+class PretrainingModule(LightningModule):
+    """One run: both encoders and the queues (`objective`), the optimiser and the learning rate.
+
+    Args:
+        settings: of the run; the initial weights are drawn from `settings.seed`.
+        schedule: length and learning rate.
+    """
+
+    def __init__(self, settings: RunSettings, schedule: Schedule) -> None:
+        super().__init__()
+        # Lightning's own accumulation knows the losses of one micro-batch at a time, not what they are shares of.
+        self.automatic_optimization = False
+        self.run_settings = settings
+        self.schedule = schedule
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(derive_seed("weights", settings.seed))
+            self.objective = ContrastivePretraining(settings, settings.backbone, schedule.steps, settings.image_size)
+        if settings.init is not None:
+            start_from(self.objective, settings.init, settings.backbone)
+        if settings.channels_last:
+            self.objective.to(memory_format=torch.channels_last)
+        if settings.activation_checkpointing:
+            checkpoint_activations(self.objective.query.network)
+        if settings.compile:
+            for encoder in (self.objective.query, self.objective.key):
+                encoder.compile(backend=COMPILER)
+        self.augmentation = PhotometricAugmentation()
+        self.skipped: dict[int, str] = {}
+        self._throughput = Throughput()
+        self._alarm = CollapseAlarm(settings.embedding_dim, schedule.warmup_steps)
+        self._probe = None if settings.probe is None else LabelledFolder(settings.probe, settings.image_size)
+
+    def training_step(self, batch: ViewBatch, batch_idx: int) -> dict[str, Any]:
+        """One step of the optimiser and of the learning rate; `batch_idx` counts those of the whole run from 0."""
+        self.skipped.update(batch.skipped)
+        optimiser, rate = self.optimizers(), self.lr_schedulers()
+        assert isinstance(optimiser, LightningOptimizer)
+        assert isinstance(rate, LRScheduler)
+        optimiser.zero_grad()
+        output = self.losses(batch, batch_idx, self._backward)
+        optimiser.step()
+        rate.step()
+        self._throughput.step_ended(len(batch.query_images) * distributed.world_size())
+        # Here rather than in a hook behind the step: the row of a step has to be there before its checkpoint.
+        self._watch(output, batch_idx + 1)
+        return {"loss": output.loss}
+
+    def losses(
+        self, batch: ViewBatch, step: int, backward: Callable[[Tensor, bool], None] | None = None
+    ) -> ObjectiveOutput:
+        """Augment a batch and ask the objective, which says what `backward` is for.
+
+        Every draw (augmentation, shuffling, jitters, dropout) comes from (seed, step, rank).
+        """
+        torch.manual_seed(derive_seed("step", self.run_settings.seed, step, distributed.rank()))
+        augmented = Batch(
+            query_images=self._augment(batch.query_images),
+            key_images=self._augment(batch.key_images),
+            query_boxes=batch.query_boxes,
+            key_boxes=batch.key_boxes,
+        )
+        output: ObjectiveOutput = self.objective(augmented, self.run_settings.micro_batches, backward)
+        return output
+
+    def _backward(self, loss: Tensor, last: bool) -> None:
+        """Add the gradients of a micro-batch; the last one's backward exchanges the sums between processes."""
+        strategy = self.trainer.strategy
+        with strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) and not last else nullcontext():
+            self.manual_backward(loss)
+
+    def _augment(self, images: Tensor) -> Tensor:
+        """(B, 3, S, S) uint8 -> float32, also under autocast."""
+        with torch.autocast(images.device.type, enabled=False):
+            augmented: Tensor = self.augmentation(images)
+        return augmented.contiguous(memory_format=torch.channels_last) if self.run_settings.channels_last else augmented
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """SGD over everything that is trained, weight decay on all of it; the learning rate changes every step."""
+        settings = self.run_settings
+        optimiser = torch.optim.SGD(
+            list(self.trained_parameters()),
+            lr=self.schedule.peak_lr,
+            momentum=settings.sgd_momentum,
+            weight_decay=settings.weight_decay,
+        )
+        return {"optimizer": optimiser, "lr_scheduler": LambdaLR(optimiser, self.schedule.factor)}
+
+    def trained_parameters(self) -> Iterator[nn.Parameter]:
+        """Parameters that a gradient reaches: the query encoder's."""
+        return (parameter for parameter in self.objective.parameters() if parameter.requires_grad)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the unreadable images met so far."""
+        checkpoint["skipped"] = self.skipped
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up the unreadable images met before."""
+        self.skipped = dict(checkpoint["skipped"])
+
+    def on_train_start(self) -> None:
+        """Begin to measure throughput."""
+        self._throughput.start()
+
+    def on_train_batch_start(self, batch: ViewBatch, batch_idx: int) -> None:
+        """Note when the batch arrived."""
+        self._throughput.batch_arrived()
+
+    def _watch(self, output: ObjectiveOutput, done: int) -> None:
+        """Write a row of metrics, and probe, where one is due after step `done` (from 1)."""
+        if done % self.run_settings.log_every == 0 or done == self.schedule.steps:
+            self._report(output, done)
+        every = max(1, round(self.run_settings.probe_every * self.schedule.steps_per_epoch))
+        if self._probe is not None and self.global_rank == 0 and (done % every == 0 or done == self.schedule.steps):
+            self._log({"knn_accuracy": self._probe.accuracy(self.objective.query.network)}, done)
+
+    def _report(self, output: ObjectiveOutput, done: int) -> None:
+        """Log the figures of step `done`; they are of this process's share of the batch."""
+        losses = {"loss": output.loss.item()}
+        losses |= {f"loss_{name}": loss.item() for name, loss in output.losses.items()}
+        rate, waiting = self._throughput.since_last_report()
+        row = {
+            **losses,
+            **{name: value.item() for name, value in output.monitors.items()},
+            "lr": self.schedule.peak_lr * self.schedule.factor(done - 1),
+            "epoch": done / self.schedule.steps_per_epoch,
+            "images_per_second": rate,
+            "data_wait": waiting,
+        }
+        self._log(row, done)
+        if self.global_rank == 0:
+            self._alarm.look(row, done)
+        self.log_dict({**losses, "images/s": rate}, prog_bar=True, logger=False)
+        text = ", ".join(f"{name} {value:.3f}" for name, value in losses.items())
+        STEPS_LOG.info("step %d/%d: %s, %.1f images/s", done, self.schedule.steps, text, rate)
+
+    def _log(self, figures: dict[str, float], done: int) -> None:
+        for logger in self.loggers:
+            logger.log_metrics(figures, step=done)
+
+
+def start_from(objective: ContrastivePretraining, name: str, arch: str) -> None:
+    """Put weights of the hub into both encoders; without a pyramid among them, the pyramid stays random.
+
+    Raises:
+        UserError: there are none of that name, or they are of another architecture.
+    """
+    weights = resolve(name, arch)
+    for encoder in (objective.query, objective.key):
+        encoder.network.backbone.load_state_dict(weights.part("backbone"))
+        if "fpn" in weights.parts:
+            encoder.network.fpn.load_state_dict(weights.part("fpn"))
+    missing = "" if "fpn" in weights.parts else "; it has no pyramid, which starts at random"
+    LOG.info("started from %s (%s)%s", weights.name, weights.digest, missing)
+
+
+class Throughput:
+    """Images a second, and the share of the time spent waiting for data."""
+
+    def __init__(self) -> None:
+        self._images = 0
+        self._waited = 0.0
+        self.start()
+
+    def batch_arrived(self) -> None:
+        """A batch is at hand: the time since the last step ended was waiting."""
+        self._waited += time.perf_counter() - self._step_ended
+
+    def step_ended(self, images: int) -> None:
+        """A step over so many images is done."""
+        self._step_ended = time.perf_counter()
+        self._images += images
+
+    def start(self) -> None:
+        """Begin to count."""
+        self._started = self._step_ended = time.perf_counter()
+
+    def since_last_report(self) -> tuple[float, float]:
+        """(images a second, share of the time spent waiting) since the last call."""
+        now = time.perf_counter()
+        seconds = max(now - self._started, 1e-9)
+        rate, share = self._images / seconds, min(self._waited / seconds, 1.0)
+        self._started, self._images, self._waited = now, 0, 0.0
+        return rate, share

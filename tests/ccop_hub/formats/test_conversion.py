@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import json
+import pickle
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torchvision
+from torch import Tensor, nn
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+
+from ccop_hub.architectures import stage_channels
+from ccop_hub.cli import main
+from ccop_hub.errors import UserError
+from ccop_hub.formats.checkpoint import Weights, read_checkpoint
+from ccop_hub.formats.conversion import TARGETS, convert
+from ccop_hub.formats.recognition import conversion
+from ccop_hub.loading import load_pyramid
+from ccop_hub.sources.resolve import resolve
+
+CASES = [
+    ("safetensors", "folder", "canonical", True),
+    ("torchvision", "a.pth", "torchvision", True),
+    ("timm", "folder", "timm", False),
+    ("detectron2", "a.pkl", "detectron2", True),
+    ("detectron2", "a.pth", "detectron2", True),
+    ("detectron2-c4", "a.pkl", "detectron2-c4", False),
+    ("detectron2-c4", "a.pth", "detectron2-c4", False),
+    ("mmdetection", "a.pth", "mmdetection", True),
+]
+
+
+@pytest.fixture(scope="module")
+def weights(run: Path) -> Weights:
+    return read_checkpoint(run)
+
+
+def test_every_target_has_a_case() -> None:
+    assert {case[0] for case in CASES} == set(TARGETS)
+
+
+@pytest.mark.parametrize(("target", "name", "reported", "has_pyramid"), CASES)
+def test_round_trip(
+    weights: Weights,
+    tensors: dict[str, Tensor],
+    tmp_path: Path,
+    target: str,
+    name: str,
+    reported: str,
+    has_pyramid: bool,
+) -> None:
+    done = convert(weights, target, tmp_path / name)
+    assert done.left_out == (() if has_pyramid else ("fpn",))
+    assert done.largest_difference == 0
+    found = read_checkpoint(done.path)
+    assert (found.format, found.arch, found.unused) == (reported, "resnet18", ())
+    assert set(found.tensors) == {key for key in tensors if has_pyramid or key.startswith("backbone")}
+    assert done.tensors == len(found.tensors)
+    assert all(torch.equal(found.tensors[key], tensors[key]) for key in found.tensors)
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_torchvision_reads_its_file(weights: Weights, tmp_path: Path) -> None:
+    convert(weights, "torchvision", tmp_path / "a.pth")
+    body = torchvision.models.resnet18()
+    channels = stage_channels(timm.create_model("resnet18"))
+    layers = {f"layer{i}": str(i - 1) for i in range(1, 5)}
+    theirs = BackboneWithFPN(body, layers, channels, 256, norm_layer=nn.BatchNorm2d).eval()
+    theirs.load_state_dict(torch.load(tmp_path / "a.pth", weights_only=True))
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        expected, found = load_pyramid("resnet18", weights.source)(images), theirs(images)
+    for mine, level in zip(expected.values(), found.values(), strict=True):
+        assert torch.equal(mine, level)
+
+
+def test_timm_reads_its_folder(weights: Weights, tmp_path: Path) -> None:
+    convert(weights, "timm", tmp_path / "timm")
+    theirs = timm.create_model(f"local-dir:{tmp_path / 'timm'}", pretrained=True)
+    assert theirs.num_classes == 0
+    state = weights.part("backbone")
+    assert all(torch.equal(value, state[key]) for key, value in theirs.state_dict().items())
+    assert theirs.pretrained_cfg["std"] == pytest.approx((0.229, 0.224, 0.225))
+    config = json.loads((tmp_path / "timm" / "config.json").read_text())
+    assert config["num_features"] == theirs.num_features == 512
+
+
+def test_detectron2_pickle_is_as_detectron2_reads_it(weights: Weights, tmp_path: Path) -> None:
+    """Its loader takes a pickle with `model` and `__author__` as it is, arrays by exact name."""
+    convert(weights, "detectron2", tmp_path / "a.pkl")
+    content = pickle.loads((tmp_path / "a.pkl").read_bytes())
+    assert content["matching_heuristics"] is False
+    assert content["__author__"] == "ccop-hub"
+    assert all(isinstance(value, np.ndarray) for value in content["model"].values())
+    name = "backbone.bottom_up.res3.0.shortcut.norm.running_mean"
+    assert np.array_equal(
+        content["model"][name], weights.tensors["backbone.layer2.0.downsample.1.running_mean"].numpy()
+    )
+
+
+def test_backbone_without_pyramid(weights: Weights, tmp_path: Path) -> None:
+    backbone = resolve({key: value for key, value in weights.tensors.items() if key.startswith("backbone")})
+    for target, name in (("torchvision", "a.pth"), ("detectron2", "a.pkl"), ("mmdetection", "b.pth")):
+        done = convert(backbone, target, tmp_path / name)
+        assert (done.tensors, done.left_out) == (120, ())
+    assert "conv1.weight" in torch.load(tmp_path / "a.pth", weights_only=True)
+
+
+def test_refusals(weights: Weights, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for target, name, said in (
+        ("caffe", "a", "no format 'caffe' to write: take one of safetensors, torchvision"),
+        ("detectron2", "a.safetensors", "written to a file ending in .pkl or .pth"),
+        ("safetensors", "a.safetensors", "is written as a folder: leave .safetensors out of a.safetensors"),
+        ("timm", "file", "is a file, but timm is written as a folder"),
+    ):
+        with pytest.raises(UserError) as raised:
+            convert(weights, target, tmp_path / name)
+        assert said in str(raised.value)
+    unusual = resolve("random", "resnet18d")
+    with pytest.raises(UserError, match=r"has no names for this ResNet's stem|detectron2 has no names"):
+        convert(unusual, "detectron2", tmp_path / "a.pkl")
+    assert convert(unusual, "timm", tmp_path / "timm").tensors > 120
+
+
+def test_a_difference_after_reading_back_is_an_error(
+    weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(content: object, path: Path) -> None:
+        assert isinstance(content, dict)
+        changed = {**content, "body.bn1.bias": content["body.bn1.bias"] + 1e-6}
+        real_save(changed, path)
+
+    real_save = torch.save
+    monkeypatch.setattr(conversion.torch, "save", damaged)
+    with pytest.raises(UserError, match=r"reads back differently \(backbone\.bn1\.bias\)"):
+        convert(weights, "torchvision", tmp_path / "a.pth")
+
+
+def test_different_features_are_an_error(weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    real = conversion.features
+
+    def drifting(arch: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        calls.append(1)
+        return {name: value + 0.01 * len(calls) for name, value in real(arch, tensors).items()}
+
+    monkeypatch.setattr(conversion, "features", drifting)
+    with pytest.raises(UserError, match=r"the features of .* differ by 0\.01"):
+        convert(weights, "detectron2", tmp_path / "a.pth")
+
+
+def test_command(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["convert", str(run), "--to", "detectron2-c4", "--out", str(tmp_path / "c4.pkl")]) == 0
+    told = capsys.readouterr().out
+    assert "120 tensors, read back equal; features differ by 0" in told
+    assert "left out, since the format has no place for it: fpn" in told
+    assert main(["convert", str(run), "--to", "caffe", "--out", str(tmp_path / "x")]) == 2
+    assert "take one of" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="paths")
+def test_out_folders_are_made(weights: Weights, tmp_path: Path) -> None:
+    assert convert(weights, "mmdetection", tmp_path / "new" / "deep" / "a.pth").path.is_file()
+
+
+@pytest.mark.parametrize("name", ["a.pkl", "a.pth"])
+def test_detectron2_reads_its_file(weights: Weights, tmp_path: Path, name: str) -> None:
+    pytest.importorskip("detectron2")
+    from ccop_eval.detection.engine import load_engine
+
+    load_engine()
+    from detectron2.checkpoint import DetectionCheckpointer
+    from detectron2.config import get_cfg
+    from detectron2.modeling import build_backbone
+
+    convert(weights, "detectron2", tmp_path / name)
+    cfg = get_cfg()
+    cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.FREEZE_AT = "build_resnet_fpn_backbone", 0
+    cfg.MODEL.RESNETS.DEPTH, cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 18, 64
+    cfg.MODEL.RESNETS.NORM = cfg.MODEL.FPN.NORM = "BN"
+    cfg.MODEL.RESNETS.STRIDE_IN_1X1 = False
+    cfg.MODEL.RESNETS.OUT_FEATURES = cfg.MODEL.FPN.IN_FEATURES = ["res2", "res3", "res4", "res5"]
+    detector = nn.ModuleDict({"backbone": build_backbone(cfg)}).eval()
+    DetectionCheckpointer(detector).load(str(tmp_path / name))
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        expected, found = load_pyramid("resnet18", weights.source)(images), detector["backbone"](images)
+    assert all(torch.equal(found[level], expected[level]) for level in ("p2", "p3", "p4", "p5", "p6"))

@@ -1,0 +1,104 @@
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor, wait
+
+import numpy as np
+import pytest
+import torch
+from ccop_eval.frozen.features import cached_features
+from ccop_eval.frozen.network import features
+from ccop_eval.results.digests import files_digest
+from lightning.fabric import Fabric
+
+
+@pytest.fixture
+def fabric():
+    return Fabric(accelerator="cpu", devices=1)
+
+
+def compute_squares(seen):
+    def compute(items):
+        for item in items:
+            seen.append(item)
+            yield torch.full((item % 3, 2), float(item) ** 2)
+
+    return compute
+
+
+def test_features_are_computed_once_and_mapped(fabric, tmp_path, monkeypatch):
+    monkeypatch.setattr(features, "CHUNK", 4)
+    rows, seen = [item % 3 for item in range(10)], []
+    first = cached_features(fabric, tmp_path, {"weights": "a"}, rows, compute_squares(seen))
+    expected = np.repeat(np.arange(10.0) ** 2, rows)
+    np.testing.assert_array_equal(first, np.stack([expected, expected], 1))
+    assert isinstance(first, np.memmap)
+    cached_features(fabric, tmp_path, {"weights": "a"}, rows, compute_squares(seen))
+    assert seen == list(range(10))
+    cached_features(fabric, tmp_path, {"weights": "b"}, rows, compute_squares(seen))
+    assert len(seen) == 20, "other weights have features of their own"
+    assert {json.loads(file.read_text())["weights"] for file in tmp_path.glob("*/identity.json")} == {"a", "b"}
+
+
+def test_two_evaluations_at_once_compute_them_once(fabric, tmp_path):
+    seen, started, go_on = [], threading.Event(), threading.Event()
+
+    def slow(items):
+        started.set()
+        go_on.wait()
+        yield from compute_squares(seen)(items)
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(cached_features, fabric, tmp_path, {}, [0, 1, 2], slow)
+        started.wait()
+        second = pool.submit(cached_features, fabric, tmp_path, {}, [0, 1, 2], compute_squares(seen))
+        assert not wait([second], timeout=0.5).done
+        go_on.set()
+        np.testing.assert_array_equal(first.result(), second.result())
+    assert seen == [0, 1, 2]
+
+
+def test_interrupted_computation_keeps_what_it_has(fabric, tmp_path, monkeypatch):
+    monkeypatch.setattr(features, "CHUNK", 3)
+    seen, rows = [], [1] * 8
+
+    def interrupted(items):
+        for item in items:
+            if item == 7:
+                raise KeyboardInterrupt
+            seen.append(item)
+            yield torch.full((1, 1), float(item))
+
+    with pytest.raises(KeyboardInterrupt):
+        cached_features(fabric, tmp_path, {}, rows, interrupted)
+    again = []
+
+    def rest(items):
+        for item in items:
+            again.append(item)
+            yield torch.full((1, 1), float(item))
+
+    values = cached_features(fabric, tmp_path, {}, rows, rest)
+    np.testing.assert_array_equal(values[:, 0], np.arange(8))
+    assert again == [6, 7]
+
+
+def test_wrong_number_of_rows_is_a_defect(fabric, tmp_path):
+    with pytest.raises(RuntimeError, match="1 feature rows where 2 belong"):
+        cached_features(fabric, tmp_path, {}, [2], lambda items: [torch.zeros(1, 1)])
+
+
+def test_data_digest_sees_names_and_contents_but_not_the_place(tmp_path):
+    for name, content in (("one/a/x", b"1"), ("one/a/y", b"2"), ("two/a/x", b"1"), ("two/a/y", b"2")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+
+    def files(root):
+        return [path for path in (tmp_path / root).rglob("*") if path.is_file()]
+
+    one = files_digest(tmp_path / "one", files("one"))
+    assert one == files_digest(tmp_path / "two", files("two"))
+    (tmp_path / "two/a/y").write_bytes(b"3")
+    assert one != files_digest(tmp_path / "two", files("two"))
+    (tmp_path / "two/a/y").write_bytes(b"2")
+    (tmp_path / "two/a/y").rename(tmp_path / "two/a/z")
+    assert one != files_digest(tmp_path / "two", files("two"))

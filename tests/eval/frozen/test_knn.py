@@ -1,0 +1,78 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from ccop_eval.cli import main
+from ccop_eval.frozen.network import knn
+from ccop_eval.results.result import Result
+
+from ccop_hub.errors import UserError
+
+
+def run_knn(data, out, cache, *flags):
+    common = ["--weights", "random", "--arch", "resnet18", "--accelerator", "cpu", "--workers", "0"]
+    return main(
+        ["knn", *common, "--image_size", "64", "--data", str(data), "--out", str(out), "--cache", str(cache), *flags]
+    )
+
+
+def slow_votes(bank, labels, query, k, temperature, classes):
+    """Every similarity, sorted; a vote of exp(similarity / T) each."""
+    similarity = [
+        (sum(a * b for a, b in zip(row, query, strict=True)) / math.hypot(*row) / math.hypot(*query), label)
+        for row, label in zip(bank, labels, strict=True)
+    ]
+    votes = [0.0] * classes
+    for value, label in sorted(similarity, reverse=True)[:k]:
+        votes[label] += math.exp(value / temperature)
+    return votes
+
+
+def test_votes_equal_a_slow_recomputation(monkeypatch):
+    monkeypatch.setattr(knn, "BANK_BLOCK", 7)
+    monkeypatch.setattr(knn, "QUERY_BLOCK", 4)
+    generator = np.random.default_rng(0)
+    bank, queries = generator.normal(size=(40, 3)).astype(np.float32), generator.normal(size=(9, 3)).astype(np.float32)
+    labels = generator.integers(0, 5, 40).tolist()
+    truth = generator.integers(0, 5, 9).tolist()
+    similarity, index = knn.nearest_neighbours(bank, queries, 20, torch.device("cpu"))
+    for k in (1, 10, 20):
+        votes = knn.class_votes(similarity, index, labels, k, 0.07)
+        ranks = knn.true_class_rank(similarity, index, labels, truth, k, 0.07)
+        for row, query in enumerate(queries.tolist()):
+            slow = slow_votes(bank.tolist(), labels, query, k, 0.07, 5)
+            np.testing.assert_allclose(votes[row] / votes[row].sum(), np.array(slow) / sum(slow), rtol=1e-4)
+            own = slow[truth[row]]
+            assert int(ranks[row]) == (sum(value > own for value in slow) if own > 0 else 5)
+
+
+def test_learnable_labels_are_found_and_shuffled_ones_are_not(image_folders, seeing_weights, tmp_path):
+    for name in ("learnable", "shuffled"):
+        flags = ["--weights", str(seeing_weights), "--against", str(seeing_weights), "--neighbours", "[5,10,200]"]
+        assert run_knn(image_folders / name, tmp_path / name, tmp_path / "cache", *flags) == 0
+    learnable, shuffled = (Result.read(tmp_path / name) for name in ("learnable", "shuffled"))
+    assert learnable.metrics["k5/top1"] > 75
+    assert shuffled.metrics["k5/top1"] < 65
+    assert set(learnable.metrics) == {"k5/top1", "k10/top1"}, "200 neighbours are more than there are images"
+    assert "k = 200 left out" in learnable.notes[0]
+    assert learnable.protocol == "knn+image_size=64,neighbours=5/10/200"
+    assert learnable.paired["k5/top1"].low == learnable.paired["k5/top1"].high == 0
+    per_class = learnable.per_class["k5/top1"]
+    assert np.mean(list(per_class.values())) == pytest.approx(learnable.metrics["k5/top1"])
+    assert (tmp_path / "learnable" / "pictures" / "nearest-images.png").is_file()
+
+
+def test_second_run_reads_its_features(image_folders, tmp_path, monkeypatch):
+    data = image_folders / "learnable"
+    assert run_knn(data, tmp_path / "one", tmp_path / "cache", "--against", "null") == 0
+    monkeypatch.setattr(knn, "image_features", lambda *_: pytest.fail)
+    assert run_knn(data, tmp_path / "two", tmp_path / "cache", "--against", "null") == 0
+    assert Result.read(tmp_path / "two").metrics == Result.read(tmp_path / "one").metrics
+
+
+def test_too_few_images_for_every_k():
+    with pytest.raises(UserError, match="fewer than every k"):
+        knn.usable_neighbours((10, 20), 9)
+    with pytest.raises(UserError, match="positive"):
+        knn.usable_neighbours((0, 20), 9)

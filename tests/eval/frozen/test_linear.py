@@ -1,0 +1,191 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from ccop_eval.cli import main
+from ccop_eval.frozen.heads import HeadGrid, HeadSpec, head_losses, make_optimizer, set_rates, top_hits
+from ccop_eval.frozen.linear import split_holdout
+from ccop_eval.results.result import Result
+
+from ccop_hub.errors import UserError
+
+
+def linear(data, out, *flags):
+    common = ["--weights", "random", "--arch", "resnet18", "--against", "null", "--accelerator", "cpu"]
+    small = ["--image_size", "64", "--batch_size", "32", "--workers", "0"]
+    return main(["linear", *common, *small, "--data", str(data), "--out", str(out), *flags])
+
+
+@pytest.fixture(scope="module")
+def learning(seeing_weights):
+    """The flags of a run that learns what can be learnt."""
+    return ["--weights", str(seeing_weights), "--epochs", "4", "--holdout", "0.2"]
+
+
+@pytest.fixture(scope="module")
+def learnt(image_folders, learning, tmp_path_factory):
+    out = tmp_path_factory.mktemp("linear")
+    assert linear(image_folders / "learnable", out, *learning) == 0
+    return out
+
+
+def test_learnable_labels_are_learnt_and_shuffled_ones_are_not(learnt, learning, image_folders, tmp_path):
+    assert Result.read(learnt).metrics["top1"] > 78
+    assert linear(image_folders / "shuffled", tmp_path / "o", *learning) == 0
+    assert Result.read(tmp_path / "o").metrics["top1"] < 65
+
+
+def test_result_says_how_it_was_measured(learnt):
+    result = Result.read(learnt)
+    assert result.protocol == "linear-sweep+batch_size=32,epochs=4,holdout=0.2,image_size=64"
+    assert result.loaded == "backbone"
+    assert len(result.tensors.used) == 120
+    assert {name.split(".")[0] for name in result.tensors.unused} == {"fpn"}
+    heads = result.details["heads"]["weights"]
+    assert len(heads) == 26
+    best = max(heads, key=lambda head: head["holdout/top1"])
+    assert result.effective_lr == pytest.approx(best["lr"] * 32 / 256)
+    assert result.metrics["top1"] == pytest.approx(best["val/top1"]), "the hold-out chooses the head, not val"
+    assert [entry["step"] for entry in result.curve] == [3, 6, 9, 12]
+    assert result.data.images == 40
+    for name in ("training-views", "scored-images"):
+        assert (learnt / "pictures" / f"{name}.png").stat().st_size > 1000
+
+
+def test_resumed_run_ends_where_an_uninterrupted_one_does(image_folders, tmp_path, monkeypatch):
+    from ccop_eval.frozen.network import linear as module
+
+    assert linear(image_folders / "learnable", tmp_path / "whole", "--epochs", "2") == 0
+    trained = module.LinearProbe._train_epoch
+
+    def interrupted(self, epoch):
+        if epoch == 1:
+            raise KeyboardInterrupt
+        return trained(self, epoch)
+
+    monkeypatch.setattr(module.LinearProbe, "_train_epoch", interrupted)
+    assert linear(image_folders / "learnable", tmp_path / "parts", "--epochs", "2") == 130
+    monkeypatch.undo()
+    assert linear(image_folders / "learnable", tmp_path / "parts", "--epochs", "2") == 2, "resuming is explicit"
+    assert linear(image_folders / "learnable", tmp_path / "parts", "--epochs", "2", "--resume") == 0
+    whole, parts = (Result.read(tmp_path / name) for name in ("whole", "parts"))
+    assert parts.curve == whole.curve
+    assert parts.details == whole.details
+
+
+def test_state_of_another_run_is_refused(learnt, learning, image_folders, capsys):
+    assert linear(image_folders / "shuffled", learnt, *learning, "--resume") == 2
+    assert "is of another run" in capsys.readouterr().err
+
+
+def test_paired_sides_see_the_same_batches(image_folders, tmp_path, tiny_weights):
+    flags = ["--epochs", "1", "--protocol", "linear-moco-lr30"]
+    data = image_folders / "learnable"
+    assert linear(data, tmp_path / "same", *flags, "--against", "random") == 0
+    same = Result.read(tmp_path / "same")
+    assert same.paired["top1"].difference == same.paired["top1"].low == same.paired["top1"].high == 0
+    assert same.curve == same.baseline.curve
+    assert same.effective_lr == 30.0, "MoCo's rate is not scaled by the batch"
+    assert linear(data, tmp_path / "other", *flags, "--against", str(tiny_weights)) == 0
+    other = Result.read(tmp_path / "other")
+    assert other.metrics == same.metrics, "what stands beside a network does not change its own numbers"
+    assert other.baseline.weights.digest != other.weights.digest
+    interval = other.paired["top1"]
+    assert interval.difference == pytest.approx(other.metrics["top1"] - other.baseline.metrics["top1"])
+    assert interval.low <= interval.difference <= interval.high
+
+
+def test_every_head_trains_as_it_would_alone():
+    generator = torch.Generator().manual_seed(0)
+    features, labels = torch.randn(12, 5, generator=generator), torch.arange(12) % 3
+    specs = [HeadSpec(0.1, 0.1, False), HeadSpec(1.0, 1.0, False), HeadSpec(0.1, 0.1, True)]
+    grid = HeadGrid(5, 3, specs, seed=0)
+    alone = [torch.nn.Linear(5, 3) for _ in specs]
+    for head, own in zip(alone, grid.heads, strict=True):
+        head.load_state_dict(own.state_dict())
+    optimizer = make_optimizer(grid.parameter_groups())
+    for step in range(3):
+        set_rates(optimizer, float(step), 3, None)
+        optimizer.zero_grad()
+        head_losses(grid(features), labels).sum().backward()
+        optimizer.step()
+    normalised = (features - features.mean(0)) / (features.var(0, unbiased=False) + 1e-5).sqrt()
+    for spec, head, own in zip(specs, alone, grid.heads, strict=True):
+        single = torch.optim.SGD(head.parameters(), lr=spec.rate, momentum=0.9)
+        for step in range(3):
+            single.param_groups[0]["lr"] = spec.rate * 0.5 * (1 + np.cos(np.pi * step / 3))
+            single.zero_grad()
+            torch.nn.functional.cross_entropy(head(normalised if spec.normalised else features), labels).backward()
+            single.step()
+        torch.testing.assert_close(own.weight, head.weight)
+        torch.testing.assert_close(own.bias, head.bias)
+
+
+def test_rates_of_mocos_schedule():
+    grid = HeadGrid(2, 2, [HeadSpec(30.0, 30.0, False)], seed=0)
+    optimizer = make_optimizer(grid.parameter_groups())
+    rates = []
+    for epoch in (0, 59, 60, 79, 80, 99):
+        set_rates(optimizer, epoch, 100, (60, 80))
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([30, 30, 3, 3, 0.3, 0.3])
+
+
+def test_top_hits_equal_a_slow_count():
+    generator = torch.Generator().manual_seed(1)
+    logits, labels = torch.randn(2, 40, 7, generator=generator), torch.arange(40) % 7
+    for k in (1, 5):
+        slow = [
+            [
+                sum(value > row[label] for value in row.tolist()) < k
+                for row, label in zip(head, labels.tolist(), strict=True)
+            ]
+            for head in logits
+        ]
+        assert top_hits(logits, labels, k).tolist() == slow
+
+
+def test_holdout_is_a_share_of_every_class_and_never_val():
+    labels = [0] * 20 + [1] * 10 + [2] * 2
+    kept, held = split_holdout(labels, 0.1, seed=0)
+    assert sorted(kept + held) == list(range(32))
+    assert [sum(labels[index] == label for index in held) for label in range(3)] == [2, 1, 1]
+    assert split_holdout(labels, 0.0, seed=0) == (list(range(32)), [])
+    with pytest.raises(UserError, match="hold-out needs two"):
+        split_holdout([0, 0, 1], 0.1, seed=0)
+
+
+def test_two_processes_measure_what_one_does(image_folders, tmp_path, run_cli):
+    flags = ["--epochs", "1", "--protocol", "linear-moco-lr30"]
+    data = image_folders / "learnable"
+    assert linear(data, tmp_path / "one", *flags) == 0
+    common = ["--weights", "random", "--arch", "resnet18", "--against", "null", "--accelerator", "cpu"]
+    small = ["--image_size", "64", "--batch_size", "32", "--workers", "0", "--devices", "2"]
+    run_cli("linear", *common, *small, "--data", str(data), "--out", str(tmp_path / "two"), *flags)
+    one, two = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("one", "two"))
+    assert two["hardware"]["devices"] == 2
+    assert two["metrics"] == one["metrics"]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("val/extra", "other classes"),
+        ("broken", "unreadable image"),
+    ],
+)
+def test_mistakes_in_the_data_are_one_line(image_folders, tmp_path, capsys, change, says):
+    import shutil
+
+    data = tmp_path / "data"
+    shutil.copytree(image_folders / "learnable", data)
+    if change == "broken":
+        file = next((data / "train" / "object").iterdir())
+        file.write_bytes(file.read_bytes()[:100])
+    else:
+        shutil.copytree(data / "val" / "object", data / change)
+    assert linear(data, tmp_path / "out", "--epochs", "1", "--workers", "1") == 2
+    message = capsys.readouterr().err
+    assert says in message
+    assert message.strip().count("\n") == 0

@@ -1,0 +1,138 @@
+import dataclasses
+import html.parser
+import os
+import shutil
+import subprocess
+
+import pytest
+from ccop_eval.cli import main
+from ccop_eval.results.result import DataIdentity, Interval, WeightsIdentity
+
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
+REQUIRED = "CCOP_TEST_BROWSER"
+"""Environment variable; where it is set, a test that finds no browser fails instead of being skipped."""
+
+needs_chromium = pytest.mark.skipif(
+    CHROMIUM is None and REQUIRED not in os.environ, reason="no chromium on PATH: apt-get install chromium"
+)
+
+
+class Tables(html.parser.HTMLParser):
+    """Rows of every table: class, digest, and value by metric; pictures; and attributes of the root."""
+
+    def __init__(self):
+        super().__init__()
+        self.tables, self.images, self.root, self.text = [], [], {}, ""
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        if tag == "html":
+            self.root = values
+        if tag == "table":
+            self.tables.append([])
+        if tag == "tr":
+            self.row = {"class": values.get("class"), "digest": values.get("data-digest")}
+            self.tables[-1].append(self.row)
+        if tag == "td" and "data-metric" in values:
+            self.row[values["data-metric"]] = float(values["data-value"]) if "data-value" in values else None
+        if tag == "img":
+            self.images.append(values)
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def view(file, tmp_path):
+    """What a browser makes of a page: the tables after loading, and everything it complained of."""
+    assert CHROMIUM is not None, f"{REQUIRED} is set, but there is no chromium on PATH: apt-get install chromium"
+    options = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--enable-logging=stderr",
+        f"--user-data-dir={tmp_path}/user",
+    ]
+    network = ["--disable-background-networking", "--no-first-run", "--proxy-server=127.0.0.1:9"]
+    done = subprocess.run(
+        [CHROMIUM, *options, *network, "--dump-dom", file.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=True,
+    )
+    tables = Tables()
+    tables.feed(done.stdout)
+    return tables, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+@pytest.fixture
+def results(make_result, tmp_path):
+    moco = {
+        "task": "linear",
+        "protocol": "linear-moco-lr30",
+        "data": DataIdentity(name="imagenet", digest="sha256:in", images=50_000),
+    }
+    own = make_result(
+        **moco,
+        curve=[{"step": 1, "val/top1": 20.0}, {"step": 2, "val/top1": 51.25}],
+        per_class={"top1": {"cat": 10.0, "<dog>": 60.0}},
+    )
+    own = dataclasses.replace(
+        own, baseline=dataclasses.replace(own.baseline, per_class={"top1": {"cat": 15.0, "<dog>": 40.0}})
+    )
+    second = make_result(
+        **moco,
+        weights=WeightsIdentity(name="<b>second</b>", digest="sha256:3", arch="resnet18"),
+        metrics={"top1": 48.123456789, "top5": None},
+        paired={"top1": Interval(difference=-2.0, low=-2.5, high=-1.5)},
+        per_class={"top1": {"cat": 30.0, "<dog>": 20.0}},
+    )
+    departed = make_result(task="linear", protocol="linear-moco-lr30+epochs=1", data=moco["data"])
+    return [str(r.write(tmp_path / f"{n}.json")) for n, r in enumerate((own, second, departed))]
+
+
+def test_page_holds_the_results_and_loads_nothing(results, tmp_path):
+    page = tmp_path / "page.html"
+    assert main(["compare", *results, "--html", str(page)]) == 0
+    text = page.read_text()
+    tables = Tables()
+    tables.feed(text)
+    assert [len(table) - 1 for table in tables.tables] == [5, 2], "three measured and two published; two measured"
+    assert [image["alt"] for image in tables.images] == [
+        "linear: values with their 95 % intervals",
+        "linear: learning curves",
+        "linear: per-class differences",
+        "linear: values with their 95 % intervals",
+    ]
+    assert all(image["src"].startswith("data:image/svg+xml;base64,") for image in tables.images)
+    assert "http:" not in text.replace("http-equiv", "")
+    assert "https:" not in text
+    assert "<b>second" not in text
+    assert "<b>second</b>" in tables.text
+
+
+@needs_chromium
+def test_page_in_a_browser_shows_the_results_numbers_without_an_error(results, tmp_path):
+    page = tmp_path / "page.html"
+    assert main(["compare", *results, "--html", str(page)]) == 0
+    tables, complaints = view(page, tmp_path)
+    assert complaints == []
+    assert tables.root.get("data-ready") == "true", "the page's script ran to its end"
+    rows = {row["digest"]: row for row in tables.tables[0][1:] if row["class"] is None}
+    assert rows["sha256:2"]["top1"] == 50.25
+    assert rows["sha256:1"]["top1"] == 51.25
+    assert rows["sha256:3"]["top1"] == 48.123456789
+    assert rows["sha256:3"]["top5"] is None
+    assert "(-2.1 [-2.5, -1.5])" in tables.text
+    assert {row["top1"] for row in tables.tables[0] if row["class"] == "published"} == {71.1, 67.7}
+    assert all(row["class"] is None for row in tables.tables[1]), "a departed protocol has no published numbers"
+
+
+@needs_chromium
+def test_browser_check_sees_an_error(tmp_path):
+    broken = tmp_path / "broken.html"
+    broken.write_text("<html><script>undefinedFunction()</script></html>")
+    _, complaints = view(broken, tmp_path)
+    assert len(complaints) == 1

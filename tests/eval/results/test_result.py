@@ -1,0 +1,71 @@
+import dataclasses
+import json
+import math
+
+import pytest
+from ccop_eval.cli import main
+from ccop_eval.results.result import SCHEMA_VERSION, Result, protocol_id
+
+from ccop_hub.errors import UserError
+
+
+def test_result_survives_the_disk_whole(tmp_path, make_result):
+    result = make_result()
+    file = result.write(tmp_path / "run" / "result.json")
+    assert Result.read(file) == result
+    assert Result.read(tmp_path / "run") == result
+    assert [path.name for path in file.parent.iterdir()] == ["result.json"], "no temporary file may stay behind"
+
+
+def test_undefined_number_is_null_in_the_file_and_none_in_memory(tmp_path, make_result):
+    file = make_result(metrics={"bbox/APs": math.nan, "bbox/AP": 1.5}).write(tmp_path / "result.json")
+    assert json.loads(file.read_text())["metrics"] == {"bbox/APs": None, "bbox/AP": 1.5}
+    assert Result.read(file).metrics == {"bbox/APs": None, "bbox/AP": 1.5}
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("{", "is not a result"),
+        ("[1]", "no schema_version"),
+        ('{"schema_version": 1, "task": "linear"}', "protocol: "),
+        (json.dumps({"schema_version": SCHEMA_VERSION + 1}), "newer than"),
+    ],
+)
+def test_what_is_not_a_result_is_the_users_mistake(tmp_path, content, says):
+    file = tmp_path / "other.json"
+    file.write_text(content)
+    with pytest.raises(UserError, match=says):
+        Result.read(file)
+
+
+def test_missing_file_and_wrong_value_are_named(tmp_path, make_result):
+    with pytest.raises(UserError, match="no result at"):
+        Result.read(tmp_path / "absent")
+    content = dataclasses.asdict(make_result())
+    content["metrics"]["top1"] = "high"
+    (tmp_path / "result.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"metrics\.top1"):
+        Result.read(tmp_path)
+
+
+def test_protocol_id_names_every_departure():
+    assert protocol_id("linear-sweep", {}) == "linear-sweep"
+    assert protocol_id("linear-sweep", {"short_side": 64, "epochs": 2}) == "linear-sweep+epochs=2,short_side=64"
+
+
+@pytest.mark.parametrize(
+    ("command", "flags", "said"),
+    [
+        ("linear", ["--epochs", "0"], "--epochs 0 is too small: give 1 or more"),
+        ("knn", ["--image-size", "0"], "--image-size 0 is too small: give 32 or more"),
+        ("regions", ["--batch-size", "0"], "--batch-size 0 is too small"),
+        ("segmentation", ["--iterations", "-3"], "--iterations -3 is too small"),
+        ("segmentation", ["--crop-size", "0"], "--crop-size 0 is too small"),
+        ("voc-svm", ["--jobs", "0"], "--jobs 0 is too small"),
+    ],
+)
+def test_numbers_that_measure_nothing_are_refused(command, flags, said, tmp_path, capsys):
+    assert main([command, "--weights", "w", "--data", str(tmp_path), "--out", str(tmp_path / "out"), *flags]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

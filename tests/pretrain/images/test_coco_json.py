@@ -1,0 +1,72 @@
+import io
+import json
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ccop_pretrain.images.coco_json import CocoBox, CocoImage, file_digest, read_boxes, read_images, write_proposals
+
+from ccop_hub.errors import UserError
+
+
+def test_images_and_boxes_are_read_from_any_place_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "instances.json"
+    content = {
+        "annotations": [
+            {"id": 1, "image_id": 7, "category_id": 3, "bbox": [1, 2.5, 3, 4], "segmentation": [[1, 2, 3, 4, 5, 6]]},
+            {"id": 2, "image_id": 7, "category_id": 3, "bbox": [0, 0, 0, 0], "iscrowd": 1},
+        ],
+        "info": {"annotations": "none"},
+        "images": [{"id": 7, "file_name": "é.jpg", "width": 6, "height": 8.0}, {"id": 8, "file_name": "b.jpg"}],
+    }
+    path.write_text(json.dumps(content))
+    assert list(read_images(path)) == [CocoImage(7, "é.jpg", 6, 8), CocoImage(8, "b.jpg", None, None)]
+    assert list(read_boxes(path)) == [CocoBox(7, 3, (1, 2.5, 3, 4))]
+
+
+@pytest.mark.parametrize("box", ["[1, 2, 3]", "[1, 2, 0, 4]", "[1, 2, 3, -4]", "[1, 2, 3, 1e400]", '"text"', "null"])
+def test_a_box_that_is_none_is_named(tmp_path: Path, box: str) -> None:
+    path = tmp_path / "instances.json"
+    path.write_text(f'{{"annotations": [{{"id": 5, "image_id": 1, "category_id": 1, "bbox": {box}}}]}}')
+    with pytest.raises(UserError, match=r"not a COCO JSON|not a whole JSON"):
+        list(read_boxes(path))
+
+
+def test_reading_takes_no_more_memory_for_a_longer_file(tmp_path: Path) -> None:
+    def peak(boxes: int) -> int:
+        path = tmp_path / f"{boxes}.json"
+        entries = ({"image_id": number // 50, "bbox": [1, 2, 3, 4], "category_id": 1} for number in range(boxes))
+        path.write_text('{"annotations": [' + ", ".join(map(json.dumps, entries)) + "]}")
+        tracemalloc.start()
+        assert sum(1 for _ in read_boxes(path)) == boxes
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    # Forty thousand more boxes are 2.5 MB of text, and 20 MB of dictionaries.
+    assert peak(50_000) - peak(10_000) < 1_000_000
+
+
+def test_proposals_are_written_one_by_one() -> None:
+    file = io.StringIO()
+    images = [CocoImage(3, "a.jpg", 10, 20), CocoImage(1, "b.jpg", 30, 40)]
+    boxes = [(3, np.array([[0, 1, 2, 4], [0.5, 0, 2, 2]], np.float32)), (1, np.zeros((0, 4), np.float32))]
+    assert write_proposals(file, images, iter(boxes)) == 2
+    assert json.loads(file.getvalue()) == {
+        "images": [
+            {"id": 3, "width": 10, "height": 20, "file_name": "a.jpg"},
+            {"id": 1, "width": 30, "height": 40, "file_name": "b.jpg"},
+        ],
+        "annotations": [
+            {"image_id": 3, "bbox": [0, 1, 2, 3], "category_id": 1, "id": 0},
+            {"image_id": 3, "bbox": [0.5, 0, 1.5, 2], "category_id": 1, "id": 1},
+        ],
+        "categories": [{"supercategory": "RoI", "id": 1, "name": "RoI"}],
+    }
+
+
+def test_the_digest_is_of_the_bytes(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b"abc")
+    # FIPS 180-2, appendix B.1
+    assert file_digest(tmp_path / "a.json") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

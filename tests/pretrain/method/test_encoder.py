@@ -1,0 +1,121 @@
+import math
+
+import pytest
+import torch
+from ccop_pretrain.method.encoder import Encoder, box_levels, pool_boxes
+from torch import Tensor
+from torch.testing import assert_close
+from torchvision.ops import roi_align
+
+
+def square(side: float) -> list[float]:
+    return [0, 0, side, side]
+
+
+def constant_pyramid(images: int = 1, channels: int = 2) -> dict[str, Tensor]:
+    """Each level holds its own number, so that a pooled box tells where it was pooled."""
+    return {
+        f"p{level}": torch.full((images, channels, 256 >> level, 256 >> level), float(level)) for level in range(2, 7)
+    }
+
+
+def tiny(**changes: object) -> Encoder:
+    torch.manual_seed(0)
+    return Encoder(**{"arch": "resnet18", "image_size": 64, "hidden_dim": 16, "embedding_dim": 8, **changes})
+
+
+class TestLevels:
+    SIDES = (1, 48, 48.1, 96, 96.1, 192, 192.1, 224, 224.1, 500)
+    LEVELS = (2, 2, 3, 3, 4, 4, 5, 5, 5, 5)
+
+    @pytest.mark.parametrize("image_size", [224, 112, 448])
+    def test_sides_scale_with_the_image(self, image_size: int) -> None:
+        boxes = torch.tensor([square(side * image_size / 224) for side in self.SIDES])
+        assert (box_levels(boxes, image_size) + 2).tolist() == list(self.LEVELS)
+
+    def test_the_area_decides(self) -> None:
+        assert box_levels(torch.tensor([[0.0, 0, 200, 10]]), 224).tolist() == [0]
+
+    def test_boxes_are_pooled_from_their_level_in_their_order(self) -> None:
+        sides = [200.0, 20, 60, 100, 30]
+        pooled = pool_boxes(
+            constant_pyramid(2),
+            [torch.tensor([square(s)]) for s in sides[:1]] + [torch.tensor([square(s) for s in sides[1:]])],
+            224,
+        )
+        assert pooled.shape == (5, 2, 7, 7)
+        assert pooled[:, 0, 3, 3].tolist() == [5, 2, 3, 4, 2]
+
+
+class TestPooling:
+    def test_boxes_belong_to_their_images(self) -> None:
+        pyramid = {name: torch.rand(3, 4, 56 >> i, 56 >> i) for i, name in enumerate(("p2", "p3", "p4", "p5"))}
+        boxes = [torch.tensor([[3.0, 5, 40, 30]]), torch.zeros(0, 4), torch.tensor([[50.0, 60, 90, 99], [0, 0, 9, 9]])]
+        expected = [
+            roi_align(pyramid["p2"], torch.tensor([[image, *box]]), 7, 0.25, aligned=True)
+            for image, rows in enumerate(boxes)
+            for box in rows.tolist()
+        ]
+        assert_close(pool_boxes(pyramid, boxes, 224), torch.cat(expected))
+
+    def test_every_level_takes_part_in_the_gradient(self) -> None:
+        pyramid = {name: level.requires_grad_() for name, level in constant_pyramid().items()}
+        pool_boxes(pyramid, [torch.tensor([square(20.0)])], 224).sum().backward()
+        assert pyramid["p2"].grad.abs().sum() > 0
+        assert [float(pyramid[level].grad.abs().sum()) for level in ("p3", "p4", "p5")] == [0, 0, 0]
+
+    def test_no_boxes(self) -> None:
+        assert pool_boxes(constant_pyramid(2), [torch.zeros(0, 4)] * 2, 224).shape == (0, 2, 7, 7)
+
+
+class TestEncoder:
+    def test_heads(self) -> None:
+        encoder = Encoder("resnet18")
+        for head, inputs in ((encoder.image_head, 512), (encoder.box_head, 256 * 49)):
+            assert [type(layer).__name__ for layer in head] == ["Linear", "Dropout", "ReLU", "Linear"]
+            assert (head.hidden.in_features, head.hidden.out_features, head.output.out_features) == (inputs, 2048, 128)
+            assert head.dropout.p == 0.1
+            for layer in (head.hidden, head.output):
+                assert layer.weight.std().item() == pytest.approx(0.01, rel=0.01)
+                assert layer.bias.abs().max() == 0
+
+    def test_unit_embeddings(self) -> None:
+        encoder = tiny()
+        features = encoder(torch.randn(2, 3, 64, 64))
+        boxes = [torch.tensor([[0.0, 0, 30, 30], [5, 5, 60, 60]]), torch.tensor([[10.0, 0, 20, 50]])]
+        images, rows = encoder.embed_images(features.pooled), encoder.embed_boxes(features.pyramid, boxes)
+        assert (images.shape, rows.shape) == ((2, 8), (3, 8))
+        assert_close(images.norm(dim=1), torch.ones(2))
+        assert_close(rows.norm(dim=1), torch.ones(3))
+
+    def test_pooled_is_the_mean_of_the_last_stage(self) -> None:
+        encoder, images = tiny(), torch.randn(2, 3, 64, 64)
+        assert_close(encoder(images).pooled, encoder.network.stages(images)["res5"].mean((2, 3)))
+
+    @pytest.mark.parametrize("head", ["image_head", "box_head"])
+    def test_dropout_is_live_in_both_heads(self, head: str) -> None:
+        layer = getattr(tiny(dropout=0.5), head)
+        inputs = torch.ones(1, layer.hidden.in_features)
+        assert not torch.equal(layer(inputs), layer(inputs))
+        assert torch.equal(layer.eval()(inputs), layer(inputs))
+
+    def test_without_a_box_head_the_pyramid_rests(self) -> None:
+        encoder = tiny(box_head=False)
+        assert encoder(torch.randn(2, 3, 64, 64)).pyramid == {}
+        assert not any(parameter.requires_grad for parameter in encoder.network.fpn.parameters())
+        with pytest.raises(ValueError, match="no box head"):
+            encoder.embed_boxes({}, [])
+
+    def test_embeddings_are_float32_under_autocast(self) -> None:
+        encoder = tiny(dropout=0.0).eval()
+        images, boxes = torch.randn(2, 3, 64, 64), [torch.tensor([[0.0, 0, 30, 30]])] * 2
+        with torch.no_grad():
+            plain = encoder(images)
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                low = encoder(images)
+                embedded = encoder.embed_images(low.pooled), encoder.embed_boxes(low.pyramid, boxes)
+        assert [values.dtype for values in embedded] == [torch.float32] * 2
+        for mine, exact in zip(
+            embedded, (encoder.embed_images(plain.pooled), encoder.embed_boxes(plain.pyramid, boxes)), strict=True
+        ):
+            assert (mine * exact).sum(1).min() > math.cos(0.1)

@@ -1,0 +1,352 @@
+import copy
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from ccop_pretrain.method import encoder as encoder_module
+from ccop_pretrain.method import losses, objective
+from ccop_pretrain.method.objective import Batch, ContrastivePretraining, ObjectiveOutput
+from ccop_pretrain.settings import ObjectiveSettings
+from torch import Tensor
+from torch.nn.functional import cross_entropy, normalize
+from torch.testing import assert_close
+
+from ccop_hub.errors import UserError
+
+SIZE = 64
+COUNTS = (3, 0, 2, 1)
+
+
+def settings(**changes: Any) -> ObjectiveSettings:
+    small = ObjectiveSettings(image_queue=10, box_queue=16, hidden_dim=16, embedding_dim=8, jitters=4)
+    return dataclasses.replace(small, **changes)
+
+
+def build(total_steps: int = 10, **changes: Any) -> ContrastivePretraining:
+    torch.manual_seed(0)
+    return ContrastivePretraining(settings(**changes), "resnet18", total_steps, SIZE)
+
+
+def random_batch(counts: tuple[int, ...] = COUNTS, seed: int = 1) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+
+    def boxes(count: int) -> Tensor:
+        """Side by side, so that they are different objects."""
+        corner = torch.rand(count, 2, generator=generator) * torch.tensor([3, 40])
+        corner[:, 0] += 20 * torch.arange(count)
+        return torch.cat([corner, corner + 13 + torch.rand(count, 2, generator=generator) * 7], 1)
+
+    images = torch.randn(2, len(counts), 3, SIZE, SIZE, generator=generator)
+    return Batch(images[0], images[1], [boxes(count) for count in counts], [boxes(count) for count in counts])
+
+
+def step(model: ContrastivePretraining, batch: Batch, seed: int = 7) -> ObjectiveOutput:
+    torch.manual_seed(seed)
+    model.zero_grad()
+    output = model(batch)
+    output.loss.backward()
+    return output
+
+
+def gradients(model: ContrastivePretraining) -> dict[str, Tensor | None]:
+    return {name: parameter.grad for name, parameter in model.query.named_parameters() if parameter.requires_grad}
+
+
+class TestStep:
+    def test_the_loss_is_the_weighted_sum(self) -> None:
+        once = step(build(), random_batch())
+        assert list(once.losses) == ["image", "box", "intra"]
+        assert once.loss.item() == pytest.approx(sum(value.item() for value in once.losses.values()), rel=1e-6)
+        weighted = step(build(weight_image=0.5, weight_box=2.0, weight_intra=3.0), random_batch())
+        assert_close(weighted.losses, once.losses)
+        assert once.losses["intra"] > 0
+        expected = 0.5 * once.losses["image"] + 2 * once.losses["box"] + 3 * once.losses["intra"]
+        assert weighted.loss.item() == pytest.approx(expected.item(), rel=1e-6)
+
+    def test_every_parameter_of_the_query_learns_and_none_of_the_key(self) -> None:
+        model = build()
+        step(model, random_batch())
+        assert all(grad is not None for grad in gradients(model).values())
+        assert gradients(model)["image_head.output.weight"].abs().sum() > 0
+        assert gradients(model)["box_head.output.weight"].abs().sum() > 0
+        assert gradients(model)["network.backbone.conv1.weight"].abs().sum() > 0
+        assert not any(parameter.requires_grad for parameter in model.key.parameters())
+
+    def test_a_seed_decides_a_step(self) -> None:
+        first, second, other = build(), build(), build()
+        losses = [
+            step(model, random_batch(), seed).loss.item() for model, seed in ((first, 3), (second, 3), (other, 4))
+        ]
+        assert losses[0] == losses[1] != losses[2]
+        assert_close(first.state_dict(), second.state_dict(), rtol=0, atol=0)
+
+    def test_image_keys_are_queued_in_batches_of_any_size(self) -> None:
+        model = build()
+        for pointer in (4, 8, 2):
+            step(model, random_batch())
+            assert int(model.image_queue.pointer) == pointer
+
+    def test_hard_keys_are_queued(self) -> None:
+        model = build()
+        before = model.box_queue.keys.clone()
+        step(model, random_batch())
+        assert int(model.box_queue.pointer) == sum(COUNTS)
+        changed = (model.box_queue.keys != before).any(1)
+        assert changed.tolist() == [True] * sum(COUNTS) + [False] * (16 - sum(COUNTS))
+        assert_close(model.box_queue.keys.norm(dim=1), torch.ones(16))
+
+    @pytest.mark.parametrize(("end", "pointer"), [("drop", 0), ("wrap", 2)])
+    def test_the_end_of_the_box_queue(self, end: str, pointer: int) -> None:
+        model = build(queue_end=end)
+        for _ in range(3):
+            step(model, random_batch())
+        assert int(model.box_queue.pointer) == pointer
+
+    def test_counts_of_the_two_views_must_agree(self) -> None:
+        batch = random_batch()
+        batch.key_boxes[0] = batch.key_boxes[0][:1]
+        with pytest.raises(ValueError, match="differ in number"):
+            build()(batch)
+
+
+class TestParts:
+    """COUNTS in two parts has 3 and 3 boxes, 3 and 1 pairs; in four parts one has no box."""
+
+    @pytest.mark.parametrize("parts", [2, 4])
+    def test_parts_add_up_to_the_batch_where_batch_norm_is_fixed(self, parts: int) -> None:
+        whole, split = (build(dropout=0.0).eval() for _ in range(2))
+        for first_batch_seed in (1, 2):
+            batch = random_batch(seed=first_batch_seed)
+            expected = step(whole, batch)
+            shares: list[tuple[float, bool]] = []
+
+            def backward(loss: Tensor, last: bool, shares: list[tuple[float, bool]] = shares) -> None:
+                shares.append((loss.item(), last))
+                loss.backward()
+
+            torch.manual_seed(7)
+            split.zero_grad()
+            output = split(batch, parts, backward)
+            assert [last for _, last in shares] == [False] * (parts - 1) + [True]
+            assert sum(value for value, _ in shares) == pytest.approx(expected.loss.item(), rel=1e-5)
+            assert not output.loss.requires_grad
+            assert_close(output.loss, expected.loss.detach(), rtol=1e-5, atol=1e-6)
+            assert_close(output.losses, expected.losses, rtol=1e-5, atol=1e-6)
+            assert list(output.monitors) == list(expected.monitors)
+            assert_close(output.monitors, expected.monitors, rtol=1e-4, atol=1e-6)
+            for name, gradient in gradients(whole).items():
+                assert_close(gradients(split)[name], gradient, rtol=1e-3, atol=1e-5, msg=name)
+            # Queues, pointers, ages, key encoder and step counter.
+            assert_close(split.state_dict(), whole.state_dict(), rtol=1e-4, atol=1e-5)
+
+    def test_every_part_sees_the_queues_as_they_were(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        model = build()
+        before = {"image": model.image_queue.keys.clone(), "box": model.box_queue.keys.clone()}
+        seen: list[Tensor] = []
+
+        def spy(queries: Tensor, positives: Tensor, negatives: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
+            seen.append(negatives.clone())
+            return losses.info_nce(queries, positives, negatives, *others)
+
+        monkeypatch.setattr(objective, "info_nce", spy)
+        model(random_batch(), 4)
+        for kind, negatives in zip(("image", "box"), (seen[::2], seen[1::2]), strict=True):
+            assert len(negatives) == 4
+            assert all(torch.equal(each, before[kind]) for each in negatives)
+        assert int(model.box_queue.calls) == int(model.image_queue.calls) == int(model.step) == 1
+
+    def test_without_a_callback_the_loss_has_the_gradient_of_all_parts(self) -> None:
+        once, again = build(), build()
+        torch.manual_seed(7)
+        once(random_batch(), 2).loss.backward()
+        torch.manual_seed(7)
+        again(random_batch(), 2, lambda loss, last: loss.backward())
+        for name, gradient in gradients(once).items():
+            assert_close(gradients(again)[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+
+    def test_a_batch_that_does_not_divide_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="4 images cannot be split into 3"):
+            build()(random_batch(), 3)
+
+
+class TestKeyEncoder:
+    def test_all_parameters_are_averaged_before_the_key_forward_and_buffers_are_not(self) -> None:
+        model = build(momentum=0.75)
+        start = {name: value.clone() for name, value in model.key.named_parameters()}
+        with torch.no_grad():
+            for parameter in model.query.parameters():
+                parameter.add_(torch.randn_like(parameter))
+        query = {name: value.clone() for name, value in model.query.named_parameters()}
+        statistics = {name: value.clone() for name, value in model.key.named_buffers()}
+        seen: dict[str, Tensor] = {}
+        model.key.network.backbone.bn1.register_forward_pre_hook(
+            lambda module, _inputs: seen.update(scale=module.weight.clone())
+        )
+        step(model, random_batch())
+        for name, value in model.key.named_parameters():
+            assert_close(value, 0.75 * start[name] + 0.25 * query[name])
+        assert_close(seen["scale"], model.key.network.backbone.bn1.weight, rtol=0, atol=0)
+        mean = "network.backbone.bn1.running_mean"
+        key, own = dict(model.key.named_buffers())[mean], dict(model.query.named_buffers())[mean]
+        assert not torch.equal(key, statistics[mean])
+        assert not torch.allclose(key, own)
+
+    def test_it_starts_as_a_copy(self) -> None:
+        model = build()
+        assert_close(model.key.state_dict(), model.query.state_dict(), rtol=0, atol=0)
+
+
+class TestNothingToCompare:
+    def test_no_boxes_at_all(self) -> None:
+        model = build()
+        output = step(model, random_batch((0, 0)))
+        assert (output.losses["box"], output.losses["intra"]) == (0, 0)
+        assert output.loss.item() == output.losses["image"].item() > 0
+        for name, grad in gradients(model).items():
+            assert grad is not None, name
+            assert grad.isfinite().all(), name
+            if name.startswith(("network.fpn.", "box_head.")):
+                assert grad.abs().max() == 0, name
+        assert int(model.box_queue.pointer) == 0
+        assert all(torch.isfinite(value) for value in output.monitors.values())
+
+    def test_no_pair_of_different_objects(self) -> None:
+        output = step(build(), random_batch((1, 1, 0)))
+        assert output.losses["intra"] == 0
+        assert output.losses["box"] > 0
+
+    def test_image_gradients_are_those_without_the_object_losses(self) -> None:
+        without, alone = build(dropout=0.0), build(dropout=0.0)
+        step(without, random_batch((0, 0)))
+        torch.manual_seed(0)
+        model = ContrastivePretraining(settings(dropout=0.0, objective="mocov2"), "resnet18", 10, SIZE)
+        model.query.load_state_dict(alone.query.state_dict(), strict=False)
+        model.key.load_state_dict(alone.key.state_dict(), strict=False)
+        model.image_queue.load_state_dict(alone.image_queue.state_dict())
+        step(model, random_batch((0, 0)))
+        for name, grad in gradients(model).items():
+            assert_close(grad, gradients(without)[name])
+
+
+class TestSwitches:
+    def test_mocov2_is_the_plain_formula_and_pools_no_boxes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def forbidden(*_: object) -> None:
+            raise AssertionError("boxes were pooled")
+
+        monkeypatch.setattr(encoder_module, "pool_boxes", forbidden)
+        model = build(objective="mocov2", dropout=0.0)
+        assert model.query.box_head is None
+        assert not hasattr(model, "box_queue")
+        batch = random_batch()
+        keep = copy.deepcopy(model)
+        query = normalize(keep.query.image_head(keep.query.network.stages(batch.query_images)["res5"].mean((2, 3))))
+        key = normalize(keep.key.image_head(keep.key.network.stages(batch.key_images)["res5"].mean((2, 3))))
+        logits = torch.cat([(query * key).sum(1, keepdim=True), query @ keep.image_queue.keys.T], 1) / 0.2
+        expected = cross_entropy(logits, torch.zeros(len(query), dtype=torch.long))
+        output = step(model, Batch(batch.query_images, batch.key_images, [], []))
+        assert list(output.losses) == ["image"]
+        assert output.loss.item() == pytest.approx(expected.item(), rel=1e-5)
+        assert_close(model.image_queue.keys[:4], key.detach())
+        assert all(grad is not None for grad in gradients(model).values())
+
+    @pytest.mark.parametrize("off", ["image", "box", "intra"])
+    def test_weight_0_switches_a_part_off(self, off: str) -> None:
+        model = build(**{f"weight_{off}": 0.0})
+        output = step(model, random_batch())
+        assert set(output.losses) == {"image", "box", "intra"} - {off}
+        assert hasattr(model, "image_queue") == (off != "image")
+        assert hasattr(model, "box_queue") == (off != "box")
+        assert ("valid_jitters" in output.monitors) == (off != "box")
+        assert all(grad is not None for grad in gradients(model).values())
+
+    def test_without_the_box_loss_no_jitter_is_embedded(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        pooled: list[int] = []
+        pool = encoder_module.pool_boxes
+        monkeypatch.setattr(
+            encoder_module,
+            "pool_boxes",
+            lambda pyramid, boxes, size: (pooled.append(sum(map(len, boxes))), pool(pyramid, boxes, size))[1],
+        )
+        step(build(weight_box=0.0), random_batch())
+        assert pooled == [sum(COUNTS), sum(COUNTS)]
+
+    def test_all_weights_0_is_the_users_mistake(self) -> None:
+        with pytest.raises(UserError, match="weight 0"):
+            build(weight_image=0.0, weight_box=0.0, weight_intra=0.0)
+        with pytest.raises(UserError, match="mocov2"):
+            build(objective="mocov2", weight_image=0.0)
+
+
+class TestCandidates:
+    def test_invalid_jitters_are_not_embedded_and_the_box_itself_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        made: list[Tensor] = []
+        candidates_of = objective.key_candidates
+
+        def spy(*arguments: Any) -> Any:
+            candidates = candidates_of(*arguments)
+            made.append(candidates.valid)
+            return candidates
+
+        monkeypatch.setattr(objective, "key_candidates", spy)
+        model = build(jitters=20)
+        rows: list[int] = []
+        model.key.box_head.register_forward_hook(lambda _module, _inputs, output: rows.append(len(output)))
+        output = step(model, random_batch())
+        assert rows == [int(made[0].sum())]
+        assert sum(COUNTS) < rows[0] < 21 * sum(COUNTS)
+        assert output.monitors["valid_jitters"].item() == pytest.approx(made[0][:, :-1].float().mean().item())
+
+    def test_the_hard_positive_is_no_easier_than_the_box_itself(self) -> None:
+        hard, plain = build(dropout=0.0), build(dropout=0.0, jitters=0)
+        assert step(hard, random_batch()).losses["box"] > step(plain, random_batch()).losses["box"]
+
+
+class TestMonitors:
+    def test_figures(self) -> None:
+        model = build(total_steps=10)
+        model.step.fill_(4)
+        monitors = step(model, random_batch()).monitors
+        assert set(monitors) == {
+            "image_accuracy", "image_embedding_std", "image_queue_age",
+            "box_accuracy", "box_embedding_std", "box_queue_age",
+            "valid_jitters", "iou_threshold", "centre_magnitude", "size_magnitude", "boxes_per_image",
+        }  # fmt: skip
+        assert monitors["iou_threshold"].item() == pytest.approx(0.6)
+        assert monitors["centre_magnitude"].item() == pytest.approx(0.375)
+        assert monitors["boxes_per_image"].item() == pytest.approx(1.5)
+        assert all(value.ndim == 0 and not value.requires_grad for value in monitors.values())
+
+    def test_embedding_std_tells_a_collapse(self) -> None:
+        assert objective.embedding_std(torch.ones(6, 8)) == 0
+        spread = objective.embedding_std(normalize(torch.randn(5000, 64)))
+        assert spread.item() == pytest.approx(1 / 8, rel=0.02)
+
+
+class TestSaving:
+    def test_a_loaded_state_goes_on_exactly(self) -> None:
+        model, other = build(), build(total_steps=10)
+        step(model, random_batch())
+        with torch.no_grad():
+            for parameter in other.parameters():
+                parameter.add_(1)
+        other.load_state_dict(model.state_dict())
+        assert int(other.step) == 1
+        losses = [step(each, random_batch(seed=2)).loss.item() for each in (model, other)]
+        assert losses[0] == losses[1]
+        assert_close(model.state_dict(), other.state_dict(), rtol=0, atol=0)
+
+    def test_the_state_holds_queues_pointers_and_step(self) -> None:
+        held = set(build().state_dict())
+        assert {"step", "image_queue.keys", "image_queue.pointer", "box_queue.keys", "box_queue.pointer"} <= held
+
+
+def test_losses_under_autocast_stay_near_float32() -> None:
+    plain, low = build(dropout=0.0), build(dropout=0.0)
+    exact = step(plain, random_batch())
+    torch.manual_seed(7)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = low(random_batch())
+    assert {value.dtype for value in output.losses.values()} == {torch.float32}
+    for name, value in exact.losses.items():
+        assert output.losses[name].item() == pytest.approx(value.item(), rel=0.02, abs=0.02)

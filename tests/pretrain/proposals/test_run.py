@@ -1,0 +1,454 @@
+import csv
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from ccop_pretrain.cli import main
+from ccop_pretrain.images.source import open_source
+from ccop_pretrain.proposals.ledger import Ledger, PartWriter, Share, remove_parts
+from ccop_pretrain.proposals.run import make_proposals, search_share
+from ccop_pretrain.proposals.run import publication as proposal_publication
+from ccop_pretrain.proposals.run import run as proposals
+from ccop_pretrain.proposals.run import shards as proposal_shards
+from ccop_pretrain.proposals.selective_search import image_generator, propose
+from ccop_pretrain.proposals.shards import ImageProposals
+from ccop_pretrain.proposals.store import ProposalStore
+from ccop_pretrain.settings import ProposalSettings
+from PIL import Image
+
+from ccop_hub.errors import UserError
+
+
+def block(index: int) -> tuple[int, int, int, int]:
+    """Where the one object of image `index` is: xyxy in pixels."""
+    left, top = 10 + 12 * index, 8 + 5 * index
+    return left, top, left + 40 + index, top + 44
+
+
+def found(boxes: np.ndarray, expected: tuple[int, int, int, int]) -> bool:
+    """Whether a box is there, up to the 4 pixels between the smoothed outlines that the random scores choose from."""
+    return bool((np.abs(boxes - expected).max(axis=1) <= 4).any())
+
+
+def write_image(path: Path, index: int, size: tuple[int, int]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.full((size[1], size[0], 3), 40, np.uint8)
+    left, top, right, bottom = block(index)
+    pixels[top:bottom, left:right] = (200, 30 * index, 90)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Seven images, the first by far the largest (and so the last to be ready); one truncated, one without objects."""
+    root = tmp_path / "images"
+    for index in range(7):
+        size = (560, 420) if index == 0 else (150 + index, 110)
+        write_image(root / ("a" if index % 2 else "b/c") / f"{index}.png", index, size)
+    cut = (root / "a" / "1.png").read_bytes()
+    (root / "a" / "cut.png").write_bytes(cut[: len(cut) // 2])
+    Image.new("RGB", (50, 12)).save(root / "flat.png")
+    return root
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a result but the settings, which name the folder and the number of workers."""
+    assert not [path for path in folder.iterdir() if path.is_dir()]
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name != "settings.yaml"}
+
+
+def wanted(images: Path, out: Path, **changed: Any) -> ProposalSettings:
+    """Settings that search in this process and put up with any number of unreadable images."""
+    return ProposalSettings(**{"images": images, "out": out, "workers": 1, "max_unreadable": 1.0, **changed})
+
+
+@pytest.fixture
+def searched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Shapes of the images that were searched since; only with one worker."""
+    shapes: list[tuple[int, ...]] = []
+
+    def spy(pixels: np.ndarray, *arguments: Any) -> np.ndarray:
+        shapes.append(pixels.shape)
+        return propose(pixels, *arguments)
+
+    monkeypatch.setattr(proposals, "propose", spy)
+    return shapes
+
+
+def test_boxes_belong_to_their_image_with_many_workers(images: Path, tmp_path: Path) -> None:
+    make_proposals(wanted(images, tmp_path / "out", workers=3))
+    store = ProposalStore.open(tmp_path / "out")
+    assert store.images == sorted(store.images)
+    for image in store.images:
+        pixels = np.asarray(Image.open(images / image).convert("RGB"))
+        assert store.size(image) == (pixels.shape[1], pixels.shape[0])
+        np.testing.assert_array_equal(store.boxes(image), propose(pixels, image_generator(0, image)))
+        if image != "flat.png":
+            index = int(Path(image).stem)
+            assert [other for other in range(7) if found(store.boxes(image), block(other))] == [index]
+
+
+def test_bytes_do_not_depend_on_workers(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proposal_shards, "IMAGES_PER_SHARD", 3)
+    for workers in (1, 2):
+        make_proposals(wanted(images, tmp_path / str(workers), workers=workers))
+    one, two = contents(tmp_path / "1"), contents(tmp_path / "2")
+    assert [name for name in one if name.endswith(".parquet")] == [f"proposals-{n:05d}.parquet" for n in range(3)]
+    assert one == two
+    saved = yaml.safe_load((tmp_path / "2" / "settings.yaml").read_text())
+    assert (saved["workers"], saved["mode"], saved["keep"], saved["seed"]) == (2, "fast", 50, 0)
+
+
+def test_unreadable_images_are_skipped_counted_and_named(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["proposals", str(images), "--out", str(tmp_path / "out"), "--workers=1", "--max-unreadable=0.2"]) == 0
+    output = capsys.readouterr().out
+    assert "1 image skipped: a/cut.png (" in output
+    assert "8 images" in output
+    assert "1 with none" in output
+    with (tmp_path / "out" / "skipped.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["image"] for row in rows] == ["a/cut.png"]
+    assert rows[0]["reason"]
+    store = ProposalStore.open(tmp_path / "out")
+    assert list(store.skipped) == ["a/cut.png"]
+    assert store.boxes("flat.png").shape == (0, 4)
+    assert (store.manifest.images, store.manifest.skipped, store.manifest.empty) == (9, 1, 1)
+    store.require(["a/cut.png", "flat.png", "a/1.png"])
+
+
+def test_flags_reach_the_search(images: Path, tmp_path: Path) -> None:
+    arguments = ["proposals", str(images), "--workers=1", "--max-side=60", "--keep=2", "--seed=5"]
+    arguments += ["--mode=quality", "--max-unreadable=0.2"]
+    assert main([*arguments, f"--out={tmp_path / 'out'}"]) == 0
+    store = ProposalStore.open(tmp_path / "out")
+    assert store.manifest.settings == {"mode": "quality", "max_side": 60, "keep": 2, "seed": 5}
+    pixels = np.asarray(Image.open(images / "a/5.png").convert("RGB"))
+    expected = propose(pixels, image_generator(5, "a/5.png"), "quality", 60, 2)
+    np.testing.assert_array_equal(store.boxes("a/5.png"), expected)
+
+
+def test_an_interrupted_run_goes_on(
+    images: Path, tmp_path: Path, searched: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proposal_shards, "IMAGES_PER_SHARD", 3)
+    make_proposals(wanted(images, tmp_path / "whole"))
+    settings = wanted(images, tmp_path / "out")
+    searched.clear()
+    spy = proposals.propose
+
+    def interrupted(*arguments: Any) -> np.ndarray:
+        if len(searched) == 5:
+            raise KeyboardInterrupt
+        return spy(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(proposals, "propose", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            make_proposals(settings)
+    with pytest.raises(UserError, match="unfinished"):
+        ProposalStore.open(settings.out)
+    (settings.out / "proposals-00002.parquet.99.partial").write_bytes(b"half a shard")
+    make_proposals(settings)
+    assert len(searched) == 8  # every readable image once, over both goes
+    assert contents(settings.out) == contents(tmp_path / "whole")
+
+
+def test_a_second_run_searches_what_changed_anywhere_in_the_listing(
+    images: Path, tmp_path: Path, searched: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proposal_shards, "IMAGES_PER_SHARD", 3)
+    settings = wanted(images, tmp_path / "out")
+    make_proposals(settings)
+    assert len(searched) == 8
+    before = contents(settings.out)
+    searched.clear()
+    make_proposals(settings)
+    assert searched == []
+    assert contents(settings.out) == before
+    write_image(images / "b/c/2.png", 3, (170, 120))  # another size in bytes
+    write_image(images / "a/00.png", 4, (180, 130))  # the first of the listing: every shard's cut moves
+    (images / "a/3.png").unlink()
+    make_proposals(settings)
+    assert sorted(searched) == [(120, 170, 3), (130, 180, 3)]
+    make_proposals(wanted(images, tmp_path / "whole"))
+    assert contents(settings.out) == contents(tmp_path / "whole")
+    assert found(ProposalStore.open(settings.out).boxes("b/c/2.png"), block(3))
+
+
+def test_a_change_that_keeps_the_size_in_bytes_is_seen_and_a_new_time_stamp_alone_is_none(
+    tmp_path: Path, searched: list[tuple[int, ...]]
+) -> None:
+    root = tmp_path / "images"
+    root.mkdir()
+    for index in range(3):
+        write_image(root / f"{index}.bmp", index, (150, 110))
+    settings = wanted(root, tmp_path / "out")
+    make_proposals(settings)
+    searched.clear()
+    write_image(root / "1.bmp", 5, (150, 110))
+    later = (root / "0.bmp").stat().st_mtime_ns + 10**10
+    for name in ("0.bmp", "1.bmp"):
+        os.utime(root / name, ns=(later, later))
+    make_proposals(settings)
+    assert len(searched) == 1
+    assert found(ProposalStore.open(settings.out).boxes("1.bmp"), block(5))
+
+
+def test_fewer_images_leave_no_shard_over(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proposal_shards, "IMAGES_PER_SHARD", 2)
+    settings = wanted(images, tmp_path / "out")
+    make_proposals(settings)
+    for name in ("a/cut.png", "a/1.png", "b/c/0.png", "b/c/2.png"):
+        (images / name).unlink()
+    make_proposals(settings)
+    make_proposals(wanted(images, tmp_path / "whole"))
+    assert contents(settings.out) == contents(tmp_path / "whole")
+    assert len(contents(settings.out)) == 3 + 2
+
+
+@pytest.mark.parametrize("moment", [1, 2, 3])
+def test_a_result_that_was_being_put_in_place_is_finished_by_the_next_run(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: int, searched: list[tuple[int, ...]]
+) -> None:
+    monkeypatch.setattr(proposal_shards, "IMAGES_PER_SHARD", 3)
+    settings = wanted(images, tmp_path / "out")
+    make_proposals(settings)
+    write_image(images / "a/00.png", 4, (180, 130))
+    replace, moved = Path.replace, []
+
+    def killed(path: Path, target: Path) -> Path:
+        if path.parent.name == proposal_publication.STAGING and not path.name.endswith(".partial"):
+            if len(moved) == moment:
+                raise KeyboardInterrupt
+            moved.append(path.name)
+        return replace(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            make_proposals(settings)
+    assert len(moved) == moment
+    with pytest.raises(UserError, match="unfinished"):
+        ProposalStore.open(settings.out)
+    searched.clear()
+    make_proposals(settings)
+    assert searched == []
+    make_proposals(wanted(images, tmp_path / "whole"))
+    assert contents(settings.out) == contents(tmp_path / "whole")
+
+
+def test_many_machines_share_a_folder(images: Path, tmp_path: Path, searched: list[tuple[int, ...]]) -> None:
+    settings = wanted(images, tmp_path / "out")
+    parts = [search_share(open_source(images), settings, Share(number, 3)) for number in (3, 1, 2)]
+    assert sum(made for made, _ in parts) == len(searched) == 8
+    assert sum(len(skipped) for _, skipped in parts) == 1
+    with pytest.raises(UserError, match="unfinished"):
+        ProposalStore.open(settings.out)
+    searched.clear()
+    make_proposals(settings)
+    assert searched == []
+    make_proposals(wanted(images, tmp_path / "whole"))
+    assert contents(settings.out) == contents(tmp_path / "whole")
+
+
+def test_folders_of_machines_without_a_shared_one_are_merged(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], searched: list[tuple[int, ...]]
+) -> None:
+    base = ["proposals", str(images), "--workers=1", "--max-unreadable=1"]
+    for number in (1, 2):
+        assert main([*base, f"--out={tmp_path / str(number)}", f"--shard={number}/2"]) == 0
+        assert f"part {number}/2 is searched" in capsys.readouterr().out
+    searched.clear()
+    assert main([*base, f"--out={tmp_path / 'out'}", "--merge", str(tmp_path / "1"), str(tmp_path / "2")]) == 0
+    assert searched == []
+    make_proposals(wanted(images, tmp_path / "whole"))
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    with pytest.raises(UserError, match="no proposals to merge"):
+        make_proposals(wanted(images, tmp_path / "out", merge=[images]))
+    with pytest.raises(UserError, match="other settings"):
+        make_proposals(wanted(images, tmp_path / "third", merge=[tmp_path / "1"], seed=4))
+
+
+def test_a_machine_goes_on_after_the_merge_has_tidied_up(images: Path, tmp_path: Path) -> None:
+    settings = wanted(images, tmp_path / "out")
+    source = open_source(images)
+    make_proposals(settings, source)
+    ledger = Ledger(source, settings.out, "other settings", 10**9)
+    writer = PartWriter(ledger)
+    remove_parts(settings.out)
+    writer.add(0, ImageProposals(source.keys[0], 9, 9, np.zeros((0, 4), np.float32), 1, 1))
+    writer.flush()
+    assert ledger.file[0] == 0
+    assert ledger.files[0].is_file()
+
+
+SLOW_RUN = """
+import sys, time
+from pathlib import Path
+from ccop_pretrain.proposals.run import ledger as proposal_ledger
+from ccop_pretrain.proposals.run import run as proposals
+from ccop_pretrain.settings import ProposalSettings
+proposal_ledger.PART_IMAGES = 2
+search = proposals.propose
+def slowly(*arguments):
+    print("searching", flush=True)
+    time.sleep(0.02)
+    return search(*arguments)
+proposals.propose = slowly
+proposals.make_proposals(ProposalSettings(Path(sys.argv[1]), Path(sys.argv[2]), workers=1, max_unreadable=1.0))
+"""
+
+
+def test_runs_killed_outright_lose_little_and_change_nothing(images: Path, tmp_path: Path) -> None:
+    make_proposals(wanted(images, tmp_path / "whole"))
+    command = [sys.executable, "-c", SLOW_RUN, str(images), str(tmp_path / "out")]
+    searches = 0
+    for limit in (3, 4):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, stderr=subprocess.DEVNULL) as process:
+            assert process.stdout is not None
+            for _ in range(limit):
+                assert process.stdout.readline() == "searching\n"
+                searches += 1
+            process.kill()
+            searches += process.stdout.read().count("searching")
+    last = subprocess.run(command, capture_output=True, text=True, check=True)
+    searches += last.stdout.count("searching")
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    # Eight readable images; a kill loses the image under way and the one before it that waits for its part.
+    assert 8 < searches <= 8 + 2 * 2
+
+
+def test_boxes_are_those_of_the_upright_image(tmp_path: Path) -> None:
+    root = tmp_path / "images"
+    write_image(root / "0.png", 0, (150, 110))
+    upright = Image.open(root / "0.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright.transpose(Image.Transpose.ROTATE_90).save(root / "turned.png", exif=exif)
+    make_proposals(wanted(root, tmp_path / "out"))
+    store = ProposalStore.open(tmp_path / "out")
+    assert store.size("turned.png") == (150, 110)
+    assert found(store.boxes("turned.png"), block(0))
+
+
+def test_odd_images_have_proposals(tmp_path: Path) -> None:
+    root = tmp_path / "images"
+    write_image(root / "plain.png", 0, (150, 110))
+    plain = Image.open(root / "plain.png")
+    plain.convert("L").save(root / "grey.png")
+    plain.convert("CMYK").save(root / "print.tif")
+    plain.convert("RGBA").save(root / "alpha.webp", lossless=True)
+    Image.fromarray(np.asarray(plain.convert("L")).astype(np.uint16) * 257).save(root / "deep.tiff")
+    plain.save(root / "moving.gif", save_all=True, append_images=[Image.new("RGB", plain.size)])
+    Image.new("RGB", (1, 300)).save(root / "line.png")
+    Image.new("1", (20_000, 20_000)).save(root / "vast.png")
+    _, skipped = make_proposals(wanted(root, tmp_path / "out", max_unreadable=0.2))
+    assert list(skipped.reasons()) == ["vast.png"]
+    assert "20000 x 20000 pixels" in skipped.reasons()["vast.png"]
+    store = ProposalStore.open(tmp_path / "out")
+    assert [name for name in store.images if found(store.boxes(name), block(0))] == [
+        "alpha.webp",
+        "deep.tiff",
+        "grey.png",
+        "moving.gif",
+        "plain.png",
+        "print.tif",
+    ]
+    assert store.boxes("line.png").shape == (0, 4)
+
+
+def test_more_pixels_than_the_limit_are_skipped_when_the_limit_is_lowered(
+    images: Path, tmp_path: Path, searched: list[tuple[int, ...]]
+) -> None:
+    settings = wanted(images, tmp_path / "out")
+    make_proposals(settings)
+    searched.clear()
+    _, skipped = make_proposals(dataclasses.replace(settings, max_pixels=100_000))
+    assert list(skipped.reasons()) == ["a/cut.png", "b/c/0.png"]
+    assert "b/c/0.png" not in ProposalStore.open(settings.out)
+    make_proposals(settings)
+    assert len(searched) == 1
+    assert "b/c/0.png" in ProposalStore.open(settings.out)
+
+
+def test_too_many_unreadable_images_stop_the_run(images: Path, tmp_path: Path, searched: list[Any]) -> None:
+    settings = wanted(images, tmp_path / "out", max_unreadable=0.01)
+    with pytest.raises(UserError, match=r"1 of 9 images cannot be used, more than the share of 0\.01.*a/cut\.png"):
+        make_proposals(settings)
+    assert "a/cut.png" in (settings.out / "skipped.csv").read_text()
+    with pytest.raises(UserError, match="unfinished"):
+        ProposalStore.open(settings.out)
+    make_proposals(dataclasses.replace(settings, max_unreadable=1 / 9))
+    assert len(searched) == 8  # what had been found before the stop was not searched again
+    make_proposals(wanted(images, tmp_path / "whole"))
+    assert contents(settings.out) == contents(tmp_path / "whole")
+
+
+def test_proposals_of_other_settings_or_images_are_not_mixed(images: Path, tmp_path: Path) -> None:
+    settings = wanted(images, tmp_path / "out", max_side=60)
+    make_proposals(settings)
+    before = contents(settings.out)
+    with pytest.raises(UserError, match=r"other settings \(seed 0 not 1\); add --overwrite"):
+        make_proposals(dataclasses.replace(settings, seed=1))
+    write_image(tmp_path / "others" / "a" / "1.png", 2, (190, 130))
+    others = dataclasses.replace(settings, images=tmp_path / "others")
+    with pytest.raises(UserError, match="proposals of other images, none of which is among the 1 of 'others'"):
+        make_proposals(others)
+    assert contents(settings.out) == before
+    make_proposals(dataclasses.replace(others, overwrite=True))
+    assert ProposalStore.open(settings.out).images == ["a/1.png"]
+    make_proposals(dataclasses.replace(others, seed=1, overwrite=True))
+    assert ProposalStore.open(settings.out).manifest.settings["seed"] == 1
+
+
+def test_wrong_input_is_one_line(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    file = tmp_path / "file.txt"
+    file.touch()
+    junk = tmp_path / "junk"
+    junk.mkdir()
+    (junk / "text.jpg").write_text("no image")
+    out = f"--out={tmp_path / 'out'}"
+    cases = {
+        (str(tmp_path / "empty"), out): "holds no image",
+        (str(file), out): "lists no image",
+        (str(tmp_path / "absent"), out): "does not exist",
+        (str(images), out, "--keep=0"): "--keep is 0",
+        (str(images), out, "--max-side=0"): "--max-side is 0",
+        (str(images), out, "--workers=0"): "--workers is 0",
+        (str(images), f"--out={file}"): "is a file; give a folder",
+        (str(junk), out, "--workers=1"): "1 of 1 images cannot be used",
+        (str(junk), out, "--workers=1", "--max-unreadable=1"): "not one image of 'junk' can be used",
+        (str(images), out, "--shard=0/2"): "--shard is 0/2; give I/N with I from 1 to N",
+        (str(images), out, "--shard=1/2", "--overwrite"): "--overwrite is for the whole result",
+        (str(images), out, "--shard=1/2", f"--from-coco={file}"): "--shard and --from-coco do not go together",
+        (str(images), out, "--max-unreadable=2"): "--max-unreadable is 2.0",
+        (str(images), out, f"--ground-truth={file}"): "add --check",
+        (str(images), f"--out={tmp_path / 'none'}", "--check"): "holds no proposals",
+    }
+    for arguments, message in cases.items():
+        assert main(["proposals", *arguments]) == 2
+        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("ccop-pretrain:")]
+        assert len(lines) == 1
+        assert message in lines[0]
+
+
+def test_a_name_that_is_not_utf8_is_skipped(tmp_path: Path) -> None:
+    root = tmp_path / "images"
+    write_image(root / "good.png", 1, (150, 110))
+    try:
+        write_image(root / "caf\udce9.png", 1, (150, 110))
+    except (OSError, UnicodeError):
+        pytest.skip("this file system takes UTF-8 names alone")
+    _, skipped = make_proposals(wanted(root, tmp_path / "out"))
+    assert list(skipped.reasons().values()) == ["its name is not valid UTF-8"]
+    assert ProposalStore.open(tmp_path / "out").images == ["good.png"]
+    assert "caf\\udce9.png" in (tmp_path / "out" / "skipped.csv").read_text()

@@ -1,0 +1,172 @@
+import sys
+from importlib import metadata
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from ccop_pretrain.proposals.run import selective_search
+from ccop_pretrain.proposals.selective_search import (
+    image_generator,
+    installed_opencv,
+    keep_objects,
+    load_opencv,
+    non_maximum_suppression,
+    propose,
+    search,
+)
+
+from ccop_hub.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def picture() -> np.ndarray:
+    """Two coloured blocks and a patch of coarse noise on grey."""
+    image = np.full((120, 180, 3), 90, np.uint8)
+    image[20:80, 20:70] = (220, 40, 30)
+    image[50:110, 100:150] = (20, 60, 210)
+    noise = np.random.default_rng(0).integers(0, 255, (6, 6, 3), dtype=np.uint8)
+    image[5:35, 140:170] = noise.repeat(5, axis=0).repeat(5, axis=1)
+    return image
+
+
+def reference_nms(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> list[int]:
+    """Slow and obvious: go down the scores, keep what overlaps nothing kept by more than the threshold."""
+    kept: list[int] = []
+    for index in sorted(range(len(boxes)), key=lambda i: -scores[i]):
+        x, y, w, h = boxes[index]
+        for other in kept:
+            a, b, c, d = boxes[other]
+            shared = max(min(x + w, a + c) - max(x, a), 0) * max(min(y + h, b + d) - max(y, b), 0)
+            if shared > threshold * (w * h + c * d - shared):
+                break
+        else:
+            kept.append(index)
+    return kept
+
+
+def test_search_finds_the_blocks_in_a_stable_order(picture: np.ndarray) -> None:
+    first, second = search(picture), search(picture)
+    np.testing.assert_array_equal(first, second)
+    assert first.dtype == np.int32
+    assert [20, 20, 50, 60] in first.tolist()
+    assert [100, 50, 50, 60] in first.tolist()
+    assert first.tolist() == sorted(first.tolist())
+
+
+def test_quality_finds_more_than_fast(picture: np.ndarray) -> None:
+    assert len(search(picture, "quality")) > len(search(picture))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 200), (200, 1), (3, 3)])
+def test_tiny_images_are_searched(shape: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 255, (*shape, 3), dtype=np.uint8)
+    assert len(search(image)) >= 1
+    assert propose(image, image_generator(0, "tiny")).shape == (0, 4)
+
+
+def test_filters_bounds_are_strict() -> None:
+    boxes = np.array(
+        [[0, 0, 30, 90], [0, 0, 31, 90], [0, 0, 90, 30], [0, 0, 89, 30], [0, 0, 20, 20], [0, 0, 20, 21], [0, 0, 16, 25]]
+    )
+    assert keep_objects(boxes).tolist() == [[0, 0, 31, 90], [0, 0, 89, 30], [0, 0, 20, 21]]
+
+
+def test_filters_do_not_overflow_small_integers() -> None:
+    boxes = np.array([[0, 0, 20_000, 20_000]], dtype=np.int16)
+    assert len(keep_objects(boxes)) == 1
+
+
+def test_nms_agrees_with_the_obvious_one() -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        boxes = np.concatenate((rng.integers(0, 60, (40, 2)), rng.integers(10, 60, (40, 2))), axis=1)
+        scores = rng.random(40)
+        assert non_maximum_suppression(boxes, scores).tolist() == reference_nms(boxes, scores, 0.5)
+
+
+def test_nms_at_exactly_half_keeps_both() -> None:
+    half = np.array([[0, 0, 30, 30], [0, 0, 30, 60]])
+    assert non_maximum_suppression(half, np.array([0.1, 0.9])).tolist() == [1, 0]
+    beyond = np.array([[0, 0, 30, 31], [0, 0, 30, 60]])
+    assert non_maximum_suppression(beyond, np.array([0.1, 0.9])).tolist() == [1]
+    assert non_maximum_suppression(np.zeros((0, 4)), np.zeros(0)).shape == (0,)
+
+
+def test_scores_closer_than_float32_still_rank() -> None:
+    boxes = np.array([[0, 0, 30, 30], [0, 0, 30, 31]])
+    assert non_maximum_suppression(boxes, np.array([0.5, 0.5 + 1e-12])).tolist() == [1]
+
+
+def test_generator_depends_on_seed_and_path_alone() -> None:
+    assert image_generator(0, "a/b.jpg").random() == image_generator(0, "a/b.jpg").random()
+    draws = {image_generator(seed, image).random() for seed in (0, 1) for image in ("a/b.jpg", "a/c.jpg", "b.jpg")}
+    assert len(draws) == 6
+
+
+def test_proposals_pass_filters_and_nms(picture: np.ndarray) -> None:
+    boxes = propose(picture, image_generator(0, "x"))
+    assert boxes.dtype == np.float32
+    sizes = np.hstack((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]))
+    assert len(keep_objects(sizes)) == len(boxes) > 2
+    assert non_maximum_suppression(sizes, -np.arange(len(boxes), dtype=float)).tolist() == list(range(len(boxes)))
+    assert {tuple(size) for size in sizes.astype(int)} <= {tuple(box) for box in search(picture)}
+    np.testing.assert_array_equal(propose(picture, image_generator(0, "x"), keep=2), boxes[:2])
+    assert propose(picture, image_generator(1, "x")).tolist() != boxes.tolist()
+
+
+def test_search_on_a_smaller_copy_gives_boxes_of_the_original(picture: np.ndarray) -> None:
+    large = picture.repeat(4, axis=0).repeat(3, axis=1)
+    boxes = propose(large, image_generator(0, "x"), max_side=160)
+    overlap = 0.0
+    for expected in ([60, 80, 210, 320], [300, 200, 450, 440]):
+        low, high = np.maximum(boxes[:, :2], expected[:2]), np.minimum(boxes[:, 2:], expected[2:])
+        shared = np.clip(high - low, 0, None).prod(axis=1)
+        union = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) + np.prod(np.subtract(expected[2:], expected[:2])) - shared
+        overlap = (shared / union).max()
+        assert overlap > 0.85
+    assert (boxes >= 0).all()
+    assert (boxes <= (540, 480, 540, 480)).all()
+    untouched = propose(picture, image_generator(0, "x"), max_side=180)
+    np.testing.assert_array_equal(untouched, propose(picture, image_generator(0, "x")))
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, installed: list[str], cv2: object) -> None:
+    def version(name: str) -> str:
+        if name in installed:
+            return "4.10.0.84"
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(selective_search.metadata, "version", version)
+    monkeypatch.setitem(sys.modules, "cv2", cv2)
+
+
+@pytest.mark.parametrize(
+    ("installed", "commands"),
+    [
+        (["opencv-python"], "`pip uninstall -y opencv-python` and then `pip install opencv-contrib-python`"),
+        (
+            ["opencv-python-headless"],
+            "`pip uninstall -y opencv-python-headless` and then `pip install opencv-contrib-python-headless`",
+        ),
+        (
+            ["opencv-python", "opencv-contrib-python"],
+            "`pip uninstall -y opencv-python opencv-contrib-python` and then `pip install opencv-contrib-python`",
+        ),
+        ([], "`pip install opencv-contrib-python`"),
+    ],
+)
+def test_opencv_without_ximgproc_names_the_commands(
+    monkeypatch: pytest.MonkeyPatch, installed: list[str], commands: str
+) -> None:
+    pretend(monkeypatch, installed, SimpleNamespace(__version__="4.10.0"))
+    with pytest.raises(UserError) as raised:
+        load_opencv()
+    assert "OpenCV 4.10.0 here has no ximgproc" in str(raised.value)
+    assert str(raised.value).endswith(f"run {commands}")
+    assert installed_opencv() == installed
+
+
+def test_no_opencv_at_all_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, [], None)
+    with pytest.raises(UserError, match=r"needs OpenCV.*run `pip install opencv-contrib-python`"):
+        load_opencv()

@@ -1,0 +1,22 @@
+from ccop_pretrain.training.metrics_file import MetricsFile
+
+
+def test_rows_are_written_at_once_and_a_new_column_joins(tmp_path):
+    path = tmp_path / "metrics.csv"
+    metrics = MetricsFile(path)
+    metrics.log_metrics({"loss": 1.25}, step=1)
+    assert path.read_text() == "step,loss\n1,1.25\n"
+    metrics.log_metrics({"loss": 1.0, "lr": 0.5}, step=2)
+    assert path.read_text() == "step,loss,lr\n1,1.25,\n2,1,0.5\n"
+
+
+def test_going_on_drops_later_rows_and_one_cut_short(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text("step,loss\n1,3\n2,2\n3,1\n4,0.5")
+    metrics = MetricsFile(path)
+    metrics.keep_until(2)
+    metrics.log_metrics({"loss": 9}, step=3)
+    assert path.read_text() == "step,loss\n1,3\n2,2\n3,9\n"
+    path.write_text("step,loss\n1,3\n2,2")
+    MetricsFile(path).keep_until(5)
+    assert path.read_text() == "step,loss\n1,3\n"

@@ -1,0 +1,264 @@
+import csv
+import dataclasses
+import importlib
+import json
+import logging
+import shutil
+import sys
+
+import pytest
+import torch
+import yaml
+from ccop_pretrain.training.checkpoints import newest_checkpoint
+from ccop_pretrain.training.run import run
+from ccop_pretrain.training.run_folder import RunFolder
+from ccop_pretrain.training.step import run as program
+from lightning.pytorch.callbacks import Callback
+from safetensors.torch import load_file
+
+from ccop_hub.errors import UserError
+
+
+def final_state(settings):
+    path = newest_checkpoint(RunFolder(settings.out).checkpoints)
+    assert path.name == "step-000000005.ckpt"
+    return torch.load(path, weights_only=False)
+
+
+def assert_same_weights(first, second):
+    assert first["state_dict"].keys() == second["state_dict"].keys()
+    for name, value in first["state_dict"].items():
+        assert torch.equal(value, second["state_dict"][name]), name
+
+
+@pytest.fixture
+def stop_after(monkeypatch):
+    """Let the next run fail behind a step, as a crash would."""
+    build = program.build_trainer
+
+    class Crash(Callback):
+        def __init__(self, step):
+            self.step = step
+
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            if batch_idx + 1 == self.step:
+                raise RuntimeError("crash")
+
+    def arrange(step):
+        def building(*arguments):
+            trainer = build(*arguments)
+            trainer.callbacks.append(Crash(step))
+            return trainer
+
+        monkeypatch.setattr(program, "build_trainer", building)
+
+    yield arrange
+    monkeypatch.setattr(program, "build_trainer", build)
+
+
+def test_an_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(tiny_run, tmp_path, stop_after, monkeypatch):
+    whole = tiny_run(out=tmp_path / "whole")
+    assert run(whole) == 0
+    broken = tiny_run(out=tmp_path / "broken")
+    build = program.build_trainer
+    stop_after(4)
+    with pytest.raises(RuntimeError, match="crash"):
+        run(broken)
+    monkeypatch.setattr(program, "build_trainer", build)
+    # The newest checkpoint is damaged: the one before is taken, with a warning.
+    newest = newest_checkpoint(RunFolder(broken.out).checkpoints)
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    newest.write_bytes(content)
+    logging.getLogger("ccop_pretrain").handlers.clear()
+    assert run(tiny_run(out=broken.out, workers=1)) == 0
+    assert_same_weights(final_state(whole), final_state(broken))
+    log = RunFolder(broken.out).log.read_text()
+    assert "is damaged" in log
+    assert f"going on after step {int(newest.stem[5:]) - 2}" in log
+    with RunFolder(broken.out).metrics.open() as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["1", "2", "3", "4", "5"]
+
+
+def test_a_step_of_micro_batches_is_one_step_and_goes_on_exactly(tiny_run, tmp_path, stop_after, monkeypatch):
+    small = {"backbone": "test_resnet", "micro_batches": 2}
+    whole = tiny_run(out=tmp_path / "whole", **small)
+    assert run(whole) == 0
+    broken = tiny_run(out=tmp_path / "broken", **small)
+    build = program.build_trainer
+    stop_after(4)
+    with pytest.raises(RuntimeError, match="crash"):
+        run(broken)
+    monkeypatch.setattr(program, "build_trainer", build)
+    assert run(dataclasses.replace(broken, workers=1)) == 0
+    state = final_state(whole)
+    assert_same_weights(state, final_state(broken))
+    assert state["global_step"] == int(state["state_dict"]["objective.step"]) == 5
+    assert state["lr_schedulers"][0]["last_epoch"] == 5
+    log = RunFolder(whole.out).log.read_text()
+    assert "5 steps (3 an epoch) of 4 images (2 micro-batches x 2 x 1 processes)" in log
+    rows = [list(csv.DictReader(RunFolder(folder.out).metrics.open())) for folder in (whole, broken)]
+    assert [row["loss"] for row in rows[0]] == [row["loss"] for row in rows[1]]
+    assert float(rows[0][0]["loss"]) == pytest.approx(
+        sum(float(rows[0][0][f"loss_{part}"]) for part in ("image", "box", "intra")), rel=1e-4
+    )
+
+
+def test_a_run_folder_explains_itself(tiny_run, capsys):
+    settings = tiny_run(pictures=2)
+    assert run(settings) == 0
+    folder = RunFolder(settings.out)
+    assert yaml.safe_load(folder.settings.read_text())["backbone"] == "resnet18"
+    assert json.loads(folder.environment.read_text())["versions"]["torch"] == torch.__version__.partition("+")[0]
+    log = folder.log.read_text()
+    assert "learning rate 0.0046875 = 0.3 x 4 / 256" in log
+    assert "step 5/5" in log
+    with folder.metrics.open() as file:
+        rows = list(csv.DictReader(file))
+    assert float(rows[0]["loss"]) == pytest.approx(
+        sum(float(rows[0][f"loss_{part}"]) for part in ("image", "box", "intra")), rel=1e-4
+    )
+    assert {"lr", "images_per_second", "data_wait", "image_embedding_std", "valid_jitters"} <= rows[0].keys()
+    assert folder.skipped.read_text() == "image,reason\n"
+    assert sorted(path.name for path in folder.checkpoints.iterdir()) == ["step-000000004.ckpt", "step-000000005.ckpt"]
+    assert {path.name for path in folder.pictures.iterdir()} >= {"views.png", "proposals.png"}
+    before = folder.metrics.read_bytes()
+    capsys.readouterr()
+    assert run(settings) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert folder.metrics.read_bytes() == before
+
+
+def test_mocov2_needs_no_proposals_and_does_not_look_at_them(tiny_run, tmp_path):
+    without = tiny_run(out=tmp_path / "without", objective="mocov2", proposals=None)
+    given = tiny_run(out=tmp_path / "given", objective="mocov2")
+    assert run(without) == run(given) == 0
+    assert_same_weights(final_state(without), final_state(given))
+    facts = json.loads((given.out / "exported" / "facts.json").read_text())
+    assert facts["objective"] == "mocov2"
+    assert facts["parts"] == ["backbone"]
+    tensors = load_file(given.out / "exported" / "backbone_fpn.safetensors")
+    assert {name.split(".")[0] for name in tensors} == {"backbone"}, "an untrained pyramid is nothing to start from"
+
+
+def test_unreadable_images_are_counted_and_named(tiny_run, scenes, tmp_path):
+    folder = tmp_path / "scenes"
+    shutil.copytree(scenes, folder)
+    (folder / "04.png").write_bytes((folder / "04.png").read_bytes()[:300])
+    settings = tiny_run(images=folder, objective="mocov2", proposals=None, max_unreadable=0.1)
+    assert run(settings) == 0
+    assert [line.split(",")[0] for line in RunFolder(settings.out).skipped.read_text().splitlines()] == [
+        "image",
+        "04.png",
+    ]
+    assert "1 image skipped: 04.png" in RunFolder(settings.out).log.read_text()
+
+
+def test_too_many_unreadable_images_stop_a_run(tiny_run, scenes, tmp_path):
+    folder = tmp_path / "scenes"
+    shutil.copytree(scenes, folder)
+    for name in ("04.png", "09.png"):
+        (folder / name).write_bytes((folder / name).read_bytes()[:300])
+    settings = tiny_run(images=folder, objective="mocov2", proposals=None, max_unreadable=1 / 14)
+    with pytest.raises(UserError, match=r"2 of 14 images cannot be used.*04\.png.*09\.png"):
+        run(settings)
+    # More may be allowed to a run that has begun.
+    assert run(dataclasses.replace(settings, max_unreadable=2 / 14)) == 0
+
+
+def test_wrong_input_leaves_no_run_behind(tiny_run, tmp_path):
+    with pytest.raises(UserError, match="needs boxes"):
+        run(tiny_run(proposals=None))
+    with pytest.raises(UserError, match="--batch-size 14"):
+        run(tiny_run(batch_size=64))
+    with pytest.raises(UserError, match="no network named"):
+        run(tiny_run(backbone="resnet19"))
+    with pytest.raises(UserError, match="a batch of 3 cannot be shared out to 2 processes"):
+        run(tiny_run(batch_size=3, devices=2))
+    with pytest.raises(UserError, match=r"with 3 micro-batches each.*--batch-size a multiple of 3, 6 or more"):
+        run(tiny_run(micro_batches=3))
+    with pytest.raises(UserError, match="two images or more a micro-batch"):
+        run(tiny_run(micro_batches=4))
+    for name in ("micro_batches", "image_queue", "log_every", "save_every", "num_nodes"):
+        with pytest.raises(UserError, match=f"--{name.replace('_', '-')} is 0; give 1 or more"):
+            run(tiny_run(**{name: 0}))
+    with pytest.raises(UserError, match="--jitters is -1"):
+        run(tiny_run(jitters=-1))
+    with pytest.raises(UserError, match="torchrun or srun"):
+        run(tiny_run(num_nodes=2))
+    for wrong in ({"devices": 0}, {"accelerator": "abacus"}):
+        with pytest.raises(UserError, match="--accelerator, --devices or --num-nodes"):
+            run(tiny_run(**wrong))
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_watched_is_in_every_log_and_changes_nothing(tiny_run, tmp_path, scenes):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for index, image in enumerate(sorted(scenes.glob("*.png"))):
+        folder = tmp_path / "classes" / f"class{index % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(image, folder)
+    small = {"backbone": "test_resnet", "log_every": 5}
+    watched = tiny_run(out=tmp_path / "watched", tensorboard=True, probe=tmp_path / "classes", probe_every=0.5, **small)
+    plain = tiny_run(out=tmp_path / "plain", **small)
+    assert run(watched) == run(plain) == 0
+    assert_same_weights(final_state(watched), final_state(plain))
+    with RunFolder(watched.out).metrics.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows if row["knn_accuracy"]] == ["2", "4", "5"]
+    events = EventAccumulator(str(RunFolder(watched.out).tensorboard)).Reload()
+    for name in ("knn_accuracy", "box_queue_age", "image_embedding_std"):
+        assert events.Scalars(name)[-1].value == pytest.approx(float([row for row in rows if row[name]][-1][name]))
+    assert not RunFolder(plain.out).tensorboard.exists()
+    assert "the image queue of 16 keys is longer than an epoch's 14" in RunFolder(plain.out).log.read_text()
+
+
+@pytest.fixture
+def wandb(tmp_path, monkeypatch):
+    """A package `wandb` that notes what it is asked for."""
+    root = tmp_path / "packages"
+    (root / "wandb" / "sdk" / "lib").mkdir(parents=True)
+    for name, text in {
+        "wandb/__init__.py": """
+run, started, logged = None, [], []
+class Experiment:
+    def log(self, figures, **others): logged.append(figures)
+def init(**given):
+    started.append(given)
+    return Experiment()
+""",
+        "wandb/sdk/__init__.py": "",
+        "wandb/sdk/lib/__init__.py": "class RunDisabled: pass",
+        "wandb/wandb_run.py": "class Run: pass",
+        "wandb-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: wandb\nVersion: 1.0\n",
+    }.items():
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_text(text)
+    monkeypatch.syspath_prepend(root)
+    yield importlib.import_module("wandb")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "wandb"]:
+        del sys.modules[name]
+
+
+def test_a_continued_run_goes_on_at_wandb_too(tiny_run, wandb, stop_after, monkeypatch):
+    settings = tiny_run(objective="mocov2", backbone="test_resnet", wandb="project")
+    build = program.build_trainer
+    stop_after(3)
+    with pytest.raises(RuntimeError, match="crash"):
+        run(settings)
+    monkeypatch.setattr(program, "build_trainer", build)
+    assert run(settings) == 0
+    first, second = wandb.started
+    assert first["id"] == second["id"] == RunFolder(settings.out).wandb.read_text().strip()
+    assert (first["project"], first["name"], first["resume"]) == ("project", "run", "allow")
+    assert [figures["trainer/global_step"] for figures in wandb.logged] == [1, 2, 3, 3, 4, 5]
+    # A run that starts anew is another one.
+    assert run(dataclasses.replace(settings, overwrite=True, steps=1)) == 0
+    assert wandb.started[2]["id"] != first["id"]
+
+
+def test_wandb_that_is_not_installed_is_a_mistake_of_one_line(tiny_run, monkeypatch):
+    monkeypatch.setattr(program.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="pip install wandb"):
+        run(tiny_run(wandb="project"))

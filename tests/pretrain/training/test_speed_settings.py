@@ -1,0 +1,118 @@
+"""Settings of speed change nothing by default, and the losses no more than rounding does."""
+
+import dataclasses
+
+import pytest
+import torch
+from ccop_pretrain.training.run import run
+from ccop_pretrain.training.schedule import Schedule
+from ccop_pretrain.training.step import PretrainingModule, start_from
+from ccop_pretrain.views.dataset import SceneListing, SceneViews, ViewBatch
+from safetensors.torch import load_file
+from torch.testing import assert_close
+
+from ccop_hub.errors import UserError
+
+BF16_TOLERANCE = 0.05
+"""Relative; bf16 keeps 8 bits of a number, and the choice of hard positives may change with it."""
+
+FLOAT32_TOLERANCE = 1e-4
+"""Relative; the order of sums alone differs."""
+
+
+MICRO_BATCH_TOLERANCE = 0.2
+"""Relative; batch norm over micro-batches of 14 images in place of 28."""
+
+
+@pytest.fixture
+def batch(scenes, scene_proposals, tiny_run):
+    dataset = SceneViews(SceneListing.open(scenes, scene_proposals), tiny_run(), 0)
+    return ViewBatch.collate([dataset[0, index] for index in range(4)])
+
+
+def first_losses(settings, batch, dtype=None, training=True):
+    module = PretrainingModule(settings, Schedule.of(settings, 28)).train(training)
+    with torch.autocast("cpu", dtype=dtype or torch.bfloat16, enabled=dtype is not None):
+        output = module.losses(batch, 0)
+    output.loss.backward()
+    assert all(parameter.grad is not None for parameter in module.trained_parameters())
+    return output.losses, module
+
+
+def test_bf16_keeps_losses_and_queues_in_float32(batch, tiny_run):
+    settings = tiny_run(backbone="test_resnet")
+    exact, _ = first_losses(settings, batch)
+    rounded, module = first_losses(settings, batch, torch.bfloat16)
+    assert {loss.dtype for loss in rounded.values()} == {torch.float32}
+    assert module.objective.box_queue.keys.dtype == torch.float32
+    assert_close(rounded, exact, rtol=BF16_TOLERANCE, atol=0.01)
+    assert any(not torch.equal(rounded[name], exact[name]) for name in exact)
+
+
+def test_channels_last_differs_by_rounding(batch, tiny_run):
+    settings = tiny_run(backbone="test_resnet")
+    exact, _ = first_losses(settings, batch)
+    losses, module = first_losses(dataclasses.replace(settings, channels_last=True), batch)
+    weight = module.objective.query.network.backbone.layer1[0].conv1.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert_close(losses, exact, rtol=FLOAT32_TOLERANCE, atol=1e-5)
+
+
+def test_compiled_encoders_differ_by_rounding(batch, tiny_run, monkeypatch):
+    # The graph is captured as for any backend; generating machine code takes a minute and is not ours to test.
+    monkeypatch.setattr("ccop_pretrain.training.step.COMPILER", "aot_eager")
+    settings = tiny_run(backbone="test_resnet")
+    exact, plain = first_losses(settings, batch)
+    losses, module = first_losses(dataclasses.replace(settings, compile=True), batch)
+    assert module.state_dict().keys() == plain.state_dict().keys()
+    assert_close(losses, exact, rtol=FLOAT32_TOLERANCE, atol=1e-5)
+
+
+def test_micro_batches_differ_by_their_batch_norm(scenes, scene_proposals, tiny_run):
+    settings = tiny_run(backbone="test_resnet", batch_size=28, image_size=64, dropout=0.0)
+    dataset = SceneViews(SceneListing.open(scenes, scene_proposals), settings, 0)
+    batch = ViewBatch.collate([dataset[divmod(place, 14)] for place in range(28)])
+    split = dataclasses.replace(settings, micro_batches=2)
+    exact, _ = first_losses(settings, batch)
+    losses, _ = first_losses(split, batch)
+    assert_close(losses, exact, rtol=MICRO_BATCH_TOLERANCE, atol=0)
+    # With fixed statistics nothing is left of the difference: the two draw the same augmentation and jitters.
+    exact, _ = first_losses(settings, batch, training=False)
+    losses, _ = first_losses(split, batch, training=False)
+    assert_close(losses, exact, rtol=FLOAT32_TOLERANCE, atol=1e-5)
+
+
+def test_activation_checkpointing_changes_no_bit_of_a_run(tiny_run, tmp_path):
+    states = []
+    for name, changes in {"plain": {}, "checkpointed": {"activation_checkpointing": True}}.items():
+        settings = tiny_run(out=tmp_path / name, backbone="test_resnet", steps=3, **changes)
+        assert run(settings) == 0
+        state = torch.load(settings.out / "checkpoints" / "step-000000003.ckpt", weights_only=False)["state_dict"]
+        states.append(state | load_file(settings.out / "exported" / "backbone_fpn.safetensors"))
+    plain, checkpointed = states
+    assert plain.keys() == checkpointed.keys()
+    assert all(torch.equal(value, checkpointed[name]) for name, value in plain.items())
+
+
+def test_a_bf16_run_is_exported_in_float32_and_starts_another(tiny_run, tmp_path):
+    first = tiny_run(backbone="test_resnet", precision="bf16", channels_last=True, steps=2)
+    assert run(first) == 0
+    again = tiny_run(out=tmp_path / "again", backbone="test_resnet", init=str(first.out))
+    module = PretrainingModule(again, Schedule.of(again, 14))
+    for encoder in (module.objective.query, module.objective.key):
+        saved = torch.load(first.out / "checkpoints" / "step-000000002.ckpt", weights_only=False)["state_dict"]
+        for name, value in encoder.network.state_dict().items():
+            assert value.dtype in (torch.float32, torch.long)
+            assert torch.equal(value, saved[f"objective.query.network.{name}"]), name
+    with pytest.raises(UserError, match="test_resnet"):
+        start_from(module.objective, str(first.out), "resnet18")
+
+
+def test_compiling_and_checkpointing_exclude_one_another(tiny_run):
+    with pytest.raises(UserError, match="exclude one another: leave one out"):
+        run(tiny_run(compile=True, activation_checkpointing=True))
+
+
+def test_fp16_without_a_gpu_is_a_mistake(tiny_run):
+    with pytest.raises(UserError, match="--precision bf16"):
+        run(tiny_run(precision="fp16"))
