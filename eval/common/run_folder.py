@@ -14,9 +14,9 @@ from lightning.fabric import Fabric
 from ccop_hub.console import plain, save_settings, table_console
 from ccop_hub.errors import UserError
 
-from ..results.compare import print_group
 from ..results.comparison import group_results
 from ..results.result import RESULT_FILE, Engine, Result
+from ..results.tables import print_group
 from ..settings import RunSettings
 from .environment import hardware, versions
 

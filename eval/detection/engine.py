@@ -25,7 +25,9 @@ import PIL.Image
 from ccop_hub.errors import UserError
 
 from ..results.result import Engine
-from .install import DISTRIBUTION
+
+DISTRIBUTION = "pb1-detectron2"
+"""Name under which the package registry holds Detectron2 v0.6."""
 
 _OPERATORS = "detectron2._C"
 

@@ -19,9 +19,9 @@ from pathlib import Path
 
 from ccop_hub.errors import UserError
 
+from .engine import DISTRIBUTION, load_engine
 from .settings import InstallSettings
 
-DISTRIBUTION = "pb1-detectron2"
 VERSION = "0.6"
 SHA256 = "5d2e9e51e523ec72f6a31cca04b0a515492e9514b773a3d134cedc0677170b29"
 """Digest of the source distribution; the Python files in it were compared with the official tag v0.6."""
@@ -36,8 +36,6 @@ def install(settings: InstallSettings) -> None:
     present = importlib.util.find_spec("detectron2") is not None
     if not present:
         install_from_registry()
-    from .engine import load_engine
-
     engine = load_engine()
     compiled = "compiled" if engine.compiled else "not compiled, which Mask R-CNN does not need"
     told = "is already there" if present else "is installed"

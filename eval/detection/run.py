@@ -13,9 +13,9 @@ from torch import nn
 from ccop_hub.console import table_console
 from ccop_hub.errors import UserError
 
-from ..results.compare import print_group
 from ..results.comparison import group_results
 from ..results.result import RESULT_FILE, Result
+from ..results.tables import print_group
 from .engine import load_engine
 from .plan import AGAINST_FOLDER, FINAL_CHECKPOINT, SHEET_FILE, Plan, check_output, make_plan, open_output
 from .processes import start

@@ -6,9 +6,9 @@ import base64
 from collections.abc import Sequence
 from html import escape
 
-from .compare import PUBLISHED, SHARED_COLUMNS, caption, cell, published_cell, shared_cells
 from .comparison import Group
 from .plots import bars, class_differences, curves
+from .tables import PUBLISHED, SHARED_COLUMNS, caption, cell, published_cell, shared_cells
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 """The browser itself refuses whatever the page would load from elsewhere."""

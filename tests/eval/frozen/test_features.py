@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor, wait
 import numpy as np
 import pytest
 import torch
+from ccop_eval.frozen import features
 from ccop_eval.frozen.features import cached_features
-from ccop_eval.frozen.network import features
 from ccop_eval.results.digests import files_digest
 from lightning.fabric import Fabric
 

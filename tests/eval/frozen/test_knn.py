@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from ccop_eval.cli import main
-from ccop_eval.frozen.network import knn
+from ccop_eval.frozen import knn
 from ccop_eval.results.result import Result
 
 from ccop_hub.errors import UserError

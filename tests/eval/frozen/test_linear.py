@@ -54,7 +54,7 @@ def test_result_says_how_it_was_measured(learnt):
 
 
 def test_resumed_run_ends_where_an_uninterrupted_one_does(image_folders, tmp_path, monkeypatch):
-    from ccop_eval.frozen.network import linear as module
+    from ccop_eval.frozen import linear as module
 
     assert linear(image_folders / "learnable", tmp_path / "whole", "--epochs", "2") == 0
     trained = module.LinearProbe._train_epoch

@@ -4,9 +4,9 @@ import io
 
 import pytest
 from ccop_eval.cli import main
-from ccop_eval.results.compare import print_group
 from ccop_eval.results.comparison import group_results
 from ccop_eval.results.result import DataIdentity, Engine, Interval, WeightsIdentity
+from ccop_eval.results.tables import print_group
 from rich.console import Console
 
 from ccop_hub.console import table_console
