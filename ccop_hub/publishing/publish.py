@@ -29,7 +29,7 @@ from .model_card import DETECTRON2_FILE, is_plain, model_card
 from .verification import verify
 
 if TYPE_CHECKING:
-    from ..cli import PublishSettings
+    from ..settings import PublishSettings
 
 ATTEMPTS = 4
 """Tries of a push; what has arrived is not sent again."""

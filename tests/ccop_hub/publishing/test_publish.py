@@ -15,11 +15,12 @@ import yaml
 from huggingface_hub import ModelCard
 from torch import Tensor
 
-from ccop_hub.cli import PublishSettings, main
+from ccop_hub.cli import main
 from ccop_hub.errors import UserError
 from ccop_hub.formats.checkpoint import file_digest, read_checkpoint
 from ccop_hub.publishing.publish import publish
 from ccop_hub.publishing.publish import publish as publishing
+from ccop_hub.settings import PublishSettings
 
 from ..hub_server import READER, TOKEN, Fault, HubServer
 
