@@ -11,8 +11,8 @@ from timm.models.resnet import ResNet
 from torch import Tensor
 
 from .architectures import ResNetFPN, build_backbone
-from .errors import UserError
 from .formats.checkpoint import Weights
+from .formats.tensor_use import load_into
 from .formats.timm_folder import pretrained_cfg
 from .sources import registry
 from .sources.resolve import resolve
@@ -42,7 +42,7 @@ def load_backbone(
         network: ResNet | FeatureListNet = timm.create_model(arch, pretrained=False, features_only=True)
     else:
         network = build_backbone(arch)
-    network.load_state_dict(found.part("backbone"))
+    load_into(network, found, ("backbone",), prefix="backbone.")
     _describe(network, found)
     return network.eval()
 
@@ -63,10 +63,8 @@ def load_pyramid(arch: str, weights: Source | None = None, seed: int = 0) -> Res
         UserError: the weights hold no pyramid, besides what `resolve` raises.
     """
     found = resolve(_or_default(weights, arch), arch, seed)
-    if "fpn" not in found.parts:
-        raise UserError(f"{found.name} holds no feature pyramid: load the backbone alone, or weights that have one")
     network = ResNetFPN(arch)
-    network.load_state_dict(dict(found.tensors))
+    load_into(network, found, ("backbone", "fpn"))
     _describe(network.backbone, found)
     return network.eval()
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ccop_hub.console import plain
+from ccop_hub.formats.tensor_use import TensorUse
 
 from ..common import environment
-from ..results.result import DataIdentity, Metrics, Result, TensorUse, WeightsIdentity, protocol_id
+from ..results.result import DataIdentity, Metrics, Result, WeightsIdentity, protocol_id
 from .plan import Plan
 
 OUTCOME_FILE = "outcome.json"

@@ -6,7 +6,7 @@ No name is guessed: the hub's table says where each tensor goes, and whatever do
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +15,9 @@ from ccop_hub.architectures import build_backbone
 from ccop_hub.errors import UserError
 from ccop_hub.formats.checkpoint import Weights
 from ccop_hub.formats.names import from_canonical
+from ccop_hub.formats.tensor_use import TensorUse, copy_exactly, require_fit, require_parts
 from ccop_hub.sources.resolve import RANDOM
 
-from ..results.result import TensorUse
 from .settings import LoadedParts
 
 _NORM_AFTER_RES5 = "norm after res5"
@@ -97,40 +97,19 @@ def load_weights(model: nn.Module, weights: Weights, load: LoadedParts = "backbo
     state = model.state_dict()
     is_c4 = not hasattr(model.backbone, "bottom_up")
     wanted = tuple(part for part in load.split("+") if part in weights.parts and not (is_c4 and part == "fpn"))
-    if "backbone" not in wanted:
-        raise UserError(f"{weights.name} has no backbone: give weights that do")
+    require_parts(weights, ("backbone",))
     scheme = "detectron2-c4" if is_c4 else "detectron2"
     converted = from_canonical(weights.tensors, scheme, parts=wanted, arch=weights.arch)
-    _check_fit(state, converted, weights, wanted)
+    rows = ["stem", "res2", "res3", "res4", "res5"] + (["FPN"] if "fpn" in wanted else [])
+    own = {name: value for name, value in state.items() if _part_of(name) in rows}
+    place = f"detector's {weights.arch}"
+    require_fit(own, converted, weights.name, place)
     _check_geometry(model, converted, weights)
-    with torch.no_grad():
-        for name, value in converted.items():
-            state[name].copy_(value)
+    copy_exactly(own, converted, weights.name, place)
     used = [name for name in weights.tensors if name.split(".", 1)[0] in wanted]
     unused = [name for name in weights.tensors if name.split(".", 1)[0] not in wanted] + list(weights.unused)
     loaded = "nothing" if weights.source == RANDOM else "+".join(wanted)
     return _report(state, converted, used, loaded, unused)
-
-
-def _check_fit(
-    state: Mapping[str, Tensor], converted: Mapping[str, Tensor], weights: Weights, wanted: Sequence[str]
-) -> None:
-    """Raise unless every backbone (and pyramid) tensor of the detector comes from the weights, in its shape."""
-    parts = ["stem", "res2", "res3", "res4", "res5"] + (["FPN"] if "fpn" in wanted else [])
-    needed = [name for name in state if _part_of(name) in parts]
-    missing = [name for name in needed if name not in converted]
-    homeless = [name for name in converted if name not in state]
-    reshaped = [name for name in converted if name in state and converted[name].shape != state[name].shape]
-    for names, what in (
-        (missing, "lack"),
-        (homeless, "have, and the detector has not,"),
-        (reshaped, "differ in shape in"),
-    ):
-        if names:
-            raise UserError(
-                f"{weights.name} does not fit the detector's {weights.arch}: the weights {what} {len(names)} tensors "
-                f"({', '.join(names[:3])}...); give --arch the architecture that they were trained with"
-            )
 
 
 def _check_geometry(model: nn.Module, converted: Mapping[str, Tensor], weights: Weights) -> None:

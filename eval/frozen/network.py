@@ -8,12 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from ccop_hub.architectures import ResNetFPN, build_resnet_fpn
-from ccop_hub.errors import UserError
 from ccop_hub.formats.checkpoint import Weights, tensors_digest
+from ccop_hub.formats.tensor_use import TensorUse, load_into
 from ccop_hub.normalization import PIXEL_MEAN, PIXEL_STD
 from ccop_hub.sources.resolve import RANDOM, resolve
-
-from ..results.result import TensorUse
 
 
 def resolve_pair(weights: str, against: str | None, arch: str | None, seed: int) -> tuple[Weights, Weights | None]:
@@ -42,19 +40,7 @@ def load_network(weights: Weights, parts: Sequence[str] = ("backbone",)) -> tupl
         UserError: a part is missing, or its tensors are not exactly the network's.
     """
     network = build_resnet_fpn(weights.arch, seed=0)
-    own = set(network.state_dict())
-    wanted = {key: value for key, value in weights.tensors.items() if key.partition(".")[0] in parts}
-    needed = {key for key in own if key.partition(".")[0] in parts}
-    if missing := sorted(needed - set(wanted)):
-        raise UserError(
-            f"{weights.name} lacks {len(missing)} tensors of {'+'.join(parts)} ({', '.join(missing[:3])}, ...): "
-            "give weights that have them"
-        )
-    if surplus := sorted(set(wanted) - needed):
-        raise UserError(f"{weights.name} has tensors that {weights.arch} has no place for: {', '.join(surplus[:5])}")
-    network.load_state_dict(wanted, strict=False)
-    unused = sorted(set(weights.tensors) - set(wanted)) + list(weights.unused)
-    return network, TensorUse(used=sorted(wanted), unused=unused, missing=[])
+    return network, load_into(network, weights, parts)
 
 
 class FrozenNetwork(nn.Module):

@@ -22,6 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ccop_hub.errors import UserError
 from ccop_hub.formats.checkpoint import Weights, write_atomically
+from ccop_hub.formats.tensor_use import TensorUse
 
 SCHEMA_VERSION = 1
 """Raised whenever a reader of the older schema would misread a newer file."""
@@ -69,21 +70,6 @@ class WeightsIdentity:
     def of(cls, weights: Weights) -> WeightsIdentity:
         """The identity of resolved weights."""
         return cls(name=weights.name, digest=weights.digest, arch=weights.arch, facts=dict(weights.facts))
-
-
-@dataclass(frozen=True, kw_only=True)
-class TensorUse:
-    """What became of the weights' tensors, by name.
-
-    Attributes:
-        used: loaded into the evaluated network.
-        unused: in the weights, but with no place in the network.
-        missing: in the network, but not in the weights: they started untrained.
-    """
-
-    used: list[str] = field(default_factory=list)
-    unused: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from ccop_hub.formats.tensor_use import load_into
 from ccop_hub.sources.resolve import resolve
 
 from ..common import distributed
@@ -180,17 +181,15 @@ class PretrainingModule(LightningModule):
 
 
 def start_from(objective: ContrastivePretraining, name: str, arch: str) -> None:
-    """Put weights of the hub into both encoders; without a pyramid among them, the pyramid stays random.
+    """Load weights of the hub into both encoders; if they have no pyramid, the pyramid keeps its random start.
 
     Raises:
         UserError: there are none of that name, or they are of another architecture.
     """
     weights = resolve(name, arch)
     for encoder in (objective.query, objective.key):
-        encoder.network.backbone.load_state_dict(weights.part("backbone"))
-        if "fpn" in weights.parts:
-            encoder.network.fpn.load_state_dict(weights.part("fpn"))
-    missing = "" if "fpn" in weights.parts else "; it has no pyramid, which starts at random"
+        load_into(encoder.network, weights, weights.parts)
+    missing = "" if "fpn" in weights.parts else "; it has no feature pyramid, which starts at random"
     LOG.info("started from %s (%s)%s", weights.name, weights.digest, missing)
 
 

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ccop_eval.results.result import Baseline, DataIdentity, Engine, Interval, Result, TensorUse, WeightsIdentity
+from ccop_eval.results.result import Baseline, DataIdentity, Engine, Interval, Result, WeightsIdentity
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
 from ccop_hub.architectures import build_resnet_fpn
 from ccop_hub.formats.checkpoint import save_checkpoint
+from ccop_hub.formats.tensor_use import TensorUse
 from ccop_hub.normalization import PIXEL_MEAN, PIXEL_STD
 
 

@@ -36,7 +36,7 @@ def scenes(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def scene_proposals(scenes, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("proposals") / "p"
-    proposals.run(ProposalSettings(images=scenes, out=folder, workers=1))
+    proposals(ProposalSettings(images=scenes, out=folder, workers=1))
     return folder
 
 

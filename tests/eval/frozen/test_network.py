@@ -1,5 +1,3 @@
-import dataclasses
-
 import pytest
 import torch
 from ccop_eval.frozen.network import FrozenNetwork, load_network, resolve_pair
@@ -48,12 +46,6 @@ def test_every_tensor_is_accounted_for(weights):
     _, use = load_network(weights, ("backbone",))
     assert set(use.used) | set(use.unused) == set(weights.tensors)
     assert all(name.startswith("fpn.") for name in use.unused)
-    lacking = {key: value for key, value in weights.tensors.items() if key != "backbone.conv1.weight"}
-    with pytest.raises(UserError, match=r"lacks 1 tensors .*backbone\.conv1\.weight"):
-        load_network(dataclasses.replace(weights, tensors=lacking))
-    surplus = {**weights.tensors, "backbone.stem.weight": torch.zeros(1)}
-    with pytest.raises(UserError, match=r"no place for: backbone\.stem\.weight"):
-        load_network(dataclasses.replace(weights, tensors=surplus))
 
 
 def test_random_side_takes_the_other_sides_architecture(tiny_weights):
