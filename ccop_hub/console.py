@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from .errors import UserError
+from .files import write_atomically
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -105,7 +106,7 @@ def run_program(program: str, description: str, commands: Sequence[Command], arg
 def save_settings(settings: Any, path: Path) -> None:
     """Write a settings dataclass as YAML, nested dataclasses as nested mappings, paths as strings."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(plain(settings), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    write_atomically(path, yaml.safe_dump(plain(settings), sort_keys=False, allow_unicode=True))
 
 
 def table_console() -> Console:

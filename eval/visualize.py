@@ -20,6 +20,7 @@ from torchvision.transforms.functional import pil_to_tensor
 from ccop_hub.architectures import PYRAMID_STRIDES
 from ccop_hub.console import save_settings
 from ccop_hub.errors import UserError
+from ccop_hub.files import files_digest
 from ccop_hub.sources.resolve import resolve
 
 from .common import pictures
@@ -27,7 +28,6 @@ from .common.environment import hardware, versions
 from .common.images import list_images, read_rgb
 from .common.run_folder import SETTINGS_FILE, lightning_engine
 from .frozen.network import FrozenNetwork
-from .results.digests import files_digest
 from .results.result import RESULT_FILE, DataIdentity, Result, WeightsIdentity
 from .settings import VisualizeSettings
 

@@ -18,6 +18,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import UserError
+from ..files import bytes_digest, file_digest, write_atomically
 from ..normalization import INPUT_FACTS
 from .fingerprint import fingerprint
 from .recognition import find_state_dict, identify
@@ -81,8 +82,8 @@ def save_checkpoint(folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[
     # One entry of metadata: safetensors writes several in a random order, and equal checkpoints are to be equal bytes.
     blob = save(contiguous, metadata={METADATA_KEY: json.dumps(facts, sort_keys=True)})
     write_atomically(folder / WEIGHTS_FILE, blob)
-    recorded = {**facts, "digest": f"sha256:{hashlib.sha256(blob).hexdigest()}", "file": WEIGHTS_FILE}
-    write_atomically(folder / FACTS_FILE, (json.dumps(recorded, indent=2, sort_keys=True) + "\n").encode())
+    recorded = {**facts, "digest": bytes_digest(blob), "file": WEIGHTS_FILE}
+    write_atomically(folder / FACTS_FILE, json.dumps(recorded, indent=2, sort_keys=True) + "\n")
     return folder / WEIGHTS_FILE
 
 
@@ -136,12 +137,6 @@ def find_weights_file(path: Path) -> Path:
     raise UserError(f"{path} holds no {WEIGHTS_FILE}, nor does its exported/: give a checkpoint file or a run's folder")
 
 
-def file_digest(path: Path) -> str:
-    """`sha256:` + hex digest of a file's bytes."""
-    with path.open("rb") as stream:
-        return f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
-
-
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
     """`sha256:` + hex digest of names, types, shapes and values, in the order of the names."""
     digest = hashlib.sha256()
@@ -149,10 +144,3 @@ def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return f"sha256:{digest.hexdigest()}"
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write to a temporary name beside `path`, then move it there: a reader sees the old file or the new one, whole."""
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_bytes(content)
-    temporary.replace(path)

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ..architectures import build_backbone
 from ..errors import UserError
-from .checkpoint import Weights, read_checkpoint, save_checkpoint, write_atomically
+from ..files import replacing, write_atomically
+from .checkpoint import Weights, read_checkpoint, save_checkpoint
 from .fingerprint import features
 from .names import from_canonical
 from .timm_folder import TIMM_CONFIG_FILE, TIMM_WEIGHTS_FILE, timm_config
@@ -121,7 +122,7 @@ def _write_timm(path: Path, tensors: Mapping[str, Tensor], weights: Weights) -> 
     with torch.device("meta"):
         channels = build_backbone(weights.arch).num_features
     config = timm_config(weights.arch, channels, weights.facts)
-    write_atomically(path / TIMM_CONFIG_FILE, (json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
+    write_atomically(path / TIMM_CONFIG_FILE, json.dumps(config, indent=2, sort_keys=True) + "\n")
     return path / TIMM_WEIGHTS_FILE
 
 
@@ -143,9 +144,8 @@ def _write_detectron2(path: Path, tensors: Mapping[str, Tensor], weights: Weight
 
 
 def _save_torch(path: Path, content: dict[str, Any]) -> Path:
-    partial = path.with_name(f".{path.name}.partial")
-    torch.save(content, partial)
-    partial.replace(path)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        torch.save(content, file)
     return path
 
 

@@ -20,7 +20,8 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]
 )
 
 from ..errors import UserError, one_line
-from ..formats.checkpoint import FACTS_FILE, WEIGHTS_FILE, Weights, find_weights_file, read_checkpoint, write_atomically
+from ..files import write_atomically
+from ..formats.checkpoint import FACTS_FILE, WEIGHTS_FILE, Weights, find_weights_file, read_checkpoint
 from ..formats.conversion import convert
 from ..sources.cache import is_offline
 from ..sources.huggingface import endpoint
@@ -93,13 +94,13 @@ def write_tree(
     if is_plain(weights):
         convert(weights, "detectron2", folder / DETECTRON2_FILE)
     settings = yaml.safe_dump(weights.facts.get("settings", {}), sort_keys=True, allow_unicode=True)
-    write_atomically(folder / SETTINGS_FILE, settings.encode())
+    write_atomically(folder / SETTINGS_FILE, settings)
     for number, evaluation in enumerate(evaluations, start=1):
         (folder / "results").mkdir(exist_ok=True)
         name = re.sub(r"[^\w.-]+", "-", f"{number}-{evaluation.task}-{evaluation.protocol}")
         write_atomically(folder / "results" / f"{name}.json", evaluation.content)
     card = model_card(weights, repo, licence, evaluations)
-    write_atomically(folder / CARD_FILE, str(card).encode())
+    write_atomically(folder / CARD_FILE, str(card))
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 

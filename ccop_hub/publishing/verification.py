@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..formats.checkpoint import FACTS_FILE, Weights, file_digest, find_weights_file, read_checkpoint
+from ..files import file_digest
+from ..formats.checkpoint import FACTS_FILE, Weights, find_weights_file, read_checkpoint
 from ..formats.fingerprint import differences
 
 FINGERPRINT_KEY = "fingerprint"

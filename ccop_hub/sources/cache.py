@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import logging
 import os
@@ -14,7 +13,7 @@ from pathlib import Path
 from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 
 from ..errors import UserError
-from ..formats.checkpoint import file_digest, write_atomically
+from ..files import bytes_digest, file_digest, has_digest, write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +50,7 @@ class Slot:
     @classmethod
     def of(cls, address: str, name: str, published: str | None) -> Slot:
         """The slot of an address in the cache of now."""
-        folder = cache_folder() / hashlib.sha256(address.encode()).hexdigest()[:16]
+        folder = cache_folder() / bytes_digest(address.encode()).partition(":")[2][:16]
         return cls(address, folder / name, published)
 
     @property
@@ -99,7 +98,7 @@ class Slot:
 
     def _record(self, digest: str) -> None:
         content = {"address": self.address, "digest": digest, "published": self.published}
-        write_atomically(self.file.with_name(RECORD_FILE), (json.dumps(content, indent=2) + "\n").encode())
+        write_atomically(self.file.with_name(RECORD_FILE), json.dumps(content, indent=2) + "\n")
         if self.published is None:
             logger.warning(
                 "no digest was published for %s: recorded %s, a later download that differs will be refused",
@@ -118,13 +117,6 @@ class Slot:
             self.partial.unlink()
             raise UserError(f"what {self.address} gave {wrong}: do not use it, ask whoever publishes it")
         return digest
-
-
-def has_digest(file: Path, expected: str) -> bool:
-    """Whether a file's digest begins with the given one (`md5:...` or `sha256:...`)."""
-    algorithm, _, digits = expected.partition(":")
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, algorithm).hexdigest().startswith(digits.lower())
 
 
 @contextlib.contextmanager

@@ -20,7 +20,8 @@ from huggingface_hub.errors import (
 )
 
 from ..errors import UserError
-from ..formats.checkpoint import FACTS_FILE, WEIGHTS_FILE, file_digest
+from ..files import file_digest
+from ..formats.checkpoint import FACTS_FILE, WEIGHTS_FILE
 from ..formats.timm_folder import TIMM_CONFIG_FILE, TIMM_FILES
 from .cache import is_offline
 from .download import is_reachable

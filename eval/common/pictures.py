@@ -10,6 +10,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from ccop_hub.files import replacing
+
 GAP = 4
 _FONT_SIZE = 11
 _LINE_HEIGHT = 14
@@ -67,7 +69,8 @@ def sheet(rows: Sequence[Sequence[Tile]], tile: tuple[int, int], titles: Sequenc
 def save(picture: Image.Image, file: Path) -> Path:
     """Write a PNG; returns the file."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(file, format="PNG", optimize=True)
+    with replacing(file) as temporary:
+        picture.save(temporary, format="PNG", optimize=True)
     return file
 
 

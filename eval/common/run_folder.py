@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from lightning.fabric import Fabric
 
 from ccop_hub.console import plain, save_settings, table_console
 from ccop_hub.errors import UserError
+from ccop_hub.files import replacing
 
 from ..results.comparison import group_results
 from ..results.result import RESULT_FILE, Engine, Result
@@ -68,10 +70,9 @@ class RunFolder:
 
     def save_state(self, state: dict[str, Any]) -> None:
         """Write what a run resumes from, atomically: modules, optimizers and plain values (see `Fabric.save`)."""
-        partial = self.state.with_suffix(".partial")
-        self.fabric.save(partial, state)
-        if self.main:
-            partial.replace(self.state)
+        # Rank 0 alone writes; the others take part in gathering what is written.
+        with replacing(self.state) if self.main else nullcontext(self.state) as file:
+            self.fabric.save(file, state)
         self.fabric.barrier()
 
     def load_state(self, state: dict[str, Any]) -> None:

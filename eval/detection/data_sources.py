@@ -5,7 +5,6 @@ VOC and Cityscapes are converted to COCO's JSON once, into the cache; the files 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ccop_hub.errors import UserError
-from ccop_hub.formats.checkpoint import write_atomically
+from ccop_hub.files import bytes_digest, write_atomically
 from ccop_hub.sources.cache import cache_folder
 
 from . import cityscapes_data, voc_data
@@ -120,10 +119,10 @@ def _converted(
 
 def _keep(document: dict[str, Any] | Callable[[], dict[str, Any]], identity: list[Any], name: str) -> Path:
     """A document's path in the cache; it is made and written only if it is not there."""
-    digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+    digest = bytes_digest(json.dumps(identity).encode()).partition(":")[2][:16]
     path = cache_folder() / "annotations" / digest / name
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         content = document() if callable(document) else document
-        write_atomically(path, json.dumps(content).encode())
+        write_atomically(path, json.dumps(content))
     return path

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from ccop_hub.files import replacing
+
 from .coco_data import CocoSplit
 
 CELL = 384
@@ -52,7 +54,8 @@ def write_sheet(split: CocoSplit, predictions: Path, path: Path, images: int = 8
             instances
         )
         pairs.append((truth.get_image(), found.get_image()))
-    _lay_out(pairs).save(path)
+    with replacing(path) as temporary:
+        _lay_out(pairs).save(temporary, format="PNG")
     return path
 
 

@@ -13,7 +13,8 @@ import torch
 
 from ccop_hub.console import save_settings
 from ccop_hub.errors import UserError
-from ccop_hub.formats.checkpoint import Weights, write_atomically
+from ccop_hub.files import write_atomically
+from ccop_hub.formats.checkpoint import Weights
 from ccop_hub.sources.resolve import resolve
 
 from ..results.result import RESULT_FILE, Engine

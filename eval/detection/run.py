@@ -12,6 +12,7 @@ from torch import nn
 
 from ccop_hub.console import table_console
 from ccop_hub.errors import UserError
+from ccop_hub.files import write_atomically
 
 from ..results.comparison import group_results
 from ..results.result import RESULT_FILE, Result
@@ -122,7 +123,7 @@ def work(settings: DetectionSettings, plan: Plan | None) -> None:
             raise UserError(str(error).strip().splitlines()[-1].rpartition("UserError: ")[2]) from None
     if comm.is_main_process():
         outcome = {"scores": scores, "report": dataclasses.asdict(reports[0]), "started at": trainer.start_iter}
-        (plan.folder / OUTCOME_FILE).write_text(json.dumps(outcome), encoding="utf-8")
+        write_atomically(plan.folder / OUTCOME_FILE, json.dumps(outcome))
 
 
 def _train_and_score(trainer: Any, settings: DetectionSettings) -> dict[str, Any]:

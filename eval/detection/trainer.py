@@ -24,7 +24,7 @@ from pycocotools.cocoeval import COCOeval
 from torch import nn
 
 from ccop_hub.errors import UserError
-from ccop_hub.formats.checkpoint import write_atomically
+from ccop_hub.files import write_atomically
 
 from .average_precision import Scorer, voc_scores
 from .data_order import GroupedBatches, NumberedSamples, ResumableLoader

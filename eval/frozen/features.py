@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -19,7 +18,7 @@ from numpy.lib.format import open_memmap
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from ccop_hub.formats.checkpoint import write_atomically
+from ccop_hub.files import bytes_digest, replacing, write_atomically
 
 from ..common.compute import readable
 from ..common.images import SeededImages
@@ -58,7 +57,7 @@ def cached_features(
         Read-only memory map (sum(rows), D) float32.
     """
     canonical = json.dumps(identity, sort_keys=True)
-    folder = (cache or default_cache()) / hashlib.sha256(canonical.encode()).hexdigest()[:32]
+    folder = (cache or default_cache()) / bytes_digest(canonical.encode()).partition(":")[2][:32]
     file, parts = folder / FEATURES_FILE, folder / "chunks"
     with _alone(fabric, folder.with_suffix(".lock")):
         if fabric.broadcast(not file.exists()):
@@ -70,7 +69,7 @@ def cached_features(
             if fabric.global_rank == 0:
                 _join(parts, len(chunks), file)
                 document = json.dumps(identity, sort_keys=True, indent=2) + "\n"
-                write_atomically(folder / "identity.json", document.encode())
+                write_atomically(folder / "identity.json", document)
                 shutil.rmtree(parts)
             fabric.barrier()
     features: np.ndarray = np.load(file, mmap_mode="r")
@@ -124,19 +123,17 @@ def _compute_chunk(
     expected = sum(rows[item] for item in items)
     if len(computed) != expected:
         raise RuntimeError(f"{len(computed)} feature rows where {expected} belong")
-    partial = file.with_suffix(".partial.npy")
-    np.save(partial, computed)
-    partial.replace(file)
+    with replacing(file) as temporary, temporary.open("wb") as stream:
+        np.save(stream, computed)
 
 
 def _join(parts: Path, count: int, file: Path) -> None:
     chunks = [np.load(parts / f"{number:06d}.npy", mmap_mode="r") for number in range(count)]
-    partial = file.with_suffix(".partial.npy")
     shape = (sum(len(chunk) for chunk in chunks), chunks[0].shape[1])
-    joined = open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
-    start = 0
-    for chunk in chunks:
-        joined[start : start + len(chunk)] = chunk
-        start += len(chunk)
-    joined.flush()
-    partial.replace(file)
+    with replacing(file) as temporary:
+        joined = open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
+        start = 0
+        for chunk in chunks:
+            joined[start : start + len(chunk)] = chunk
+            start += len(chunk)
+        joined.flush()

@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ccop_hub.errors import UserError
+from ccop_hub.files import files_digest
 
 from ..common import pictures
 from ..common.compute import gather_rows, launch, share
 from ..common.images import ClassFolders, class_means, read_rgb, read_splits, test_transform
 from ..common.run_folder import RunFolder
 from ..protocols import KnnProtocol, apply_settings
-from ..results.digests import files_digest
 from ..results.intervals import bootstrap, mean_statistic
 from ..results.result import DataIdentity, Metrics
 from ..settings import KnnSettings

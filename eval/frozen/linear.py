@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ccop_hub.errors import UserError
+from ccop_hub.files import files_digest
 
 from ..common import pictures
 from ..common.compute import derived_seed, gather_rows, launch, readable, share, share_buffers
 from ..common.images import ClassFolders, SeededImages, class_means, read_splits, test_transform, train_transform
 from ..common.run_folder import RunFolder
 from ..protocols import LINEAR_PROTOCOLS, LinearProtocol, apply_settings
-from ..results.digests import files_digest
 from ..results.intervals import bootstrap, mean_statistic
 from ..results.result import DataIdentity, Metrics
 from ..settings import LinearSettings

@@ -16,13 +16,13 @@ from sklearn.svm import LinearSVC
 from torch import Tensor
 
 from ccop_hub.errors import UserError
+from ccop_hub.files import files_digest
 
 from ..common import pictures
 from ..common.compute import launch
 from ..common.images import read_rgb, test_transform
 from ..common.run_folder import RunFolder
 from ..protocols import VocSvmProtocol, apply_settings
-from ..results.digests import files_digest
 from ..results.intervals import Statistic, bootstrap
 from ..results.result import DataIdentity, Metrics
 from ..settings import VocSvmSettings

@@ -12,6 +12,7 @@ from lightning.fabric import Fabric
 from PIL import Image
 
 from ccop_hub.errors import UserError
+from ccop_hub.files import files_digest
 from ccop_hub.formats.checkpoint import Weights
 
 from ..common import pictures
@@ -23,7 +24,6 @@ from ..frozen.knn import class_votes, nearest_neighbours
 from ..frozen.network import FrozenNetwork
 from ..frozen.paired import BASELINE, OWN, load_sides, resolve_sides, result_fields
 from ..protocols import RegionProtocol, apply_settings
-from ..results.digests import files_digest
 from ..results.intervals import bootstrap
 from ..results.result import DataIdentity, Metrics
 from ..settings import RegionSettings

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ccop_hub.console import table_console
-from ccop_hub.formats.checkpoint import write_atomically
+from ccop_hub.files import write_atomically
 
 from ..settings import CompareSettings
 from .comparison import group_results

@@ -21,7 +21,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from ccop_hub.errors import UserError
-from ccop_hub.formats.checkpoint import Weights, write_atomically
+from ccop_hub.files import write_atomically
+from ccop_hub.formats.checkpoint import Weights
 from ccop_hub.formats.tensor_use import TensorUse
 
 SCHEMA_VERSION = 1

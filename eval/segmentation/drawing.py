@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ccop_hub.files import replacing
+
 from ..common import pictures
 from .crops import TrainingCrops
 from .dataset import IGNORED, LabelledImages, LabelTable
@@ -68,4 +70,5 @@ def write_predictions(model: Segmentation, data: LabelledImages, folder: Path) -
     for index in range(len(images)):
         pixels, truth = images[index]
         predicted = model.predict(pixels, (truth.shape[0], truth.shape[1])).cpu().numpy()
-        Image.fromarray(ids[predicted]).save(folder / data.val.images[index].with_suffix(".png").name)
+        with replacing(folder / data.val.images[index].with_suffix(".png").name, sync=False) as temporary:
+            Image.fromarray(ids[predicted]).save(temporary, format="PNG")

@@ -9,13 +9,13 @@ from pathlib import Path
 from torch import Tensor
 
 from ccop_hub.errors import UserError
+from ccop_hub.files import files_digest
 from ccop_hub.formats.checkpoint import tensors_digest
 from ccop_hub.sources.resolve import resolve
 
 from ..common.compute import derived_seed, launch
 from ..common.run_folder import RunFolder
 from ..protocols import SEGMENTATION_PROTOCOLS, SegmentationProtocol, apply_settings
-from ..results.digests import files_digest
 from ..results.intervals import bootstrap
 from ..results.result import DataIdentity, Metrics, WeightsIdentity
 from ..settings import SegmentationSettings

@@ -11,7 +11,6 @@ The file that the authors' script writes, and that their training reads, is a CO
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -85,12 +84,6 @@ def read_boxes(path: Path) -> Iterator[CocoBox]:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             shown = {key: entry.get(key) for key in ("id", "image_id", "bbox")} if isinstance(entry, dict) else entry
             raise UserError(f"{path} is not a COCO JSON: annotation {shown} ({error!r})") from None
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 (hex) of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_proposals(

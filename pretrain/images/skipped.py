@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 
 from ccop_hub.errors import UserError
+from ccop_hub.files import replacing
 
 
 class SkippedImages:
@@ -31,7 +32,10 @@ class SkippedImages:
     def write_csv(self, path: Path) -> None:
         """Write the columns `image,reason`, sorted by path; no image leaves the header alone."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        with (
+            replacing(path) as temporary,
+            temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+        ):
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(("image", "reason"))
             writer.writerows(self.reasons().items())

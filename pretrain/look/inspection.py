@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from ccop_hub.files import write_atomically
 from ccop_hub.images import UnreadableImageError
 
 from ..common.seeding import derive_seed, seeded_cpu
@@ -38,8 +40,9 @@ def run(settings: InspectSettings) -> None:
     listing = SceneListing.open(settings.images, settings.proposals, settings)
     sheets = write_sheets(listing, settings, settings.out, settings.count)
     rows = summarise(listing, settings, settings.draws)
-    with (settings.out / "summary.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows([("measure", "value"), *rows])
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows([("measure", "value"), *rows])
+    write_atomically(settings.out / "summary.csv", text.getvalue())
     table = Table("measure", "value", title=f"{settings.draws} draws of two views")
     for name, value in rows:
         table.add_row(name, value)

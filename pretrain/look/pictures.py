@@ -14,6 +14,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
+from ccop_hub.files import replacing
+
 from ..views.geometry import Boxes, TwoViews, View
 
 Pixels = NDArray[np.uint8]
@@ -197,4 +199,5 @@ def _legend(figure: Figure, handles: Sequence[Line2D], labels: Sequence[str]) ->
 
 def _save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DOTS_PER_INCH)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=DOTS_PER_INCH, format="png")

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ccop_hub.errors import UserError
+from ccop_hub.files import write_atomically
 
 from ..common.parallel import available_cores
 from ..images.coco_json import read_boxes, read_images
@@ -43,7 +44,7 @@ def check_proposals(source: ImageSource, settings: ProposalSettings) -> int:
     report = coverage(ledger, skipped) | box_counts(ledger)
     if settings.ground_truth is not None:
         report |= Comparison.with_ground_truth(ledger, settings.ground_truth).report()
-    (settings.out / CHECK).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_atomically(settings.out / CHECK, json.dumps(report, indent=2) + "\n")
     table = Table("measure", "value", title=f"proposals in {settings.out}")
     for name, value in report.items():
         table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))

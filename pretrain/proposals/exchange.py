@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ccop_hub.errors import UserError
+from ccop_hub.files import replacing
 
 from ..images.coco_json import CocoImage, read_boxes, read_images, write_proposals
 from ..images.source import ImageSource
 from .publication import Shard
-from .shards import ImageProposals, Manifest, ShardRows, atomic, notes_of, shard_bounds, shard_path
+from .shards import ImageProposals, Manifest, ShardRows, notes_of, shard_bounds, shard_path
 
 _SHARDS_A_BUCKET = 64  # boxes are sorted by image in buckets of so many shards: 16 MB at 50 boxes an image
 _BOXES_AT_ONCE = 1 << 18
@@ -44,7 +45,7 @@ def hand_over(folder: Path, source: ImageSource, path: Path) -> int:
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic(path) as partial, partial.open("w", encoding="utf-8") as file:
+        with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
             return write_proposals(file, images(), boxes())
     except OSError as error:
         raise UserError(f"cannot write {path} ({error.strerror or error}); give another --to-coco") from None

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ccop_hub.errors import UserError
+from ccop_hub.files import replacing
 from ccop_hub.images import UnreadableImageError
 
 from ..common.parallel import ordered_map
@@ -278,6 +279,5 @@ def take_parts(folder: Path, others: Sequence[Path], settings: str) -> None:
             name = f"merged-{content_digest(os.fsencode(path.parent.resolve())):016x}"
             target = folder / PARTS / name / path.name
             target.parent.mkdir(parents=True, exist_ok=True)
-            partial = target.with_suffix(".partial")
-            shutil.copy2(path, partial)
-            partial.replace(target)
+            with replacing(target) as temporary:
+                shutil.copy2(path, temporary)

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ccop_hub.files import remove_temporary_files
+
 from ..images.skipped import SkippedImages
 from .ledger import Ledger
 from .shards import (
@@ -23,7 +25,6 @@ from .shards import (
     ShardNotes,
     notes_of,
     read_notes,
-    remove_partial_files,
     shard_bounds,
     shard_path,
     shard_paths,
@@ -112,4 +113,4 @@ def finish_publication(folder: Path) -> None:
             (staging / SKIPPED).replace(folder / SKIPPED)
         (staging / MANIFEST).replace(folder / MANIFEST)
     shutil.rmtree(staging, ignore_errors=True)
-    remove_partial_files(folder)
+    remove_temporary_files(folder)

@@ -19,10 +19,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ccop_hub.console import save_settings
 from ccop_hub.errors import UserError
+from ccop_hub.files import file_digest
 from ccop_hub.images import UnreadableImageError, decode_rgb
 
 from ..common.parallel import available_cores, one_opencv_thread, ordered_map
-from ..images.coco_json import file_digest
 from ..images.skipped import SkippedImages, require_readable
 from ..images.source import ImageSource, StoredImage, open_source
 from ..settings import ProposalSettings
@@ -193,7 +193,7 @@ def _manifest(settings: ProposalSettings, source: ImageSource) -> Manifest:
 
 def _digest_of(path: Path) -> str:
     try:
-        return file_digest(path)
+        return file_digest(path).partition(":")[2]
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror}); give a COCO JSON file") from None
 

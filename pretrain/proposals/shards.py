@@ -17,7 +17,6 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,13 +27,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ccop_hub.errors import UserError
+from ccop_hub.files import replacing, write_atomically
 
 MANIFEST = "manifest.json"
 SKIPPED = "skipped.csv"
 IMAGES_PER_SHARD = 256
 FORMAT_VERSION = 2
 
-_PARTIAL_SUFFIX = ".partial"
 _NOTES_KEY = b"ccop"
 _SCHEMA = pa.schema(
     [
@@ -101,9 +100,7 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Write `manifest.json` in one step: a reader sees the old file or the new one."""
-        text = json.dumps(vars(self), indent=2, ensure_ascii=False)
-        with atomic(folder / MANIFEST) as partial:
-            partial.write_text(text + "\n", encoding="utf-8")
+        write_atomically(folder / MANIFEST, json.dumps(vars(self), indent=2, ensure_ascii=False) + "\n")
 
     @property
     def shards(self) -> int:
@@ -213,9 +210,9 @@ def write_shard(path: Path, rows: Sequence[ImageProposals], notes: ShardNotes, c
         pa.array([row.content for row in rows], pa.uint64()),
     ]
     schema = _SCHEMA.with_metadata({_NOTES_KEY: json.dumps(asdict(notes), sort_keys=True).encode()})
-    with atomic(path) as partial:
-        pq.write_table(pa.table(columns, schema=schema), partial, compression="zstd")
-        os.utime(partial, ns=(compared_ns, compared_ns))
+    with replacing(path) as temporary:
+        pq.write_table(pa.table(columns, schema=schema), temporary, compression="zstd")
+        os.utime(temporary, ns=(compared_ns, compared_ns))
 
 
 def read_notes(path: Path) -> ShardNotes | None:
@@ -265,24 +262,3 @@ class ShardRows(Sequence[ImageProposals]):
         width, height = self.sizes[row].tolist()
         boxes = self.boxes[start : self.ends[row]]
         return ImageProposals(self.images[row], width, height, boxes, self._bytes[row], self._content[row])
-
-
-@contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """A path to write to, which becomes `path` when all of it is written."""
-    # The process's number: two processes that write one file must not write into each other's.
-    partial = path.with_name(f"{path.name}.{os.getpid()}{_PARTIAL_SUFFIX}")
-    try:
-        yield partial
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-
-
-def remove_partial_files(folder: Path) -> None:
-    """Delete what interrupted runs left half-written in a folder."""
-    for path in folder.glob(f"*{_PARTIAL_SUFFIX}"):
-        path.unlink(missing_ok=True)

@@ -27,6 +27,7 @@ from rich.progress import track
 from ccop_hub import __version__
 from ccop_hub.console import save_settings
 from ccop_hub.errors import UserError
+from ccop_hub.files import replacing, write_atomically
 
 from ..common.parallel import available_cores, one_opencv_thread, ordered_map
 from ..settings import SceneSettings
@@ -43,6 +44,7 @@ _MIN_SIZE = 96  # pixels: below it, objects are too small to tell their shapes a
 _MIN_PART = 12  # visible pixels: a smaller part of an object, cut off by what is before it, is ignored
 _CROP_MARGIN = 0.15  # of the box's longer side
 _PNG_COMPRESSION = 3  # of 9: a third larger files than 9 in a tenth of the time
+_LABEL_COMPRESSION = 6
 _OUTPUTS = (*(f"{split}2017" for split in SPLITS), "annotations", "semantic", "crops", SETTINGS)
 
 
@@ -98,8 +100,8 @@ def make_scenes(settings: SceneSettings) -> dict[str, int]:
     for split in SPLITS:
         path = settings.out / "annotations" / f"instances_{split}2017.json"
         text = json.dumps(_coco(settings, images[split], annotations[split]), separators=(",", ":"))
-        path.write_text(text, encoding="utf-8")
-    (settings.out / "semantic" / "classes.txt").write_text("\n".join(("background", *SHAPES)) + "\n", encoding="utf-8")
+        write_atomically(path, text)
+    write_atomically(settings.out / "semantic" / "classes.txt", "\n".join(("background", *SHAPES)) + "\n")
     return counts
 
 
@@ -142,6 +144,11 @@ def _claim(settings: SceneSettings) -> None:
             (out / "crops" / split / shape).mkdir(parents=True)
 
 
+def _save(picture: Image.Image, path: Path, compression: int = _PNG_COMPRESSION) -> None:
+    with replacing(path, sync=False) as temporary:
+        picture.save(temporary, format="PNG", compress_level=compression)
+
+
 def _draw(settings: SceneSettings, job: _Job) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Paint and write one image with its labels and crops; return its COCO image and annotation entries."""
     # A key of its own for each split: no val image can be a train image, however many there are of either.
@@ -150,7 +157,7 @@ def _draw(settings: SceneSettings, job: _Job) -> tuple[dict[str, Any], list[dict
     height, width = scene.instances.shape
     folder = f"{job.split}2017"
     picture = Image.fromarray(scene.image)
-    picture.save(settings.out / folder / job.file_name, compress_level=_PNG_COMPRESSION)
+    _save(picture, settings.out / folder / job.file_name)
     labels = np.full((height, width), BACKGROUND_LABEL, np.uint8)
     annotations = []
     for number, shape in enumerate(scene.shapes):
@@ -175,8 +182,8 @@ def _draw(settings: SceneSettings, job: _Job) -> tuple[dict[str, Any], list[dict
         inside = (max(corners[0], 0), max(corners[1], 0), min(corners[2], width), min(corners[3], height))
         name = f"{Path(job.file_name).stem}_{number:02d}.png"
         crop_path = settings.out / "crops" / job.split / shape / name
-        picture.crop(inside).save(crop_path, compress_level=_PNG_COMPRESSION)
-    Image.fromarray(labels).save(settings.out / "semantic" / folder / job.file_name)
+        _save(picture.crop(inside), crop_path)
+    _save(Image.fromarray(labels), settings.out / "semantic" / folder / job.file_name, _LABEL_COMPRESSION)
     image = {"id": job.image_id, "file_name": job.file_name, "width": width, "height": height, "license": 1}
     return image, annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import zipfile
 from pathlib import Path
@@ -16,6 +15,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from ccop_hub.errors import UserError
+from ccop_hub.files import remove_temporary_files, replacing
 
 from ..common import distributed
 
@@ -42,21 +42,12 @@ class WholeFiles(TorchCheckpointIO):
             UserError: it cannot be written, as on a full disk; the checkpoints before it stay.
         """
         path = Path(path)
-        partial = path.with_name(f".{path.name}.partial")
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
+            with replacing(path) as temporary, temporary.open("wb") as file:
                 torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        # torch says RuntimeError where the file object refuses to write.
-        except (OSError, RuntimeError) as error:
-            partial.unlink(missing_ok=True)
-            raise UserError(
-                f"the checkpoint {path} cannot be written ({_reason(error)}); make room on the disk and give the same "
-                "command again: it goes on from the checkpoint before"
-            ) from error
+        except UserError as error:
+            raise UserError(f"{error}; rerun the command to resume from the checkpoint before") from error
 
 
 class KeepCheckpoints(Checkpoint):
@@ -151,17 +142,11 @@ def remove_others(folder: Path, keep: int = KEPT, until: int | None = None) -> N
     """
     later = [path for path in _by_age(folder) if until is not None and checkpoint_step(path) > until]
     others = [path for path in _by_age(folder) if path not in later][keep:]
-    for path in [*later, *others, *folder.glob(".*.partial")]:
+    for path in [*later, *others]:
         path.unlink(missing_ok=True)
+    remove_temporary_files(folder)
 
 
 def _by_age(folder: Path) -> list[Path]:
     """Newest first."""
     return sorted(folder.glob("step-*.ckpt"), key=checkpoint_step, reverse=True)
-
-
-def _reason(error: BaseException) -> str:
-    """What the operating system said, where it said something."""
-    while not isinstance(error, OSError) and (error.__context__ or error.__cause__):
-        error = error.__cause__ or error.__context__ or error
-    return getattr(error, "strerror", None) or str(error).splitlines()[0]

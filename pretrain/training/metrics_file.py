@@ -10,7 +10,7 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from ccop_hub.formats.checkpoint import write_atomically
+from ccop_hub.files import write_atomically
 
 
 class MetricsFile(Logger):
@@ -72,4 +72,4 @@ class MetricsFile(Logger):
         writer = csv.DictWriter(text, self._columns, restval="", extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        write_atomically(self.path, text.getvalue().encode())
+        write_atomically(self.path, text.getvalue())

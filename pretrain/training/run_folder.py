@@ -14,7 +14,8 @@ import yaml
 
 from ccop_hub.console import plain
 from ccop_hub.errors import UserError
-from ccop_hub.formats.checkpoint import FACTS_FILE, write_atomically
+from ccop_hub.files import is_temporary, write_atomically
+from ccop_hub.formats.checkpoint import FACTS_FILE
 
 from ..settings import RunSettings
 
@@ -123,18 +124,18 @@ class RunFolder:
         if state is not RunState.FINISHED:
             self.path.mkdir(parents=True, exist_ok=True)
             text = yaml.safe_dump(plain(settings), sort_keys=False, allow_unicode=True)
-            write_atomically(self.settings, text.encode())
+            write_atomically(self.settings, text)
         return state
 
     def wandb_run_id(self) -> str:
         """The identifier of the run at Weights & Biases; drawn at the first call, by the operating system."""
         if not self.wandb.is_file():
-            write_atomically(self.wandb, f"{secrets.token_hex(4)}\n".encode())
+            write_atomically(self.wandb, f"{secrets.token_hex(4)}\n")
         return self.wandb.read_text(encoding="utf-8").strip()
 
     def write_environment(self, facts: dict[str, Any]) -> None:
         """Write `environment.json`."""
-        write_atomically(self.environment, (json.dumps(facts, indent=2) + "\n").encode())
+        write_atomically(self.environment, json.dumps(facts, indent=2) + "\n")
 
     def state(self) -> RunState:
         """What the folder holds.
@@ -145,7 +146,7 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"{self.path} is a file; give --out a folder")
         # A run killed while it wrote its settings leaves no more than a hidden part of them.
-        if not self.path.exists() or all(path.name == f".{self.settings.name}.partial" for path in self.path.iterdir()):
+        if not self.path.exists() or all(map(is_temporary, self.path.iterdir())):
             return RunState.NEW
         if not self.settings.is_file():
             raise UserError(f"{self.path} holds something that is not a run; give --out a new or an empty folder")

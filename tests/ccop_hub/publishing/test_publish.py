@@ -17,7 +17,8 @@ from torch import Tensor
 
 from ccop_hub.cli import main
 from ccop_hub.errors import UserError
-from ccop_hub.formats.checkpoint import file_digest, read_checkpoint
+from ccop_hub.files import file_digest
+from ccop_hub.formats.checkpoint import read_checkpoint
 from ccop_hub.publishing.publish import publish
 from ccop_hub.publishing.publish import publish as publishing
 from ccop_hub.settings import PublishSettings

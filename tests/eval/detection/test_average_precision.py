@@ -14,7 +14,7 @@ from ccop_eval.detection.average_precision import (
     voc_scores,
 )
 
-from ccop_hub.formats.checkpoint import write_atomically
+from ccop_hub.files import write_atomically
 
 CATEGORIES = {4: "cat", 9: "dog", 11: "cow"}
 """The last has no object at all."""

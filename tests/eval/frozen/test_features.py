@@ -7,8 +7,9 @@ import pytest
 import torch
 from ccop_eval.frozen import features
 from ccop_eval.frozen.features import cached_features
-from ccop_eval.results.digests import files_digest
 from lightning.fabric import Fabric
+
+from ccop_hub.files import files_digest
 
 
 @pytest.fixture

@@ -1,0 +1,168 @@
+"""Writing files atomically, and digests of their contents."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from .errors import UserError
+
+_SUFFIX = ".partial"
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<process>\d+)-[0-9a-f]{8}\.partial", re.DOTALL)
+_LONGEST_NAME = 200
+"""Bytes of a file name kept in its temporary name; most file systems allow 255 in all."""
+
+_ABANDONED_AFTER = 60.0
+"""Seconds without a write after which the temporary file of a dead process is removed. Until then its writer may be a
+live process of another machine that shares the folder."""
+
+_tidied: set[Path] = set()
+
+_REMEDIES = {
+    errno.ENOSPC: "free some space on the disk",
+    errno.EDQUOT: "free some of your quota",
+    errno.EROFS: "choose a folder on a writable disk",
+    errno.EACCES: "choose a folder that you may write to",
+    errno.EPERM: "choose a folder that you may write to",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+
+
+@contextlib.contextmanager
+def replacing(path: Path, sync: bool = True) -> Iterator[Path]:
+    """A temporary path to write to, which replaces `path` once the block ends without an error.
+
+    Readers of `path` see the old file or the whole new one, also while several processes write it at once: each has a
+    temporary file of its own, in the same folder, and the last one to finish wins. The temporary file is removed if the
+    block fails; what a killed process left is removed by the next process that writes to the folder.
+
+    Args:
+        path: the final file. Its folder must exist.
+        sync: flush the contents to the disk first, so that the file is also whole after a power failure. Worth turning
+            off only for many small files that can be made again.
+
+    Raises:
+        UserError: the file cannot be written; names `path` and the reason. Other errors of the block are passed on.
+    """
+    _remove_abandoned(path.parent)
+    temporary = path.with_name(f".{_shortened(path.name)}.{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}")
+    try:
+        yield temporary
+        if sync:
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:
+        cause = _write_error(error, temporary)
+        if cause is None:
+            raise
+        raise _cannot_write(path, cause) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: bytes | str, sync: bool = True) -> None:
+    """Write `content` (text as UTF-8, line ends as they are) to `path`, as `replacing` does."""
+    with replacing(path, sync) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether a path has the name of an unfinished file."""
+    return path.name.endswith(_SUFFIX)
+
+
+def remove_temporary_files(folder: Path) -> None:
+    """Delete the unfinished files in a folder that no other process is writing to."""
+    for path in folder.glob(f"*{_SUFFIX}"):
+        path.unlink(missing_ok=True)
+
+
+def bytes_digest(content: bytes, algorithm: str = "sha256") -> str:
+    """`sha256:` (or another algorithm of `hashlib`) + hex digest of `content`."""
+    return f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}"
+
+
+def file_digest(path: Path, algorithm: str = "sha256") -> str:
+    """`sha256:` (or another algorithm of `hashlib`) + hex digest of a file's contents."""
+    with path.open("rb") as stream:
+        return f"{algorithm}:{hashlib.file_digest(stream, algorithm).hexdigest()}"
+
+
+def has_digest(path: Path, expected: str) -> bool:
+    """Whether a file's digest begins with `expected`: `md5:` or `sha256:` and leading hex digits."""
+    return file_digest(path, expected.partition(":")[0]).startswith(expected.lower())
+
+
+def files_digest(root: Path, files: Iterable[Path]) -> str:
+    """`sha256:` + hex digest over each file's path below `root` and its contents, in path order.
+
+    It does not depend on where the folder is; it changes if a file is renamed, added, removed or altered.
+    """
+    named = sorted((path.relative_to(root).as_posix(), path) for path in files)
+    total = hashlib.sha256()
+    with ThreadPoolExecutor() as pool:
+        contents = pool.map(lambda item: file_digest(item[1]), named)
+        for (name, _), content in zip(named, contents, strict=True):
+            total.update(f"{name}\0{content}\n".encode())
+    return f"sha256:{total.hexdigest()}"
+
+
+def _shortened(name: str) -> str:
+    encoded = os.fsencode(name)
+    return name if len(encoded) <= _LONGEST_NAME else hashlib.sha256(encoded).hexdigest()
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what killed processes left in a folder; once a folder and process, since listing a large one is slow."""
+    if folder in _tidied:
+        return
+    _tidied.add(folder)
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            match = _TEMPORARY.fullmatch(entry.name)
+            if match is None or _is_running(int(match["process"])):
+                continue
+            if time.time() - entry.stat().st_mtime > _ABANDONED_AFTER:
+                Path(entry.path).unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+def _write_error(error: BaseException, temporary: Path) -> OSError | None:
+    """The operating system's error behind a failed write; None if the error is about something else.
+
+    Writers in other languages (torch's, Arrow's) raise a RuntimeError in front of it, or an OSError without a number.
+    """
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is None:
+        return OSError(str(error)) if str(temporary) in str(error) else None
+    about = None if cause.filename is None else Path(os.fsdecode(cause.filename))
+    return cause if about in (None, temporary, temporary.parent) else None
+
+
+def _cannot_write(path: Path, error: OSError) -> UserError:
+    reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
+    if path.is_dir():
+        return UserError(f"cannot write {path}: it is a folder; choose another path")
+    remedy = _REMEDIES.get(error.errno or 0, "check the path and the disk")
+    return UserError(f"cannot write {path} ({reason}); {remedy}")
