@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ccop_pretrain.cli import main
+from ccop_pretrain.proposals import shards as proposal_shards
 from ccop_pretrain.proposals.check import iou
-from ccop_pretrain.proposals.run import shards as proposal_shards
 from PIL import Image
 
 NAMES = [f"{index}.png" for index in range(5)]

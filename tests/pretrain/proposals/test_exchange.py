@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 from ccop_pretrain.cli import main
-from ccop_pretrain.proposals.run import exchange as proposal_exchange
+from ccop_pretrain.proposals import exchange as proposal_exchange
+from ccop_pretrain.proposals import shards as proposal_shards
 from ccop_pretrain.proposals.run import make_proposals
-from ccop_pretrain.proposals.run import shards as proposal_shards
 from ccop_pretrain.proposals.store import ProposalStore
 from ccop_pretrain.settings import ProposalSettings
 from PIL import Image, ImageDraw

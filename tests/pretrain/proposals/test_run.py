@@ -11,11 +11,11 @@ import pytest
 import yaml
 from ccop_pretrain.cli import main
 from ccop_pretrain.images.source import open_source
+from ccop_pretrain.proposals import publication as proposal_publication
+from ccop_pretrain.proposals import run as proposals
+from ccop_pretrain.proposals import shards as proposal_shards
 from ccop_pretrain.proposals.ledger import Ledger, PartWriter, Share, remove_parts
 from ccop_pretrain.proposals.run import make_proposals, search_share
-from ccop_pretrain.proposals.run import publication as proposal_publication
-from ccop_pretrain.proposals.run import run as proposals
-from ccop_pretrain.proposals.run import shards as proposal_shards
 from ccop_pretrain.proposals.selective_search import image_generator, propose
 from ccop_pretrain.proposals.shards import ImageProposals
 from ccop_pretrain.proposals.store import ProposalStore
@@ -293,8 +293,8 @@ def test_a_machine_goes_on_after_the_merge_has_tidied_up(images: Path, tmp_path:
 SLOW_RUN = """
 import sys, time
 from pathlib import Path
-from ccop_pretrain.proposals.run import ledger as proposal_ledger
-from ccop_pretrain.proposals.run import run as proposals
+from ccop_pretrain.proposals import ledger as proposal_ledger
+from ccop_pretrain.proposals import run as proposals
 from ccop_pretrain.settings import ProposalSettings
 proposal_ledger.PART_IMAGES = 2
 search = proposals.propose

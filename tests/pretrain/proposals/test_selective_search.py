@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from ccop_pretrain.proposals.run import selective_search
+from ccop_pretrain.proposals import selective_search
 from ccop_pretrain.proposals.selective_search import (
     image_generator,
     installed_opencv,

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 from pathlib import Path
@@ -5,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from ccop_pretrain.proposals.run import shards as proposal_shards
+from ccop_pretrain.proposals import shards as proposal_shards
 from ccop_pretrain.proposals.shards import (
     ImageProposals,
     Manifest,
@@ -80,10 +81,10 @@ def test_a_failed_write_leaves_the_old_shard(shard: Path, monkeypatch: pytest.Mo
 
     def full_disk(table: object, path: Path, **options: object) -> None:
         Path(path).write_bytes(b"half")
-        raise OSError("no space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(proposal_shards.pq, "write_table", full_disk)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(UserError, match=r"parquet \(No space"):
         write_shard(shard, [], notes_of([], {}, "other"), 0)
     assert shard.read_bytes() == before
     assert [path.name for path in shard.parent.iterdir()] == [shard.name]

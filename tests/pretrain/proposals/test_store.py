@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ccop_pretrain.proposals.run import shards as proposal_shards
+from ccop_pretrain.proposals import shards as proposal_shards
 from ccop_pretrain.proposals.shards import ImageProposals, Manifest, notes_of, shard_path, write_shard
 from ccop_pretrain.proposals.store import ProposalStore
 
