@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from ccop_pretrain.common.packed_strings import PackedStrings
 from ccop_pretrain.images.source import ImageSource, StoredImage
-from ccop_pretrain.proposals.run import run as proposals
+from ccop_pretrain.proposals import run as proposals
 from ccop_pretrain.settings import ProposalSettings
 from PIL import Image
 

@@ -16,9 +16,9 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from ccop_hub.architectures import stage_channels
 from ccop_hub.cli import main
 from ccop_hub.errors import UserError
+from ccop_hub.formats import conversion
 from ccop_hub.formats.checkpoint import Weights, read_checkpoint
 from ccop_hub.formats.conversion import TARGETS, convert
-from ccop_hub.formats.recognition import conversion
 from ccop_hub.loading import load_pyramid
 from ccop_hub.sources.resolve import resolve
 

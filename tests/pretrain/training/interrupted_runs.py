@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 import yaml
 from ccop_pretrain.settings import RunSettings
-from ccop_pretrain.training.step import PretrainingModule, checkpoints, export, run
+from ccop_pretrain.training import checkpoints, export, run
+from ccop_pretrain.training.step import PretrainingModule
 
 from ccop_hub.errors import UserError
 

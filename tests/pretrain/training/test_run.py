@@ -9,10 +9,10 @@ import sys
 import pytest
 import torch
 import yaml
+from ccop_pretrain.training import run as program
 from ccop_pretrain.training.checkpoints import newest_checkpoint
 from ccop_pretrain.training.run import run
 from ccop_pretrain.training.run_folder import RunFolder
-from ccop_pretrain.training.step import run as program
 from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_file
 

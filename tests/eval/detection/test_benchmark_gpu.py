@@ -12,7 +12,7 @@ Draw = Callable[..., Path]
 
 @pytest.fixture(scope="module")
 def benchmark() -> types.ModuleType:
-    path = Path(__file__).parents[2] / "benchmarks" / "detection_gpu.py"
+    path = Path(__file__).parents[3] / "benchmarks" / "detection_gpu.py"
     spec = importlib.util.spec_from_file_location("detection_gpu", path)
     assert spec is not None
     assert spec.loader is not None
