@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ccop_pretrain.proposals import run as proposals
+from ccop_pretrain.proposals.run import run as proposals
 from ccop_pretrain.settings import ProposalSettings, RunSettings
 from PIL import Image, ImageDraw
 
