@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from ..results.intervals import Statistic, bootstrap
-from ..results.result import Baseline, Result
+from ..results.result import Against, Result
 from .average_precision import match, statistic
 from .plan import Plan
 from .trainer import INFERENCE_FOLDER, PREDICTIONS_FILE
@@ -15,33 +15,33 @@ RESAMPLES = 1000
 """Resamples of the scored images. They say what other images would have given, not what another seed would have."""
 
 
-def pair(own: Result, baseline: Result, plan: Plan, baseline_folder: Path) -> Result:
-    """The first result with the second as its baseline, and intervals of AP, AP50, AP75 and of their differences.
+def pair(own: Result, against: Result, plan: Plan, against_folder: Path) -> Result:
+    """The first result with the second beside it, and intervals of AP, AP50, AP75 and of their differences.
 
     Args:
         own: of the weights.
-        baseline: of the weights they are compared with, same plan otherwise.
+        against: of the weights they are compared with; the same plan otherwise.
         plan: of `own`.
-        baseline_folder: Detectron2's folder of the second run.
+        against_folder: Detectron2's folder of the second run.
     """
     kinds = sorted({name.split("/")[0] for name in own.metrics})
-    sides = [_statistic(plan, folder, kinds) for folder in (plan.folder, baseline_folder)]
+    sides = [_statistic(plan, folder, kinds) for folder in (plan.folder, against_folder)]
     intervals = bootstrap(plan.data.val.image_count, sides[0], sides[1], plan.settings.seed, RESAMPLES)
     return dataclasses.replace(
         own,
         intervals=intervals.own,
         paired=intervals.paired,
-        baseline=Baseline(
-            weights=baseline.weights,
-            loaded=baseline.loaded,
-            tensors=baseline.tensors,
-            metrics=baseline.metrics,
-            effective_lr=baseline.effective_lr,
-            per_class=baseline.per_class,
-            intervals=intervals.baseline,
-            curve=baseline.curve,
+        against=Against(
+            weights=against.weights,
+            loaded=against.loaded,
+            tensors=against.tensors,
+            metrics=against.metrics,
+            effective_lr=against.effective_lr,
+            per_class=against.per_class,
+            intervals=intervals.against,
+            curve=against.curve,
         ),
-        notes=list(dict.fromkeys([*own.notes, *baseline.notes])),
+        notes=list(dict.fromkeys([*own.notes, *against.notes])),
     )
 
 

@@ -33,7 +33,7 @@ def run(settings: DetectionSettings) -> None:
     result = evaluate(settings)
     if result is None:
         return
-    if result.baseline is not None:
+    if result.against is not None:
         console = table_console()
         for group in group_results([result]):
             print_group(console, group)

@@ -1,95 +1,110 @@
-"""`ccop-eval linear`: linear classifiers on the frozen, pooled res5 of two weights, trained over the same batches."""
+"""`ccop-eval linear`: linear classifiers on the frozen, pooled res5, trained over the same batches for all sides."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
 
 import torch
-from lightning.fabric import Fabric
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from PIL import Image
+from torch import Tensor
 
 from ccop_hub.errors import UserError
-from ccop_hub.files import files_digest
 
 from ..common import pictures
-from ..common.compute import derived_seed, gather_rows, launch, readable, share, share_buffers
-from ..common.images import ClassFolders, SeededImages, class_means, read_splits, test_transform, train_transform
-from ..common.run_folder import RunFolder
-from ..protocols import LINEAR_PROTOCOLS, LinearProtocol, apply_settings
-from ..results.intervals import bootstrap, mean_statistic
-from ..results.result import DataIdentity, Metrics
+from ..common.compute import derived_seed
+from ..common.images import SeededImages, class_means, read_splits, test_transform, train_transform
+from ..protocols import LINEAR_PROTOCOLS, apply_settings
+from ..results.intervals import mean_statistic
+from ..results.result import Result
 from ..settings import LinearSettings
-from .heads import HeadGrid, head_losses, head_specs, make_optimizer, set_rates, top_hits
-from .network import FrozenNetwork
-from .paired import BASELINE, OWN, load_sides, resolve_sides, result_fields
+from .driver import Measurement, Probe, ProbeData, Run, run_probe
+from .heads import head_specs
+from .linear_training import LinearTraining
 
-HOLDOUT_DRAW, ORDER_DRAW, HEAD_DRAW = 1, 2, 3
-"""Keep the seeds of unlike draws apart."""
-
-
-@dataclass(frozen=True)
-class Scored:
-    """What one network's heads made of a set of images.
-
-    Attributes:
-        top1: (heads, N) bool.
-        top5: (heads, N) bool.
-        predicted: (heads, N) class indices.
-    """
-
-    top1: Tensor
-    top5: Tensor
-    predicted: Tensor
+HOLDOUT_DRAW = 1
+"""Keeps the hold-out's seed apart from those of order and heads (see `linear_training`)."""
 
 
-def run(settings: LinearSettings) -> None:
+def run(settings: LinearSettings) -> Result:
     """Train and score; writes `result.json`, pictures and the state to resume from into `settings.out`."""
-    fabric = launch(settings)
-    protocol, protocol_id = apply_settings(LINEAR_PROTOCOLS[settings.protocol], settings)
-    sides = resolve_sides(settings)
-    train, val = read_splits(settings.data)
-    folder = RunFolder(fabric, settings)
-    data = DataIdentity(
-        name=settings.data.name,
-        digest=files_digest(settings.data, [*train.paths, *val.paths]),
-        images=len(val.paths),
-    )
-    identity = {
-        "weights": {side: weights.digest for side, weights in sides.items()},
-        "data": data.digest,
-        "protocol": protocol_id,
-        "seed": settings.seed,
-    }
-    probe = LinearProbe(fabric, settings, protocol, load_sides(fabric, sides, ("backbone",)), train, val)
-    probe.train(folder, identity)
-    chosen, scored, heads = probe.choose()
-    names = ("top1", "top5") if len(val.classes) > 5 else ("top1",)
-    hits = {side: {name: getattr(scored[side], name)[chosen[side]].numpy() for name in names} for side in scored}
-    statistics = {side: mean_statistic(values) for side, values in hits.items()}
-    intervals = bootstrap(len(val.paths), statistics[OWN], statistics.get(BASELINE), settings.seed)
-    metrics: dict[str, Metrics] = {
-        side: {name: float(100 * values[name].mean()) for name in names} for side, values in hits.items()
-    }
-    per_class = {side: {"top1": class_means(hits[side]["top1"], val)} for side in hits}
-    if folder.main:
-        predicted = {side: scored[side].predicted[chosen[side]] for side in scored}
-        probe.draw(folder, predicted)
-    specs = head_specs(protocol)
-    rates = {side: specs[index].rate for side, index in chosen.items()}
-    folder.finish(
-        task="linear",
-        protocol=protocol_id,
-        data=data,
-        details={"heads": heads, "chosen": {side: specs[index].label for side, index in chosen.items()}},
-        notes=_notes(protocol, fabric, len(probe.holdout)),
-        **result_fields(probe.networks, metrics, intervals, per_class, probe.curves, rates),
-    )
+    return run_probe(LinearProbe(settings))
 
 
-def split_holdout(labels: list[int], holdout: float, seed: int) -> tuple[list[int], list[int]]:
-    """Indices to train on and indices held out: the same share of every class, at least one image of it.
+class LinearProbe(Probe[LinearSettings]):
+    """A grid of linear heads is trained; a hold-out of the training images chooses one, which is scored."""
+
+    task = "linear"
+
+    def read(self) -> ProbeData:
+        """The two splits and the hold-out."""
+        self.protocol, self.protocol_id = apply_settings(LINEAR_PROTOCOLS[self.settings.protocol], self.settings)
+        self.train, self.val = read_splits(self.settings.data)
+        self.kept, self.holdout = split_holdout(
+            self.train.labels, self.protocol.holdout, self.settings.seed, self.train.classes
+        )
+        data = self.settings.data
+        return ProbeData(
+            name=data.name, root=data, files=[*self.train.paths, *self.val.paths], images=len(self.val.paths)
+        )
+
+    def measure(self, run: Run[LinearSettings]) -> Measurement:
+        """Train every head, choose one per side, and take its hits on the validation images."""
+        training = LinearTraining(
+            run.fabric, self.settings, self.protocol, run.networks, self.train, self.val, self.kept, self.holdout
+        )
+        training.train(run.folder, run.identity)
+        chosen, scored, heads = training.choose()
+        names = ("top1", "top5") if len(self.val.classes) > 5 else ("top1",)
+        hits = {
+            side: {name: getattr(found, name)[chosen[side]].numpy() for name in names} for side, found in scored.items()
+        }
+        predicted = {side: found.predicted[chosen[side]] for side, found in scored.items()}
+        specs = head_specs(self.protocol)
+        return Measurement(
+            statistics={side: mean_statistic(values) for side, values in hits.items()},
+            per_class={side: {"top1": class_means(values["top1"], self.val)} for side, values in hits.items()},
+            pictures={"training-views": self._draw_views, "scored-images": lambda: self._draw_scored(predicted)},
+            curves=training.curves,
+            rates={side: specs[index].rate for side, index in chosen.items()},
+            details={"heads": heads, "chosen": {side: specs[index].label for side, index in chosen.items()}},
+            notes=self._notes(run),
+        )
+
+    def _notes(self, run: Run[LinearSettings]) -> list[str]:
+        notes = []
+        if self.holdout:
+            notes.append(f"heads were chosen on {len(self.holdout)} training images that they were not trained on")
+        if run.fabric.device.type != "cuda" and run.fabric.world_size > 1 and self.protocol.normalised:
+            notes.append("batch-normalised heads took their statistics from each process's own part of a batch")
+        return notes
+
+    def _draw_views(self) -> Image.Image:
+        """A sheet of training views as the networks got them."""
+        views = SeededImages(self.train.paths, train_transform(self.protocol.image_size), self.settings.seed, epoch=0)
+        spread = [self.kept[position] for position in pictures.spread(len(self.kept), 16)]
+        names = [self.train.classes[self.train.labels[index]] for index in spread]
+        tiles = [(pictures.from_tensor(views[index][0]), name) for index, name in zip(spread, names, strict=True)]
+        return pictures.sheet(pictures.in_rows(tiles, 8), (112, 112))
+
+    def _draw_scored(self, predicted: Mapping[str, Tensor]) -> Image.Image:
+        """A sheet of scored images with their class and each side's prediction."""
+        classes, images = self.train.classes, SeededImages(self.val.paths, test_transform(self.protocol.image_size))
+        tiles = []
+        for index in pictures.spread(len(images), 24):
+            guesses = "\n".join(f"{side}: {classes[int(values[index])]}" for side, values in predicted.items())
+            caption = f"{classes[self.val.labels[index]]}\n{guesses}"
+            tiles.append((pictures.from_tensor(images[index][0]), caption))
+        return pictures.sheet(pictures.in_rows(tiles, 8), (112, 112))
+
+
+def split_holdout(labels: list[int], holdout: float, seed: int, classes: list[str]) -> tuple[list[int], list[int]]:
+    """Indices to train on and indices held out: the same share of every class, at least one image of each.
+
+    Args:
+        labels: class index of each training image.
+        holdout: share to hold out; 0 holds out nothing.
+        seed: of the draw.
+        classes: class names, for errors.
 
     Raises:
         UserError: a class has too few images for both.
@@ -101,209 +116,15 @@ def split_holdout(labels: list[int], holdout: float, seed: int) -> tuple[list[in
     generator = torch.Generator().manual_seed(derived_seed(seed, HOLDOUT_DRAW))
     kept, held = [], []
     values = torch.tensor(labels)
-    for label in range(max(labels) + 1):
+    for label, name in enumerate(classes):
         members = (values == label).nonzero().flatten()
         if len(members) < 2:
             raise UserError(
-                f"class {label} has {len(members)} training image: a hold-out needs two, or take another protocol"
+                f"class {name} has {len(members)} training image and a hold-out needs two: add images, or give "
+                "--protocol linear-moco-lr30, which holds out none"
             )
         shuffled = members[torch.randperm(len(members), generator=generator)].tolist()
         count = max(1, round(holdout * len(members)))
         held += shuffled[:count]
         kept += shuffled[count:]
     return sorted(kept), sorted(held)
-
-
-class LinearProbe:
-    """The grids of all sides, trained together: every batch is loaded once and seen by every network.
-
-    Args:
-        fabric: the processes.
-        settings: the run's settings.
-        protocol: the protocol, departures included.
-        networks: each side's frozen network.
-        train: training images.
-        val: images that are scored.
-    """
-
-    def __init__(
-        self,
-        fabric: Fabric,
-        settings: LinearSettings,
-        protocol: LinearProtocol,
-        networks: dict[str, FrozenNetwork],
-        train: ClassFolders,
-        val: ClassFolders,
-    ) -> None:
-        self.fabric, self.settings, self.protocol, self.networks = fabric, settings, protocol, networks
-        self.train_split, self.val_split = train, val
-        self.kept, self.holdout = split_holdout(train.labels, protocol.holdout, settings.seed)
-        self.labels = torch.tensor(train.labels)
-        self.curves: dict[str, list[Metrics]] = {side: [] for side in networks}
-        specs, seed = head_specs(protocol), derived_seed(settings.seed, HEAD_DRAW)
-        widths = {side: network.network.backbone.num_features for side, network in networks.items()}
-        grids = nn.ModuleDict(
-            {side: HeadGrid(width, len(train.classes), specs, seed) for side, width in widths.items()}
-        )
-        if fabric.device.type == "cuda" and fabric.world_size > 1:
-            grids = nn.SyncBatchNorm.convert_sync_batchnorm(grids)  # type: ignore[no-untyped-call]
-        groups = [group for grid in grids.values() for group in grid.parameter_groups()]  # type: ignore[operator]
-        # Scoring goes around the distributed wrapper: processes score unequal numbers of images.
-        self.heads = _Sides(grids)
-        self.grids, self.optimizer = fabric.setup(self.heads, make_optimizer(groups))
-
-    def train(self, folder: RunFolder, identity: dict[str, Any]) -> None:
-        """Train every head for the protocol's epochs, a state on disk after each."""
-        state = {
-            "grids": self.grids,
-            "optimizer": self.optimizer,
-            "epoch": 0,
-            "curves": self.curves,
-            "identity": identity,
-        }
-        folder.load_state(state)
-        self.curves = state["curves"]
-        for epoch in range(state["epoch"], self.protocol.epochs):
-            losses = self._train_epoch(epoch)
-            watched = self.score(self.holdout, self.train_split) if self.holdout else self.score(None, self.val_split)
-            where = "holdout" if self.holdout else "val"
-            for side, curve in self.curves.items():
-                best = float(100 * watched[side].top1.double().mean(1).max())
-                curve.append({"step": (epoch + 1) * self._steps(), "train/loss": losses[side], f"{where}/top1": best})
-            state |= {"epoch": epoch + 1, "curves": self.curves}
-            folder.save_state(state)
-            if folder.main:
-                shown = ", ".join(f"{side} {curve[-1][f'{where}/top1']:.1f}" for side, curve in self.curves.items())
-                print(f"epoch {epoch + 1}/{self.protocol.epochs}: {where} top-1 {shown}", flush=True)
-
-    def choose(self) -> tuple[dict[str, int], dict[str, Scored], dict[str, list[dict[str, Any]]]]:
-        """Each side's head by its hold-out accuracy, every head's scores on val, and a table of all heads."""
-        held = self.score(self.holdout, self.train_split) if self.holdout else None
-        scored = self.score(None, self.val_split)
-        chosen, heads = {}, {}
-        for side, on_val in scored.items():
-            accuracy = held[side].top1.double().mean(1) if held else torch.zeros(len(on_val.top1), dtype=torch.float64)
-            chosen[side] = int(accuracy.argmax())
-            heads[side] = [
-                {
-                    "lr": spec.base_rate,
-                    "effective_lr": spec.rate,
-                    "normalised": spec.normalised,
-                    **({"holdout/top1": float(100 * accuracy[index])} if held else {}),
-                    "val/top1": float(100 * on_val.top1[index].double().mean()),
-                }
-                for index, spec in enumerate(head_specs(self.protocol))
-            ]
-        return chosen, scored, heads
-
-    @torch.no_grad()
-    def score(self, indices: list[int] | None, split: ClassFolders) -> dict[str, Scored]:
-        """Every head's hits on images of a split under the test transform; all processes get all of them.
-
-        Args:
-            indices: the images; None means all.
-            split: where they stand.
-        """
-        wanted = list(range(len(split.paths))) if indices is None else indices
-        mine = [wanted[position] for position in share(self.fabric, len(wanted))]
-        images = SeededImages(split.paths, test_transform(self.protocol.image_size))
-        batch = max(1, self.protocol.batch_size // self.fabric.world_size)
-        loader = DataLoader(images, batch_sampler=_batches(mine, batch), num_workers=self.settings.workers)
-        labels = torch.tensor(split.labels)
-        heads = len(head_specs(self.protocol))
-        found: dict[str, list[Tensor]] = {side: [torch.zeros(0, heads, 3, dtype=torch.int64)] for side in self.networks}
-        share_buffers(self.fabric, self.heads)
-        self.heads.eval()
-        for pixels, index in readable(loader):
-            truth = labels[index].to(self.fabric.device)
-            for side, logits in self.heads(self._features(pixels)).items():
-                top1, top5 = (top_hits(logits, truth, k).long() for k in (1, 5))
-                hits = torch.stack([top1, top5, logits.argmax(-1)], dim=-1)
-                found[side].append(hits.transpose(0, 1).cpu())
-        gathered = {side: gather_rows(self.fabric, torch.cat(rows), len(wanted)) for side, rows in found.items()}
-        return {
-            side: Scored(rows[..., 0].T.bool(), rows[..., 1].T.bool(), rows[..., 2].T)
-            for side, rows in gathered.items()
-        }
-
-    def draw(self, folder: RunFolder, predicted: dict[str, Tensor]) -> None:
-        """Sheets of training views as the networks got them, and of scored images with truth and predictions."""
-        classes, size = self.train_split.classes, self.protocol.image_size
-        views = SeededImages(self.train_split.paths, train_transform(size), self.settings.seed, epoch=0)
-        spread = [self.kept[position] for position in pictures.spread(len(self.kept), 16)]
-        tiles = [(pictures.from_tensor(views[index][0]), classes[self.labels[index]]) for index in spread]
-        pictures.save(pictures.sheet(pictures.in_rows(tiles, 8), (112, 112)), folder.pictures / "training-views.png")
-        images = SeededImages(self.val_split.paths, test_transform(size))
-        tiles = []
-        for index in pictures.spread(len(images), 24):
-            guesses = "\n".join(f"{side}: {classes[int(values[index])]}" for side, values in predicted.items())
-            tiles.append(
-                (pictures.from_tensor(images[index][0]), f"{classes[self.val_split.labels[index]]}\n{guesses}")
-            )
-        pictures.save(pictures.sheet(pictures.in_rows(tiles, 8), (112, 112)), folder.pictures / "scored-images.png")
-
-    def _train_epoch(self, epoch: int) -> dict[str, float]:
-        """One pass; returns the mean loss of each side's best head."""
-        images = SeededImages(
-            self.train_split.paths, train_transform(self.protocol.image_size), self.settings.seed, epoch
-        )
-        loader = DataLoader(images, batch_sampler=self._epoch_batches(epoch), num_workers=self.settings.workers)
-        totals = {side: torch.zeros(len(head_specs(self.protocol))) for side in self.networks}
-        self.grids.train()
-        for step, (pixels, index) in enumerate(readable(loader)):
-            done = epoch + (step / self._steps() if self.protocol.steps is None else 0.0)
-            set_rates(self.optimizer.optimizer, done, self.protocol.epochs, self.protocol.steps)
-            truth = self.labels[index].to(self.fabric.device)
-            losses = {
-                side: head_losses(logits.float(), truth) for side, logits in self.grids(self._features(pixels)).items()
-            }
-            self.optimizer.zero_grad()
-            self.fabric.backward(torch.cat(list(losses.values())).sum())
-            self.optimizer.step()
-            for side, loss in losses.items():
-                totals[side] += loss.detach().cpu()
-        return {side: float(total.min()) / self._steps() for side, total in totals.items()}
-
-    def _features(self, pixels: Tensor) -> dict[str, Tensor]:
-        pixels = self.fabric.to_device(pixels)
-        with self.fabric.autocast():
-            return {side: network.pooled(pixels) for side, network in self.networks.items()}
-
-    def _epoch_batches(self, epoch: int) -> list[list[int]]:
-        """This process's part of every batch of an epoch, in an order that (seed, epoch) fixes."""
-        generator = torch.Generator().manual_seed(derived_seed(self.settings.seed, ORDER_DRAW, epoch))
-        order = [self.kept[position] for position in torch.randperm(len(self.kept), generator=generator).tolist()]
-        world = self.fabric.world_size
-        # A last batch that leaves a process fewer than two images has no batch statistics.
-        batches = [batch for batch in _batches(order, self.protocol.batch_size) if len(batch) >= 2 * world]
-        if not batches:
-            raise UserError(f"{len(order)} training images are too few for {world} processes: add images")
-        return [batch[self.fabric.global_rank :: world] for batch in batches]
-
-    def _steps(self) -> int:
-        full, rest = divmod(len(self.kept), self.protocol.batch_size)
-        return full + (rest >= 2 * self.fabric.world_size)
-
-
-class _Sides(nn.Module):
-    """Applies each side's grid to that side's features."""
-
-    def __init__(self, grids: nn.ModuleDict) -> None:
-        super().__init__()
-        self.grids = grids
-
-    def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {side: self.grids[side](values.float()) for side, values in features.items()}
-
-
-def _notes(protocol: LinearProtocol, fabric: Fabric, held: int) -> list[str]:
-    notes = []
-    if held:
-        notes.append(f"heads were chosen on {held} training images that they were not trained on")
-    if fabric.device.type != "cuda" and fabric.world_size > 1 and protocol.normalised:
-        notes.append("batch-normalised heads took their statistics from each process's own part of a batch")
-    return notes
-
-
-def _batches(indices: list[int], size: int) -> list[list[int]]:
-    return [indices[start : start + size] for start in range(0, len(indices), size)]

@@ -11,22 +11,6 @@ from ccop_hub.architectures import ResNetFPN, build_resnet_fpn
 from ccop_hub.formats.checkpoint import Weights, tensors_digest
 from ccop_hub.formats.tensor_use import TensorUse, load_into
 from ccop_hub.normalization import PIXEL_MEAN, PIXEL_STD
-from ccop_hub.sources.resolve import RANDOM, resolve
-
-
-def resolve_pair(weights: str, against: str | None, arch: str | None, seed: int) -> tuple[Weights, Weights | None]:
-    """The weights of a paired run; `random` on one side takes the other's architecture.
-
-    Raises:
-        UserError: as `ccop_hub.sources.resolve.resolve`.
-    """
-    if against is None:
-        return resolve(weights, arch, seed), None
-    if weights == RANDOM and arch is None and against != RANDOM:
-        baseline = resolve(against, None, seed)
-        return resolve(weights, baseline.arch, seed), baseline
-    own = resolve(weights, arch, seed)
-    return own, resolve(against, own.arch if against == RANDOM else None, seed)
 
 
 def load_network(weights: Weights, parts: Sequence[str] = ("backbone",)) -> tuple[ResNetFPN, TensorUse]:

@@ -12,7 +12,7 @@ from ..common.compute import derived_seed
 from ..common.run_folder import RunFolder
 from ..frozen.heads import HeadGrid, head_losses, head_specs, make_optimizer, set_rates
 from ..protocols import RegionProtocol
-from ..results.result import Metrics
+from ..results.result import Curve
 
 ORDER_DRAW, HEAD_DRAW = 2, 3
 """Keep the seeds of unlike draws apart."""
@@ -54,7 +54,7 @@ class HeadSweep:
             for side, values in features.items()
         }
         self.optimizer = make_optimizer([group for grid in self.grids.values() for group in grid.parameter_groups()])
-        self.curves: dict[str, list[Metrics]] = {side: [] for side in features}
+        self.curves: dict[str, Curve] = {side: [] for side in features}
 
     def train(self, folder: RunFolder, identity: dict[str, Any]) -> None:
         """Train for the protocol's epochs, a state on disk after each."""

@@ -1,4 +1,4 @@
-"""`ccop-eval regions`: the region probe of two weights over the same boxes."""
+"""`ccop-eval regions`: the region probe, which classifies ground-truth boxes."""
 
 from __future__ import annotations
 
@@ -8,24 +8,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from lightning.fabric import Fabric
 from PIL import Image
 
 from ccop_hub.errors import UserError
-from ccop_hub.files import files_digest
 from ccop_hub.formats.checkpoint import Weights
 
 from ..common import pictures
-from ..common.compute import derived_seed, launch
+from ..common.compute import derived_seed
 from ..common.images import read_rgb
-from ..common.run_folder import RunFolder
-from ..frozen.features import cached_features
-from ..frozen.knn import class_votes, nearest_neighbours
-from ..frozen.network import FrozenNetwork
-from ..frozen.paired import BASELINE, OWN, load_sides, resolve_sides, result_fields
+from ..frozen.driver import Measurement, Probe, ProbeData, Run, run_probe
+from ..frozen.neighbours import class_votes, nearest_neighbours
 from ..protocols import RegionProtocol, apply_settings
-from ..results.intervals import bootstrap
-from ..results.result import DataIdentity, Metrics
+from ..results.result import Result
 from ..settings import RegionSettings
 from .accuracy import accuracy_statistic, class_accuracy
 from .coco_boxes import BoxedImages, read_splits
@@ -33,64 +27,126 @@ from .head_sweep import HeadSweep
 from .roi_features import Kind, ScaledImages, box_features
 
 HOLDOUT_DRAW, QUERY_DRAW = 1, 4
-"""Keep the seeds of unlike draws apart."""
+"""Keep the seeds of different draws apart; 2 and 3 are `head_sweep`'s."""
 
 
-def run(settings: RegionSettings) -> None:
+def run(settings: RegionSettings) -> Result:
     """Compute or read the features, classify, and write `result.json` and pictures into `settings.out`."""
-    fabric = launch(settings)
-    sides = resolve_sides(settings)
-    kind = choose_features(settings, sides)
-    base = RegionProtocol()
-    protocol, protocol_id = apply_settings(dataclasses.replace(base, id=f"{base.id}-{kind}"), settings)
-    train, val = read_splits(settings.data)
-    labels = np.concatenate(train.labels)
-    kept, held = split_images(train, protocol.holdout, settings.seed)
-    folder = RunFolder(fabric, settings)
-    files = [train.annotations, val.annotations, *train.paths, *val.paths]
-    data = DataIdentity(name=settings.data.name, digest=files_digest(settings.data, files), images=len(val.paths))
-    networks = load_sides(fabric, sides, ("backbone", "fpn") if kind == "pyramid" else ("backbone",))
-    features = {
-        name: {
-            side: _features(fabric, settings, protocol, kind, network, split, data.digest)
-            for side, network in networks.items()
-        }
-        for name, split in (("train", train), ("val", val))
-    }
-    sweep = HeadSweep(features["train"], labels, len(train.classes), kept, held, protocol, settings.seed, fabric.device)
-    sweep.train(
-        folder,
-        {
-            "weights": {side: weights.digest for side, weights in sides.items()},
-            "data": data.digest,
-            "protocol": protocol_id,
-            "seed": settings.seed,
-        },
-    )
-    chosen, heads = sweep.choose()
-    hits, nearest = _classify(sweep, features, train, val, protocol, chosen, heads)
-    statistics = {side: accuracy_statistic(val, values) for side, values in hits.items()}
-    intervals = bootstrap(len(val.paths), statistics[OWN], statistics.get(BASELINE), settings.seed)
-    once = np.ones(len(val.paths), dtype=np.int64)
-    metrics: dict[str, Metrics] = {side: _defined(statistic(once)) for side, statistic in statistics.items()}
-    per_class = {side: {name: class_accuracy(val, value) for name, value in hits[side].items()} for side in hits}
-    if folder.main:
-        _draw(folder, train, val, nearest)
-    folder.finish(
-        task="regions",
-        protocol=protocol_id,
-        data=data,
-        details={"heads": heads, "chosen": {side: sweep.specs[index].label for side, index in chosen.items()}},
-        notes=_notes(train, val, held, kind),
-        **result_fields(
-            networks,
-            metrics,
-            intervals,
-            per_class,
-            sweep.curves,
-            {side: sweep.specs[index].rate for side, index in chosen.items()},
-        ),
-    )
+    return run_probe(RegionProbe(settings))
+
+
+class RegionProbe(Probe[RegionSettings]):
+    """A linear head, chosen on held-out images, and nearest neighbours classify the validation boxes."""
+
+    task = "regions"
+
+    def read(self) -> ProbeData:
+        """The boxes of both splits and the hold-out."""
+        self.protocol, _ = apply_settings(RegionProtocol(), self.settings)
+        self.train, self.val = read_splits(self.settings.data)
+        self.kept, self.held = split_images(self.train, self.protocol.holdout, self.settings.seed)
+        files = [self.train.annotations, self.val.annotations, *self.train.paths, *self.val.paths]
+        data = self.settings.data
+        return ProbeData(name=data.name, root=data, files=files, images=len(self.val.paths))
+
+    def adapt(self, sides: Mapping[str, Weights]) -> None:
+        """Pool from the pyramid only if all weights have one; the protocol id says which."""
+        self.kind = choose_features(self.settings, sides)
+        self.parts = ("backbone", "fpn") if self.kind == "pyramid" else ("backbone",)
+        base = RegionProtocol()
+        _, self.protocol_id = apply_settings(dataclasses.replace(base, id=f"{base.id}-{self.kind}"), self.settings)
+
+    def measure(self, run: Run[RegionSettings]) -> Measurement:
+        """Train the heads, choose one per side, and take the hits of head and neighbours on the validation boxes."""
+        train = {side: self._features(run, side, self.train) for side in run.networks}
+        val = {side: self._features(run, side, self.val) for side in run.networks}
+        labels = np.concatenate(self.train.labels)
+        sweep = HeadSweep(
+            train,
+            labels,
+            len(self.train.classes),
+            self.kept,
+            self.held,
+            self.protocol,
+            self.settings.seed,
+            run.fabric.device,
+        )
+        sweep.train(run.folder, run.identity)
+        chosen, heads = sweep.choose()
+        hits: dict[str, dict[str, np.ndarray]] = {}
+        nearest: dict[str, np.ndarray] = {}
+        for side in run.networks:
+            linear = self._linear_hits(sweep.predict(side, val[side]).numpy(), heads[side])
+            knn, nearest[side] = self._neighbour_hits(run, train[side], val[side])
+            hits[side] = {"linear": linear[chosen[side]], "knn": knn}
+        return Measurement(
+            statistics={side: accuracy_statistic(self.val, values) for side, values in hits.items()},
+            per_class={
+                side: {name: class_accuracy(self.val, value) for name, value in values.items()}
+                for side, values in hits.items()
+            },
+            pictures={"nearest-regions": lambda: self._draw(run, nearest)},
+            curves=sweep.curves,
+            rates={side: sweep.specs[index].rate for side, index in chosen.items()},
+            details={"heads": heads, "chosen": {side: sweep.specs[index].label for side, index in chosen.items()}},
+            notes=self._notes(),
+        )
+
+    def _features(self, run: Run[RegionSettings], side: str, split: BoxedImages) -> np.ndarray:
+        """(boxes, D) float32 features of a split."""
+        short, long = self.protocol.short_side, self.protocol.long_side
+        images = ScaledImages(split, short, long)
+        return run.features(
+            side,
+            split.counts,
+            box_features(run.fabric, images, run.networks[side], self.kind, self.settings.workers),
+            self.settings.cache,
+            split=split.annotations.name,
+            transform=f"short side {short}, long side {long}",
+            features=f"boxes from {self.kind}",
+        )
+
+    def _linear_hits(self, predicted: np.ndarray, heads: list[dict[str, Any]]) -> np.ndarray:
+        """(heads, N) bool of (heads, N) predicted classes; every head's accuracy is added to its entry in `heads`."""
+        hits: np.ndarray = predicted == np.concatenate(self.val.labels)
+        for head, right in zip(heads, hits, strict=True):
+            head["val/overall"] = float(100 * right.mean())
+        return hits
+
+    def _neighbour_hits(
+        self, run: Run[RegionSettings], bank: np.ndarray, queries: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(N,) bool hits of the kNN, and (N, k) nearest training boxes."""
+        labels = np.concatenate(self.train.labels)
+        k = min(self.protocol.neighbours, len(labels))
+        similarity, index = nearest_neighbours(bank, queries, k, run.fabric.device)
+        votes = class_votes(similarity, index, labels.tolist(), k, self.protocol.temperature)
+        hits: np.ndarray = votes.argmax(1).numpy() == np.concatenate(self.val.labels)
+        return hits, index.numpy()
+
+    def _notes(self) -> list[str]:
+        boxes = f"{sum(self.val.counts)} boxes scored, {sum(self.train.counts)} boxes of training images"
+        return [
+            f"{boxes}, of which {len(self.held)} chose the heads",
+            "pooled from the feature pyramid"
+            if self.kind == "pyramid"
+            else "pooled from the backbone's four stages, no pyramid",
+        ]
+
+    def _draw(self, run: Run[RegionSettings], nearest: Mapping[str, np.ndarray]) -> Image.Image:
+        """A sheet of a few boxes, each with its nearest training boxes, one row per side."""
+        count = sum(self.val.counts)
+        generator = np.random.default_rng(derived_seed(self.settings.seed, QUERY_DRAW))
+        queries = np.sort(generator.choice(count, size=min(6, count), replace=False))
+        rows: list[list[pictures.Tile]] = []
+        titles: list[str] = []
+        for query in queries.tolist():
+            for side, index in nearest.items():
+                picture, name = _crop(self.val, query)
+                found = [_crop(self.train, row) for row in index[query][:7].tolist()]
+                rows.append([(picture, f"query:\n{name}"), *found])
+                titles.append(run.title(side))
+        return pictures.sheet(rows, (96, 96), titles)
 
 
 def choose_features(settings: RegionSettings, sides: Mapping[str, Weights]) -> Kind:
@@ -122,86 +178,6 @@ def split_images(train: BoxedImages, holdout: float, seed: int) -> tuple[np.ndar
     held_images = order[: min(count - 1, max(1, round(holdout * count)))]
     held = np.isin(train.owners, held_images)
     return np.flatnonzero(~held), np.flatnonzero(held)
-
-
-def _features(
-    fabric: Fabric,
-    settings: RegionSettings,
-    protocol: RegionProtocol,
-    kind: Kind,
-    network: FrozenNetwork,
-    split: BoxedImages,
-    digest: str,
-) -> np.ndarray:
-    identity = {
-        "weights": network.weights.digest,
-        "data": digest,
-        "split": split.annotations.name,
-        "transform": f"short side {protocol.short_side}, long side {protocol.long_side}",
-        "features": f"boxes from {kind}",
-        "precision": settings.precision,
-    }
-    images = ScaledImages(split, protocol.short_side, protocol.long_side)
-    compute = box_features(fabric, images, network, kind, settings.workers)
-    return cached_features(fabric, settings.cache, identity, split.counts, compute)
-
-
-def _classify(
-    sweep: HeadSweep,
-    features: Mapping[str, Mapping[str, np.ndarray]],
-    train: BoxedImages,
-    val: BoxedImages,
-    protocol: RegionProtocol,
-    chosen: Mapping[str, int],
-    heads: Mapping[str, list[dict[str, Any]]],
-) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, np.ndarray]]:
-    """Each side's hits on val by classifier, (N,) bool, and each val box's nearest training boxes, (N, k).
-
-    Every head's accuracy on val is added to its entry in `heads`.
-    """
-    labels, truth = np.concatenate(train.labels), np.concatenate(val.labels)
-    neighbours = min(protocol.neighbours, len(labels))
-    hits: dict[str, dict[str, np.ndarray]] = {}
-    nearest: dict[str, np.ndarray] = {}
-    for side in features["val"]:
-        linear = sweep.predict(side, features["val"][side]).numpy()
-        for head, predicted in zip(heads[side], linear, strict=True):
-            head["val/overall"] = float(100 * (predicted == truth).mean())
-        similarity, index = nearest_neighbours(features["train"][side], features["val"][side], neighbours, sweep.device)
-        voted = class_votes(similarity, index, labels.tolist(), neighbours, protocol.temperature).argmax(1).numpy()
-        hits[side] = {"linear": linear[chosen[side]] == truth, "knn": voted == truth}
-        nearest[side] = index.numpy()
-    return hits, nearest
-
-
-def _defined(values: Mapping[str, float]) -> Metrics:
-    return {name: None if math.isnan(value) else value for name, value in values.items()}
-
-
-def _notes(train: BoxedImages, val: BoxedImages, held: np.ndarray, kind: Kind) -> list[str]:
-    boxes = f"{sum(val.counts)} boxes scored, {sum(train.counts)} boxes of training images"
-    return [
-        f"{boxes}, of which {len(held)} chose the heads",
-        "pooled from the feature pyramid"
-        if kind == "pyramid"
-        else "pooled from the backbone's four stages, no pyramid",
-    ]
-
-
-def _draw(folder: RunFolder, train: BoxedImages, val: BoxedImages, nearest: Mapping[str, np.ndarray]) -> None:
-    """A sheet of a few boxes, each with its nearest training boxes, a row a side."""
-    count = sum(val.counts)
-    generator = np.random.default_rng(derived_seed(folder.settings.seed, QUERY_DRAW))
-    queries = np.sort(generator.choice(count, size=min(6, count), replace=False))
-    rows: list[list[pictures.Tile]] = []
-    titles: list[str] = []
-    for query in queries.tolist():
-        for side, index in nearest.items():
-            picture, name = _crop(val, query)
-            found = [_crop(train, row) for row in index[query][:7].tolist()]
-            rows.append([(picture, f"query:\n{name}"), *found])
-            titles.append(f"{side}: {getattr(folder.settings, side)}")
-    pictures.save(pictures.sheet(rows, (96, 96), titles), folder.pictures / "nearest-regions.png")
 
 
 def _crop(split: BoxedImages, row: int) -> tuple[Image.Image, str]:

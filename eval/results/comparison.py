@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from .published import Published, published_numbers
-from .result import Baseline, Engine, Interval, Metrics, Result
+from .result import Against, Engine, Interval, Metrics, Result
 
 MAIN_METRICS = {
     "detection": ("bbox/AP", "bbox/AP50", "bbox/AP75", "segm/AP", "segm/AP50", "segm/AP75"),
@@ -30,16 +30,16 @@ class Row:
 
     Attributes:
         result: where the numbers stand.
-        baseline: the row is the result's baseline rather than its own weights.
+        against: the row shows the result's second weights rather than its own.
     """
 
     result: Result
-    baseline: bool = False
+    against: bool = False
 
     @property
-    def measured(self) -> Result | Baseline:
+    def measured(self) -> Result | Against:
         """The record that holds this row's weights and metrics."""
-        return self.result.baseline if self.baseline and self.result.baseline is not None else self.result
+        return self.result.against if self.against and self.result.against is not None else self.result
 
     @property
     def label(self) -> str:
@@ -106,8 +106,8 @@ class Group:
     def paired_interval(self, row: Row, metric: str) -> Interval | None:
         """The interval of `difference`, where the two rows were scored in one paired run."""
         first = self.rows[0]
-        paired = not row.baseline and row.result.baseline is not None
-        if row is first or not paired or not _same_numbers(row.result.baseline, first.measured):
+        paired = not row.against and row.result.against is not None
+        if row is first or not paired or not _same_numbers(row.result.against, first.measured):
             return None
         return row.result.paired.get(metric)
 
@@ -122,7 +122,7 @@ def engine_label(engine: Engine) -> str:
 def group_results(results: Sequence[Result]) -> list[Group]:
     """Sort results into groups, in order of first appearance.
 
-    A paired result gives two rows, its baseline first; a baseline that an earlier row already shows is not repeated.
+    A paired result gives two rows, its second weights first; numbers that an earlier row shows are not repeated.
     """
     groups: dict[tuple[str, str, str, str], Group] = {}
     for result in results:
@@ -138,11 +138,11 @@ def group_results(results: Sequence[Result]) -> list[Group]:
                 engine=engine,
             ),
         )
-        if result.baseline is not None and not any(_same_numbers(result.baseline, row.measured) for row in group.rows):
-            group.rows.append(Row(result=result, baseline=True))
+        if result.against is not None and not any(_same_numbers(result.against, row.measured) for row in group.rows):
+            group.rows.append(Row(result=result, against=True))
         group.rows.append(Row(result=result))
     return list(groups.values())
 
 
-def _same_numbers(one: Result | Baseline | None, other: Result | Baseline) -> bool:
+def _same_numbers(one: Result | Against | None, other: Result | Against) -> bool:
     return one is not None and one.weights.digest == other.weights.digest and one.metrics == other.metrics

@@ -1,4 +1,4 @@
-"""Confidence intervals by the bootstrap, and those of paired differences."""
+"""Bootstrap confidence intervals of metrics and of the paired difference between two weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RESAMPLES = 2000
 LEVEL = 0.95
 
 Statistic = Callable[[np.ndarray], dict[str, float]]
-"""Counts of each unit in a resample, (N,) int -> metric name -> value in percent (NaN where undefined)."""
+"""How often each unit was drawn, (N,) int -> metric name -> value in percent (NaN where undefined)."""
 
 
 @dataclass(frozen=True)
@@ -22,42 +22,42 @@ class PairedIntervals:
 
     Attributes:
         own: metric -> (low, high) of the weights.
-        baseline: metric -> (low, high) of the baseline; empty without one.
-        paired: metric -> difference with its interval; empty without a baseline.
+        against: metric -> (low, high) of the second weights; empty without them.
+        paired: metric -> difference with its interval; empty without second weights.
     """
 
     own: dict[str, tuple[float, float]]
-    baseline: dict[str, tuple[float, float]]
+    against: dict[str, tuple[float, float]]
     paired: dict[str, Interval]
 
 
 def bootstrap(
-    units: int, own: Statistic, baseline: Statistic | None, seed: int, resamples: int = RESAMPLES
+    units: int, own: Statistic, against: Statistic | None, seed: int, resamples: int = RESAMPLES
 ) -> PairedIntervals:
-    """Percentile intervals at 95 % over resampled units, the same resample for both weights.
+    """95 % percentile intervals over resampled units; both weights see the same resamples.
 
-    What is resampled is what was sampled: images, with all that is in them.
+    The unit is what was sampled in the first place: an image, with everything in it.
 
     Args:
         units: number of images.
         own: the weights' metrics.
-        baseline: the baseline's metrics, if there is one; same names.
+        against: the second weights' metrics, if there are any; the same names.
         seed: of the resamples.
-        resamples: how many.
+        resamples: their number.
     """
     generator = np.random.default_rng(seed)
     once = np.ones(units, dtype=np.int64)
-    truth = own(once), baseline(once) if baseline else {}
+    truth = own(once), against(once) if against else {}
     draws: list[tuple[dict[str, float], dict[str, float]]] = []
     for _ in range(resamples):
         counts = np.bincount(generator.integers(0, units, units), minlength=units)
-        draws.append((own(counts), baseline(counts) if baseline else {}))
+        draws.append((own(counts), against(counts) if against else {}))
     own_draws = {name: np.array([draw[0][name] for draw in draws]) for name in truth[0]}
-    baseline_draws = {name: np.array([draw[1][name] for draw in draws]) for name in truth[1]}
-    differences = {name: (truth[0][name] - truth[1][name], own_draws[name] - baseline_draws[name]) for name in truth[1]}
+    other_draws = {name: np.array([draw[1][name] for draw in draws]) for name in truth[1]}
+    differences = {name: (truth[0][name] - truth[1][name], own_draws[name] - other_draws[name]) for name in truth[1]}
     return PairedIntervals(
         own=_all_intervals(own_draws),
-        baseline=_all_intervals(baseline_draws),
+        against=_all_intervals(other_draws),
         paired={
             name: Interval(difference=float(difference), low=low, high=high, level=LEVEL)
             for name, (difference, values) in differences.items()
@@ -68,12 +68,12 @@ def bootstrap(
 
 
 def mean_statistic(values: Mapping[str, np.ndarray]) -> Statistic:
-    """The statistic that is the mean over images of each named (N,) array of 0/1 values, in percent."""
+    """A statistic: the mean of each named (N,) array of 0/1 values over the images, in percent."""
     names = list(values)
     table = np.stack([np.asarray(values[name], dtype=np.float64) for name in names])
 
     def statistic(counts: np.ndarray) -> dict[str, float]:
-        return dict(zip(names, (100 * (table @ counts) / counts.sum()).tolist(), strict=True))
+        return dict(zip(names, (100 * ((table @ counts) / counts.sum())).tolist(), strict=True))
 
     return statistic
 

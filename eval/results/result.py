@@ -1,24 +1,25 @@
 """`result.json`: the one record that every evaluation writes and every comparison reads.
 
-A result says what was measured (task, protocol, data), on what (weights, and which of their tensors were used), by
-what (engine, versions, hardware, seed, settings), and what came out (metrics, per class, over training). All rates are
-in percent (0-100). A number that is undefined, such as the AP of small objects where there are none, is `null`.
+A result holds what was measured (task, protocol, data), the weights and which of their tensors were used, how it was
+measured (engine, versions, hardware, seed, settings), and the outcome (metrics, per class, over training). All rates
+are in percent (0-100). An undefined number, such as the AP of small objects in a data set without any, is `null`.
 
-A run that scores two weights over the same data holds the second as `baseline`, and `paired` holds the difference of
-each metric with the interval that pairing allows.
+A run that scores two weights over the same data holds the second as `against` (`baseline` in the file), and `paired`
+holds the difference of each metric with its confidence interval.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+import pydantic_core
+from pydantic import Field, TypeAdapter, ValidationError
 
 from ccop_hub.errors import UserError
 from ccop_hub.files import write_atomically
@@ -30,8 +31,24 @@ SCHEMA_VERSION = 1
 
 RESULT_FILE = "result.json"
 
-Metrics = dict[str, float | None]
+MAX_BYTES = 64 * 2**20
+"""Largest file that is read as a result; the largest real ones, with a confusion matrix, take a few megabytes."""
+
+_LARGEST = 3.5e38
+"""Above the largest float32, which no measured number can exceed."""
+
+Number = Annotated[float, Field(ge=-_LARGEST, le=_LARGEST, allow_inf_nan=False)]
+Rate = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
+"""A number in percent, with room for metrics that are not shares."""
+
+Metrics = dict[str, Rate | None]
 """Flat metric name -> value; `/` separates the kind from the metric, as in `bbox/AP50`."""
+
+Curve = list[dict[str, Number | None]]
+"""Entries of a learning curve: `step` (optimizer steps done), and losses or metrics by name."""
+
+Limits = tuple[Rate, Rate]
+"""Lower and upper bound of a confidence interval."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +58,8 @@ class Engine:
     Attributes:
         name: `detectron2`, `lightning`, ...
         version: its version or commit.
-        where: how it got onto the machine (`registry`, `official`, ...); not a path.
-        compiled: whether its own compiled operators were there; None where it has none.
+        where: where it was installed from (`registry`, `official`, ...); not a path.
+        compiled: whether its compiled operators were available; None if it has none.
     """
 
     name: str
@@ -59,7 +76,7 @@ class WeightsIdentity:
         name: what the user called them (`Weights.name`).
         digest: `sha256:...` of the file or the tensors (`Weights.digest`).
         arch: timm name of the backbone.
-        facts: what the checkpoint says of itself; empty if nothing.
+        facts: what the checkpoint says about itself; empty if nothing.
     """
 
     name: str
@@ -78,38 +95,38 @@ class DataIdentity:
     """Which data were scored.
 
     Attributes:
-        name: what a table calls the data set.
+        name: the data set's name, for tables.
         digest: `sha256:...` over everything that training and scoring read.
         images: number of images that were SCORED.
     """
 
     name: str
     digest: str
-    images: int
+    images: Annotated[int, Field(ge=0, lt=2**63)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A difference to the baseline, in the metric's unit, and its confidence interval."""
+    """A difference between the two weights of a paired run, in the metric's unit, and its confidence interval."""
 
-    difference: float
-    low: float
-    high: float
-    level: float = 0.95
+    difference: Rate
+    low: Rate
+    high: Rate
+    level: Annotated[float, Field(gt=0, lt=1)] = 0.95
 
 
 @dataclass(frozen=True, kw_only=True)
-class Baseline:
+class Against:
     """The second weights of a paired run; fields as in `Result`."""
 
     weights: WeightsIdentity
     loaded: str
     tensors: TensorUse
     metrics: Metrics
-    effective_lr: float | None = None
+    effective_lr: Number | None = None
     per_class: dict[str, Metrics] = field(default_factory=dict)
-    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
-    curve: list[Metrics] = field(default_factory=list)
+    intervals: dict[str, Limits] = field(default_factory=dict)
+    curve: Curve = field(default_factory=list)
 
 
 def _now() -> str:
@@ -129,13 +146,13 @@ class Result:
         tensors: used, unused and missing tensors.
         data: which data.
         seed: the run's seed.
-        effective_lr: peak learning rate that training used, after any scaling; None where nothing is trained by it.
+        effective_lr: peak learning rate of the training, after any scaling; None if nothing is trained by SGD.
         metrics: flat metric name -> value.
         intervals: metric name -> (low, high), 95 %, of the metric itself.
         per_class: metric name -> class name -> value.
         curve: learning curve; every entry holds `step` (optimizer steps done) and metrics.
-        baseline: the second weights of a paired run.
-        paired: metric name -> this minus baseline, with its interval.
+        against: the second weights of a paired run; `baseline` in the file.
+        paired: metric name -> this result's value minus that of `against`, with its interval.
         settings: the resolved settings.
         details: further tables of the task, such as every head of a sweep.
         notes: what a reader must know, one sentence each.
@@ -155,18 +172,18 @@ class Result:
     metrics: Metrics
     seed: int
     tensors: TensorUse = field(default_factory=TensorUse)
-    effective_lr: float | None = None
-    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    effective_lr: Number | None = None
+    intervals: dict[str, Limits] = field(default_factory=dict)
     per_class: dict[str, Metrics] = field(default_factory=dict)
-    curve: list[Metrics] = field(default_factory=list)
-    baseline: Baseline | None = None
+    curve: Curve = field(default_factory=list)
+    against: Annotated[Against | None, Field(alias="baseline")] = None
     paired: dict[str, Interval] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
     hardware: dict[str, Any] = field(default_factory=dict)
-    wall_time_s: float | None = None
+    wall_time_s: Number | None = None
     created: str = field(default_factory=_now)
     schema_version: int = SCHEMA_VERSION
 
@@ -174,7 +191,8 @@ class Result:
         """Write as JSON, atomically, to `path` (a file, or a folder that gets `result.json`); returns the file."""
         target = path / RESULT_FILE if path.is_dir() or not path.suffix else path
         target.parent.mkdir(parents=True, exist_ok=True)
-        content = json.dumps(_finite(dataclasses.asdict(self)), indent=2, allow_nan=False, ensure_ascii=False)
+        plain = _finite(_RESULT.dump_python(self, by_alias=True, mode="json"))
+        content = json.dumps(plain, indent=2, allow_nan=False, ensure_ascii=False)
         write_atomically(target, (content + "\n").encode())
         return target
 
@@ -186,23 +204,28 @@ class Result:
             UserError: there is no such file, or it is not a result of this or an older schema.
         """
         file = path / RESULT_FILE if path.is_dir() else path
+        remedy = f"give the {RESULT_FILE} of an evaluation, or its folder"
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            if file.stat().st_size > MAX_BYTES:
+                raise UserError(f"{file} is not a result: larger than {MAX_BYTES >> 20} MiB; {remedy}")
+            content = file.read_bytes().removeprefix(b"\xef\xbb\xbf")
+            document = pydantic_core.from_json(content, allow_inf_nan=False)
         except FileNotFoundError:
-            raise UserError(f"no result at {path}: give the {RESULT_FILE} of an evaluation, or its folder") from None
-        except (UnicodeDecodeError, json.JSONDecodeError, OSError) as error:
-            raise UserError(f"{file} is not a result: {error}; give the {RESULT_FILE} of an evaluation") from None
-        version = content.get("schema_version") if isinstance(content, dict) else None
-        if not isinstance(version, int):
-            raise UserError(f"{file} is not a result: no schema_version; give the {RESULT_FILE} of an evaluation")
+            raise UserError(f"no result at {path}: {remedy}") from None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(f"{file} is not a result: {reason}; {remedy}") from None
+        version = document.get("schema_version") if isinstance(document, dict) else None
+        if type(version) is not int:
+            raise UserError(f"{file} is not a result: no schema_version; {remedy}")
         if version > SCHEMA_VERSION:
             raise UserError(f"{file} has schema {version}, newer than {SCHEMA_VERSION}: update ccop-hub to read it")
         try:
-            return _RESULT.validate_python(content)
+            return _RESULT.validate_json(content, strict=True)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
-            raise UserError(f"{file} is not a result: {where}: {first['msg']}; evaluate again to replace it") from None
+            raise UserError(f"{file} is not a result: {where}: {first['msg']}; rerun the evaluation") from None
 
 
 _RESULT: TypeAdapter[Result] = TypeAdapter(Result)
@@ -211,22 +234,24 @@ _RESULT: TypeAdapter[Result] = TypeAdapter(Result)
 def protocol_id(base: str, changed: dict[str, Any]) -> str:
     """A protocol's id with every departure from it: `linear-sweep`, or `linear-sweep+epochs=2,short_side=64`.
 
-    Two runs share an id only if they share the protocol, so that a comparison never mixes a shortened run with a
-    full one.
+    Two runs share an id only if they share the protocol, so a comparison never mixes a shortened run with a full one.
 
     Args:
         base: id of the protocol.
-        changed: setting -> value, for those settings alone whose value is not the protocol's.
+        changed: setting -> value, for the settings that differ from the protocol.
     """
     return base + ("+" + ",".join(f"{name}={changed[name]}" for name in sorted(changed)) if changed else "")
 
 
+def defined(values: Mapping[str, float]) -> Metrics:
+    """The values with None in place of NaN, for what is undefined."""
+    return {name: None if math.isnan(value) else value for name, value in values.items()}
+
+
 def _finite(value: Any) -> Any:
-    """The same value with NaN and infinities, which JSON does not have, as None; paths as strings."""
+    """The same JSON value with None in place of NaN and infinities, which JSON does not have."""
     if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
         return [_finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return str(value) if isinstance(value, Path) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -17,7 +17,7 @@ from ..common.compute import derived_seed, launch
 from ..common.run_folder import RunFolder
 from ..protocols import SEGMENTATION_PROTOCOLS, SegmentationProtocol, apply_settings
 from ..results.intervals import bootstrap
-from ..results.result import DataIdentity, Metrics, WeightsIdentity
+from ..results.result import Curve, DataIdentity, Metrics, Result, WeightsIdentity
 from ..settings import SegmentationSettings
 from .crops import TrainingCrops
 from .dataset import LabelledImages, open_labelled_images
@@ -30,7 +30,7 @@ HEAD_DRAW = 3
 """Keeps the head's seed apart from those of order and crops."""
 
 
-def run(settings: SegmentationSettings) -> None:
+def run(settings: SegmentationSettings) -> Result:
     """Train, score, and write `result.json`, pictures and the state to resume from into `settings.out`."""
     fabric = launch(settings)
     weights = resolve(settings.weights, settings.arch, settings.seed)
@@ -69,7 +69,7 @@ def run(settings: SegmentationSettings) -> None:
         if settings.save_predictions:
             write_predictions(model, data, settings.out / "predictions")
     fabric.barrier()
-    folder.finish(
+    return folder.finish(
         packages=("cityscapesscripts", "torchmetrics"),
         task="segmentation",
         protocol=protocol_id,
@@ -109,7 +109,7 @@ def _digest(settings: SegmentationSettings, files: list[Path]) -> str:
     return files_digest(settings.data, [*files, *names])
 
 
-def _with_best(last: dict[str, float], curve: list[Metrics]) -> Metrics:
+def _with_best(last: dict[str, float], curve: Curve) -> Metrics:
     """The final network's metrics and, where val was scored on the way, the best mIoU of all."""
     scored = [value for entry in curve if (value := entry.get("mIoU")) is not None]
     return {**last, **({"best/mIoU": max(scored)} if len(scored) > 1 else {})}

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from ..results.intervals import Statistic
-from ..results.result import Metrics
+from ..results.result import Metrics, defined
 from .dataset import IGNORED
 
 
@@ -101,6 +101,4 @@ def matrix_statistic(matrices: np.ndarray) -> Statistic:
 
 def per_class_iou(matrix: np.ndarray, classes: Sequence[str]) -> Metrics:
     """IoU by class name, in percent; None where undefined."""
-    return {
-        name: None if np.isnan(value) else float(value) for name, value in zip(classes, class_iou(matrix), strict=True)
-    }
+    return defined(dict(zip(classes, class_iou(matrix).tolist(), strict=True)))

@@ -17,7 +17,7 @@ from torchvision.transforms.functional import pil_to_tensor
 from ..common.compute import gather_rows, readable, share, share_buffers
 from ..common.run_folder import RunFolder
 from ..protocols import SegmentationProtocol
-from ..results.result import Metrics
+from ..results.result import Curve
 from .crops import TrainingCrops, base_size
 from .dataset import IGNORED, LabelledImages, LabelledSplit
 from .network import Fcn16
@@ -82,7 +82,7 @@ class Segmentation:
         self.module, self.optimizer = fabric.setup(module, optimizer)
         # Scoring goes around the distributed wrapper: processes score unequal numbers of images.
         self.network = module
-        self.curve: list[Metrics] = []
+        self.curve: Curve = []
 
     def train(self, folder: RunFolder, identity: dict[str, Any], evaluate_every: int, checkpoint_every: int) -> None:
         """Train to the last iteration.
@@ -109,7 +109,7 @@ class Segmentation:
             losses.append(self._step(iteration, pixels, truth))
             done = iteration + 1
             if done % report == 0 or done == total:
-                entry: Metrics = {"step": done, "train/loss": float(np.mean(losses))}
+                entry: dict[str, float | None] = {"step": done, "train/loss": float(np.mean(losses))}
                 losses.clear()
                 self.curve.append(entry)
                 if folder.main:

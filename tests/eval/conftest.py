@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ccop_eval.results.result import Baseline, DataIdentity, Engine, Interval, Result, WeightsIdentity
+from ccop_eval.results.result import Against, DataIdentity, Engine, Interval, Result, WeightsIdentity
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
@@ -32,7 +32,7 @@ def make_result(**changes):
         "curve": [{"step": 10, "top1": 30.0}],
         "intervals": {"top1": (50.0, 52.0)},
         "paired": {"top1": Interval(difference=1.0, low=-1.0, high=3.0)},
-        "baseline": Baseline(
+        "against": Against(
             weights=WeightsIdentity(name="theirs", digest="sha256:2", arch="resnet18"),
             loaded="backbone",
             tensors=TensorUse(),

@@ -39,12 +39,12 @@ def paired(tmp_path_factory: pytest.TempPathFactory, draw_split: Callable[..., N
 
 def test_both_weights_have_a_result_and_the_difference_is_paired(paired: Path) -> None:
     own, other = Result.read(paired), Result.read(paired / "against")
-    assert own.baseline is not None
-    assert other.baseline is None
+    assert own.against is not None
+    assert other.against is None
     assert (own.weights.name, own.loaded) == (str(paired.parent / "exported"), "backbone")
     assert (other.weights.name, other.loaded) == ("random", "nothing")
-    assert own.baseline.weights == other.weights
-    assert own.baseline.metrics == other.metrics
+    assert own.against.weights == other.weights
+    assert own.against.metrics == other.metrics
     assert own.settings["against"] == "random"
     assert (own.data, own.seed, own.protocol) == (other.data, other.seed, other.protocol)
     assert "bbox/AP" in own.paired

@@ -1,8 +1,5 @@
-import math
-
 import numpy as np
 import pytest
-import torch
 from ccop_eval.cli import main
 from ccop_eval.frozen import knn
 from ccop_eval.results.result import Result
@@ -15,36 +12,6 @@ def run_knn(data, out, cache, *flags):
     return main(
         ["knn", *common, "--image_size", "64", "--data", str(data), "--out", str(out), "--cache", str(cache), *flags]
     )
-
-
-def slow_votes(bank, labels, query, k, temperature, classes):
-    """Every similarity, sorted; a vote of exp(similarity / T) each."""
-    similarity = [
-        (sum(a * b for a, b in zip(row, query, strict=True)) / math.hypot(*row) / math.hypot(*query), label)
-        for row, label in zip(bank, labels, strict=True)
-    ]
-    votes = [0.0] * classes
-    for value, label in sorted(similarity, reverse=True)[:k]:
-        votes[label] += math.exp(value / temperature)
-    return votes
-
-
-def test_votes_equal_a_slow_recomputation(monkeypatch):
-    monkeypatch.setattr(knn, "BANK_BLOCK", 7)
-    monkeypatch.setattr(knn, "QUERY_BLOCK", 4)
-    generator = np.random.default_rng(0)
-    bank, queries = generator.normal(size=(40, 3)).astype(np.float32), generator.normal(size=(9, 3)).astype(np.float32)
-    labels = generator.integers(0, 5, 40).tolist()
-    truth = generator.integers(0, 5, 9).tolist()
-    similarity, index = knn.nearest_neighbours(bank, queries, 20, torch.device("cpu"))
-    for k in (1, 10, 20):
-        votes = knn.class_votes(similarity, index, labels, k, 0.07)
-        ranks = knn.true_class_rank(similarity, index, labels, truth, k, 0.07)
-        for row, query in enumerate(queries.tolist()):
-            slow = slow_votes(bank.tolist(), labels, query, k, 0.07, 5)
-            np.testing.assert_allclose(votes[row] / votes[row].sum(), np.array(slow) / sum(slow), rtol=1e-4)
-            own = slow[truth[row]]
-            assert int(ranks[row]) == (sum(value > own for value in slow) if own > 0 else 5)
 
 
 def test_learnable_labels_are_found_and_shuffled_ones_are_not(image_folders, seeing_weights, tmp_path):

@@ -1,10 +1,7 @@
 import json
 
-import numpy as np
 import pytest
-import torch
 from ccop_eval.cli import main
-from ccop_eval.frozen.heads import HeadGrid, HeadSpec, head_losses, make_optimizer, set_rates, top_hits
 from ccop_eval.frozen.linear import split_holdout
 from ccop_eval.results.result import Result
 
@@ -54,17 +51,17 @@ def test_result_says_how_it_was_measured(learnt):
 
 
 def test_resumed_run_ends_where_an_uninterrupted_one_does(image_folders, tmp_path, monkeypatch):
-    from ccop_eval.frozen import linear as module
+    from ccop_eval.frozen import linear_training as module
 
     assert linear(image_folders / "learnable", tmp_path / "whole", "--epochs", "2") == 0
-    trained = module.LinearProbe._train_epoch
+    trained = module.LinearTraining._train_epoch
 
     def interrupted(self, epoch):
         if epoch == 1:
             raise KeyboardInterrupt
         return trained(self, epoch)
 
-    monkeypatch.setattr(module.LinearProbe, "_train_epoch", interrupted)
+    monkeypatch.setattr(module.LinearTraining, "_train_epoch", interrupted)
     assert linear(image_folders / "learnable", tmp_path / "parts", "--epochs", "2") == 130
     monkeypatch.undo()
     assert linear(image_folders / "learnable", tmp_path / "parts", "--epochs", "2") == 2, "resuming is explicit"
@@ -85,75 +82,25 @@ def test_paired_sides_see_the_same_batches(image_folders, tmp_path, tiny_weights
     assert linear(data, tmp_path / "same", *flags, "--against", "random") == 0
     same = Result.read(tmp_path / "same")
     assert same.paired["top1"].difference == same.paired["top1"].low == same.paired["top1"].high == 0
-    assert same.curve == same.baseline.curve
+    assert same.curve == same.against.curve
     assert same.effective_lr == 30.0, "MoCo's rate is not scaled by the batch"
     assert linear(data, tmp_path / "other", *flags, "--against", str(tiny_weights)) == 0
     other = Result.read(tmp_path / "other")
     assert other.metrics == same.metrics, "what stands beside a network does not change its own numbers"
-    assert other.baseline.weights.digest != other.weights.digest
+    assert other.against.weights.digest != other.weights.digest
     interval = other.paired["top1"]
-    assert interval.difference == pytest.approx(other.metrics["top1"] - other.baseline.metrics["top1"])
+    assert interval.difference == pytest.approx(other.metrics["top1"] - other.against.metrics["top1"])
     assert interval.low <= interval.difference <= interval.high
-
-
-def test_every_head_trains_as_it_would_alone():
-    generator = torch.Generator().manual_seed(0)
-    features, labels = torch.randn(12, 5, generator=generator), torch.arange(12) % 3
-    specs = [HeadSpec(0.1, 0.1, False), HeadSpec(1.0, 1.0, False), HeadSpec(0.1, 0.1, True)]
-    grid = HeadGrid(5, 3, specs, seed=0)
-    alone = [torch.nn.Linear(5, 3) for _ in specs]
-    for head, own in zip(alone, grid.heads, strict=True):
-        head.load_state_dict(own.state_dict())
-    optimizer = make_optimizer(grid.parameter_groups())
-    for step in range(3):
-        set_rates(optimizer, float(step), 3, None)
-        optimizer.zero_grad()
-        head_losses(grid(features), labels).sum().backward()
-        optimizer.step()
-    normalised = (features - features.mean(0)) / (features.var(0, unbiased=False) + 1e-5).sqrt()
-    for spec, head, own in zip(specs, alone, grid.heads, strict=True):
-        single = torch.optim.SGD(head.parameters(), lr=spec.rate, momentum=0.9)
-        for step in range(3):
-            single.param_groups[0]["lr"] = spec.rate * 0.5 * (1 + np.cos(np.pi * step / 3))
-            single.zero_grad()
-            torch.nn.functional.cross_entropy(head(normalised if spec.normalised else features), labels).backward()
-            single.step()
-        torch.testing.assert_close(own.weight, head.weight)
-        torch.testing.assert_close(own.bias, head.bias)
-
-
-def test_rates_of_mocos_schedule():
-    grid = HeadGrid(2, 2, [HeadSpec(30.0, 30.0, False)], seed=0)
-    optimizer = make_optimizer(grid.parameter_groups())
-    rates = []
-    for epoch in (0, 59, 60, 79, 80, 99):
-        set_rates(optimizer, epoch, 100, (60, 80))
-        rates.append(optimizer.param_groups[0]["lr"])
-    assert rates == pytest.approx([30, 30, 3, 3, 0.3, 0.3])
-
-
-def test_top_hits_equal_a_slow_count():
-    generator = torch.Generator().manual_seed(1)
-    logits, labels = torch.randn(2, 40, 7, generator=generator), torch.arange(40) % 7
-    for k in (1, 5):
-        slow = [
-            [
-                sum(value > row[label] for value in row.tolist()) < k
-                for row, label in zip(head, labels.tolist(), strict=True)
-            ]
-            for head in logits
-        ]
-        assert top_hits(logits, labels, k).tolist() == slow
 
 
 def test_holdout_is_a_share_of_every_class_and_never_val():
     labels = [0] * 20 + [1] * 10 + [2] * 2
-    kept, held = split_holdout(labels, 0.1, seed=0)
+    kept, held = split_holdout(labels, 0.1, 0, ["a", "b", "c"])
     assert sorted(kept + held) == list(range(32))
     assert [sum(labels[index] == label for index in held) for label in range(3)] == [2, 1, 1]
-    assert split_holdout(labels, 0.0, seed=0) == (list(range(32)), [])
-    with pytest.raises(UserError, match="hold-out needs two"):
-        split_holdout([0, 0, 1], 0.1, seed=0)
+    assert split_holdout(labels, 0.0, 0, ["a", "b", "c"]) == (list(range(32)), [])
+    with pytest.raises(UserError, match=r"class b has 1 .* hold-out needs two"):
+        split_holdout([0, 0, 1], 0.1, 0, ["a", "b"])
 
 
 def test_two_processes_measure_what_one_does(image_folders, tmp_path, run_cli):

@@ -1,9 +1,8 @@
 import pytest
 import torch
-from ccop_eval.frozen.network import FrozenNetwork, load_network, resolve_pair
+from ccop_eval.frozen.network import FrozenNetwork, load_network
 
 from ccop_hub.architectures import ResNetFPN
-from ccop_hub.errors import UserError
 from ccop_hub.sources.resolve import resolve
 
 
@@ -46,12 +45,3 @@ def test_every_tensor_is_accounted_for(weights):
     _, use = load_network(weights, ("backbone",))
     assert set(use.used) | set(use.unused) == set(weights.tensors)
     assert all(name.startswith("fpn.") for name in use.unused)
-
-
-def test_random_side_takes_the_other_sides_architecture(tiny_weights):
-    own, other = resolve_pair(str(tiny_weights), "random", None, 0)
-    assert (own.arch, other.arch) == ("resnet18", "resnet18")
-    own, other = resolve_pair("random", str(tiny_weights), None, 0)
-    assert (own.name, own.arch) == ("random", "resnet18")
-    with pytest.raises(UserError, match="architecture"):
-        resolve_pair("random", None, None, 0)

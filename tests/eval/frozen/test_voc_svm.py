@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from ccop_eval.cli import main
-from ccop_eval.frozen.voc_svm import average_precision, svm_scores
+from ccop_eval.frozen.voc_svm import average_precision, require_folds, svm_scores
 from ccop_eval.results.result import Result
 from sklearn.model_selection import StratifiedKFold
 from sklearn.svm import LinearSVC
@@ -48,8 +48,8 @@ def test_cost_is_chosen_a_class_by_three_folds_on_trainval():
         means.append(np.mean(precisions))
     assert costs == {"a": tried[int(np.argmax(means))]}
     assert average_precision(labels, scores["a"]) > 80
-    with pytest.raises(UserError, match="3 folds"):
-        svm_scores(features, {"a": np.where(np.arange(60) < 2, 1, -1)}, features, (1.0,), seed=0)
+    with pytest.raises(UserError, match="class a has 2 "):
+        require_folds({"a": np.where(np.arange(60) < 2, 1, -1)})
 
 
 @pytest.fixture(scope="module")

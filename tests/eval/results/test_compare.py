@@ -21,7 +21,7 @@ def detection(make_result):
             "engine": Engine(name="detectron2", version="0.6", where="registry", compiled=False),
             "weights": WeightsIdentity(name=name, digest=f"sha256:{name}", arch="resnet18"),
             "metrics": {"bbox/AP": ap, "bbox/AP50": 2 * ap},
-            "baseline": None,
+            "against": None,
             "paired": {},
             "intervals": {},
         }
@@ -55,7 +55,7 @@ def test_row_a_result_with_difference_to_the_first(detection, tmp_path, capsys):
 
 def test_neighbours_of_any_number_have_a_column(make_result):
     metrics = {"k5/top1": 40.0, "k5/top5": 90.0, "k300/top1": 41.0, "k300/top5": 91.0}
-    (group,) = group_results([make_result(task="knn", metrics=metrics, baseline=None, paired={})])
+    (group,) = group_results([make_result(task="knn", metrics=metrics, against=None, paired={})])
     assert group.metric_names() == ["k5/top1", "k300/top1"]
     assert group.metric_names(["k5/top5"]) == ["k5/top5"]
 
@@ -120,7 +120,7 @@ def test_wrong_file_is_one_line_and_exit_code_2(tmp_path, capsys):
 @pytest.mark.parametrize("width", [None, 80])
 def test_no_number_is_cut_off(make_result, monkeypatch, width):
     metrics = {f"metric/number{index}": 10.5 + index for index in range(6)}
-    results = [make_result(metrics=metrics, baseline=None, paired={}), make_result(metrics=metrics, baseline=None)]
+    results = [make_result(metrics=metrics, against=None, paired={}), make_result(metrics=metrics, against=None)]
     buffer = io.StringIO()
     console = table_console() if width is None else Console(width=width, force_terminal=True)
     console.file = buffer

@@ -80,7 +80,7 @@ def results(make_result, tmp_path):
         per_class={"top1": {"cat": 10.0, "<dog>": 60.0}},
     )
     own = dataclasses.replace(
-        own, baseline=dataclasses.replace(own.baseline, per_class={"top1": {"cat": 15.0, "<dog>": 40.0}})
+        own, against=dataclasses.replace(own.against, per_class={"top1": {"cat": 15.0, "<dog>": 40.0}})
     )
     second = make_result(
         **moco,

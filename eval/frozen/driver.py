@@ -1,0 +1,234 @@
+"""The run that all evaluations of frozen networks share; what differs between them is a `Probe`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+from lightning.fabric import Fabric
+from PIL import Image
+from torch import Tensor
+
+from ccop_hub.files import files_digest
+from ccop_hub.formats.checkpoint import Weights
+
+from ..common import pictures
+from ..common.compute import launch
+from ..common.run_folder import RunFolder
+from ..results.intervals import RESAMPLES, PairedIntervals, Statistic, bootstrap
+from ..results.result import Against, Curve, DataIdentity, Metrics, Result, WeightsIdentity, defined
+from ..settings import RunSettings
+from .features import cached_features
+from .network import FrozenNetwork
+from .sides import AGAINST, OWN, load_sides, resolve_sides
+
+S = TypeVar("S", bound=RunSettings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeData:
+    """The data that a probe reads.
+
+    Attributes:
+        name: the data set's name, for tables.
+        root: folder that all files are in; its place on the disk is not part of the data's digest.
+        files: everything that training and scoring read.
+        images: number of images that are scored.
+    """
+
+    name: str
+    root: Path
+    files: Sequence[Path]
+    images: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """What a probe measured; mappings are by side (`OWN`, `AGAINST`).
+
+    Attributes:
+        statistics: every metric, given how often each image was drawn.
+        per_class: metric -> class -> value.
+        pictures: file stem -> a function that draws the picture; called in the main process only.
+        curves: learning curves, if something was trained.
+        rates: peak learning rates after scaling, if something was trained by SGD.
+        details: further tables for the result.
+        notes: what a reader must know, one sentence each.
+    """
+
+    statistics: Mapping[str, Statistic]
+    per_class: Mapping[str, dict[str, Metrics]]
+    pictures: Mapping[str, Callable[[], Image.Image]]
+    curves: Mapping[str, Curve] = field(default_factory=dict)
+    rates: Mapping[str, float] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(Generic[S]):
+    """A run in progress: what the driver prepared for a probe.
+
+    Attributes:
+        fabric: the processes.
+        settings: the run's settings.
+        folder: the output folder.
+        protocol_id: protocol id, departures included.
+        data: what is scored.
+        networks: each side's frozen network, on the process's device.
+    """
+
+    fabric: Fabric
+    settings: S
+    folder: RunFolder
+    protocol_id: str
+    data: DataIdentity
+    networks: Mapping[str, FrozenNetwork]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a saved state belongs to; a state of another run is refused."""
+        return {
+            "weights": {side: network.weights.digest for side, network in self.networks.items()},
+            "data": self.data.digest,
+            "protocol": self.protocol_id,
+            "seed": self.settings.seed,
+        }
+
+    def features(
+        self,
+        side: str,
+        rows: Sequence[int],
+        compute: Callable[[Sequence[int]], Iterable[Tensor]],
+        cache: Path | None,
+        **computed: str,
+    ) -> np.ndarray:
+        """One side's features, from the cache or computed; arguments as in `cached_features`.
+
+        Args:
+            side: whose network.
+            rows: feature rows of each item.
+            compute: yields the items' features.
+            cache: folder of all features.
+            computed: whatever the features depend on besides weights, data and precision.
+        """
+        identity = {
+            **computed,
+            "weights": self.networks[side].weights.digest,
+            "data": self.data.digest,
+            "precision": self.settings.precision,
+        }
+        return cached_features(self.fabric, cache, identity, rows, compute)
+
+    def title(self, side: str) -> str:
+        """One line for a picture: which weights a side is."""
+        return f"{side}: {self.networks[side].weights.name}"
+
+
+class Probe(ABC, Generic[S]):
+    """One evaluation of frozen networks. The driver calls `read`, `adapt` and `measure`, in this order.
+
+    Args:
+        settings: the run's settings.
+
+    Attributes:
+        task: name of the task in results.
+        packages: further packages whose versions matter.
+        resamples: bootstrap resamples.
+        parts: parts of the weights that are loaded.
+        protocol_id: protocol id, departures included; set by `adapt` at the latest.
+    """
+
+    task: ClassVar[str]
+    packages: ClassVar[tuple[str, ...]] = ()
+    resamples: ClassVar[int] = RESAMPLES
+    parts: tuple[str, ...] = ("backbone",)
+    protocol_id: str
+
+    def __init__(self, settings: S) -> None:
+        self.settings = settings
+
+    @abstractmethod
+    def read(self) -> ProbeData:
+        """List the data and check the settings against them, before anything is downloaded.
+
+        Raises:
+            UserError: the data or the settings are wrong.
+        """
+
+    def adapt(self, sides: Mapping[str, Weights]) -> None:
+        """Decide what depends on the weights, such as `parts`.
+
+        Raises:
+            UserError: the weights do not have what the settings ask for.
+        """
+
+    @abstractmethod
+    def measure(self, run: Run[S]) -> Measurement:
+        """Compute features, train or vote, and score."""
+
+
+def run_probe(probe: Probe[Any]) -> Result:
+    """Measure, and write `result.json` and pictures into `settings.out`.
+
+    What is on this machine is checked first: a wrong folder costs no download.
+    """
+    settings = probe.settings
+    fabric = launch(settings)
+    read = probe.read()
+    folder = RunFolder(fabric, settings)
+    sides = resolve_sides(settings)
+    probe.adapt(sides)
+    data = DataIdentity(name=read.name, digest=files_digest(read.root, read.files), images=read.images)
+    run = Run(
+        fabric=fabric,
+        settings=settings,
+        folder=folder,
+        protocol_id=probe.protocol_id,
+        data=data,
+        networks=load_sides(fabric, sides, probe.parts),
+    )
+    found = probe.measure(run)
+    for network in run.networks.values():
+        network.verify()
+    statistics = found.statistics
+    intervals = bootstrap(data.images, statistics[OWN], statistics.get(AGAINST), settings.seed, probe.resamples)
+    if folder.main:
+        for name, draw in found.pictures.items():
+            pictures.save(draw(), folder.pictures / f"{name}.png")
+    return _finish(probe, run, found, intervals)
+
+
+def _finish(probe: Probe[Any], run: Run[Any], found: Measurement, intervals: PairedIntervals) -> Result:
+    """Write the result of a measurement."""
+    once = np.ones(run.data.images, dtype=np.int64)
+    metrics = {side: defined(statistic(once)) for side, statistic in found.statistics.items()}
+
+    def fields(side: str, limits: dict[str, tuple[float, float]]) -> dict[str, Any]:
+        network = run.networks[side]
+        return {
+            "weights": WeightsIdentity.of(network.weights),
+            "loaded": network.loaded,
+            "tensors": network.tensors,
+            "metrics": metrics[side],
+            "intervals": limits,
+            "per_class": found.per_class[side],
+            "curve": found.curves.get(side, []),
+            "effective_lr": found.rates.get(side),
+        }
+
+    return run.folder.finish(
+        packages=probe.packages,
+        task=probe.task,
+        protocol=run.protocol_id,
+        data=run.data,
+        details=dict(found.details),
+        notes=list(found.notes),
+        against=Against(**fields(AGAINST, intervals.against)) if AGAINST in run.networks else None,
+        paired=intervals.paired,
+        **fields(OWN, intervals.own),
+    )

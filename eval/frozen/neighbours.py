@@ -1,0 +1,76 @@
+"""Nearest neighbours by cosine similarity, and their weighted votes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+QUERY_BLOCK, BANK_BLOCK = 512, 65536
+"""Rows of queries and of the bank that are compared at a time: few enough for the memory of a small device."""
+
+
+def nearest_neighbours(bank: np.ndarray, queries: np.ndarray, k: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The k bank rows of highest cosine similarity to each query, highest first.
+
+    Neither array has to fit into memory: blocks of both are compared in turn.
+
+    Args:
+        bank: (M, D) float32.
+        queries: (N, D) float32.
+        k: at most M.
+        device: where to compute.
+
+    Returns:
+        (N, k) similarities and (N, k) bank indices, on the CPU.
+    """
+    similarities, indices = [], []
+    for start in range(0, len(queries), QUERY_BLOCK):
+        block = _unit(queries[start : start + QUERY_BLOCK], device)
+        best = torch.empty(len(block), 0, device=device)
+        index = torch.empty(len(block), 0, dtype=torch.int64, device=device)
+        for first in range(0, len(bank), BANK_BLOCK):
+            values = block @ _unit(bank[first : first + BANK_BLOCK], device).T
+            top = values.topk(min(k, values.shape[1]), dim=1)
+            best, index = torch.cat([best, top.values], 1), torch.cat([index, top.indices + first], 1)
+            kept = best.topk(min(k, best.shape[1]), dim=1)
+            best, index = kept.values, index.gather(1, kept.indices)
+        similarities.append(best.cpu())
+        indices.append(index.cpu())
+    if not similarities:
+        return torch.empty(0, k), torch.empty(0, k, dtype=torch.int64)
+    return torch.cat(similarities), torch.cat(indices)
+
+
+def class_votes(similarity: Tensor, index: Tensor, labels: Sequence[int], k: int, temperature: float) -> Tensor:
+    """Votes of the k nearest, each weighing exp(similarity / temperature): (N, classes) float64.
+
+    Args:
+        similarity: (N, K >= k), highest first.
+        index: (N, K) bank rows.
+        labels: class of each bank row.
+        k: how many vote.
+        temperature: of the weights.
+    """
+    classes = torch.tensor(labels)
+    # Weights are relative to the nearest one, so that a small temperature cannot overflow.
+    weights = ((similarity[:, :k] - similarity[:, :1]).double() / temperature).exp()
+    votes = torch.zeros(len(index), int(classes.max()) + 1, dtype=torch.float64)
+    return votes.scatter_add_(1, classes[index[:, :k]], weights)
+
+
+def true_class_rank(
+    similarity: Tensor, index: Tensor, labels: Sequence[int], truth: Sequence[int], k: int, temperature: float
+) -> Tensor:
+    """Number of classes that got more votes than the true one, (N,) int64; a class without a vote is never found."""
+    votes = class_votes(similarity, index, labels, k, temperature)
+    own = votes.gather(1, torch.tensor(truth, dtype=torch.int64).unsqueeze(1))
+    higher = (votes > own).sum(1)
+    return torch.where(own.squeeze(1) > 0, higher, votes.shape[1])
+
+
+def _unit(rows: np.ndarray, device: torch.device) -> Tensor:
+    return F.normalize(torch.from_numpy(np.array(rows, dtype=np.float32)).to(device), dim=1)

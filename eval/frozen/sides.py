@@ -1,0 +1,42 @@
+"""The two sides of a paired run, `weights` and `against`; or one alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from lightning.fabric import Fabric
+
+from ccop_hub.formats.checkpoint import Weights
+from ccop_hub.sources.resolve import RANDOM, resolve
+
+from ..settings import RunSettings
+from .network import FrozenNetwork
+
+OWN, AGAINST = "weights", "against"
+"""Keys of the two sides in every mapping of a paired run."""
+
+
+def resolve_sides(settings: RunSettings) -> dict[str, Weights]:
+    """The weights of each side; `AGAINST` is absent in a run of one.
+
+    `random` weights on one side take the other side's architecture.
+
+    Raises:
+        UserError: as `ccop_hub.sources.resolve.resolve`.
+    """
+    own, against, seed = settings.weights, getattr(settings, "against", None), settings.seed
+    if against is None:
+        return {OWN: resolve(own, settings.arch, seed)}
+    if own == RANDOM and settings.arch is None and against != RANDOM:
+        second = resolve(against, None, seed)
+        return {OWN: resolve(own, second.arch, seed), AGAINST: second}
+    first = resolve(own, settings.arch, seed)
+    return {OWN: first, AGAINST: resolve(against, first.arch if against == RANDOM else None, seed)}
+
+
+def load_sides(fabric: Fabric, sides: Mapping[str, Weights], parts: Sequence[str]) -> dict[str, FrozenNetwork]:
+    """Each side's frozen network, on the process's device."""
+    networks = {side: FrozenNetwork(weights, parts) for side, weights in sides.items()}
+    for network in networks.values():
+        network.to(fabric.device)
+    return networks

@@ -1,0 +1,61 @@
+"""VOC2007's class lists: which images show which class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ccop_hub.errors import UserError
+
+
+@dataclass(frozen=True)
+class VocSplit:
+    """One split of VOC2007 classification.
+
+    Attributes:
+        paths: image files.
+        labels: class name -> (N,) int8: 1 present, -1 absent, 0 difficult (ignored).
+    """
+
+    paths: list[Path]
+    labels: dict[str, np.ndarray]
+
+    @classmethod
+    def read(cls, root: Path, split: str) -> VocSplit:
+        """Read `ImageSets/Main/CLASS_SPLIT.txt` of a `VOC2007` folder.
+
+        Raises:
+            UserError: not VOC's layout, or its lists disagree.
+        """
+        lists = sorted((root / "ImageSets" / "Main").glob(f"*_{split}.txt"))
+        if not lists:
+            raise UserError(f"{root} is not VOC2007: no ImageSets/Main/CLASS_{split}.txt; give the VOC2007 folder")
+        labels, names = {}, None
+        for file in lists:
+            entries = [line.split() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+            if any(len(entry) != 2 or entry[1] not in {"1", "-1", "0"} for entry in entries):
+                raise UserError(f"{file} is not a VOC class list: every line is an image id and 1, -1 or 0")
+            listed = [entry[0] for entry in entries]
+            if names is not None and listed != names:
+                raise UserError(f"{file} lists other images than {lists[0].name}: restore the original lists")
+            names = listed
+            labels[file.name.removesuffix(f"_{split}.txt")] = np.array([int(e[1]) for e in entries], dtype=np.int8)
+        return cls([root / "JPEGImages" / f"{name}.jpg" for name in names or []], labels)
+
+
+def read_splits(data: Path) -> tuple[Path, VocSplit, VocSplit]:
+    """The `VOC2007` folder in or at `data`, and its trainval and test splits.
+
+    Raises:
+        UserError: as `VocSplit.read`; the splits have different classes, or an image is missing.
+    """
+    root = data / "VOC2007" if (data / "VOC2007").is_dir() else data
+    trainval, test = VocSplit.read(root, "trainval"), VocSplit.read(root, "test")
+    if list(trainval.labels) != list(test.labels):
+        raise UserError(f"{root} lists different classes for trainval and test: restore the original lists")
+    missing = [path for path in (*trainval.paths, *test.paths) if not path.is_file()]
+    if missing:
+        raise UserError(f"{len(missing)} listed images are missing, such as {missing[0]}: restore JPEGImages")
+    return root, trainval, test

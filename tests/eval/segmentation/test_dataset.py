@@ -1,0 +1,69 @@
+import json
+
+import numpy as np
+import pytest
+from ccop_eval.segmentation.dataset import cityscapes_table, open_labelled_images
+from PIL import Image
+
+from ccop_hub.errors import UserError
+
+
+def make_folder(root, ids, image_size=(8, 6)):
+    for split in ("train", "val"):
+        for kind in ("images", "labels"):
+            (root / split / kind).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", image_size).save(root / split / "images" / "a.jpg")
+        Image.fromarray(np.array(ids, dtype=np.uint8)).save(root / split / "labels" / "a.png")
+    return root
+
+
+def test_cityscapes_labels_are_the_official_table(cityscapes):
+    table = cityscapes_table()
+    assert len(table.classes) == 19
+    assert (table.classes[0], table.ids[0]) == ("road", 7)
+    assert (table.classes[18], table.ids[18]) == ("bicycle", 33)
+    lookup = table.lookup()
+    assert lookup[26] == 13
+    assert {int(lookup[label]) for label in (0, 4, 9, 29, 255)} == {255}
+    data = open_labelled_images(cityscapes, [])
+    assert data.cityscapes
+    assert (len(data.train.images), len(data.val.images)) == (4, 3)
+    with pytest.raises(UserError, match="not for Cityscapes"):
+        open_labelled_images(cityscapes, [3])
+
+
+def test_classes_of_a_folder_without_names_are_its_ids(tmp_path):
+    data = open_labelled_images(make_folder(tmp_path, [[3, 5, 11, 255]], (4, 1)), ignore=[11])
+    assert data.table.ids == [3, 5]
+    _, label = data.read(data.val, 0)
+    assert label.tolist() == [[0, 1, 255, 255]]
+
+
+def test_mistakes_in_a_folder_are_named(tmp_path):
+    with pytest.raises(UserError, match="is no segmentation data"):
+        open_labelled_images(tmp_path, [])
+    data = open_labelled_images(make_folder(tmp_path / "size", [[0, 1]]), [])
+    with pytest.raises(UserError, match="must have its image's size"):
+        data.read(data.val, 0)
+    root = make_folder(tmp_path / "names", [[0, 1]])
+    (root / "classes.txt").write_text("only\n")
+    with pytest.raises(UserError, match=r"has id 1, .* names 1 classes"):
+        open_labelled_images(root, [])
+    (root / "val" / "labels" / "a.png").unlink()
+    with pytest.raises(UserError, match="have no label"):
+        open_labelled_images(root, [])
+    colour = make_folder(tmp_path / "colour", np.zeros((6, 8, 3)))
+    with pytest.raises(UserError, match="not a PNG of 8-bit class ids"):
+        open_labelled_images(colour, [])
+
+
+def test_semantic_folder_of_a_coco_set(tmp_path, scenes):
+    for split in ("train", "val"):
+        (tmp_path / "semantic").mkdir(exist_ok=True)
+        (tmp_path / f"{split}2017").symlink_to(scenes / "learnable" / split / "images")
+        (tmp_path / "semantic" / f"{split}2017").symlink_to(scenes / "learnable" / split / "labels")
+    (tmp_path / "semantic" / "classes.txt").write_text("ground\nobject\n")
+    data = open_labelled_images(tmp_path, [])
+    assert data.table.classes == ["ground", "object"]
+    assert len(data.train.images) == 30
+    assert json.dumps(data.table.ids) == "[0, 1]"
