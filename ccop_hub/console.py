@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import errno
+import io
 import json
 import os
 import re
@@ -72,6 +73,9 @@ def run_program(program: str, description: str, commands: Sequence[Command], arg
     Any other exception is a defect of ours and shows its traceback.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names need not be UTF-8, nor terminals Unicode
     # timm and torchvision still script some functions when they are imported; no user of the programs can mend that.
     warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
     try:

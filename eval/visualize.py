@@ -21,6 +21,7 @@ from ccop_hub.architectures import PYRAMID_STRIDES
 from ccop_hub.console import save_settings
 from ccop_hub.errors import UserError
 from ccop_hub.files import files_digest
+from ccop_hub.images import read_size
 from ccop_hub.sources.resolve import resolve
 
 from .common import pictures
@@ -165,8 +166,7 @@ def _scaled_box(box: Box | None, file: Path, image: Image.Image) -> Box:
     """The box in pixels of the scaled image; the middle third where none is given."""
     if box is None:
         return (image.width / 3, image.height / 3, image.width * 2 / 3, image.height * 2 / 3)
-    with Image.open(file) as original:
-        width, height = original.size
+    width, height = read_size(file)
     x1, y1, x2, y2 = box
     if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
         raise UserError(f"box {box} is not inside {file} ({width}x{height}): give x1,y1,x2,y2 in its pixels")

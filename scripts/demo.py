@@ -15,6 +15,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from ccop_hub.images import read_rgb
+
 REPO = Path(__file__).resolve().parent.parent
 DEMO = Path("demo")
 SCENES, PROPOSALS, PICTURES = DEMO / "scenes", DEMO / "proposals", DEMO / "pictures"
@@ -87,8 +89,8 @@ def stack(pictures: list[Path], target: Path, width: int = 1400) -> None:
     """Put pictures under each other, each scaled to `width` pixels, and save them as one PNG."""
     rows = []
     for path in pictures:
-        with Image.open(path) as picture:
-            rows.append(picture.convert("RGB").resize((width, round(picture.height * width / picture.width))))
+        picture = read_rgb(path)
+        rows.append(picture.resize((width, round(picture.height * width / picture.width))))
     sheet = Image.new("RGB", (width, sum(row.height for row in rows)), "white")
     top = 0
     for row in rows:

@@ -69,7 +69,7 @@ class ClassFolders:
         """
         if not root.is_dir():
             raise UserError(f"no folder {root}: give --data a folder with train/CLASS/ and val/CLASS/ images")
-        classes = sorted(path.name for path in root.iterdir() if path.is_dir())
+        classes = images.list_folders(root)
         if len(classes) < 2:
             raise UserError(
                 f"{root} has {len(classes)} class folders: put the images of each class in a folder of its own"

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 from rich.progress import track
 
 from ccop_hub.errors import UserError
+from ccop_hub.images import read_instance_ids
 
 INSTANCE_BASE = 1000
 """Instance pictures hold `label id * 1000 + number` for an object, the bare label id for a group of them."""
@@ -75,8 +75,7 @@ def _annotation_of(root: Path, split: str, image: Path) -> Path:
 def _instances(path: Path) -> npt.NDArray[np.int64]:
     """(H, W) instance ids, read from the picture or drawn from the polygons as Cityscapes' own tool does."""
     if path.name.endswith(_PICTURE):
-        with Image.open(path) as picture:
-            return np.asarray(picture).astype(np.int64)
+        return read_instance_ids(path)
     from cityscapesscripts.helpers.annotation import Annotation
     from cityscapesscripts.preparation.json2instanceImg import createInstanceImage
 

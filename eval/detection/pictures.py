@@ -11,6 +11,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from ccop_hub.files import replacing
+from ccop_hub.images import read_rgb
 
 from .coco_data import CocoSplit
 
@@ -44,8 +45,7 @@ def write_sheet(split: CocoSplit, predictions: Path, path: Path, images: int = 8
             by_image[entry["image_id"]].append(entry)
     pairs = []
     for record in records:
-        with Image.open(record["file_name"]) as image:
-            pixels = np.asarray(image.convert("RGB"))
+        pixels = np.asarray(read_rgb(Path(record["file_name"])))
         scale = CELL / max(pixels.shape[:2])
         truth = Visualizer(pixels, metadata, scale=scale).draw_dataset_dict(record)
         best = sorted(by_image[record["image_id"]], key=lambda entry: -entry["score"])[: len(record["annotations"])]

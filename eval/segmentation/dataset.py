@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ccop_hub.errors import UserError
+from ccop_hub.images import UnreadableImageError, read_class_ids
 
 from ..common.images import list_images, read_rgb
 
@@ -87,13 +88,9 @@ def read_ids(path: Path) -> np.ndarray:
         UserError: unreadable, or not one 8-bit channel.
     """
     try:
-        with Image.open(path) as image:
-            ids = np.array(image)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"unreadable label {path}: {error}; replace or remove it") from None
-    if ids.ndim != 2 or ids.dtype not in (np.uint8, np.bool_):
-        raise UserError(f"{path} is not a PNG of 8-bit class ids: give one channel of ids, not colours")
-    return ids.astype(np.uint8)
+        return read_class_ids(path)
+    except UnreadableImageError as error:
+        raise UserError(f"unreadable label {path}: {error.reason}; replace or remove it") from None
 
 
 def open_labelled_images(data: Path, ignore: list[int]) -> LabelledImages:

@@ -40,14 +40,15 @@ class SkippedImages:
             writer.writerow(("image", "reason"))
             writer.writerows(self.reasons().items())
 
-    def summary(self, named: int = 3) -> str:
-        """One line: how many images were skipped, and the first `named` of them with their reasons."""
+    def summary(self, shown: int = 3) -> str:
+        """One line: how many images were skipped, and the first `shown` of them with their reasons."""
         if not self._reasons:
             return "no image skipped"
-        first = [f"{image} ({reason})" for image, reason in list(self.reasons().items())[:named]]
+        first = [f"{image} ({reason})" for image, reason in list(self.reasons().items())[:shown]]
         more = len(self) - len(first)
         noun = "image" if len(self) == 1 else "images"
-        return f"{len(self)} {noun} skipped: {'; '.join(first)}" + (f"; and {more} more" if more else "")
+        named = "; ".join(first).encode("utf-8", "backslashreplace").decode()  # names need not be UTF-8
+        return f"{len(self)} {noun} skipped: {named}" + (f"; and {more} more" if more else "")
 
 
 def require_readable(skipped: SkippedImages, images: int, allowed: float) -> None:

@@ -13,11 +13,13 @@ in which a disk, a list or a shard happens to name the images.
 
 from __future__ import annotations
 
+import codecs
 import glob
+import hashlib
 import itertools
 import os
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -28,13 +30,23 @@ import numpy.typing as npt
 from PIL import Image
 
 from ccop_hub.errors import UserError
-from ccop_hub.images import MAX_PIXELS, UnreadableImageError, decode_rgb, list_images
+from ccop_hub.images import (
+    MAX_PIXELS,
+    UnreadableImageError,
+    decode_rgb,
+    open_regular,
+    read_rgb,
+    require_images,
+    scan_images,
+)
 
 from ..common.packed_strings import PackedStrings
 from .coco_json import read_images
 from .tar_index import TAR_SUFFIX, TarIndex
 
 LIST_SUFFIXES = (".txt", ".lst", ".list")
+_MOST_BYTES_A_PIXEL = 8  # four channels of 16 bits, uncompressed
+_MOST_METADATA = 64 << 20  # bytes
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
@@ -62,18 +74,21 @@ class StoredImage:
             return -1, 0
         return (status.st_size if self.length is None else self.length), status.st_mtime_ns
 
-    def read_bytes(self) -> bytes:
+    def read_bytes(self, max_pixels: int = MAX_PIXELS) -> bytes:
         """The encoded image.
 
         Raises:
-            UnreadableImageError: the file cannot be read or ends too early.
+            UnreadableImageError: the file cannot be read, ends too early, or is larger than any image of `max_pixels`.
         """
-        try:
-            with self.path.open("rb") as file:
+        with open_regular(self.path) as file:
+            try:
+                size = os.fstat(file.fileno()).st_size if self.length is None else self.length
+                if size > max_pixels * _MOST_BYTES_A_PIXEL + _MOST_METADATA:
+                    raise UnreadableImageError(self.path, f"{size:,} bytes, more than {max_pixels} pixels can take")
                 file.seek(self.offset)
-                data = file.read() if self.length is None else file.read(self.length)
-        except (OSError, ValueError) as error:
-            raise UnreadableImageError(self.path, getattr(error, "strerror", None) or str(error)) from None
+                data = file.read(size)
+            except OSError as error:
+                raise UnreadableImageError(self.path, error.strerror or str(error)) from None
         if self.length is not None and len(data) < self.length:
             raise UnreadableImageError(self.path, f"the shard ends within {self.key}")
         return data
@@ -85,12 +100,8 @@ class StoredImage:
             UnreadableImageError: it cannot be read, or has more than `max_pixels`.
         """
         if self.length is not None:
-            return decode_rgb(BytesIO(self.read_bytes()), self.path / self.key, max_pixels)
-        try:
-            with self.path.open("rb") as file:
-                return decode_rgb(file, self.path, max_pixels)
-        except (OSError, ValueError) as error:
-            raise UnreadableImageError(self.path, getattr(error, "strerror", None) or str(error)) from None
+            return decode_rgb(BytesIO(self.read_bytes(max_pixels)), self.path / self.key, max_pixels)
+        return read_rgb(self.path, max_pixels)
 
 
 class ImageSource:
@@ -101,6 +112,7 @@ class ImageSource:
         name: of the data set, for a person.
         keys: of the images, sorted, all different.
         ids: (N,) int64 COCO image ids where a COCO JSON lists the images, else None.
+        passed_over: number of other files found beside the images, by suffix.
     """
 
     def __init__(
@@ -110,12 +122,19 @@ class ImageSource:
         keys: PackedStrings,
         ids: npt.NDArray[np.int64] | None = None,
         tars: TarIndex | None = None,
+        passed_over: Mapping[str, int] | None = None,
     ) -> None:
         self.root = root
         self.name = name
         self.keys = keys
         self.ids = ids
+        self.passed_over = dict(passed_over or {})
         self._tars = tars
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the listed keys."""
+        return listing_digest(self.keys)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -132,14 +151,26 @@ class ImageSource:
         return (self[index] for index in range(len(self)))
 
 
-def open_source(images: Path) -> ImageSource:
+def listing_digest(keys: Iterable[str]) -> str:
+    """SHA-256 (hex) of a listing of keys, each ended by a newline."""
+    digest = hashlib.sha256()
+    for key in keys:
+        digest.update(key.encode("utf-8", "surrogateescape") + b"\n")
+    return digest.hexdigest()
+
+
+def open_source(images: Path, exclude: Collection[Path] = ()) -> ImageSource:
     """List the images that `images` stands for; see the module's text for what it may be.
+
+    Args:
+        images: folder, list, pattern of tar shards or COCO JSON.
+        exclude: folders below a folder of images to leave out, such as the output of the command that lists.
 
     Raises:
         UserError: nothing there, no image in it, or a list, JSON or shard that is not what its name says.
     """
     if images.is_dir():
-        return _open_folder(images)
+        return _open_folder(images, exclude)
     if images.is_file():
         return _open_file(images)
     if any(sign in str(images) for sign in "{*?["):
@@ -150,24 +181,19 @@ def open_source(images: Path) -> ImageSource:
     )
 
 
-def _open_folder(folder: Path) -> ImageSource:
+def _open_folder(folder: Path, exclude: Collection[Path]) -> ImageSource:
     if any((folder / "annotations").glob("instances_*.json")):
         return _open_coco_folder(folder)
     shards = sorted(path.name for path in folder.glob(f"*{TAR_SUFFIX}") if not path.name.startswith("."))
-    if shards:
-        _require_tars_alone(folder)
-        return _open_tars(folder, shards, folder.resolve().name)
-    return ImageSource(folder, folder.resolve().name, PackedStrings(list_images(folder)))
-
-
-def _require_tars_alone(folder: Path) -> None:
-    try:
-        first = list_images(folder)[0]
-    except UserError:
-        return
-    raise UserError(
-        f"{folder} holds images ({first}) and tar files: give the folder of the images alone, or '{folder}/*.tar'"
-    )
+    if not shards:
+        found = require_images(folder, exclude)
+        return ImageSource(folder, folder.resolve().name, PackedStrings(found.images), passed_over=found.passed_over)
+    if images := scan_images(folder, exclude).images:
+        raise UserError(
+            f"{folder} holds images ({images[0]}) and tar files; give the folder of the images alone, or "
+            f"'{folder}/*.tar'"
+        )
+    return _open_tars(folder, shards, folder.resolve().name)
 
 
 def _open_coco_folder(folder: Path) -> ImageSource:
@@ -219,15 +245,11 @@ def _open_tars(root: Path, shards: list[str], name: str) -> ImageSource:
     index = TarIndex.read(root, shards)
     if not len(index.keys):
         raise UserError(f"no image in the {len(shards)} tar files of {root}; give shards that hold image files")
-    return ImageSource(root, name, index.keys, tars=index)
+    return ImageSource(root, name, index.keys, tars=index, passed_over=index.passed_over)
 
 
 def _open_list(path: Path) -> ImageSource:
-    try:
-        text = path.read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError as error:
-        raise UserError(f"cannot read {path} ({error.strerror}); mend its permissions") from None
-    lines = sorted(posixpath.normpath(line) for line in (line.strip() for line in text.split("\n")) if line)
+    lines = sorted(posixpath.normpath(line) for line in _lines(path) if line and not line.startswith("#"))
     if not lines:
         raise UserError(f"{path} lists no image; write one path a line")
     _require_different(path, lines)
@@ -236,13 +258,29 @@ def _open_list(path: Path) -> ImageSource:
     return ImageSource(path.parent, path.stem, PackedStrings(lines))
 
 
+def _lines(path: Path) -> list[str]:
+    """The lines of a text file without the blanks around them; UTF-8, or UTF-16 if it begins with the mark of that."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror}); fix its permissions") from None
+    utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = data.decode("utf-16") if utf16 else data.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not whole UTF-16 text ({error.reason}); save it as UTF-8") from None
+    if "\0" in text:
+        raise UserError(f"{path} holds zero bytes, so it is no UTF-8 text; save it as UTF-8")
+    return [line.strip() for line in text.split("\n")]
+
+
 def _open_coco(path: Path) -> ImageSource:
     entries = sorted((image.file_name, image.id) for image in read_images(path))
     names = [name for name, _ in entries]
     _require_different(path, names)
     ids = np.array([number for _, number in entries], dtype=np.int64)
     if len(np.unique(ids)) < len(ids):
-        raise UserError(f"{path} gives two images one id; mend the JSON")
+        raise UserError(f"{path} gives two images one id; correct the JSON")
     root = _coco_root(path, names)
     return ImageSource(root, root.resolve().name, PackedStrings(names), ids)
 

@@ -9,19 +9,30 @@ headers gives each member's offset, and a member is then read like a file.
 from __future__ import annotations
 
 import tarfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ccop_hub.errors import UserError
-from ccop_hub.images import IMAGE_SUFFIXES
+from ccop_hub.errors import UserError, one_line
+from ccop_hub.images import is_hidden, is_image_name
+from ccop_hub.images.formats import suffix_of
 
 from ..common.packed_strings import PackedStrings
 
 TAR_SUFFIX = ".tar"
+_MOST_EXTENSION = 1 << 20  # bytes; the longest path that Linux allows has 4096
+_EXTENSION_TYPES = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +45,7 @@ class TarIndex:
         shard: (N,) int32, index into `shards`.
         offset: (N,) int64, first byte of the member's content in its shard.
         size: (N,) int64, bytes.
+        passed_over: number of other members by suffix, hidden ones not counted.
     """
 
     keys: PackedStrings
@@ -41,6 +53,7 @@ class TarIndex:
     shard: npt.NDArray[np.int32]
     offset: npt.NDArray[np.int64]
     size: npt.NDArray[np.int64]
+    passed_over: dict[str, int]
 
     @classmethod
     def read(cls, root: Path, shards: Sequence[str]) -> TarIndex:
@@ -53,33 +66,62 @@ class TarIndex:
             UserError: a shard that is not an uncompressed, whole tar file.
         """
         places: dict[str, tuple[int, int, int]] = {}
+        passed_over: Counter[str] = Counter()
         for number, shard in enumerate(shards):
-            for member, offset, size in _members(root / shard):
+            for member, offset, size in _members(root / shard, passed_over):
                 places[f"{shard}/{member}"] = number, offset, size
         keys = sorted(places)
         table = np.array([places[key] for key in keys], dtype=np.int64).reshape(-1, 3)
         columns = np.ascontiguousarray(table.T)
-        return cls(PackedStrings(keys), list(shards), columns[0].astype(np.int32), columns[1], columns[2])
+        return cls(
+            PackedStrings(keys), list(shards), columns[0].astype(np.int32), columns[1], columns[2], dict(passed_over)
+        )
 
 
-def _members(path: Path) -> list[tuple[str, int, int]]:
-    """(name, offset, size) of the images in one tar file."""
+class _Member(tarfile.TarInfo):
+    """A checked header: `tarfile` takes a damaged one for the archive's end, and reads extensions of any size."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> _Member:
+        """Read the next header.
+
+        Raises:
+            tarfile.ReadError: not a header, or one with a field that no tar writer writes.
+        """
+        try:
+            return super().fromtarfile(archive)
+        except (tarfile.EOFHeaderError, tarfile.EmptyHeaderError):  # type: ignore[attr-defined]
+            raise  # the end of the archive
+        except (tarfile.HeaderError, ValueError, OverflowError, TypeError) as error:
+            raise tarfile.ReadError(f"header at byte {archive.offset:,}: {error}") from None
+
+    def _proc_member(self, archive: tarfile.TarFile) -> Any:
+        if self.type in _EXTENSION_TYPES and not 0 <= self.size <= _MOST_EXTENSION:
+            raise tarfile.ReadError(f"size of the extension header at byte {self.offset:,} is {self.size:,}")
+        return super()._proc_member(archive)  # type: ignore[misc]
+
+
+def _members(path: Path, passed_over: Counter[str]) -> list[tuple[str, int, int]]:
+    """(name, offset, size) of the images in one tar file; other members are counted by suffix."""
     found = []
     try:
-        with tarfile.open(path, "r:") as archive:
+        end = path.stat().st_size
+        with tarfile.open(path, "r:", tarinfo=_Member) as archive:
             for member in archive:
                 name = PurePosixPath(member.name)
-                hidden = any(part.startswith(".") and part != "." for part in name.parts)
-                if member.isreg() and not member.issparse() and name.suffix.lower() in IMAGE_SUFFIXES and not hidden:
+                if not 0 <= member.size <= end - member.offset_data:
+                    raise tarfile.ReadError(f"it ends within {name}, or the size of that, {member.size:,}, is wrong")
+                if not member.isreg() or any(is_hidden(part) for part in name.parts if part != "."):
+                    continue
+                if member.issparse() or not is_image_name(name.name):
+                    passed_over[suffix_of(name.name)] += 1
+                else:
                     found.append((str(name), member.offset_data, member.size))
-        end = path.stat().st_size
     except tarfile.TarError as error:
         raise UserError(
-            f"{path} is not a whole, uncompressed tar file ({error}); shards are read at any place, which compression "
-            "does not allow: unpack it, or replace a damaged one"
+            f"{path} is not a whole, uncompressed tar file ({one_line(error)}); unpack a compressed one, replace a "
+            "damaged one or leave it out"
         ) from None
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror or error}); check the path and its permissions") from None
-    if found and found[-1][1] + found[-1][2] > end:
-        raise UserError(f"{path} ends within {found[-1][0]}; replace the damaged shard or leave it out")
     return found

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ccop_hub.console import save_settings
 from ccop_hub.errors import UserError
 from ccop_hub.files import file_digest
-from ccop_hub.images import UnreadableImageError, decode_rgb
+from ccop_hub.images import UnreadableImageError, decode_rgb, describe_passed_over
 
 from ..common.parallel import available_cores, one_opencv_thread, ordered_map
 from ..images.skipped import SkippedImages, require_readable
@@ -37,7 +37,6 @@ from .shards import (
     ImageProposals,
     Manifest,
     content_digest,
-    listing_digest,
     settings_digest,
     shard_paths,
 )
@@ -52,7 +51,7 @@ def run(settings: ProposalSettings) -> int:
         The exit code: 1 where `--check` found images without proposals, else 0.
     """
     _check_flags(settings)
-    source = open_source(settings.images)
+    source = open_source(settings.images, exclude=[settings.out])
     if settings.check:
         return check_proposals(source, settings)
     if settings.shard is not None:
@@ -67,6 +66,8 @@ def run(settings: ProposalSettings) -> int:
     read = manifest.images - manifest.skipped
     print(f"{manifest.boxes} boxes in {read} images ({manifest.boxes / read:.1f} an image, {manifest.empty} with none)")
     print(f"{skipped.summary()}" + (f"; all in {settings.out / SKIPPED}" if skipped else ""))
+    if source.passed_over:
+        print(f"passed over {describe_passed_over(source.passed_over)}")
     print(f"proposals: {settings.out}")
     if settings.to_coco is not None:
         written = hand_over(settings.out, source, settings.to_coco)
@@ -90,7 +91,7 @@ def make_proposals(settings: ProposalSettings, source: ImageSource | None = None
             an output folder that holds other proposals.
     """
     _check_flags(settings)
-    source = source or open_source(settings.images)
+    source = source or open_source(settings.images, exclude=[settings.out])
     manifest = _claim(settings, source)
     if settings.from_coco is not None:
         taken = take_over(source, settings.from_coco, settings.out, manifest.settings_digest, settings.keep)
@@ -184,7 +185,7 @@ def _manifest(settings: ProposalSettings, source: ImageSource) -> Manifest:
     return Manifest(
         root=source.name,
         images=len(source),
-        listing=listing_digest(source.keys),
+        listing=source.digest,
         settings=made_with,
         settings_digest=settings_digest(made_with),
         versions=versions,
@@ -298,7 +299,7 @@ def _propose_image(settings: ProposalSettings, stored: StoredImage) -> ImageProp
     except UnicodeEncodeError:
         return "its name is not valid UTF-8"
     try:
-        data = stored.read_bytes()
+        data = stored.read_bytes(settings.max_pixels)
         pixels = np.asarray(decode_rgb(BytesIO(data), stored.path, settings.max_pixels))
     except UnreadableImageError as error:
         return error.reason

@@ -16,7 +16,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -100,7 +100,9 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Write `manifest.json` in one step: a reader sees the old file or the new one."""
-        write_atomically(folder / MANIFEST, json.dumps(vars(self), indent=2, ensure_ascii=False) + "\n")
+        # A name that is not UTF-8 becomes an escape that JSON reads back.
+        text = json.dumps(vars(self), indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace")
+        write_atomically(folder / MANIFEST, text + b"\n")
 
     @property
     def shards(self) -> int:
@@ -147,14 +149,6 @@ class ShardNotes:
     boxes: int
     empty: int
     skipped: dict[str, str]
-
-
-def listing_digest(images: Iterable[str]) -> str:
-    """SHA-256 (hex) of a listing of keys, each ended by a newline."""
-    digest = hashlib.sha256()
-    for image in images:
-        digest.update(image.encode("utf-8", "surrogateescape") + b"\n")
-    return digest.hexdigest()
 
 
 def settings_digest(settings: Mapping[str, Any]) -> str:

@@ -25,7 +25,6 @@ from ccop_hub.images import UnreadableImageError
 from ..common.seeding import derive_seed
 from ..images.skipped import SkippedImages, require_readable
 from ..images.source import ImageSource, open_source
-from ..proposals.shards import listing_digest
 from ..proposals.store import ProposalStore
 from ..settings import OptimisationSettings, ReadingSettings, RunSettings, ViewSettings
 from .geometry import TwoViews, draw_views, render_view, two_views
@@ -82,7 +81,7 @@ class SceneListing:
     @property
     def digest(self) -> str:
         """`sha256:` + digest of the listed keys."""
-        return f"sha256:{listing_digest(self.images)}"
+        return f"sha256:{self.source.digest}"
 
     def left_out(self) -> SkippedImages:
         """The listed images that have no proposals, for they could not be read then."""

@@ -14,11 +14,17 @@ def test_skipped_images_are_counted_and_named(tmp_path: Path) -> None:
     assert len(skipped) == 4
     assert "c.jpg" in skipped
     assert "z.jpg" not in skipped
-    assert skipped.summary(named=1) == "4 images skipped: a.jpg (reason a, with a comma); and 3 more"
+    assert skipped.summary(shown=1) == "4 images skipped: a.jpg (reason a, with a comma); and 3 more"
     skipped.write_csv(tmp_path / "out" / "skipped.csv")
     lines = (tmp_path / "out" / "skipped.csv").read_text().splitlines()
     assert lines[:2] == ["image,reason", 'a.jpg,"reason a, with a comma"']
     assert len(lines) == 5
+
+
+def test_a_name_that_is_not_utf8_can_be_printed() -> None:
+    skipped = SkippedImages()
+    skipped.add("caf\udce9.jpg", "cut short")
+    assert skipped.summary().encode() == b"1 image skipped: caf\\udce9.jpg (cut short)"
 
 
 def test_too_many_unreadable_images_are_refused() -> None:

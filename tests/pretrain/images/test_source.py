@@ -1,3 +1,4 @@
+import hashlib
 import io
 import json
 import tarfile
@@ -5,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ccop_pretrain.images.source import ImageSource, open_source
+from ccop_pretrain.images.source import ImageSource, listing_digest, open_source
 from PIL import Image
 
 from ccop_hub.errors import UserError
@@ -85,8 +86,52 @@ def test_a_list_names_images_by_its_lines(folder: Path, tmp_path: Path) -> None:
         source[2].read_bytes()
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        "\ufeffb.webp\r\na/1.jpg\r\n".encode(),
+        "b.webp\r\na/1.jpg\r\n".encode("utf-16"),  # PowerShell 5: dir -Name > list.txt
+        "\ufeffb.webp\na/1.jpg".encode("utf-16-be"),
+        b"# made by hand\nb.webp  \n\n  # another remark\na/1.jpg\t\n",
+    ],
+)
+def test_lists_as_other_programs_write_them(folder: Path, data: bytes) -> None:
+    (folder / "some.txt").write_bytes(data)
+    assert open_source(folder / "some.txt").keys == ["a/1.jpg", "b.webp"]
+
+
+def test_a_list_may_name_files_that_are_not_utf8(folder: Path) -> None:
+    (folder / "some.txt").write_bytes(b"b.webp\ncaf\xe9.jpg\n./#1.jpg\n")
+    assert open_source(folder / "some.txt").keys == ["#1.jpg", "b.webp", "caf\udce9.jpg"]
+
+
+def test_a_damaged_link_and_other_files_are_counted(folder: Path) -> None:
+    (folder / "gone.jpg").symlink_to("nowhere.jpg")
+    (folder / "note.doc").touch()
+    source = open_source(folder)
+    assert source.keys == sorted([*NAMES, "gone.jpg"])
+    assert source.passed_over == {".doc": 1}
+
+
+def test_the_digest_is_that_of_the_names_in_their_order(folder: Path) -> None:
+    listings = {listing_digest(listing) for listing in (["a", "b"], ["b", "a"], ["ab"], ["a"], [])}
+    assert len(listings) == 5
+    digest = open_source(folder).digest
+    assert digest == hashlib.sha256("".join(f"{name}\n" for name in NAMES).encode()).hexdigest()
+
+
+def test_a_file_larger_than_any_image_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "large.jpg").open("wb") as file:
+        file.truncate(70 << 20)  # a hole: takes no room on the disk
+    stored = open_source(tmp_path)[0]
+    assert len(stored.read_bytes()) == 70 << 20
+    with pytest.raises(UnreadableImageError, match="73,400,320 bytes, more than 1000 pixels can take"):
+        stored.read_bytes(max_pixels=1000)
+
+
 def test_tar_shards_are_read_at_any_place(shards: Path) -> None:
     source = open_source(shards)
+    assert source.passed_over == {".cls": 1}
     expected = {
         "train-000.tar/a/0.png": 20,
         "train-000.tar/a/1.jpg": 60,
@@ -202,6 +247,8 @@ def test_wrong_input_is_named(folder: Path, shards: Path, tmp_path: Path) -> Non
         written("a.tar.gz", ""): "is compressed",
         written("a.doc", ""): "is a file, not a folder of images, and none of",
         written("empty.txt", "\n \n"): "lists no image",
+        written("remarks.txt", "# a.jpg\n"): "lists no image",
+        written("binary.txt", "a\0.jpg"): "zero bytes",
         written("gone.txt", "x.jpg\ny.jpg\n"): r"none of the 2 images in .* is there",
         written("twice.txt", "a.jpg\n./a.jpg\n"): "names a.jpg twice",
         written("bad.json", "{"): "not a whole JSON file",
@@ -214,6 +261,46 @@ def test_wrong_input_is_named(folder: Path, shards: Path, tmp_path: Path) -> Non
     for path, message in cases.items():
         with pytest.raises(UserError, match=message):
             open_source(path)
+
+
+def damaged_tar(path: Path, pax: dict[str, str] | None = None, size_of_extension: int | None = None) -> Path:
+    """A shard with a whole image, then one whose header is wrong."""
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+        for name, headers in (("0.png", {}), ("1.png", pax or {"comment": "x"})):
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.pax_headers = len(encoded("a/0.png")), headers
+            archive.addfile(entry, io.BytesIO(encoded("a/0.png")))
+    if size_of_extension is not None:
+        data = bytearray(path.read_bytes())
+        place = 512 + -(-len(encoded("a/0.png")) // 512) * 512
+        data[place + 124 : place + 136] = f"{size_of_extension:011o}\0".encode()
+        data[place + 148 : place + 156] = b"        "
+        data[place + 148 : place + 156] = f"{sum(data[place : place + 512]):06o}\0 ".encode()
+        path.write_bytes(data)
+    return path
+
+
+def test_damaged_tar_headers_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"size\.tar .*within 1\.png, or the size of that, -5, is wrong"):
+        open_source(damaged_tar(tmp_path / "size.tar", {"size": "-5"}))
+    with pytest.raises(UserError, match=r"huge\.tar .*1\.png, or the size of that, 87,000,000,000,000,000"):
+        open_source(damaged_tar(tmp_path / "huge.tar", {"size": "87000000000000000"}))
+    # tarfile would read the whole of it into memory.
+    with pytest.raises(UserError, match=r"extension\.tar .*size of the extension header .* is 8,000,000,000"):
+        open_source(damaged_tar(tmp_path / "extension.tar", size_of_extension=8_000_000_000))
+    # tarfile would take it for the archive's end, and drop what follows.
+    path = damaged_tar(tmp_path / "middle.tar")
+    data = bytearray(path.read_bytes())
+    place = 512 + -(-len(encoded("a/0.png")) // 512) * 512
+    data[place : place + 5] = b"?????"
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"middle\.tar .*header at byte"):
+        open_source(path)
+
+
+def test_members_that_operating_systems_add_are_no_images(tmp_path: Path) -> None:
+    write_tar(tmp_path / "s.tar", {"__MACOSX/._0.png": b"", "__MACOSX/0.png": b"", "0.png": encoded("a/0.png")})
+    assert open_source(tmp_path / "s.tar").keys == ["s.tar/0.png"]
 
 
 def test_a_shard_that_shrinks_during_a_run_makes_its_images_unreadable(shards: Path) -> None:

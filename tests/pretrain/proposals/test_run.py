@@ -17,7 +17,7 @@ from ccop_pretrain.proposals import shards as proposal_shards
 from ccop_pretrain.proposals.ledger import Ledger, PartWriter, Share, remove_parts
 from ccop_pretrain.proposals.run import make_proposals, search_share
 from ccop_pretrain.proposals.selective_search import image_generator, propose
-from ccop_pretrain.proposals.shards import ImageProposals
+from ccop_pretrain.proposals.shards import ImageProposals, Manifest
 from ccop_pretrain.proposals.store import ProposalStore
 from ccop_pretrain.settings import ProposalSettings
 from PIL import Image
@@ -439,6 +439,41 @@ def test_wrong_input_is_one_line(images: Path, tmp_path: Path, capsys: pytest.Ca
         lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("ccop-pretrain:")]
         assert len(lines) == 1
         assert message in lines[0]
+
+
+def test_its_own_output_and_runs_are_not_searched(images: Path, tmp_path: Path) -> None:
+    out = images / "proposals"
+    write_image(out / "stray.png", 1, (150, 110))
+    write_image(images / "run" / "views.png", 1, (150, 110))
+    for name in ("settings.yaml", "metrics.csv"):
+        (images / "run" / name).touch()
+    make_proposals(wanted(images, tmp_path / "elsewhere", max_unreadable=1.0))
+    manifest, _ = make_proposals(wanted(images, out, max_unreadable=1.0))
+    assert "proposals/stray.png" in ProposalStore.open(tmp_path / "elsewhere").images
+    assert not [name for name in ProposalStore.open(out).images if name.startswith(("proposals", "run"))]
+    again, _ = make_proposals(wanted(images, out, max_unreadable=1.0))
+    assert again == manifest
+
+
+def test_dangling_links_count_as_left_out(images: Path, tmp_path: Path) -> None:
+    (images / "annexed.jpg").symlink_to("../annex/3f2a.jpg")
+    with pytest.raises(UserError, match=r"max-unreadable"):
+        make_proposals(wanted(images, tmp_path / "out", max_unreadable=0.0))
+    _, skipped = make_proposals(wanted(images, tmp_path / "out", max_unreadable=1.0))
+    assert skipped.reasons()["annexed.jpg"] == "a link to ../annex/3f2a.jpg, which does not exist"
+
+
+def test_a_folder_whose_own_name_is_not_utf8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "caf\udce9"
+    try:
+        write_image(root / "good.png", 1, (150, 110))
+    except (OSError, UnicodeError):
+        pytest.skip("this file system takes UTF-8 names alone")
+    write_image(root / "bad\udce9.png", 2, (150, 110))
+    monkeypatch.chdir(root)
+    for _ in range(2):
+        assert main(["proposals", ".", "--out", "out", "--workers", "1", "--max-unreadable", "0.5"]) == 0
+        assert Manifest.read(root / "out").root == "caf\udce9"
 
 
 def test_a_name_that_is_not_utf8_is_skipped(tmp_path: Path) -> None:

@@ -1,0 +1,289 @@
+"""Decoding image files: every image that any of the programs reads is opened here.
+
+What a file may cost is bounded before it is decoded, its format is one of an explicit list, and only regular files are
+opened: a FIFO would block for ever, and a device such as /dev/zero never ends.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import stat
+import struct
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from ..errors import UserError
+from .formats import formats_to_try, suffix_of
+
+Result = TypeVar("Result")
+
+MAX_PIXELS = 89_478_485
+"""Default limit: Pillow's own `Image.MAX_IMAGE_PIXELS`, 256 MiB as 24-bit RGB."""
+
+_ALPHA_BACKGROUND = (255, 255, 255)  # what a browser shows behind a transparent picture
+_UINT16_TO_UINT8 = 257  # 65535 / 255
+_STRIP_PIXELS = 1 << 20  # converted at a time, so that intermediate copies stay small
+_LABEL_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L", "I;16N")
+_TURNED_BY_90 = (5, 6, 7, 8)  # EXIF orientations
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_METADATA = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
+# What Pillow's decoders report damage by, depending on the format and on where the damage is.
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, struct.error)
+_PILLOW_LIMIT = threading.Lock()
+
+_RGB_COST = 8
+"""Peak bytes per pixel of decoding 8-bit RGB: Pillow's 4 for what the decoder fills and 4 for the result."""
+
+_DECODER_COST = {"WEBP": 10, "JPEG2000": 17, "AVIF": 3}
+"""Bytes per pixel that a format's decoder holds on top of that (growth of a process's peak, Pillow 13, 16 Mpixel)."""
+
+
+class UnreadableImageError(UserError):
+    """An image file that cannot be used.
+
+    Where nobody skips it, its message names the file and the reason, as any user's mistake.
+
+    Attributes:
+        path: the file.
+        reason: one line for a person, without the path.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        self.path = path
+        self.reason = " ".join(reason.split())
+        super().__init__(f"cannot read the image {path}: {self.reason}; replace or remove it")
+
+    def __reduce__(self) -> tuple[type[UnreadableImageError], tuple[Path, str]]:
+        return (type(self), (self.path, self.reason))
+
+
+def read_rgb(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Read an image file as 8-bit RGB, upright; see `decode_rgb`.
+
+    Raises:
+        UnreadableImageError: no regular file, not an image, truncated, damaged, or larger than `max_pixels`.
+    """
+    with open_regular(path) as file:
+        return decode_rgb(file, path, max_pixels)
+
+
+def decode_rgb(file: BinaryIO, path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decode an image as 8-bit RGB, turned upright as its EXIF orientation says.
+
+    Grey becomes three equal channels; 16 bits a channel are scaled to 8; CMYK and palettes are converted; alpha is
+    composited over white; the first frame of an animation or a stack of pages is taken. Colour profiles are ignored.
+
+    Args:
+        file: in one of the formats of `formats`, whatever its name.
+        path: what to call it in an error.
+        max_pixels: width x height beyond which an image is refused before it is decoded. It replaces Pillow's own
+            limit, be it lower or higher. An image whose decoder needs more memory per pixel than 8-bit RGB does counts
+            as correspondingly more pixels.
+
+    Raises:
+        UnreadableImageError: not an image, truncated, damaged, or larger than `max_pixels`.
+    """
+    return _decode(file, path, max_pixels, lambda image: _to_rgb(path, image))
+
+
+def read_class_ids(path: Path, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
+    """Read a label image as (H, W) uint8 class ids, upright; a palette image gives its palette indices.
+
+    Raises:
+        UnreadableImageError: as `read_rgb`, or not one channel of at most 8 bits.
+    """
+    ids = _read_ids(path, max_pixels)
+    if ids.dtype not in (np.uint8, np.bool_):
+        raise UnreadableImageError(path, "more than 8 bits a pixel; give 8-bit class ids")
+    return ids.astype(np.uint8)
+
+
+def read_instance_ids(path: Path, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.int64]:
+    """Read a label image of any integer depth as (H, W) int64 ids, upright.
+
+    Raises:
+        UnreadableImageError: as `read_rgb`, or not one channel of integers.
+    """
+    return _read_ids(path, max_pixels).astype(np.int64)
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """Width and height in pixels of the upright image, without decoding it.
+
+    Raises:
+        UnreadableImageError: no regular file, or not an image.
+    """
+
+    def upright_size(image: Image.Image) -> tuple[int, int]:
+        turned = False
+        with suppress(*_DAMAGE, ZeroDivisionError):
+            turned = image.getexif().get(ExifTags.Base.Orientation) in _TURNED_BY_90
+        return (image.height, image.width) if turned else (image.width, image.height)
+
+    with open_regular(path) as file:
+        return _decode(file, path, math.inf, upright_size, load=False)
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file for reading; a FIFO, socket or device is refused without being opened.
+
+    Raises:
+        UnreadableImageError: no such file, no permission, or not a regular file.
+    """
+    try:
+        _require_regular(path, path.stat().st_mode)
+        # Should the file be replaced by a FIFO just now, O_NONBLOCK opens that at once instead of waiting for a writer.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
+        try:
+            _require_regular(path, os.fstat(descriptor).st_mode)
+            return os.fdopen(descriptor, "rb")
+        except BaseException:
+            os.close(descriptor)
+            raise
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        if isinstance(error, FileNotFoundError) and path.is_symlink():
+            reason = f"a link to {path.readlink()}, which does not exist"
+        raise UnreadableImageError(path, reason) from None
+
+
+def _require_regular(path: Path, mode: int) -> None:
+    kinds = {stat.S_ISDIR: "folder", stat.S_ISFIFO: "FIFO", stat.S_ISSOCK: "socket"}
+    if not stat.S_ISREG(mode):
+        kind = next((name for test, name in kinds.items() if test(mode)), "device")
+        raise UnreadableImageError(path, f"a {kind}, not a regular file")
+
+
+def _decode(
+    file: BinaryIO, path: Path, max_pixels: float, use: Callable[[Image.Image], Result], load: bool = True
+) -> Result:
+    """Open an image, check its size, load it, turn it upright, and return what `use` makes of it."""
+    with _damage_named(file, path):
+        try:
+            return _attempt(file, path, max_pixels, use, load)
+        except ValueError as error:
+            # A PNG may carry megabytes of text (a generator's parameters) or profile, which Pillow refuses.
+            if "MAX_TEXT" not in str(error):
+                raise
+            return _attempt(_without_metadata(file), path, max_pixels, use, load)
+
+
+def _attempt(file: BinaryIO, path: Path, max_pixels: float, use: Callable[[Image.Image], Result], load: bool) -> Result:
+    with _open_any_size(file, suffix_of(path.name)) as image:
+        _require_affordable(path, image, max_pixels)
+        if load:
+            image.load()
+            _turn_upright(image)
+        return use(image)
+
+
+@contextmanager
+def _damage_named(file: BinaryIO, path: Path) -> Iterator[None]:
+    """Turn whatever Pillow raises at a damaged file into an `UnreadableImageError`."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns about damaged metadata, which is harmless here
+            yield
+    except UnidentifiedImageError:
+        empty = file.seek(0, os.SEEK_END) == 0
+        raise UnreadableImageError(path, "empty file" if empty else "not an image, or a damaged header") from None
+    except Image.DecompressionBombError as error:
+        raise UnreadableImageError(path, str(error)) from None
+    except _DAMAGE as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise UnreadableImageError(path, reason) from None
+    except MemoryError:
+        raise UnreadableImageError(path, "not enough memory to decode it") from None
+
+
+def _open_any_size(file: BinaryIO, suffix: str) -> Image.Image:
+    """Read an image's header without Pillow's limit on its pixels, which is a global that may be lower than ours."""
+    formats = formats_to_try(suffix)
+    with _PILLOW_LIMIT:
+        saved = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = None
+        try:
+            return Image.open(file, formats=formats)
+        finally:
+            Image.MAX_IMAGE_PIXELS = saved
+
+
+def _require_affordable(path: Path, image: Image.Image, max_pixels: float) -> None:
+    pixels = image.width * image.height
+    cost = _RGB_COST + _DECODER_COST.get(image.format or "", 0)
+    counted = math.ceil(pixels * cost / _RGB_COST)
+    if counted > max_pixels:
+        as_rgb = "" if counted == pixels else f", which take the memory of {counted} as {image.format}"
+        raise UnreadableImageError(
+            path, f"{image.width} x {image.height} pixels{as_rgb}, more than the limit of {max_pixels}"
+        )
+
+
+def _without_metadata(file: BinaryIO) -> BinaryIO:
+    """A copy of a PNG without its text and colour profile."""
+    file.seek(0)
+    kept = io.BytesIO()
+    kept.write(file.read(len(_PNG_SIGNATURE)))
+    while len(header := file.read(8)) == 8:
+        length, name = struct.unpack(">I4s", header)
+        body = file.read(length + 4)  # with its checksum
+        if name not in _PNG_METADATA:
+            kept.write(header + body)
+    kept.seek(0)
+    return kept
+
+
+def _turn_upright(image: Image.Image) -> None:
+    """Apply the EXIF orientation; metadata too damaged to hold one counts as upright."""
+    with suppress(*_DAMAGE, ZeroDivisionError):
+        ImageOps.exif_transpose(image, in_place=True)
+
+
+def _to_rgb(path: Path, image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise UnreadableImageError(path, "floating-point pixels have no known range; store 8 or 16 bits a channel")
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return image.convert("RGB")  # a copy without the file handle
+    result = Image.new("RGB", image.size)
+    rows = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        result.paste(_strip_to_rgb(path, strip), (0, top))
+    return result
+
+
+def _strip_to_rgb(path: Path, strip: Image.Image) -> Image.Image:
+    if strip.mode.startswith("I"):
+        strip = _sixteen_to_eight_bits(path, strip)
+    if strip.has_transparency_data:
+        pixels = strip.convert("RGBA")
+        background = Image.new("RGBA", pixels.size, (*_ALPHA_BACKGROUND, 255))
+        return Image.alpha_composite(background, pixels).convert("RGB")
+    return strip.convert("RGB")
+
+
+def _sixteen_to_eight_bits(path: Path, image: Image.Image) -> Image.Image:
+    values = np.asarray(image, dtype=np.int64)
+    if values.size and (values.min() < 0 or values.max() > np.iinfo(np.uint16).max):
+        raise UnreadableImageError(path, "32-bit integer pixels have no known range; store 8 or 16 bits a channel")
+    return Image.fromarray(((values + _UINT16_TO_UINT8 // 2) // _UINT16_TO_UINT8).astype(np.uint8))
+
+
+def _read_ids(path: Path, max_pixels: int) -> npt.NDArray[Any]:
+    def to_array(image: Image.Image) -> npt.NDArray[Any]:
+        if image.mode not in _LABEL_MODES:
+            raise UnreadableImageError(path, f"{image.mode} pixels, not one channel of ids; give ids, not colours")
+        return np.array(image)
+
+    with open_regular(path) as file:
+        return _decode(file, path, max_pixels, to_array)
