@@ -4,8 +4,8 @@
 
 What is measured, a row each: iterations a second, seconds of data loading an iteration, peak memory of the GPU, mixed
 precision or not, SyncBN or BN, all losses finite, and whether the run that was killed half way went on to the same
-length. AP after so few iterations says nothing, and is not written. `--gpus 2` measures real SyncBN; `--device cpu`
-runs the same at the size of a test, which checks the script and measures nothing worth keeping.
+length. AP after so few iterations says nothing, and is not written. `--devices 2` measures real SyncBN;
+`--accelerator cpu` runs the same at the size of a test, which checks the script and measures nothing worth keeping.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
         rows.append(row)
     record = {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "hardware": hardware(arguments.gpus, None if arguments.device == "auto" else arguments.device),
+        "hardware": hardware(arguments.devices, None if arguments.accelerator == "auto" else arguments.accelerator),
         "versions": versions("detectron2", "pb1-detectron2", "fvcore", "pycocotools"),
         "command": sys.argv[1:] if argv is None else argv,
         "rows": rows,
@@ -61,17 +61,18 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def measure(protocol: str, data: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """One protocol's row: half of the run, then the whole by `--resume`, as a user would give the commands."""
+    """One protocol's row: half of the run, then the whole by the same command, as a user would give it."""
     folder = Path(tempfile.mkdtemp(prefix="detection-gpu-"))
     command = [
-        *(sys.executable, "-m", "ccop_eval", "detection", "--weights=random", f"--arch={arguments.arch}"),
-        *(f"--data={data}", f"--protocol={protocol}", f"--gpus={arguments.gpus}", f"--device={arguments.device}"),
-        *(f"--iterations={arguments.iterations}", f"--workers={arguments.workers}", f"--out={folder}", "--resume"),
-        f"--checkpoint-period={max(1, arguments.iterations // 2)}",
+        *(sys.executable, "-m", "ccop_eval", "detection", "--weights=random", f"--backbone={arguments.backbone}"),
+        *(f"--data={data}", f"--protocol={protocol}", f"--devices={arguments.devices}"),
+        *(f"--accelerator={arguments.accelerator}", f"--iterations={arguments.iterations}"),
+        *(f"--workers={arguments.workers}", f"--save-every={max(1, arguments.iterations // 2)}", f"--out={folder}"),
     ]
     if arguments.batch_size is not None:
         command.append(f"--batch-size={arguments.batch_size}")
-    row: dict[str, Any] = {"protocol": protocol, "data": data, "arch": arguments.arch, "gpus": arguments.gpus}
+    row: dict[str, Any] = {"protocol": protocol, "data": data}
+    row |= {"backbone": arguments.backbone, "devices": arguments.devices}
     try:
         told = _run_and_kill(command, folder / "detectron2" / "last_checkpoint", arguments.limit)
         if told is None:
@@ -135,12 +136,12 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", action="append", required=True, help=_DATA_HELP)
     parser.add_argument("--out", type=Path, required=True, help="JSON file for the raw results")
     parser.add_argument("--protocols", nargs="+", default=protocol_ids(), help="protocol ids (default: all)")
-    parser.add_argument("--arch", default="resnet50")
-    parser.add_argument("--gpus", type=int, default=1)
+    parser.add_argument("--backbone", default="resnet50")
+    parser.add_argument("--devices", type=int, default=1)
     parser.add_argument("--iterations", type=int, default=100)
     parser.add_argument("--batch-size", type=int, help="images a step over all GPUs; two a GPU if not given")
     parser.add_argument("--workers", type=int, default=8, help="processes that read images, for each GPU")
-    parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="cuda")
+    parser.add_argument("--accelerator", choices=("auto", "cuda", "cpu"), default="cuda")
     parser.add_argument("--limit", type=float, default=1800, help="seconds that one run may take")
     arguments = parser.parse_args(argv)
     pairs = (entry.split("=", 1) if "=" in entry else (entry, entry) for entry in arguments.data)

@@ -20,14 +20,14 @@ def _info(settings: InfoSettings) -> None:
     from .reports import print_description
     from .sources.resolve import resolve
 
-    print_description(resolve(settings.weights, settings.arch))
+    print_description(resolve(settings.weights, settings.backbone))
 
 
 def _convert(settings: ConvertSettings) -> None:
     from .formats.conversion import convert
     from .sources.resolve import resolve
 
-    done = convert(resolve(settings.weights, settings.arch), settings.to, settings.out)
+    done = convert(resolve(settings.weights, settings.backbone), settings.to, settings.out)
     print(f"{done.path}: {done.tensors} tensors, read back equal; features differ by {done.largest_difference:g}")
     if done.left_out:
         print(f"left out, since the format has no place for it: {', '.join(done.left_out)}")

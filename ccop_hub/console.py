@@ -9,7 +9,6 @@ flag that takes a list or a tuple takes all values behind it (`--merge A B`), nu
 from __future__ import annotations
 
 import dataclasses
-import enum
 import errno
 import io
 import json
@@ -22,10 +21,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from .errors import UserError
-from .files import write_atomically
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -107,31 +103,12 @@ def run_program(program: str, description: str, commands: Sequence[Command], arg
         return EXIT_UNREAD
 
 
-def save_settings(settings: Any, path: Path) -> None:
-    """Write a settings dataclass as YAML, nested dataclasses as nested mappings, paths as strings."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, yaml.safe_dump(plain(settings), sort_keys=False, allow_unicode=True))
-
-
 def table_console() -> Console:
     """A console that loses no number: a terminal folds wide tables, a pipe or file gets them at their full width."""
     from rich.console import Console
 
     console = Console()
     return console if console.is_terminal else Console(width=_PIPE_WIDTH)
-
-
-def plain(value: Any) -> Any:
-    """A settings value as plain containers, strings and numbers, ready for YAML or JSON."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, enum.Enum):
-        return value.value
-    return str(value) if isinstance(value, Path) else value
 
 
 def _extra_for(program: str) -> str | None:

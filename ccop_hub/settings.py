@@ -1,30 +1,30 @@
-"""Settings of every sub-command of `ccop-hub`; each field is a flag, each docstring its help text."""
+"""Settings of every command of `ccop-hub`; nothing here imports torch, so that `--help` is fast."""
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
-@dataclasses.dataclass
+@dataclass(frozen=True)
 class ListSettings:
     """Print the registry of published weights as a table."""
 
 
-@dataclasses.dataclass
+@dataclass(frozen=True)
 class InfoSettings:
     """Say what a set of weights is: source, digest, format, tensors by stage, parameters, FLOPs, how to load it.
 
     Args:
         weights: registry name, file or folder, hf-hub:ORG/NAME[@REVISION], https address, or random.
-        arch: timm name of the backbone; needed for random weights.
+        backbone: timm name of the backbone; needed only for random weights.
     """
 
     weights: str
-    arch: str | None = None
+    backbone: str | None = None
 
 
-@dataclasses.dataclass
+@dataclass(frozen=True)
 class ConvertSettings:
     """Write weights in another library's format, read them back and compare tensors and features.
 
@@ -33,16 +33,16 @@ class ConvertSettings:
         to: safetensors (a folder), torchvision (.pth), timm (a folder), detectron2 (.pkl or .pth), detectron2-c4 (.pkl
             or .pth) or mmdetection (.pth).
         out: file or folder to write.
-        arch: timm name of the backbone; needed for random weights.
+        backbone: timm name of the backbone; needed only for random weights.
     """
 
     weights: str
     to: str
     out: Path
-    arch: str | None = None
+    backbone: str | None = None
 
 
-@dataclasses.dataclass
+@dataclass(frozen=True)
 class VerifySettings:
     """Recompute digests, check shapes and finiteness, and compare features with the fingerprint of the export.
 
@@ -53,7 +53,7 @@ class VerifySettings:
     weights: str
 
 
-@dataclasses.dataclass
+@dataclass(frozen=True)
 class PublishSettings:
     """Push an exported network to the Hugging Face Hub, with a model card, in every format that people load.
 
@@ -73,6 +73,6 @@ class PublishSettings:
     private: bool = False
     dry_run: bool = False
     out: Path | None = None
-    results: list[Path] = dataclasses.field(default_factory=list)
+    results: list[Path] = field(default_factory=list)
     licence: str = "apache-2.0"
     revision: str = "main"

@@ -3,50 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ccop_hub.console import Command, run_program
 
-from .detection.settings import DetectionSettings, InstallSettings
 from .doctor import DoctorSettings
 from .settings import (
     CompareSettings,
+    DetectionSettings,
+    InstallSettings,
     KnnSettings,
     LinearSettings,
     RegionSettings,
+    RunSettings,
     SegmentationSettings,
     VisualizeSettings,
     VocSvmSettings,
 )
 
+if TYPE_CHECKING:
+    from .results.result import Result
+
 
 def _segmentation(settings: SegmentationSettings) -> None:
     from .segmentation.run import run
 
-    run(settings)
+    _announce(run(settings), settings)
 
 
 def _linear(settings: LinearSettings) -> None:
     from .frozen.linear import run
 
-    run(settings)
+    _announce(run(settings), settings)
 
 
 def _knn(settings: KnnSettings) -> None:
     from .frozen.knn import run
 
-    run(settings)
+    _announce(run(settings), settings)
 
 
 def _voc_svm(settings: VocSvmSettings) -> None:
     from .frozen.voc_svm import run
 
-    run(settings)
+    _announce(run(settings), settings)
 
 
 def _regions(settings: RegionSettings) -> None:
     from .region_probe.run import run
 
-    run(settings)
+    _announce(run(settings), settings)
 
 
 def _visualize(settings: VisualizeSettings) -> None:
@@ -62,9 +68,13 @@ def _compare(settings: CompareSettings) -> None:
 
 
 def _detection(settings: DetectionSettings) -> None:
+    from .detection.plan import SHEET_FILE
     from .detection.run import run
+    from .results.announcement import announce
 
-    run(settings)
+    result = run(settings)
+    if result is not None:
+        announce(result, settings.out, settings.out / SHEET_FILE)
 
 
 def _install_detectron2(settings: InstallSettings) -> None:
@@ -77,6 +87,17 @@ def _doctor(settings: DoctorSettings) -> int:
     from .doctor import run
 
     return run(settings)
+
+
+def _announce(result: Result, settings: RunSettings) -> None:
+    from lightning.fabric.utilities import rank_zero_only
+
+    from .common.run_folder import PICTURES
+    from .results.announcement import announce
+
+    # Each process of a run on several devices comes here with the same result.
+    if not getattr(rank_zero_only, "rank", 0):
+        announce(result, settings.out, settings.out / PICTURES)
 
 
 COMMANDS: list[Command] = [

@@ -1,11 +1,11 @@
-"""Typed settings of every command of `ccop-eval` but detection's; nothing here imports torch.
+"""Typed settings of every command of `ccop-eval`; nothing here imports torch, so that `--help` is fast.
 
 A setting whose default is None takes the chosen protocol's value; any other value becomes part of the protocol id.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -13,23 +13,33 @@ from ccop_hub.errors import UserError
 
 _LEAST = {
     "batch_size": 1,
-    "checkpoint_every": 1,
     "crop_size": 32,
     "devices": 1,
     "epochs": 1,
     "evaluate_every": 0,
     "image_size": 32,
     "iterations": 1,
-    "jobs": 1,
     "limit": 1,
+    "num_nodes": 1,
+    "save_every": 1,
+    "seed": 0,
     "short_side": 32,
     "stride": 0,
     "workers": 0,
 }
 """Smallest value of a setting of that name; 32 pixels are one cell of the network's last stage."""
 
-DEFAULT_BASELINE = "resnet50.mocov2_in1k_800ep"
-"""What a paired probe measures against unless it is told otherwise: the strongest public MoCo v2."""
+DEFAULT_PROTOCOL = "coco-fpn-4conv1fc-1x"
+"""Detection protocol of the paper, and the one that most of the field reports."""
+
+Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps"]
+"""Where to compute; `auto` takes a GPU where there is one."""
+
+Precision = Literal["float32", "bf16", "fp16"]
+"""Arithmetic of the networks: full precision, or autocast to one of the 16-bit types."""
+
+LoadedParts = Literal["backbone", "backbone+fpn"]
+"""Which parts of the weights go into a detector."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,41 +71,54 @@ class Checked:
                 raise UserError(f"--{name.replace('_', '-')} {value} is too small: give {least} or more")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class RunSettings(Checked):
-    """What every evaluation of this package shares.
+    """What every evaluation shares; `weights`, `data` and `out` may be given by position.
 
     Args:
-        weights: what is measured: a registry name, a file or folder, `hf-hub:ORG/NAME[@REVISION]`, or `random`.
-        arch: timm name of the backbone; needed for `random` weights alone.
-        out: folder for the result, the pictures and the state to resume from.
-        seed: of every random draw: initial heads, order, augmentation, hold-out, bootstrap, `random` weights.
-        resume: go on from the state in `out`.
-        overwrite: replace what an earlier run left in `out`.
-        accelerator: `auto`, `cpu`, `cuda`, ... as Lightning takes it.
-        devices: processes, one a device; batch sizes are totals over all of them.
-        precision: of the networks, as Lightning takes it, such as `32-true` or `bf16-mixed`.
-        workers: data-loading processes a device; 0 loads in the main process.
+        weights: weights to evaluate: a registry name, a file or folder, `hf-hub:ORG/NAME[@REVISION]`, or `random`.
+        data: the data set; its layout depends on the evaluation.
+        out: folder for the result, the pictures and the state that an interrupted run resumes from.
+        backbone: timm name of the backbone; needed only for `random` weights.
+        seed: seed of every random draw: new layers, order, augmentation, hold-out, bootstrap, `random` weights.
+        resume: resume an unfinished run of the same settings in `out`; with `--no-resume`, any run there is refused.
+        overwrite: start anew, replacing what an earlier run left in `out`.
+        accelerator: `auto` (a GPU where there is one), `cpu`, `gpu`, `cuda` or `mps`.
+        devices: devices of this machine, one process each; batch sizes are totals over all of them.
+        precision: `float32`, or autocast of the networks to `bf16` or `fp16`.
+        workers: data-loading processes per device; 0 loads in the main process.
     """
 
     weights: str
-    arch: str | None = None
+    data: Path
     out: Path
+    _: KW_ONLY
+    backbone: str | None = None
     seed: int = 0
-    resume: bool = False
+    resume: bool = True
     overwrite: bool = False
-    accelerator: str = "auto"
+    accelerator: Accelerator = "auto"
     devices: int = 1
-    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
+    precision: Precision | None = None
     workers: int = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class LinearSettings(RunSettings):
+class PairedSettings(RunSettings):
+    """What an evaluation of one or two weights shares.
+
+    Args:
+        against: second weights, evaluated on the same data in the same run, for a paired comparison.
+    """
+
+    against: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearSettings(PairedSettings):
     """Linear classifiers on frozen features, two weights in one run over the same batches.
 
     Args:
-        against: second weights, scored over the same images; `null` scores `weights` alone.
         data: folder with `train/CLASS/*` and `val/CLASS/*` images.
         protocol: `linear-sweep` (a grid of heads, chosen on a hold-out of the training images) or `linear-moco-lr30`.
         epochs: passes over the training images.
@@ -104,8 +127,6 @@ class LinearSettings(RunSettings):
         holdout: share of the training images of each class that chooses the head (sweep alone).
     """
 
-    against: str | None = DEFAULT_BASELINE
-    data: Path
     protocol: Literal["linear-sweep", "linear-moco-lr30"] = "linear-sweep"
     epochs: int | None = None
     batch_size: int | None = None
@@ -114,21 +135,18 @@ class LinearSettings(RunSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class KnnSettings(RunSettings):
+class KnnSettings(PairedSettings):
     """Weighted nearest neighbours on frozen features, two weights over the same images.
 
     Args:
-        against: second weights, scored over the same images; `null` scores `weights` alone.
         data: folder with `train/CLASS/*` and `val/CLASS/*` images.
         neighbours: values of k.
         temperature: of the votes' weights, exp(cosine similarity / temperature).
         image_size: side of the square the networks see, in pixels.
         batch_size: images a forward pass, over all devices; no effect on the numbers.
-        cache: folder of computed features; the user's cache folder where none is given.
+        cache: folder of computed features; `features` in $CCOP_CACHE if not given.
     """
 
-    against: str | None = DEFAULT_BASELINE
-    data: Path
     neighbours: list[int] | None = None
     temperature: float | None = None
     image_size: int | None = None
@@ -137,34 +155,28 @@ class KnnSettings(RunSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VocSvmSettings(RunSettings):
+class VocSvmSettings(PairedSettings):
     """VOC2007 image classification by linear SVMs on frozen features.
 
     Args:
-        against: second weights, scored over the same images; `null` (the default) scores `weights` alone.
         data: the `VOC2007` folder (`JPEGImages`, `ImageSets/Main`), or the `VOCdevkit` that holds it.
         costs: values of C, of which 3-fold cross-validation chooses one a class.
         image_size: side of the square the network sees, in pixels.
         batch_size: images a forward pass, over all devices; no effect on the numbers.
-        jobs: processes that fit SVMs.
-        cache: folder of computed features; the user's cache folder where none is given.
+        cache: folder of computed features; `features` in $CCOP_CACHE if not given.
     """
 
-    against: str | None = None
-    data: Path
     costs: list[float] | None = None
     image_size: int | None = None
     batch_size: int = 64
-    jobs: int = 1
     cache: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class RegionSettings(RunSettings):
+class RegionSettings(PairedSettings):
     """Classification of ground-truth boxes from frozen, RoI-aligned features, two weights over the same boxes.
 
     Args:
-        against: second weights, scored over the same boxes; `null` scores `weights` alone.
         data: COCO-format folder: `annotations/instances_{train,val}2017.json`, `train2017`, `val2017`.
         features: `pyramid` (p2..p5), `stages` (res2..res5 of the backbone), or `auto`: the pyramid where all weights
             have one, else the stages.
@@ -175,11 +187,9 @@ class RegionSettings(RunSettings):
         holdout: share of the training images whose boxes choose the head.
         neighbours: k of the region kNN.
         temperature: of the kNN votes' weights.
-        cache: folder of computed features; the user's cache folder where none is given.
+        cache: folder of computed features; `features` in $CCOP_CACHE if not given.
     """
 
-    against: str | None = DEFAULT_BASELINE
-    data: Path
     features: Literal["auto", "pyramid", "stages"] = "auto"
     short_side: int | None = None
     long_side: int | None = None
@@ -210,11 +220,10 @@ class SegmentationSettings(RunSettings):
         crop_size: side of training crops and of the test window, in pixels.
         stride: step of the test window, in pixels.
         evaluate_every: iterations between evaluations; 0 evaluates the final network alone.
-        checkpoint_every: iterations between states to resume from.
+        save_every: iterations between two saved states.
         save_predictions: write the final predictions as PNGs of label ids (Cityscapes: as its own scorer reads them).
     """
 
-    data: Path
     protocol: Literal["cityscapes-fcn16-90k", "cityscapes-fcn16-150ep"] = "cityscapes-fcn16-90k"
     frozen: bool = False
     ignore: list[int] = field(default_factory=list)
@@ -225,7 +234,7 @@ class SegmentationSettings(RunSettings):
     crop_size: int | None = None
     stride: int | None = None
     evaluate_every: int | None = None
-    checkpoint_every: int = 1000
+    save_every: int = 1000
     save_predictions: bool = False
 
 
@@ -236,23 +245,73 @@ class VisualizeSettings(Checked):
     Args:
         images: image files, or folders of them.
         weights: one or more weights; each becomes a row.
-        arch: timm name of the backbone; needed for `random` weights alone.
+        backbone: timm name of the backbone; needed only for `random` weights.
         out: folder for the pictures.
         box: x1,y1,x2,y2 in absolute pixels of each image; the middle third of the image where none is given.
         image_size: images are scaled to this shorter side, in pixels.
         limit: at most this many images.
         seed: of `random` weights.
-        accelerator: `auto`, `cpu`, `cuda`, ... as Lightning takes it.
+        accelerator: `auto` (a GPU where there is one), `cpu`, `gpu`, `cuda` or `mps`.
         overwrite: replace what an earlier run left in `out`.
     """
 
     images: list[Path]
     weights: list[str]
-    arch: str | None = None
+    backbone: str | None = None
     out: Path
     box: tuple[float, float, float, float] | None = None
     image_size: int = 480
     limit: int = 16
     seed: int = 0
-    accelerator: str = "auto"
+    accelerator: Accelerator = "auto"
     overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class InstallSettings:
+    """Install Detectron2, the detection engine, into this Python environment."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionSettings(PairedSettings):
+    """Train Detectron2's Mask R-CNN from pre-trained weights and measure box and mask AP.
+
+    Args:
+        data: a folder in COCO's layout with any classes (train2017/, val2017/ and
+            annotations/instances_{train,val}2017.json), in Pascal VOC's (VOC2007/, VOC2012/) or in Cityscapes'
+            (leftImg8bit/, gtFine/); or coco, voc or cityscapes, found through $COCO_DIR or $DETECTRON2_DATASETS.
+        out: folder for result.json, the picture sheet, the settings and Detectron2's own files; those of the second
+            weights go to OUT/against.
+        protocol: id of the evaluation protocol; only results of one protocol compare.
+        load: parts of the weights to load, "backbone+fpn" or "backbone"; all others start at random.
+        few_images: share of the training images to train on, chosen by the seed; the number of iterations stays.
+        iterations: training iterations, one batch each; the protocol's if not given. Steps and warm-up scale with it.
+        batch_size: images per iteration, over all processes; if not given, as many per GPU as the protocol has.
+            Learning rate, length, steps and warm-up follow by the linear rule.
+        num_nodes: machines with `devices` GPUs each, all running this command.
+        node_rank: number of this machine, from 0; machine 0 writes the result.
+        dist_url: where the processes meet, tcp://HOST:PORT of machine 0; "auto" on a single machine.
+        save_every: iterations between two checkpoints; the protocol's if not given.
+        evaluate_every: iterations between two evaluations during training, for a learning curve of AP; 0 evaluates
+            only at the end. The protocol's if not given.
+        precision: "float32", or "fp16" for autocast to float16 (GPU only); the protocol's if not given.
+        eval_only: evaluate the finished training in `out` again, without training.
+    """
+
+    protocol: str = DEFAULT_PROTOCOL
+    load: LoadedParts = "backbone+fpn"
+    few_images: Literal["1%", "5%", "10%"] | None = None
+    iterations: int | None = None
+    batch_size: int | None = None
+    num_nodes: int = 1
+    node_rank: int = 0
+    dist_url: str = "auto"
+    save_every: int | None = None
+    evaluate_every: int | None = None
+    precision: Literal["float32", "fp16"] | None = None
+    eval_only: bool = False
+
+    @property
+    def processes(self) -> int:
+        """Training processes over all machines, one per GPU."""
+        return self.devices * self.num_nodes

@@ -18,10 +18,10 @@ from torchvision.ops import roi_align
 from torchvision.transforms.functional import pil_to_tensor
 
 from ccop_hub.architectures import PYRAMID_STRIDES
-from ccop_hub.console import save_settings
 from ccop_hub.errors import UserError
 from ccop_hub.files import files_digest
 from ccop_hub.images import read_size
+from ccop_hub.saved_settings import save_settings
 from ccop_hub.sources.resolve import resolve
 
 from .common import pictures
@@ -115,7 +115,7 @@ def run(settings: VisualizeSettings) -> None:
     rows: list[list[list[pictures.Tile]]] = [[] for _ in files]
     titles = []
     for number, name in enumerate(settings.weights):
-        weights = resolve(name, settings.arch, settings.seed)
+        weights = resolve(name, settings.backbone, settings.seed)
         network = FrozenNetwork(weights, weights.parts).to(fabric.device)
         maps = [_maps(network, image, fabric.device) for image in images]
         bases = {level: colour_basis([features[level].numpy() for features in maps]) for level in maps[0]}

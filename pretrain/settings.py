@@ -162,6 +162,7 @@ class RunSettings(ObjectiveSettings, ViewSettings, OptimisationSettings, Reading
         wandb: project of Weights & Biases to send the figures to as well; needs the package `wandb`.
         probe: folder with one folder of images a class; its kNN accuracy is one more figure.
         probe_every: epochs between two probes.
+        resume: resume an unfinished run of the same settings in `out`; with --no-resume, any run there is refused.
         overwrite: start anew where the folder already holds a run.
     """
 
@@ -186,6 +187,7 @@ class RunSettings(ObjectiveSettings, ViewSettings, OptimisationSettings, Reading
     wandb: str | None = None
     probe: Path | None = None
     probe_every: float = 10.0
+    resume: bool = True
     overwrite: bool = False
 
 

@@ -60,7 +60,7 @@ def main() -> None:
     results = []
     for name, weights in {**RUNS, "random": "random"}.items():
         out = DETECTION / name
-        what = ("--weights", weights, "--arch", "resnet18", "--data", SCENES)
+        what = ("--weights", weights, "--backbone", "resnet18", "--data", SCENES)
         how = ("--protocol", "small-cpu", "--iterations", 120)
         step("ccop-eval", "detection", *what, *how, "--out", out)
         results.append(out / "result.json")

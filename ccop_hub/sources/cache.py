@@ -17,15 +17,26 @@ from ..files import bytes_digest, file_digest, has_digest, write_atomically
 
 logger = logging.getLogger(__name__)
 
-CACHE_VARIABLE = "CCOP_HUB_CACHE"
+ROOT_VARIABLE = "CCOP_CACHE"
+DOWNLOADS_VARIABLE = "CCOP_HUB_CACHE"
 RECORD_FILE = "record.json"
 
 
-def cache_folder() -> Path:
-    """Where downloads are kept: `$CCOP_HUB_CACHE`, or `ccop_hub` in the user's cache folder."""
-    if os.environ.get(CACHE_VARIABLE):
-        return Path(os.environ[CACHE_VARIABLE]).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ccop_hub"
+def cache_root() -> Path:
+    """The folder of everything that is kept for later: `$CCOP_CACHE`, else `ccop-hub` in the user's cache folder.
+
+    Downloads, computed features and prepared data sets each have a folder of their own in it.
+    """
+    if os.environ.get(ROOT_VARIABLE):
+        return Path(os.environ[ROOT_VARIABLE]).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ccop-hub"
+
+
+def downloads_folder() -> Path:
+    """Where downloads are kept: `$CCOP_HUB_CACHE`, else `downloads` in the cache root."""
+    if os.environ.get(DOWNLOADS_VARIABLE):
+        return Path(os.environ[DOWNLOADS_VARIABLE]).expanduser()
+    return cache_root() / "downloads"
 
 
 def is_offline() -> bool:
@@ -50,7 +61,7 @@ class Slot:
     @classmethod
     def of(cls, address: str, name: str, published: str | None) -> Slot:
         """The slot of an address in the cache of now."""
-        folder = cache_folder() / bytes_digest(address.encode()).partition(":")[2][:16]
+        folder = downloads_folder() / bytes_digest(address.encode()).partition(":")[2][:16]
         return cls(address, folder / name, published)
 
     @property

@@ -12,17 +12,33 @@ from torch import Tensor, nn
 
 from ccop_hub.errors import UserError
 
+from ..settings import Precision, RunSettings
+
 T = TypeVar("T")
 
+_LIGHTNING_PRECISION: dict[Precision | None, Any] = {
+    None: "32-true",
+    "float32": "32-true",
+    "bf16": "bf16-mixed",
+    "fp16": "16-mixed",
+}
 
-def launch(settings: Any) -> Fabric:
-    """Start the processes that `settings` (a `RunSettings`) asks for; at one device this is the current one."""
+
+def launch(settings: RunSettings) -> Fabric:
+    """Start the processes that `settings` asks for; at one device this is the current one."""
     try:
-        fabric = Fabric(accelerator=settings.accelerator, devices=settings.devices, precision=settings.precision)
+        fabric = Fabric(
+            accelerator=settings.accelerator, devices=settings.devices, precision=lightning_precision(settings)
+        )
     except Exception as error:  # Lightning raises its own, torch's and plain ValueErrors for a device that is not there
         raise UserError(f"no such device: {error}; see --accelerator and --devices") from None
     fabric.launch()
     return fabric
+
+
+def lightning_precision(settings: RunSettings) -> Any:
+    """Lightning's name of the run's precision, which also names it in the identity of cached features."""
+    return _LIGHTNING_PRECISION[settings.precision]
 
 
 def share(fabric: Fabric, count: int) -> list[int]:

@@ -12,19 +12,25 @@ from typing import Any
 import lightning
 from lightning.fabric import Fabric
 
-from ccop_hub.console import plain, save_settings, table_console
 from ccop_hub.errors import UserError
 from ccop_hub.files import replacing
+from ccop_hub.saved_settings import differences, plain, read_settings, save_settings
 
-from ..results.comparison import group_results
 from ..results.result import RESULT_FILE, Engine, Result
-from ..results.tables import print_group
 from ..settings import RunSettings
 from .environment import hardware, versions
 
 SETTINGS_FILE = "settings.yaml"
 STATE_FILE = "state.ckpt"
 PICTURES = "pictures"
+
+MAY_DIFFER = frozenset(
+    {
+        *("out", "resume", "overwrite", "accelerator", "devices", "num_nodes", "node_rank", "dist_url"),
+        *("workers", "cache", "save_every", "eval_only"),
+    }
+)
+"""Settings in which a resumed run may differ from its beginning: they say where and how fast it computes, not what."""
 
 
 def lightning_engine() -> Engine:
@@ -39,8 +45,11 @@ class RunFolder:
         fabric: the processes; all of them call this, rank 0 writes.
         settings: the run's settings (`out`, `resume`, `overwrite`, `seed`), written beside its outputs.
 
+    Attributes:
+        finished: the result of this very run, if an earlier call has finished it; there is nothing left to do then.
+
     Raises:
-        UserError: the folder holds an earlier run and neither `resume` nor `overwrite` was given.
+        UserError: the folder holds a run of other settings, or any run and `resume` is off.
     """
 
     def __init__(self, fabric: Fabric, settings: RunSettings) -> None:
@@ -49,24 +58,44 @@ class RunFolder:
         self.main = fabric.global_rank == 0
         self._started = time.monotonic()
         # Rank 0 alone looks, because it alone writes: the others would see what it has just written.
-        mistake = fabric.broadcast(self._prepare() if self.main else None)
+        mistake, self.finished = fabric.broadcast(self._prepare() if self.main else (None, None))
         if mistake:
             raise UserError(mistake)
 
-    def _prepare(self) -> str | None:
-        """Make room; returns what the user did wrong, if anything."""
-        if self.out.exists() and not self.out.is_dir():
-            return f"{self.out} is a file: give a folder as --out"
-        earlier = [name for name in (SETTINGS_FILE, STATE_FILE, RESULT_FILE) if (self.out / name).exists()]
-        if earlier and self.settings.overwrite and not self.settings.resume:
-            for name in earlier:
-                (self.out / name).unlink()
-            shutil.rmtree(self.pictures, ignore_errors=True)
-        elif earlier and not self.settings.resume:
-            return f"{self.out} holds an earlier run: pass --resume to go on with it, or --overwrite to replace it"
-        self.pictures.mkdir(parents=True, exist_ok=True)
-        save_settings(self.settings, self.out / SETTINGS_FILE)
-        return None
+    def _prepare(self) -> tuple[str | None, Result | None]:
+        """Make room for the run; returns what the user did wrong, if anything, and the result if it is finished."""
+        try:
+            finished = None if self.settings.overwrite else self._look()
+        except UserError as error:
+            return str(error), None
+        if finished is None:
+            if self.settings.overwrite or not self.state.exists():
+                for name in (SETTINGS_FILE, STATE_FILE, RESULT_FILE):
+                    (self.out / name).unlink(missing_ok=True)
+                shutil.rmtree(self.pictures, ignore_errors=True)
+            self.pictures.mkdir(parents=True, exist_ok=True)
+            save_settings(self.settings, self.out / SETTINGS_FILE)
+        return None, finished
+
+    def _look(self) -> Result | None:
+        """The result of this very run, if the folder holds it.
+
+        Without a result or a state there is nothing to resume: a failed start does not stand in the way of the next.
+        """
+        check_folder(self.out)
+        if not (self.out / RESULT_FILE).exists() and not self.state.exists():
+            return None
+        if not self.settings.resume:
+            raise UserError(
+                f"{self.out} holds a run already: leave out --no-resume to resume it, give --overwrite to replace it, "
+                "or another --out"
+            )
+        if (self.out / SETTINGS_FILE).exists():
+            require_same(self.out, self.settings)
+        if not (self.out / RESULT_FILE).exists():
+            return None
+        print(f"{self.out} holds this run, finished: nothing to do (--overwrite starts anew)")
+        return Result.read(self.out)
 
     def save_state(self, state: dict[str, Any]) -> None:
         """Write what a run resumes from, atomically: modules, optimizers and plain values (see `Fabric.save`)."""
@@ -76,22 +105,24 @@ class RunFolder:
         self.fabric.barrier()
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Bring `state` to where the earlier run left off, if `resume` was asked for and there is something.
+        """Bring `state` to where the earlier run left off, if there is one.
 
         Raises:
             UserError: the state is of another run: what stands under `identity` differs.
         """
-        if not (self.settings.resume and self.state.exists()):
+        if not self.state.exists():
             return
         identity = state["identity"]
         self.fabric.load(self.state, state)
         if state["identity"] != identity:
+            changed = [name for name, value in identity.items() if state["identity"].get(name) != value]
             raise UserError(
-                f"{self.state} is of another run (other weights, data or protocol): pass --overwrite, or another --out"
+                f"{self.state} is of a run of other {', '.join(changed)}: give --overwrite to start anew, or another "
+                "--out"
             )
 
     def finish(self, *, packages: Sequence[str] = (), **fields: Any) -> Result:
-        """Write `result.json` and print what was measured.
+        """Write `result.json`.
 
         Args:
             packages: further packages whose versions matter.
@@ -108,15 +139,24 @@ class RunFolder:
         result = Result(**{**values, **fields})
         if self.main:
             result.write(self.out / RESULT_FILE)
-            announce(result, self.out)
         return result
 
 
-def announce(result: Result, out: Path) -> None:
-    """Print the numbers with protocol id, what was loaded and the effective learning rate, and where they are."""
-    console = table_console()
-    for group in group_results([result]):
-        print_group(console, group)
-    rate = "none" if result.effective_lr is None else f"{result.effective_lr:g}"
-    console.print(f"protocol {result.protocol}; loaded {result.loaded}; effective lr {rate}", soft_wrap=True)
-    console.print(f"wrote {out / RESULT_FILE}; pictures in {out / PICTURES}", soft_wrap=True)
+def check_folder(out: Path) -> None:
+    """Raise `UserError` if `--out` names a file."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file: give a folder as --out")
+
+
+def require_same(out: Path, settings: RunSettings) -> None:
+    """Refuse to resume a run of other settings.
+
+    Raises:
+        UserError: names every setting that differs, with both values.
+    """
+    changed = differences(read_settings(out / SETTINGS_FILE), settings, MAY_DIFFER)
+    if changed:
+        raise UserError(
+            f"{out} holds a run of other settings: {', '.join(changed)}; give --overwrite to replace it, or another "
+            "--out"
+        )

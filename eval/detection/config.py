@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ccop_hub.architectures import HUB_ARCHITECTURES
 from ccop_hub.errors import UserError
@@ -161,6 +161,16 @@ def set_iterations(configuration: Configuration, iterations: int) -> None:
     configuration.notes.append(
         f"{iterations} iterations instead of {before}: steps {list(solver.STEPS)}, warm-up {solver.WARMUP_ITERS}"
     )
+
+
+def set_precision(configuration: Configuration, precision: Literal["float32", "fp16"]) -> None:
+    """Another arithmetic than the protocol's; Detectron2's mixed precision is autocast to float16."""
+    amp = configuration.cfg.SOLVER.AMP
+    if (precision == "fp16") == amp.ENABLED:
+        return
+    amp.ENABLED = precision == "fp16"
+    configuration.changed["precision"] = precision
+    configuration.notes.append(f"trained in {'mixed precision' if amp.ENABLED else 'float32'}, unlike the protocol")
 
 
 def _set_input(cfg: Any, facts: Mapping[str, Any]) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from ccop_hub.errors import UserError
 from ccop_hub.files import bytes_digest, write_atomically
-from ccop_hub.sources.cache import cache_folder
+from ccop_hub.sources.cache import cache_root
 
 from . import cityscapes_data, voc_data
 from .coco_data import CocoData, CocoSplit, open_coco, open_split
@@ -120,7 +120,7 @@ def _converted(
 def _keep(document: dict[str, Any] | Callable[[], dict[str, Any]], identity: list[Any], name: str) -> Path:
     """A document's path in the cache; it is made and written only if it is not there."""
     digest = bytes_digest(json.dumps(identity).encode()).partition(":")[2][:16]
-    path = cache_folder() / "annotations" / digest / name
+    path = cache_root() / "annotations" / digest / name
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         content = document() if callable(document) else document

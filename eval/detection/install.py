@@ -19,8 +19,8 @@ from pathlib import Path
 
 from ccop_hub.errors import UserError
 
+from ..settings import InstallSettings
 from .engine import DISTRIBUTION, load_engine
-from .settings import InstallSettings
 
 VERSION = "0.6"
 SHA256 = "5d2e9e51e523ec72f6a31cca04b0a515492e9514b773a3d134cedc0677170b29"

@@ -11,18 +11,19 @@ from typing import Any
 
 import torch
 
-from ccop_hub.console import save_settings
 from ccop_hub.errors import UserError
 from ccop_hub.files import write_atomically
 from ccop_hub.formats.checkpoint import Weights
+from ccop_hub.saved_settings import save_settings
 from ccop_hub.sources.resolve import resolve
 
+from ..common.run_folder import SETTINGS_FILE, check_folder, require_same
 from ..results.result import RESULT_FILE, Engine
+from ..settings import DetectionSettings
 from .coco_data import CocoData
-from .config import Configuration, configure, set_batch_size, set_iterations
+from .config import Configuration, configure, set_batch_size, set_iterations, set_precision
 from .data_sources import image_names, open_data, take_part
 from .engine import load_engine
-from .settings import DetectionSettings
 
 ENGINE_FOLDER = "detectron2"
 """Folder, inside the run's, of Detectron2's own files: configuration, log, checkpoints, predictions."""
@@ -30,7 +31,6 @@ ENGINE_FOLDER = "detectron2"
 AGAINST_FOLDER = "against"
 """Folder, inside the run's, of the second weights' run."""
 
-SETTINGS_FILE = "settings.yaml"
 SHEET_FILE = "detections.png"
 IDENTITY_FILE = "identity.json"
 FEW_IMAGES_FILE = "few_images.txt"
@@ -91,8 +91,8 @@ def make_plan(settings: DetectionSettings) -> Plan:
     """
     _check_numbers(settings)
     engine = load_engine()
-    weights = resolve(settings.weights, settings.arch, settings.seed)
-    data = open_data(settings.data)
+    weights = resolve(settings.weights, settings.backbone, settings.seed)
+    data = open_data(str(settings.data))
     if settings.few_images is not None:
         data = take_part(data, int(settings.few_images.removesuffix("%")), settings.seed)
     return Plan(settings, engine, weights, data, _configuration(settings, weights, data))
@@ -105,25 +105,28 @@ def check_output(plan: Plan) -> None:
         UserError: the folder holds another run, or there is nothing in it to score again.
     """
     settings, folder = plan.settings, plan.folder
-    if settings.out.exists() and not settings.out.is_dir():
-        raise UserError(f"{settings.out} is a file: give a folder as --out")
+    check_folder(settings.out)
     if settings.eval_only and not (folder / FINAL_CHECKPOINT).is_file():
         raise UserError(f"{settings.out} holds no finished training to score: train first, without --eval-only")
-    if settings.resume or settings.eval_only:
-        _check_identity(plan)
-    elif not settings.overwrite and (folder.exists() or (settings.out / RESULT_FILE).exists()):
+    if settings.overwrite or not _holds_a_run(settings.out):
+        return
+    if not (settings.resume or settings.eval_only):
         raise UserError(
-            f"{settings.out} holds another run: pass --resume to go on with it, --overwrite to replace it, or "
-            "another --out"
+            f"{settings.out} holds a run already: leave out --no-resume to resume it, give --overwrite to replace it, "
+            "or another --out"
         )
+    if (settings.out / SETTINGS_FILE).is_file():
+        require_same(settings.out, settings)
+    _check_identity(plan)
 
 
 def open_output(plan: Plan) -> None:
     """Make the output folder, checked before, this run's own; write its settings and full configuration there."""
     settings, folder = plan.settings, plan.folder
-    if settings.overwrite and not settings.resume:
-        shutil.rmtree(folder, ignore_errors=True)
+    if settings.overwrite:
         shutil.rmtree(settings.out / AGAINST_FOLDER, ignore_errors=True)
+    if settings.overwrite or not _holds_a_run(settings.out):
+        shutil.rmtree(folder, ignore_errors=True)
         for name in (RESULT_FILE, SHEET_FILE, FEW_IMAGES_FILE):
             (settings.out / name).unlink(missing_ok=True)
     try:
@@ -138,6 +141,11 @@ def open_output(plan: Plan) -> None:
         write_atomically(settings.out / FEW_IMAGES_FILE, listed.encode())
 
 
+def _holds_a_run(out: Path) -> bool:
+    """Whether there is anything to resume or to lose: a result, or a checkpoint. A failed start leaves neither."""
+    return (out / RESULT_FILE).exists() or any((out / ENGINE_FOLDER).glob("*.pth"))
+
+
 def _check_identity(plan: Plan) -> None:
     path = plan.folder / IDENTITY_FILE
     if not path.is_file():
@@ -146,7 +154,7 @@ def _check_identity(plan: Plan) -> None:
     other = [name for name, value in plan.identity().items() if before.get(name) != value]
     if other:
         raise UserError(
-            f"{plan.settings.out} holds a run with other {', '.join(other)}: give the command that started it, or "
+            f"{plan.settings.out} holds a run with other {', '.join(other)}: give --overwrite to replace it, or "
             "another --out"
         )
 
@@ -161,16 +169,18 @@ def _configuration(settings: DetectionSettings, weights: Weights, data: CocoData
         processes=settings.processes,
     )
     set_batch_size(configuration, settings.batch_size, settings.processes)
+    if settings.precision is not None:
+        set_precision(configuration, settings.precision)
     if settings.iterations is not None:
         set_iterations(configuration, settings.iterations)
     cfg, notes = configuration.cfg, configuration.notes
     cfg.SEED = settings.seed
     cfg.DATALOADER.NUM_WORKERS = settings.workers
     cfg.OUTPUT_DIR = str(settings.out / ENGINE_FOLDER)
-    if settings.checkpoint_period is not None:
-        cfg.SOLVER.CHECKPOINT_PERIOD = settings.checkpoint_period
-    if settings.eval_period is not None:
-        cfg.TEST.EVAL_PERIOD = settings.eval_period
+    if settings.save_every is not None:
+        cfg.SOLVER.CHECKPOINT_PERIOD = settings.save_every
+    if settings.evaluate_every is not None:
+        cfg.TEST.EVAL_PERIOD = settings.evaluate_every
     if settings.few_images is not None:
         configuration.changed["few_images"] = settings.few_images
         notes.append(f"trained on {data.train.image_count} images, {settings.few_images} of them all, by the seed")
@@ -200,13 +210,19 @@ def _notes_on_scoring(configuration: Configuration, data: CocoData) -> list[str]
 def _device(settings: DetectionSettings) -> str:
     """`cuda` or `cpu`."""
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    device = settings.device if settings.device != "auto" else ("cuda" if there else "cpu")
-    if device == "cuda" and not there:
-        raise UserError("torch finds no CUDA GPU here: leave --device away or give cpu")
+    if settings.accelerator == "mps":
+        raise UserError("Detectron2 does not run on --accelerator mps: give cpu or cuda")
+    if settings.accelerator in ("gpu", "cuda") and not there:
+        raise UserError(
+            f"--accelerator {settings.accelerator}: torch finds no CUDA GPU here; leave the flag out, or give cpu"
+        )
+    device = "cuda" if there and settings.accelerator != "cpu" else "cpu"
     if settings.processes > 1 and device == "cpu":
-        raise UserError(f"{settings.processes} processes need a GPU each, and torch finds none here: give --gpus 1")
-    if device == "cuda" and settings.gpus > there:
-        raise UserError(f"--gpus {settings.gpus} asks for more than the {there} GPUs that torch finds here")
+        raise UserError(f"{settings.processes} processes need a GPU each, and none is used here: give --devices 1")
+    if device == "cuda" and settings.devices > there:
+        raise UserError(f"--devices {settings.devices} is more than the {there} GPUs that torch finds here")
+    if device == "cpu" and settings.precision == "fp16":
+        raise UserError("--precision fp16 needs a CUDA GPU: give float32, or leave the flag out")
     return device
 
 
@@ -214,19 +230,19 @@ def _check_numbers(settings: DetectionSettings) -> None:
     for name, least in (
         ("iterations", 1),
         ("batch_size", 1),
-        ("gpus", 1),
-        ("num_machines", 1),
-        ("checkpoint_period", 1),
+        ("devices", 1),
+        ("num_nodes", 1),
+        ("save_every", 1),
         ("seed", 0),
         ("workers", 0),
-        ("eval_period", 0),
+        ("evaluate_every", 0),
     ):
         value = getattr(settings, name)
         if value is not None and value < least:
             raise UserError(f"--{name.replace('_', '-')} {value} is too small: give {least} or more")
-    if not 0 <= settings.machine_rank < settings.num_machines:
-        raise UserError(f"--machine-rank {settings.machine_rank} is not a number from 0 to {settings.num_machines - 1}")
-    if settings.num_machines > 1 and settings.dist_url == "auto":
-        raise UserError("several machines have to meet somewhere: give --dist-url tcp://HOST:PORT of machine 0")
+    if not 0 <= settings.node_rank < settings.num_nodes:
+        raise UserError(f"--node-rank {settings.node_rank} is not a number from 0 to {settings.num_nodes - 1}")
+    if settings.num_nodes > 1 and settings.dist_url == "auto":
+        raise UserError("--num-nodes above 1 needs a place to meet: give --dist-url tcp://HOST:PORT of machine 0")
     if settings.eval_only and settings.overwrite:
         raise UserError("--eval-only scores what --overwrite would remove: give one of the two")

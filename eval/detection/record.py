@@ -7,8 +7,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from ccop_hub.console import plain
 from ccop_hub.formats.tensor_use import TensorUse
+from ccop_hub.saved_settings import plain
 
 from ..common import environment
 from ..results.result import DataIdentity, Metrics, Result, WeightsIdentity, protocol_id

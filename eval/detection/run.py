@@ -10,47 +10,39 @@ from typing import Any
 
 from torch import nn
 
-from ccop_hub.console import table_console
 from ccop_hub.errors import UserError
 from ccop_hub.files import write_atomically
 
-from ..results.comparison import group_results
 from ..results.result import RESULT_FILE, Result
-from ..results.tables import print_group
+from ..settings import DetectionSettings
 from .engine import load_engine
 from .plan import AGAINST_FOLDER, FINAL_CHECKPOINT, SHEET_FILE, Plan, check_output, make_plan, open_output
 from .processes import start
 from .record import OUTCOME_FILE, make_result
-from .settings import DetectionSettings
 
 
-def run(settings: DetectionSettings) -> None:
-    """Run the command; writes `result.json`, a picture sheet, the settings and Detectron2's files to `settings.out`.
+def run(settings: DetectionSettings) -> Result | None:
+    """Train and score one or two weights.
+
+    Writes `result.json`, a picture sheet, the settings and Detectron2's files to `settings.out`.
+
+    Returns:
+        The result; None on every machine but the first.
 
     Raises:
         UserError: anything wrong with the weights, the data, the protocol or the output folder.
     """
-    result = evaluate(settings)
-    if result is None:
-        return
-    if result.against is not None:
-        console = table_console()
-        for group in group_results([result]):
-            print_group(console, group)
-    scores = "  ".join(f"{name} {value:.1f}" for name, value in result.metrics.items() if value is not None)
-    print(f"{result.protocol}: {scores}")
-    print(f"{settings.out / RESULT_FILE}\n{settings.out / SHEET_FILE}")
-
-
-def evaluate(settings: DetectionSettings) -> Result | None:
-    """Train and score, one weights or two; returns the result that was written (None but on machine 0)."""
-    plans = [make_plan(dataclasses.replace(settings, against=None))]
+    plans = [make_plan(settings)]
     if settings.against is not None:
         other = dataclasses.replace(settings, weights=settings.against, against=None, out=settings.out / AGAINST_FOLDER)
         plans.append(make_plan(other))
-    if settings.machine_rank == 0:
+    if settings.node_rank == 0:
         for plan in plans:
             check_output(plan)
+    finished = None if settings.overwrite or settings.eval_only else _finished(settings)
+    if finished is not None:
+        print(f"{settings.out} holds this run, finished: nothing to do (--overwrite starts anew)")
+        return finished
     results = [_carry_out(plan) for plan in plans]
     own = results[0]
     if own is None or settings.against is None:
@@ -59,16 +51,23 @@ def evaluate(settings: DetectionSettings) -> Result | None:
 
     assert results[1] is not None
     paired = pair(own, results[1], plans[0], plans[1].folder)
-    paired = dataclasses.replace(paired, settings={**paired.settings, "against": settings.against})
     paired.write(settings.out / RESULT_FILE)
     return paired
+
+
+def _finished(settings: DetectionSettings) -> Result | None:
+    """The result of this very run, if the folder holds it."""
+    if not (settings.out / RESULT_FILE).exists():
+        return None
+    result = Result.read(settings.out)
+    return result if settings.against is None or result.against is not None else None
 
 
 def _carry_out(plan: Plan) -> Result | None:
     """Train (or not) and score by a plan, in as many processes as it says."""
     started = time.monotonic()
     settings = plan.settings
-    first_machine = settings.machine_rank == 0
+    first_machine = settings.node_rank == 0
     if first_machine:
         open_output(plan)
         print(f"{plan.weights.name}: {settings.protocol} on {plan.data.name}")

@@ -18,7 +18,7 @@ from ccop_hub.formats.names import from_canonical
 from ccop_hub.formats.tensor_use import TensorUse, copy_exactly, require_fit, require_parts
 from ccop_hub.sources.resolve import RANDOM
 
-from .settings import LoadedParts
+from ..settings import LoadedParts
 
 _NORM_AFTER_RES5 = "norm after res5"
 

@@ -17,7 +17,7 @@ from ccop_hub.files import files_digest
 from ccop_hub.formats.checkpoint import Weights
 
 from ..common import pictures
-from ..common.compute import launch
+from ..common.compute import launch, lightning_precision
 from ..common.run_folder import RunFolder
 from ..results.intervals import RESAMPLES, PairedIntervals, Statistic, bootstrap
 from ..results.result import Against, Curve, DataIdentity, Metrics, Result, WeightsIdentity, defined
@@ -120,7 +120,7 @@ class Run(Generic[S]):
             **computed,
             "weights": self.networks[side].weights.digest,
             "data": self.data.digest,
-            "precision": self.settings.precision,
+            "precision": lightning_precision(self.settings),
         }
         return cached_features(self.fabric, cache, identity, rows, compute)
 
@@ -181,6 +181,8 @@ def run_probe(probe: Probe[Any]) -> Result:
     fabric = launch(settings)
     read = probe.read()
     folder = RunFolder(fabric, settings)
+    if folder.finished is not None:
+        return folder.finished
     sides = resolve_sides(settings)
     probe.adapt(sides)
     data = DataIdentity(name=read.name, digest=files_digest(read.root, read.files), images=read.images)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -19,18 +18,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from ccop_hub.files import bytes_digest, replacing, write_atomically
+from ccop_hub.sources.cache import cache_root
 
 from ..common.compute import readable
 from ..common.images import SeededImages
 
+FEATURES_FOLDER = "features"
 FEATURES_FILE = "features.npy"
 CHUNK = 2048
 """Items computed between two states that an interrupted run goes on from."""
-
-
-def default_cache() -> Path:
-    """The user's cache folder: `$XDG_CACHE_HOME/ccop-hub/features`, or that below `~/.cache`."""
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ccop-hub" / "features"
 
 
 def cached_features(
@@ -48,7 +44,7 @@ def cached_features(
 
     Args:
         fabric: the processes; all of them call this.
-        cache: folder of all features; `default_cache()` if None.
+        cache: folder of all features; `features` in the cache root if None.
         identity: everything the features depend on (weights digest, data digest, transform, ...), as JSON values.
         rows: feature rows of each item (1 where an item is an image, the box count where it is an image's boxes).
         compute: yields (n, D) float tensors whose rows are those of the given items, in order.
@@ -57,7 +53,7 @@ def cached_features(
         Read-only memory map (sum(rows), D) float32.
     """
     canonical = json.dumps(identity, sort_keys=True)
-    folder = (cache or default_cache()) / bytes_digest(canonical.encode()).partition(":")[2][:32]
+    folder = (cache or cache_root() / FEATURES_FOLDER) / bytes_digest(canonical.encode()).partition(":")[2][:32]
     file, parts = folder / FEATURES_FILE, folder / "chunks"
     with _alone(fabric, folder.with_suffix(".lock")):
         if fabric.broadcast(not file.exists()):

@@ -26,11 +26,11 @@ def resolve_sides(settings: RunSettings) -> dict[str, Weights]:
     """
     own, against, seed = settings.weights, getattr(settings, "against", None), settings.seed
     if against is None:
-        return {OWN: resolve(own, settings.arch, seed)}
-    if own == RANDOM and settings.arch is None and against != RANDOM:
+        return {OWN: resolve(own, settings.backbone, seed)}
+    if own == RANDOM and settings.backbone is None and against != RANDOM:
         second = resolve(against, None, seed)
         return {OWN: resolve(own, second.arch, seed), AGAINST: second}
-    first = resolve(own, settings.arch, seed)
+    first = resolve(own, settings.backbone, seed)
     return {OWN: first, AGAINST: resolve(against, first.arch if against == RANDOM else None, seed)}
 
 

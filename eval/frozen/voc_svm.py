@@ -67,7 +67,12 @@ class VocSvmProbe(Probe[VocSvmSettings]):
                 for split, name in ((self.trainval, "trainval"), (self.test, "test"))
             )
             scores[side], costs[side] = svm_scores(
-                train, self.trainval.labels, test, self.protocol.costs, self.settings.seed, self.settings.jobs
+                train,
+                self.trainval.labels,
+                test,
+                self.protocol.costs,
+                self.settings.seed,
+                max(1, self.settings.workers),
             )
         per_class = {
             side: {"AP": defined({name: average_precision(labels[name], values[name]) for name in labels})}
@@ -128,7 +133,7 @@ def svm_scores(
     test: np.ndarray,
     costs: tuple[float, ...],
     seed: int,
-    jobs: int = 1,
+    workers: int = 1,
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
     """Decision values on test images, and the chosen cost, of each class.
 
@@ -138,9 +143,9 @@ def svm_scores(
         test: (N, D) L2-normalised features.
         costs: values of C; the best mean average precision over 3 folds is taken.
         seed: of the solver's order.
-        jobs: processes.
+        workers: processes that fit SVMs; 0 fits them in this one.
     """
-    fitted = Parallel(n_jobs=jobs)(
+    fitted = Parallel(n_jobs=max(1, workers))(
         delayed(_fit_class)(train[values != 0], values[values != 0], test, costs, seed) for values in labels.values()
     )
     return (

@@ -33,12 +33,14 @@ HEAD_DRAW = 3
 def run(settings: SegmentationSettings) -> Result:
     """Train, score, and write `result.json`, pictures and the state to resume from into `settings.out`."""
     fabric = launch(settings)
-    weights = resolve(settings.weights, settings.arch, settings.seed)
+    weights = resolve(settings.weights, settings.backbone, settings.seed)
     data = open_labelled_images(settings.data, settings.ignore)
     protocol, protocol_id = apply_settings(SEGMENTATION_PROTOCOLS[settings.protocol], settings)
     protocol = in_iterations(protocol, len(data.train.images))
     check_batch(protocol, fabric.world_size)
     folder = RunFolder(fabric, settings)
+    if folder.finished is not None:
+        return folder.finished
     files = [*data.train.images, *data.train.labels, *data.val.images, *data.val.labels]
     identity = DataIdentity(name=settings.data.name, digest=_digest(settings, files), images=len(data.val.images))
     network = Fcn16(
@@ -56,7 +58,7 @@ def run(settings: SegmentationSettings) -> Result:
         folder,
         {"weights": weights.digest, "data": identity.digest, "protocol": protocol_id, "seed": settings.seed},
         evaluate_every,
-        settings.checkpoint_every,
+        settings.save_every,
     )
     if protocol.frozen:
         _require_unchanged(network, weights.part("backbone"))

@@ -84,14 +84,14 @@ class Segmentation:
         self.network = module
         self.curve: Curve = []
 
-    def train(self, folder: RunFolder, identity: dict[str, Any], evaluate_every: int, checkpoint_every: int) -> None:
+    def train(self, folder: RunFolder, identity: dict[str, Any], evaluate_every: int, save_every: int) -> None:
         """Train to the last iteration.
 
         Args:
             folder: where the state goes.
             identity: of the run; a state of another one is refused.
             evaluate_every: iterations between evaluations on val; 0 for none before the end.
-            checkpoint_every: iterations between states.
+            save_every: iterations between states.
         """
         total, batch = self.protocol.iterations, self.protocol.batch_size
         state = {"network": self.module, "optimizer": self.optimizer, "iteration": 0, "curve": [], "identity": identity}
@@ -116,7 +116,7 @@ class Segmentation:
                     print(f"iteration {done}/{total}: loss {entry['train/loss']:.4f}", flush=True)
             if evaluate_every and done % evaluate_every == 0 and done < total:
                 self.curve.append({"step": done, **segmentation_metrics(self.score(self.data.val).sum(0))})
-            if done % checkpoint_every == 0 or done == total:
+            if done % save_every == 0 or done == total:
                 state |= {"iteration": done, "curve": self.curve}
                 folder.save_state(state)
 

@@ -17,10 +17,10 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ccop_hub.console import save_settings
 from ccop_hub.errors import UserError
 from ccop_hub.files import file_digest
 from ccop_hub.images import UnreadableImageError, decode_rgb, describe_passed_over
+from ccop_hub.saved_settings import save_settings
 
 from ..common.parallel import available_cores, one_opencv_thread, ordered_map
 from ..images.skipped import SkippedImages, require_readable

@@ -25,9 +25,9 @@ from rich.console import Console
 from rich.progress import track
 
 from ccop_hub import __version__
-from ccop_hub.console import save_settings
 from ccop_hub.errors import UserError
 from ccop_hub.files import replacing, write_atomically
+from ccop_hub.saved_settings import save_settings
 
 from ..common.parallel import available_cores, one_opencv_thread, ordered_map
 from ..settings import SceneSettings

@@ -8,9 +8,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ccop_hub.console import plain
 from ccop_hub.formats.checkpoint import save_checkpoint
 from ccop_hub.normalization import PIXEL_MEAN, PIXEL_STD
+from ccop_hub.saved_settings import plain
 from ccop_hub.sources import huggingface
 
 from ..method.objective import ContrastivePretraining

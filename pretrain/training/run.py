@@ -74,7 +74,7 @@ def run(settings: RunSettings) -> int:
     # Under a launcher all processes come here at once: the first alone changes the folder, the others look on.
     finished = folder.prepare(settings) is RunState.FINISHED if trainer.is_global_zero else folder.is_finished
     if finished and not settings.overwrite:
-        print(f"{folder.path} holds this run, finished: nothing to do (--overwrite true starts anew)")
+        print(f"{folder.path} holds this run, finished: nothing to do (--overwrite starts anew)")
         return 0
     if trainer.is_global_zero:
         start_logging(folder.log)

@@ -10,12 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from ccop_hub.console import plain
 from ccop_hub.errors import UserError
 from ccop_hub.files import is_temporary, write_atomically
 from ccop_hub.formats.checkpoint import FACTS_FILE
+from ccop_hub.saved_settings import differences, read_settings, save_settings
 
 from ..settings import RunSettings
 
@@ -29,6 +27,7 @@ SETTINGS_THAT_MAY_CHANGE = frozenset(
         "log_every",
         "save_every",
         "pictures",
+        "resume",
         "overwrite",
         "max_unreadable",
     }
@@ -110,21 +109,26 @@ class RunFolder:
         """Look at what is there, clear it where the settings say so, and write the settings.
 
         Returns:
-            `NEW` for a run from the beginning, `UNFINISHED` for one to continue, `FINISHED` where nothing is to do.
+            `NEW` for a run from the beginning, `UNFINISHED` for one to resume, `FINISHED` if there is nothing to do.
 
         Raises:
-            UserError: the folder holds something else, or a run of other settings.
+            UserError: the folder holds something else, a run of other settings, or a run and `resume` is off.
         """
         state = self.state()
-        if state is not RunState.NEW and settings.overwrite:
-            self._clear()
+        if state is not RunState.NEW and not settings.resume and not settings.overwrite:
+            raise UserError(
+                f"{self.path} holds a run already: leave out --no-resume to resume it, give --overwrite to start anew, "
+                "or another --out"
+            )
+        if settings.overwrite:
             state = RunState.NEW
-        if state is not RunState.NEW:
+        if state is RunState.NEW:
+            self._clear()
+        else:
             self._require_same(settings)
         if state is not RunState.FINISHED:
             self.path.mkdir(parents=True, exist_ok=True)
-            text = yaml.safe_dump(plain(settings), sort_keys=False, allow_unicode=True)
-            write_atomically(self.settings, text)
+            save_settings(settings, self.settings)
         return state
 
     def wandb_run_id(self) -> str:
@@ -150,7 +154,10 @@ class RunFolder:
             return RunState.NEW
         if not self.settings.is_file():
             raise UserError(f"{self.path} holds something that is not a run; give --out a new or an empty folder")
-        return RunState.FINISHED if self.is_finished else RunState.UNFINISHED
+        if self.is_finished:
+            return RunState.FINISHED
+        # Without a checkpoint there is nothing to resume: a failed start must not stand in the way of the next one.
+        return RunState.UNFINISHED if any(self.checkpoints.glob("*.ckpt")) else RunState.NEW
 
     @property
     def is_finished(self) -> bool:
@@ -164,15 +171,9 @@ class RunFolder:
             file.unlink(missing_ok=True)
 
     def _require_same(self, settings: RunSettings) -> None:
-        now = plain(settings)
-        before = yaml.safe_load(self.settings.read_text(encoding="utf-8")) or {}
-        changed = [
-            f"{name} ({before.get(name)} there, {value} now)"
-            for name, value in now.items()
-            if name not in SETTINGS_THAT_MAY_CHANGE and before.get(name) != value
-        ]
+        changed = differences(read_settings(self.settings), settings, SETTINGS_THAT_MAY_CHANGE)
         if changed:
             raise UserError(
                 f"{self.path} holds a run of other settings: {', '.join(changed)}; "
-                "give another --out, or --overwrite true to start anew"
+                "give another --out, or --overwrite to start anew"
             )

@@ -10,8 +10,9 @@ from typing import Literal
 import pytest
 import yaml
 
-from ccop_hub.console import Command, plain, run_program, save_settings
+from ccop_hub.console import Command, run_program
 from ccop_hub.errors import UserError
+from ccop_hub.saved_settings import plain, save_settings
 
 
 @dataclasses.dataclass

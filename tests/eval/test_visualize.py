@@ -9,7 +9,7 @@ from PIL import Image
 
 
 def visualize(images, out, *flags):
-    common = ["--weights", "[random]", "--arch", "resnet18", "--accelerator", "cpu", "--image_size", "96"]
+    common = ["--weights", "[random]", "--backbone", "resnet18", "--accelerator", "cpu", "--image_size", "96"]
     return main(["visualize", *map(str, images), *common, "--out", str(out), *flags])
 
 

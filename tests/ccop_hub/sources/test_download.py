@@ -17,7 +17,7 @@ import pytest
 
 from ccop_hub.errors import UserError
 from ccop_hub.sources import download
-from ccop_hub.sources.cache import cache_folder
+from ccop_hub.sources.cache import downloads_folder
 from ccop_hub.sources.download import fetch_url
 from ccop_hub.sources.google_drive import fetch_drive
 
@@ -103,7 +103,7 @@ def test_first_download_and_cache(server: FileServer) -> None:
     file = fetch_url(server.url("some%20dir/my%20weights.pth"))
     assert file.name == "my weights.pth"
     assert file.read_bytes() == CONTENT
-    assert cache_folder() in file.parents
+    assert downloads_folder() in file.parents
     assert fetch_url(server.url("some%20dir/my%20weights.pth")) == file
     assert len(server.seen) == 1
     assert sorted(path.name for path in file.parent.iterdir()) == [".lock", "my weights.pth", "record.json"]
@@ -118,7 +118,7 @@ def test_published_digest(server: FileServer, digest: str) -> None:
 def test_wrong_digest_is_refused_and_not_kept(server: FileServer, digest: str) -> None:
     with pytest.raises(UserError, match=f"does not have the published digest {digest}"):
         fetch_url(server.url(), digest)
-    assert not [path for path in cache_folder().rglob("weights*") if path.is_file()]
+    assert not [path for path in downloads_folder().rglob("weights*") if path.is_file()]
 
 
 def test_digest_in_the_address(server: FileServer) -> None:
@@ -169,7 +169,7 @@ def test_resumed_by_a_later_call(server: FileServer, monkeypatch: pytest.MonkeyP
 @pytest.mark.usefixtures("no_waiting")
 def test_another_file_on_the_server_starts_over(server: FileServer) -> None:
     server.plan = [-100_000]
-    partial = cache_folder() / hashlib.sha256(server.url().encode()).hexdigest()[:16] / "weights.pth.partial"
+    partial = downloads_folder() / hashlib.sha256(server.url().encode()).hexdigest()[:16] / "weights.pth.partial"
 
     def changed() -> None:
         server.content, server.tag = CONTENT[::-1], '"v2"'
@@ -192,7 +192,7 @@ def test_servers_that_can_not_resume_start_over(server: FileServer, ranges: bool
 
 @pytest.mark.usefixtures("no_waiting")
 def test_all_bytes_there_already(server: FileServer) -> None:
-    partial = cache_folder() / hashlib.sha256(server.url().encode()).hexdigest()[:16] / "weights.pth.partial"
+    partial = downloads_folder() / hashlib.sha256(server.url().encode()).hexdigest()[:16] / "weights.pth.partial"
     partial.parent.mkdir(parents=True)
     partial.write_bytes(CONTENT)
     partial.with_name("weights.pth.partial.tag").write_text(json.dumps('"v1"'))

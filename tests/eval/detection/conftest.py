@@ -68,7 +68,7 @@ def _draw_split(root: Path, split: str, images: int, seed: int, size: int = 128)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No test reads or writes the user's cache; a module may have one a test in its place."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CCOP_HUB_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("CCOP_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
 
 

@@ -26,7 +26,7 @@ def test_the_gpu_benchmark_runs_small_on_a_cpu(
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
     root = draw(tmp_path / "shapes", train=4, val=1)
-    flags = ["--arch=resnet18", "--device=cpu", "--workers=0", "--iterations=4", "--batch-size=2"]
+    flags = ["--backbone=resnet18", "--accelerator=cpu", "--workers=0", "--iterations=4", "--batch-size=2"]
     out = tmp_path / "results" / "raw.json"
     arguments = [
         f"--data=coco={root}",
@@ -50,7 +50,7 @@ def test_the_gpu_benchmark_runs_small_on_a_cpu(
 
 def test_a_run_that_fails_is_a_row_that_says_so(benchmark: types.ModuleType, tmp_path: Path) -> None:
     out = tmp_path / "raw.json"
-    assert benchmark.main(["--data=any=nowhere", f"--out={out}", "--device=cpu", "--protocols", "small-cpu"]) == 1
+    assert benchmark.main(["--data=any=nowhere", f"--out={out}", "--accelerator=cpu", "--protocols", "small-cpu"]) == 1
     (row,) = json.loads(out.read_text())["rows"]
     assert "no data set at nowhere" in row["error"][0]
 
@@ -60,7 +60,7 @@ def test_a_run_that_fails_is_a_row_that_says_so(benchmark: types.ModuleType, tmp
 def test_one_gpu_trains_in_mixed_precision(benchmark: types.ModuleType, draw: Draw, tmp_path: Path) -> None:
     root = draw(tmp_path / "shapes", train=16, val=2)
     out = tmp_path / "raw.json"
-    flags = ["--arch=resnet18", "--workers=2", "--iterations=10"]
+    flags = ["--backbone=resnet18", "--workers=2", "--iterations=10"]
     arguments = [f"--data=coco={root}", f"--out={out}", *flags, "--protocols", "coco-fpn-4conv1fc-1x", "coco-c4-1x"]
     assert benchmark.main(arguments) == 0
     rows = json.loads(out.read_text())["rows"]
@@ -73,7 +73,7 @@ def test_one_gpu_trains_in_mixed_precision(benchmark: types.ModuleType, draw: Dr
 def test_two_gpus_train_with_syncbn(benchmark: types.ModuleType, draw: Draw, tmp_path: Path) -> None:
     root = draw(tmp_path / "shapes", train=16, val=2)
     out = tmp_path / "raw.json"
-    flags = ["--arch=resnet18", "--workers=2", "--iterations=10", "--gpus=2"]
+    flags = ["--backbone=resnet18", "--workers=2", "--iterations=10", "--devices=2"]
     arguments = [f"--data=coco={root}", f"--out={out}", *flags, "--protocols", "coco-fpn-4conv1fc-1x"]
     assert benchmark.main(arguments) == 0
     (row,) = json.loads(out.read_text())["rows"]

@@ -17,7 +17,7 @@ PERSON, CAR, CARAVAN, ROAD = 24, 26, 29, 7
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CCOP_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("CCOP_CACHE", str(tmp_path / "cache"))
 
 
 def _polygon(left: int, top: int, right: int, bottom: int) -> list[list[int]]:

@@ -13,7 +13,7 @@ Draw = Callable[..., Path]
 
 @pytest.fixture(autouse=True)
 def _own_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CCOP_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("CCOP_CACHE", str(tmp_path / "cache"))
     for name in ("COCO_DIR", "DETECTRON2_DATASETS"):
         monkeypatch.delenv(name, raising=False)
 

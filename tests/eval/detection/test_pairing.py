@@ -29,7 +29,7 @@ def paired(tmp_path_factory: pytest.TempPathFactory, draw_split: Callable[..., N
     save_checkpoint(work / "exported", network.state_dict(), facts)
     draw_split(work / "many", "train", images=20, seed=5)
     draw_split(work / "many", "val", images=4, seed=5)
-    small = ["--arch=resnet18", "--protocol=small-cpu", "--batch-size=2", "--iterations=3", "--workers=0"]
+    small = ["--backbone=resnet18", "--protocol=small-cpu", "--batch-size=2", "--iterations=3", "--workers=0"]
     flags = [*small, "--few-images=10%"]
     weights = ["--weights", str(work / "exported"), "--against=random", "--load=backbone"]
     with (work / "printed.txt").open("w") as file, contextlib.redirect_stdout(file):
@@ -105,11 +105,11 @@ def test_the_interval_of_a_difference_is_the_bootstraps(paired: Path) -> None:
     """All objects found against those of every other image found: resampled by hand, image by image."""
     from ccop_eval.detection.pairing import RESAMPLES, pair
     from ccop_eval.detection.plan import make_plan
-    from ccop_eval.detection.settings import DetectionSettings
+    from ccop_eval.settings import DetectionSettings
 
     root = paired.parent
     settings = DetectionSettings(
-        weights="random", arch="resnet18", data=str(root / "many"), out=root / "by-hand", protocol="small-cpu", seed=3
+        weights="random", backbone="resnet18", data=root / "many", out=root / "by-hand", protocol="small-cpu", seed=3
     )
     plan = make_plan(settings)
     truth = json.loads(plan.data.val.annotations.read_text())

@@ -5,13 +5,13 @@ import torch
 from ccop_eval.detection import processes
 from ccop_eval.detection.processes import start
 from ccop_eval.detection.run import work
-from ccop_eval.detection.settings import DetectionSettings
+from ccop_eval.settings import DetectionSettings
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from ccop_hub.errors import UserError
 
-ONE = DetectionSettings(weights="random", data="nowhere", out=Path("nowhere"))
-TWO = DetectionSettings(weights="random", data="nowhere", out=Path("nowhere"), gpus=2)
+ONE = DetectionSettings(weights="random", data=Path("nowhere"), out=Path("nowhere"))
+TWO = DetectionSettings(weights="random", data=Path("nowhere"), out=Path("nowhere"), devices=2)
 
 
 def test_one_process_is_this_one() -> None:

@@ -85,8 +85,8 @@ def work(tmp_path_factory: pytest.TempPathFactory, draw_split: Callable[..., Non
 
 def _arguments(work: Path, out: str, *more: str) -> list[str]:
     paths = [f"--data={work / 'shapes'}", f"--out={work / out}"]
-    run = ["--weights=random", "--arch=resnet18", "--protocol=small-cpu", "--batch-size=2", "--workers=0"]
-    periods = [f"--checkpoint-period={PERIOD}", f"--eval-period={SCORED}"]
+    run = ["--weights=random", "--backbone=resnet18", "--protocol=small-cpu", "--batch-size=2", "--workers=0"]
+    periods = [f"--save-every={PERIOD}", f"--evaluate-every={SCORED}"]
     return ["detection", *paths, *run, f"--iterations={ITERATIONS}", *periods, *more]
 
 
@@ -99,7 +99,7 @@ def uninterrupted(work: Path) -> Path:
 @pytest.fixture(scope="module")
 def killed(work: Path) -> None:
     """A run killed at each of `PLACES`."""
-    cases = [(place, number, _arguments(work, f"killed-{place}-{number}", "--resume")) for place, number, _ in PLACES]
+    cases = [(place, number, _arguments(work, f"killed-{place}-{number}")) for place, number, _ in PLACES]
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     done = subprocess.run([sys.executable, "-c", KILLED, json.dumps(cases)], env=environment, check=False)
     assert done.returncode == 0
@@ -119,7 +119,7 @@ def test_a_killed_run_goes_on_to_the_same_network(
 ) -> None:
     out = work / f"killed-{place}-{number}"
     assert not (out / "result.json").exists()
-    assert main(_arguments(work, out.name, "--resume")) == 0
+    assert main(_arguments(work, out.name)) == 0
     printed = capfd.readouterr().out
     assert (told in printed) if told else ("going on" not in printed)
     assert [path.name for path in (out / "detectron2").glob("*.pth")] == ["model_final.pth"]
@@ -152,10 +152,14 @@ def test_scoring_alone_gives_the_same_ap_and_changes_no_checkpoint(work: Path, u
 @pytest.mark.parametrize(
     ("out", "more", "told"),
     [
-        ("whole", [], "holds another run: pass --resume to go on with it, --overwrite to replace it"),
-        ("whole", ["--resume", "--seed=1"], "holds a run with other weights, settings"),
-        ("whole", ["--eval-only", "--load=backbone"], "holds a run with other parts to load"),
-        ("whole", ["--resume", "--iterations=9"], "holds a run with other settings"),
+        ("whole", ["--resume=false"], "leave out --no-resume to resume it, give --overwrite to replace it"),
+        ("whole", ["--seed=1"], "holds a run of other settings: seed (0 there, 1 now)"),
+        (
+            "whole",
+            ["--eval-only", "--load=backbone"],
+            "holds a run of other settings: load (backbone+fpn there, backbone now)",
+        ),
+        ("whole", ["--iterations=9"], "holds a run of other settings: iterations"),
         ("nothing", ["--eval-only"], "holds no finished training to score"),
         ("whole", ["--eval-only", "--overwrite"], "--eval-only scores what --overwrite would remove"),
     ],

@@ -122,7 +122,7 @@ def test_the_terminal_has_the_table_and_a_line_of_progress_and_no_configuration(
 ) -> None:
     for split in ("train", "val"):
         draw_split(work / "two", split, images=2, seed=5)
-    flags = ["--weights=random", "--arch=resnet18", "--protocol=small-cpu", "--iterations=4", "--workers=0"]
+    flags = ["--weights=random", "--backbone=resnet18", "--protocol=small-cpu", "--iterations=4", "--workers=0"]
     assert main(["detection", *flags, f"--data={work / 'two'}", f"--out={work / 'quiet'}"]) == 0
     captured = capfd.readouterr()
     assert captured.err == ""
@@ -140,10 +140,16 @@ def test_the_terminal_has_the_table_and_a_line_of_progress_and_no_configuration(
     assert any(line.startswith("mask head") and line.endswith("starts at random") for line in lines)
 
 
-def test_a_finished_run_is_not_overwritten(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_finished_run_prints_its_result_and_is_not_overwritten(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = (finished / "out" / "result.json").read_bytes()
-    assert main(_arguments(finished)) == 2
-    assert "holds another run: pass --resume" in capsys.readouterr().err
+    assert main(_arguments(finished)) == 0
+    told = capsys.readouterr().out
+    assert "finished: nothing to do" in told
+    assert "bbox/AP" in told
+    assert main(_arguments(finished, "--resume=false")) == 2
+    assert "--no-resume" in capsys.readouterr().err
     assert (finished / "out" / "result.json").read_bytes() == before
 
 
@@ -152,14 +158,15 @@ def test_the_second_weights_folder_is_looked_at_before_the_first_are_trained(
 ) -> None:
     (tmp_path / "against").mkdir()
     (tmp_path / "against" / "result.json").touch()
+    (tmp_path / "against" / "settings.yaml").write_text("iterations: 1\n")
     assert main(_arguments(finished, f"--out={tmp_path}", f"--against={finished / 'exported'}")) == 2
-    assert f"{tmp_path / 'against'} holds another run" in capsys.readouterr().err
+    assert f"{tmp_path / 'against'} holds a run of other settings: weights" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["against"]
 
 
 def test_overwriting_leaves_nothing_of_the_old_run(finished: Path, tmp_path: Path) -> None:
     from ccop_eval.detection.plan import check_output, make_plan, open_output
-    from ccop_eval.detection.settings import DetectionSettings
+    from ccop_eval.settings import DetectionSettings
 
     old = ("detectron2/model_final.pth", "against/result.json", "result.json", "detections.png", "few_images.txt")
     for name in old:
@@ -177,17 +184,17 @@ def test_overwriting_leaves_nothing_of_the_old_run(finished: Path, tmp_path: Pat
     ("more", "told"),
     [
         (["--protocol=coco-2x"], "no protocol 'coco-2x'"),
-        (["--arch=resnet50"], "is a resnet18, not a resnet50"),
+        (["--backbone=resnet50"], "is a resnet18, not a resnet50"),
         (["--iterations=0"], "--iterations 0 is too small: give 1"),
         (["--batch_size=-1"], "--batch-size -1 is too small: give 1"),
         (["--data=nowhere"], "no data set at nowhere"),
         (["--data=voc"], "--data voc is found by the environment variable DETECTRON2_DATASETS"),
-        (["--gpus=0"], "--gpus 0 is too small: give 1"),
-        (["--gpus=2", "--device=cpu"], "2 processes need a GPU each"),
-        (["--num-machines=2"], "give --dist-url tcp://HOST:PORT of machine 0"),
-        (["--machine-rank=1"], "--machine-rank 1 is not a number from 0 to 0"),
+        (["--devices=0"], "--devices 0 is too small: give 1"),
+        (["--devices=2", "--accelerator=cpu"], "2 processes need a GPU each"),
+        (["--num-nodes=2"], "give --dist-url tcp://HOST:PORT of machine 0"),
+        (["--node-rank=1"], "--node-rank 1 is not a number from 0 to 0"),
         (["--few-images=3%"], "--few-images: Expected one of '1%', '5%', '10%'. Got value: 3%"),
-        (["--checkpoint-period=0"], "--checkpoint-period 0 is too small"),
+        (["--save-every=0"], "--save-every 0 is too small"),
         (["--seed=-1"], "--seed -1 is too small"),
         (["--against=nowhere"], "no weights at 'nowhere'"),
         (["--weights=random"], "random weights need an architecture"),
@@ -242,7 +249,7 @@ def test_boxes_alone_are_scored_without_masks(draw: Draw, tmp_path: Path) -> Non
             del entry["segmentation"]
         path.write_text(json.dumps(document))
     out = tmp_path / "out"
-    flags = ["--weights=random", "--arch=resnet18", "--protocol=small-cpu", "--iterations=2", "--workers=0"]
+    flags = ["--weights=random", "--backbone=resnet18", "--protocol=small-cpu", "--iterations=2", "--workers=0"]
     assert main(["detection", *flags, "--batch-size=2", f"--data={root}", f"--out={out}"]) == 0
     result = Result.read(out)
     assert all(name.startswith("bbox/") for name in result.metrics)
@@ -258,7 +265,7 @@ def test_an_image_that_cannot_be_trained_on_is_told_by_its_name(
     root = draw(tmp_path / "shapes", train=2, val=1)
     for path in (root / "train2017").iterdir():
         path.write_bytes(path.read_bytes()[:300])
-    flags = ["--weights=random", "--arch=resnet18", "--protocol=small-cpu", f"--workers={workers}"]
+    flags = ["--weights=random", "--backbone=resnet18", "--protocol=small-cpu", f"--workers={workers}"]
     assert main(["detection", *flags, f"--data={root}", f"--out={tmp_path / 'out'}"]) == 2
     told = capsys.readouterr().err
     assert re.fullmatch(
@@ -273,7 +280,7 @@ def test_an_image_of_another_size_than_listed_is_told(
     root = draw(tmp_path / "shapes", train=1, val=1)
     path = root / "annotations" / "instances_train2017.json"
     path.write_text(path.read_text().replace('"width": 128', '"width": 130'))
-    flags = ["--weights=random", "--arch=resnet18", "--protocol=small-cpu", "--workers=0"]
+    flags = ["--weights=random", "--backbone=resnet18", "--protocol=small-cpu", "--workers=0"]
     assert main(["detection", *flags, f"--data={root}", f"--out={tmp_path / 'out'}"]) == 2
     told = capsys.readouterr().err
     assert told.startswith("ccop-eval: Mismatched image shape")
@@ -290,7 +297,7 @@ def test_voc_is_trained_on_and_scored_by_its_own_metric(
 
     monkeypatch.setitem(config.SCORERS, "small-cpu", "voc")
     root, out = write_voc(tmp_path / "voc"), tmp_path / "out"
-    flags = ["--weights=random", "--arch=resnet18", "--protocol=small-cpu", "--iterations=2", "--workers=0"]
+    flags = ["--weights=random", "--backbone=resnet18", "--protocol=small-cpu", "--iterations=2", "--workers=0"]
     assert main(["detection", *flags, "--batch-size=2", f"--data={root}", f"--out={out}"]) == 0
     result = Result.read(out)
     assert set(result.metrics) == {"bbox/AP", "bbox/AP50", "bbox/AP75"}
@@ -307,7 +314,7 @@ def test_voc_is_trained_on_and_scored_by_its_own_metric(
 def test_a_process_that_was_not_given_the_plan_makes_it(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As the processes of several GPUs do; here the one of a processor."""
     from ccop_eval.detection import run
-    from ccop_eval.detection.settings import DetectionSettings
+    from ccop_eval.settings import DetectionSettings
 
     out = finished / "out"
     before = json.loads((out / "detectron2" / "outcome.json").read_text())

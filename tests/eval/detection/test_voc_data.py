@@ -13,7 +13,7 @@ WriteVoc = Callable[[Path], Path]
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CCOP_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("CCOP_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.mark.parametrize("above", ["", "VOCdevkit"])

@@ -8,7 +8,7 @@ from ccop_hub.errors import UserError
 
 
 def run_knn(data, out, cache, *flags):
-    common = ["--weights", "random", "--arch", "resnet18", "--accelerator", "cpu", "--workers", "0"]
+    common = ["--weights", "random", "--backbone", "resnet18", "--accelerator", "cpu", "--workers", "0"]
     return main(
         ["knn", *common, "--image_size", "64", "--data", str(data), "--out", str(out), "--cache", str(cache), *flags]
     )

@@ -9,7 +9,7 @@ from ccop_hub.errors import UserError
 
 
 def linear(data, out, *flags):
-    common = ["--weights", "random", "--arch", "resnet18", "--against", "null", "--accelerator", "cpu"]
+    common = ["--weights", "random", "--backbone", "resnet18", "--against", "null", "--accelerator", "cpu"]
     small = ["--image_size", "64", "--batch_size", "32", "--workers", "0"]
     return main(["linear", *common, *small, "--data", str(data), "--out", str(out), *flags])
 
@@ -65,14 +65,14 @@ def test_resumed_run_ends_where_an_uninterrupted_one_does(image_folders, tmp_pat
     assert linear(image_folders / "learnable", tmp_path / "parts", "--epochs", "2") == 130
     monkeypatch.undo()
     assert linear(image_folders / "learnable", tmp_path / "parts", "--epochs", "2") == 2, "resuming is explicit"
-    assert linear(image_folders / "learnable", tmp_path / "parts", "--epochs", "2", "--resume") == 0
+    assert linear(image_folders / "learnable", tmp_path / "parts", "--epochs", "2") == 0
     whole, parts = (Result.read(tmp_path / name) for name in ("whole", "parts"))
     assert parts.curve == whole.curve
     assert parts.details == whole.details
 
 
 def test_state_of_another_run_is_refused(learnt, learning, image_folders, capsys):
-    assert linear(image_folders / "shuffled", learnt, *learning, "--resume") == 2
+    assert linear(image_folders / "shuffled", learnt, *learning) == 2
     assert "is of another run" in capsys.readouterr().err
 
 
@@ -107,7 +107,7 @@ def test_two_processes_measure_what_one_does(image_folders, tmp_path, run_cli):
     flags = ["--epochs", "1", "--protocol", "linear-moco-lr30"]
     data = image_folders / "learnable"
     assert linear(data, tmp_path / "one", *flags) == 0
-    common = ["--weights", "random", "--arch", "resnet18", "--against", "null", "--accelerator", "cpu"]
+    common = ["--weights", "random", "--backbone", "resnet18", "--against", "null", "--accelerator", "cpu"]
     small = ["--image_size", "64", "--batch_size", "32", "--workers", "0", "--devices", "2"]
     run_cli("linear", *common, *small, "--data", str(data), "--out", str(tmp_path / "two"), *flags)
     one, two = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("one", "two"))

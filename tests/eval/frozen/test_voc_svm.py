@@ -74,7 +74,7 @@ def voc(tmp_path_factory, cut_outs):
 
 
 def voc_svm(data, out, *flags):
-    common = ["--weights", "random", "--arch", "resnet18", "--accelerator", "cpu", "--workers", "0"]
+    common = ["--weights", "random", "--backbone", "resnet18", "--accelerator", "cpu", "--workers", "0"]
     small = ["--image_size", "64", "--costs", "[0.5,1,8]", "--cache", str(out.parent / "cache")]
     return main(["voc-svm", *common, *small, "--data", str(data), "--out", str(out), *flags])
 

@@ -42,7 +42,7 @@ def coco(tmp_path_factory, drawn_scenes, ground_boxes):
 
 
 def regions(data, out, *flags):
-    common = ["--weights", "random", "--arch", "resnet18", "--accelerator", "cpu", "--workers", "0"]
+    common = ["--weights", "random", "--backbone", "resnet18", "--accelerator", "cpu", "--workers", "0"]
     small = ["--short_side", "192", "--epochs", "12", "--batch_size", "32", "--cache", str(out.parent / "cache")]
     return main(["regions", *common, *small, "--data", str(data), "--out", str(out), *flags])
 

@@ -62,7 +62,7 @@ def test_protocol_id_names_every_departure():
         ("regions", ["--batch-size", "0"], "--batch-size 0 is too small"),
         ("segmentation", ["--iterations", "-3"], "--iterations -3 is too small"),
         ("segmentation", ["--crop-size", "0"], "--crop-size 0 is too small"),
-        ("voc-svm", ["--jobs", "0"], "--jobs 0 is too small"),
+        ("voc-svm", ["--devices", "0"], "--devices 0 is too small"),
     ],
 )
 def test_numbers_that_measure_nothing_are_refused(command, flags, said, tmp_path, capsys):

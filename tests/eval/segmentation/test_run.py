@@ -7,7 +7,7 @@ from ccop_eval.settings import SegmentationSettings
 
 
 def segment(data, out, *flags, iterations=40):
-    common = ["--weights", "random", "--arch", "resnet18", "--accelerator", "cpu", "--workers", "0"]
+    common = ["--weights", "random", "--backbone", "resnet18", "--accelerator", "cpu", "--workers", "0"]
     small = ["--scale_to", "[0,0]", "--crop_size", "64", "--stride", "48", "--batch_size", "8"]
     counts = ["--iterations", str(iterations)]
     return main(["segmentation", *common, *small, *counts, "--data", str(data), "--out", str(out), *flags])
@@ -35,7 +35,7 @@ def test_learnable_classes_are_learnt_and_shuffled_ones_are_not(scenes, tmp_path
 def test_frozen_run_trains_the_head_alone_and_resumes(scenes, tmp_path, monkeypatch):
     from ccop_eval.segmentation import training
 
-    flags = ["--frozen", "--checkpoint_every", "4", "--evaluate_every", "4"]
+    flags = ["--frozen", "--save_every", "4", "--evaluate_every", "4"]
     assert segment(scenes / "learnable", tmp_path / "whole", *flags, iterations=8) == 0
     stepped = training.Segmentation._step
 
@@ -47,7 +47,7 @@ def test_frozen_run_trains_the_head_alone_and_resumes(scenes, tmp_path, monkeypa
     monkeypatch.setattr(training.Segmentation, "_step", interrupted)
     assert segment(scenes / "learnable", tmp_path / "parts", *flags, iterations=8) == 130
     monkeypatch.undo()
-    assert segment(scenes / "learnable", tmp_path / "parts", *flags, "--resume", iterations=8) == 0
+    assert segment(scenes / "learnable", tmp_path / "parts", *flags, iterations=8) == 0
     whole, parts = (Result.read(tmp_path / name) for name in ("whole", "parts"))
     assert parts.curve == whole.curve
     assert parts.metrics == whole.metrics

@@ -15,7 +15,7 @@ import yaml
 from ccop_pretrain.training.checkpoints import newest_checkpoint, remove_others
 from ccop_pretrain.training.run_folder import RunFolder
 
-from ccop_hub.console import plain
+from ccop_hub.saved_settings import plain
 
 STEPS = 8
 

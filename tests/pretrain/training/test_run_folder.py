@@ -12,7 +12,12 @@ def test_new_then_unfinished_then_finished(tiny_run):
     folder = RunFolder(settings.out)
     assert folder.prepare(settings) is RunState.NEW
     assert yaml.safe_load(folder.settings.read_text())["steps"] == 5
+    assert folder.prepare(settings) is RunState.NEW
+    folder.checkpoints.mkdir()
+    (folder.checkpoints / "step-000000001.ckpt").touch()
     assert folder.prepare(dataclasses.replace(settings, workers=2)) is RunState.UNFINISHED
+    with pytest.raises(UserError, match=r"--no-resume.*--overwrite"):
+        folder.prepare(dataclasses.replace(settings, resume=False))
     folder.exported.mkdir()
     (folder.exported / "facts.json").write_text("{}")
     assert folder.prepare(settings) is RunState.FINISHED
@@ -23,12 +28,43 @@ def test_a_run_of_other_settings_is_not_touched_unless_asked(tiny_run):
     folder = RunFolder(settings.out)
     folder.prepare(settings)
     folder.metrics.write_text("kept")
-    with pytest.raises(UserError, match=r"jitters \(2 there, 3 now\).*--overwrite true"):
+    folder.checkpoints.mkdir()
+    (folder.checkpoints / "step-000000001.ckpt").touch()
+    with pytest.raises(UserError, match=r"jitters \(2 there, 3 now\).*--overwrite"):
         folder.prepare(tiny_run(jitters=3))
     assert folder.metrics.read_text() == "kept"
     assert folder.prepare(tiny_run(jitters=3, overwrite=True)) is RunState.NEW
     assert not folder.metrics.exists()
     assert yaml.safe_load(folder.settings.read_text())["jitters"] == 3
+
+
+def test_a_start_that_failed_does_not_stand_in_the_way(tiny_run):
+    folder = RunFolder(tiny_run().out)
+    folder.prepare(tiny_run())
+    folder.metrics.write_text("step\n")
+    folder.checkpoints.mkdir()
+    assert folder.prepare(tiny_run(jitters=3, resume=False)) is RunState.NEW
+    assert not folder.metrics.exists()
+    assert yaml.safe_load(folder.settings.read_text())["jitters"] == 3
+
+
+def test_a_folder_of_an_earlier_version_is_resumed(tiny_run):
+    """Settings under their old names, and without those that came later, describe the same run."""
+    settings = tiny_run()
+    folder = RunFolder(settings.out)
+    folder.prepare(settings)
+    folder.checkpoints.mkdir()
+    (folder.checkpoints / "step-000000001.ckpt").touch()
+    old = yaml.safe_load(folder.settings.read_text())
+    for today, before in (("backbone", "arch"), ("devices", "gpus"), ("num_nodes", "num_machines")):
+        old[before] = old.pop(today)
+    old["checkpoint_every"], old["precision"] = old.pop("save_every"), "32-true"
+    del old["resume"], old["micro_batches"]
+    folder.settings.write_text(yaml.safe_dump(old))
+    assert folder.prepare(settings) is RunState.UNFINISHED
+    folder.settings.write_text(yaml.safe_dump({**old, "arch": "resnet34", "precision": "bf16-mixed"}))
+    with pytest.raises(UserError, match=r"backbone \(resnet34 there.*precision \(bf16 there, float32 now"):
+        folder.prepare(settings)
 
 
 def test_a_folder_of_something_else_is_left_alone(tiny_run, tmp_path):

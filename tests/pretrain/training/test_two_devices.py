@@ -12,7 +12,7 @@ import yaml
 from ccop_pretrain.training.checkpoints import newest_checkpoint
 from ccop_pretrain.training.run_folder import RunFolder
 
-from ccop_hub.console import plain
+from ccop_hub.saved_settings import plain
 
 
 @pytest.fixture

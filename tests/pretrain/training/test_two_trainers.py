@@ -15,7 +15,7 @@ from ccop_pretrain.training.checkpoints import newest_checkpoint
 from ccop_pretrain.training.run_folder import RunFolder
 from torch.testing import assert_close
 
-from ccop_hub.console import plain
+from ccop_hub.saved_settings import plain
 
 STEPS = 4
 

@@ -1,0 +1,27 @@
+"""What a finished evaluation says on the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ccop_hub.console import table_console
+
+from .comparison import group_results
+from .result import RESULT_FILE, Result
+from .tables import print_group
+
+
+def announce(result: Result, out: Path, pictures: Path) -> None:
+    """Print the metrics with protocol id, loaded parts and effective learning rate, and where the files are.
+
+    Args:
+        result: of the evaluation.
+        out: folder of the run.
+        pictures: file or folder of its pictures.
+    """
+    console = table_console()
+    for group in group_results([result]):
+        print_group(console, group)
+    rate = "none" if result.effective_lr is None else f"{result.effective_lr:g}"
+    console.print(f"protocol {result.protocol}; loaded {result.loaded}; effective lr {rate}", soft_wrap=True)
+    console.print(f"wrote {out / RESULT_FILE}; pictures in {pictures}", soft_wrap=True)
