@@ -157,7 +157,7 @@ def test_scoring_alone_gives_the_same_ap_and_changes_no_checkpoint(work: Path, u
         (
             "whole",
             ["--eval-only", "--load=backbone"],
-            "holds a run of other settings: load (backbone+fpn there, backbone now)",
+            "of other settings: load (backbone+fpn there, backbone now)",
         ),
         ("whole", ["--iterations=9"], "holds a run of other settings: iterations"),
         ("nothing", ["--eval-only"], "holds no finished training to score"),
