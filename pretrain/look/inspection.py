@@ -20,8 +20,9 @@ from ..common.seeding import derive_seed, seeded_cpu
 from ..method.curriculum import Curriculum
 from ..method.jitter import Candidates, draw_jitters, key_candidates
 from ..settings import InspectSettings, RunSettings
-from ..views.dataset import SceneListing, SceneViews
+from ..views.dataset import ViewDataset
 from ..views.geometry import Boxes, render_view
+from ..views.listing import ImageListing
 from ..views.photometric import PhotometricAugmentation
 from . import pictures
 
@@ -37,7 +38,7 @@ AUGMENTED = 5
 
 def run(settings: InspectSettings) -> None:
     """Write `proposals.png`, `views.png`, `jitters.png`, `augmentation.png` and `summary.csv`; print the table."""
-    listing = SceneListing.open(settings.images, settings.proposals, settings)
+    listing = ImageListing.open(settings.images, settings.proposals, settings, exclude=[settings.out])
     sheets = write_sheets(listing, settings, settings.out, settings.count)
     rows = summarise(listing, settings, settings.draws)
     text = io.StringIO(newline="")
@@ -53,10 +54,10 @@ def run(settings: InspectSettings) -> None:
 
 
 def write_sheets(
-    listing: SceneListing, settings: InspectSettings | RunSettings, folder: Path, count: int
+    listing: ImageListing, settings: InspectSettings | RunSettings, folder: Path, count: int
 ) -> list[Path]:
     """Draw the sheets for `count` images spread over the listing; without proposals, those that need none."""
-    dataset = SceneViews(listing, settings, settings.seed)
+    dataset = ViewDataset(listing, settings, settings.seed)
     samples = collect_samples(dataset, count)
     written = [folder / "views.png", folder / "augmentation.png"]
     pictures.draw_views(samples, written[0])
@@ -72,7 +73,7 @@ def write_sheets(
     return written
 
 
-def collect_samples(dataset: SceneViews, count: int) -> list[pictures.SceneSample]:
+def collect_samples(dataset: ViewDataset, count: int) -> list[pictures.ImageSample]:
     """Read images spread over the listing, unreadable ones passed over, and cut their views as a run does."""
     images = len(dataset)
     samples = []
@@ -89,8 +90,8 @@ def collect_samples(dataset: SceneViews, count: int) -> list[pictures.SceneSampl
         with seeded_cpu(derive_seed("sheet", dataset.seed, index)):
             augmented = PhotometricAugmentation().augment(query.expand(AUGMENTED, -1, -1, -1))
         samples.append(
-            pictures.SceneSample(
-                name=dataset.listing.images[index],
+            pictures.ImageSample(
+                name=dataset.listing.paths[index],
                 image=np.asarray(image),
                 proposals=boxes,
                 epoch=epoch,
@@ -103,19 +104,19 @@ def collect_samples(dataset: SceneViews, count: int) -> list[pictures.SceneSampl
     return samples
 
 
-def summarise(listing: SceneListing, settings: InspectSettings, draws: int) -> list[tuple[str, str]]:
+def summarise(listing: ImageListing, settings: InspectSettings, draws: int) -> list[tuple[str, str]]:
     """Count boxes and valid jitters over draws that a run would make: (measure, value) rows."""
     proposals = listing.proposals
     if proposals is None:
         raise ValueError("the counts are of boxes: open the listing with its proposals")
-    dataset = SceneViews(listing, settings, settings.seed)
-    usable = [index for index, name in enumerate(listing.images) if name in proposals]
+    dataset = ViewDataset(listing, settings, settings.seed)
+    usable = [index for index, name in enumerate(listing.paths) if name in proposals]
     counts: list[int] = []
     valid = {stage: [0, 0] for stage in STAGES}
     for draw in range(draws):
         epoch, place = divmod(draw, len(usable))
         index = usable[place]
-        views = dataset.views(epoch, index, index, proposals.size(listing.images[index]))
+        views = dataset.views(epoch, index, index, proposals.size(listing.paths[index]))
         counts.append(len(views.kept))
         for stage in STAGES:
             jitters = candidates_at(stage, torch.from_numpy(views.key.boxes), settings, draw).valid[:, :-1]
@@ -144,7 +145,7 @@ def candidates_at(progress: float, boxes: Tensor, settings: InspectSettings | Ru
 
 
 def _jitter_one(
-    sample: pictures.SceneSample, settings: InspectSettings | RunSettings, draw: int
+    sample: pictures.ImageSample, settings: InspectSettings | RunSettings, draw: int
 ) -> tuple[Boxes, Sequence[pictures.JitterStage]]:
     """The key box nearest in size to a third of the view, and its jitters at every stage."""
     boxes = sample.views.key.boxes

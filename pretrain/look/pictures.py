@@ -33,7 +33,7 @@ VALID, INVALID = "#2ecc40", "#ff4136"
 
 
 @dataclass(frozen=True)
-class SceneSample:
+class ImageSample:
     """One image with what a run draws from it.
 
     Attributes:
@@ -74,7 +74,7 @@ class JitterStage:
     valid: NDArray[np.bool_]
 
 
-def draw_proposals(samples: Sequence[SceneSample], path: Path) -> None:
+def draw_proposals(samples: Sequence[ImageSample], path: Path) -> None:
     """Every image with its proposals, a few to a row."""
     columns = 2 if len(samples) in (2, 4) else min(3, len(samples))
     rows = -(-len(samples) // columns)
@@ -87,7 +87,7 @@ def draw_proposals(samples: Sequence[SceneSample], path: Path) -> None:
     _save(figure, path)
 
 
-def draw_views(samples: Sequence[SceneSample], path: Path) -> None:
+def draw_views(samples: Sequence[ImageSample], path: Path) -> None:
     """A row an image: the image with both crops, the query view and the key view; equal numbers are one object."""
     figure, cells = _grid(
         len(samples), 3, "Two views of each image: the same number and colour is the same object", 0.95
@@ -113,7 +113,7 @@ def draw_views(samples: Sequence[SceneSample], path: Path) -> None:
     _save(figure, path)
 
 
-def draw_jitters(samples: Sequence[tuple[SceneSample, Boxes, Sequence[JitterStage]]], path: Path) -> None:
+def draw_jitters(samples: Sequence[tuple[ImageSample, Boxes, Sequence[JitterStage]]], path: Path) -> None:
     """A row an image: jitters of one key box at several points of the curriculum.
 
     Args:
@@ -138,7 +138,7 @@ def draw_jitters(samples: Sequence[tuple[SceneSample, Boxes, Sequence[JitterStag
     _save(figure, path)
 
 
-def draw_augmentation(samples: Sequence[SceneSample], path: Path) -> None:
+def draw_augmentation(samples: Sequence[ImageSample], path: Path) -> None:
     """A row an image: the query view as cut, then augmented several times."""
     figure, cells = _grid(len(samples), 1 + len(samples[0].augmented), "Photometric augmentation")
     for row, sample in zip(cells, samples, strict=True):

@@ -99,6 +99,12 @@ def candidate_rows(valid: Tensor) -> Tensor:
     return valid.flatten().cumsum(0).view_as(valid) - 1
 
 
+def candidates_per_image(valid: Tensor, counts: Sequence[int]) -> list[int]:
+    """Number of valid candidates of each image: (N, C) bool for N boxes, `counts` of them in each image."""
+    totals: list[int] = torch.stack([part.sum() for part in torch.split(valid, list(counts))]).tolist()
+    return totals
+
+
 def hardest_candidates(queries: Tensor, embeddings: Tensor, valid: Tensor) -> Tensor:
     """For each query the valid candidate that is least similar to it.
 

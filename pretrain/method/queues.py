@@ -44,10 +44,6 @@ class KeyQueue(nn.Module):
         self.register_buffer("written", torch.zeros(length, dtype=torch.long))
         self.register_buffer("calls", torch.zeros((), dtype=torch.long))
 
-    def negatives(self) -> Tensor:
-        """(length, dim) copy of the keys: backward still reads them after the queue has moved on."""
-        return self.keys.clone()
-
     def age(self) -> Tensor:
         """Mean age of the keys in calls of `enqueue`, 0-d float; the newest keys have age 0."""
         return (self.calls - self.written).float().mean()

@@ -15,7 +15,7 @@ from ccop_hub.sources import huggingface
 
 from ..method.objective import ContrastivePretraining
 from ..settings import RunSettings
-from ..views.dataset import SceneListing
+from ..views.listing import ImageListing
 from .schedule import Schedule
 
 PATHS = ("images", "proposals", "out", "probe", "init")
@@ -26,7 +26,7 @@ PUBLIC = (huggingface.PREFIX, "https://")
 
 
 def export(
-    folder: Path, objective: ContrastivePretraining, settings: RunSettings, schedule: Schedule, listing: SceneListing
+    folder: Path, objective: ContrastivePretraining, settings: RunSettings, schedule: Schedule, listing: ImageListing
 ) -> Path:
     """Write the query encoder's trained parts under canonical names, with the run's facts.
 
@@ -42,7 +42,7 @@ def export(
     return save_checkpoint(folder, kept, facts)
 
 
-def run_facts(settings: RunSettings, schedule: Schedule, listing: SceneListing) -> dict[str, Any]:
+def run_facts(settings: RunSettings, schedule: Schedule, listing: ImageListing) -> dict[str, Any]:
     """What a checkpoint says of itself."""
     resolved = plain(settings)
     for name in PATHS:
@@ -53,7 +53,7 @@ def run_facts(settings: RunSettings, schedule: Schedule, listing: SceneListing) 
         "arch": settings.backbone,
         "objective": settings.objective,
         "parts": ["backbone", "fpn"] if settings.uses_boxes else ["backbone"],
-        "dataset": {"name": listing.source.name, "images": len(listing.images), "digest": listing.digest},
+        "dataset": {"name": listing.source.name, "images": len(listing), "digest": listing.digest},
         "steps": schedule.steps,
         "epochs": round(schedule.steps / schedule.steps_per_epoch, 3),
         "batch_size": settings.batch_size,

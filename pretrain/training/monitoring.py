@@ -9,7 +9,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..settings import RunSettings
-from ..views.dataset import SceneListing, SceneViews
+from ..views.dataset import ViewDataset
+from ..views.listing import ImageListing
 from .schedule import Schedule
 
 LOG = logging.getLogger("ccop_pretrain.training.monitoring")
@@ -65,26 +66,26 @@ class CollapseAlarm:
         return warnings
 
 
-def expected_boxes(listing: SceneListing, settings: RunSettings) -> float:
+def expected_boxes(listing: ImageListing, settings: RunSettings) -> float:
     """Boxes a view, the mean over images spread over the listing; 0 where no loss looks at boxes."""
     store = listing.proposals
     if store is None:
         return 0.0
-    views = SceneViews(listing, settings, settings.seed)
+    views = ViewDataset(listing, settings, settings.seed)
     places = {int(place) for place in np.linspace(0, len(views) - 1, min(IMAGES_COUNTED, len(views)))}
-    readable = [index for index in sorted(places) if listing.images[index] not in store.skipped]
-    kept = [len(views.views(0, index, index, store.size(listing.images[index])).kept) for index in readable]
+    readable = [index for index in sorted(places) if listing.paths[index] not in store.skipped]
+    kept = [len(views.views(0, index, index, store.size(listing.paths[index])).kept) for index in readable]
     return float(np.mean(kept)) if kept else 0.0
 
 
-def advice(settings: RunSettings, schedule: Schedule, images: int, boxes: float) -> list[str]:
+def advice(settings: RunSettings, schedule: Schedule, image_count: int, boxes: float) -> list[str]:
     """Warnings about queues that do not fit the data or the schedule.
 
     Args:
         settings: of the run.
         schedule: of the run.
-        images: number of images.
-        boxes: expected boxes a view.
+        image_count: number of images.
+        boxes: expected number of boxes in a view.
     """
     queues = {}
     if settings.weight_image:
@@ -93,10 +94,11 @@ def advice(settings: RunSettings, schedule: Schedule, images: int, boxes: float)
         queues["box"] = (settings.box_queue, boxes)
     warnings = []
     for kind, (length, keys_per_image) in queues.items():
-        if length > images * keys_per_image:
+        epoch_keys = image_count * keys_per_image
+        if length > epoch_keys:
             warnings.append(
-                f"the {kind} queue of {length} keys is longer than an epoch's {images * keys_per_image:.0f}: an image "
-                f"is among its own negatives; give --{kind}-queue {max(int(images * keys_per_image), 1)} or less"
+                f"the {kind} queue of {length} keys is longer than an epoch's {epoch_keys:.0f}: an image is among its "
+                f"own negatives; give --{kind}-queue {max(int(epoch_keys), 1)} or less"
             )
         fill = length / (settings.batch_size * keys_per_image)
         if schedule.warmup_steps < FILLS_IN_WARMUP * fill:

@@ -26,7 +26,8 @@ from ..common import distributed
 from ..images.skipped import SkippedImages
 from ..look.inspection import write_sheets
 from ..settings import RunSettings
-from ..views.dataset import SceneData, SceneListing, images_per_process
+from ..views.dataset import PretrainingData, images_per_process
+from ..views.listing import ImageListing
 from .checkpoints import KeepCheckpoints, WholeFiles, checkpoint_step, newest_checkpoint, remove_others
 from .export import export, library_versions
 from .metrics_file import MetricsFile
@@ -61,11 +62,13 @@ def run(settings: RunSettings) -> int:
         The exit code, 0.
 
     Raises:
-        UserError: wrong input; see `check_settings`, `SceneListing.open`, `Schedule.of`, `RunFolder.prepare`.
+        UserError: wrong input; see `check_settings`, `ImageListing.open`, `Schedule.of`, `RunFolder.prepare`.
     """
     check_settings(settings)
-    listing = SceneListing.open(settings.images, settings.proposals if settings.uses_boxes else None, settings)
-    schedule = Schedule.of(settings, len(listing.images))
+    listing = ImageListing.open(
+        settings.images, settings.proposals if settings.uses_boxes else None, settings, exclude=[settings.out]
+    )
+    schedule = Schedule.of(settings, len(listing))
     module = PretrainingModule(settings, schedule)
     folder = RunFolder(settings.out)
     metrics = MetricsFile(folder.metrics)
@@ -88,12 +91,12 @@ def run(settings: RunSettings) -> int:
             write_sheets(listing, settings, folder.pictures, settings.pictures)
     announce(settings, schedule, listing, done, trainer.world_size)
     if trainer.is_global_zero:
-        for warning in advice(settings, schedule, len(listing.images), expected_boxes(listing, settings)):
+        for warning in advice(settings, schedule, len(listing), expected_boxes(listing, settings)):
             LOG.warning("%s", warning)
     trainer.loggers = [metrics, *further_loggers(settings, folder, done, trainer.is_global_zero)]
     trainer.fit(
         module,
-        datamodule=SceneData(listing, settings, schedule.steps),
+        datamodule=PretrainingData(listing, settings, schedule.steps),
         ckpt_path=checkpoint,
         # Checkpoints are our own files and hold more than tensors (Lightning's progress counters).
         weights_only=False,
@@ -211,10 +214,10 @@ def launched() -> bool:
     return int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1"))) > 1
 
 
-def announce(settings: RunSettings, schedule: Schedule, listing: SceneListing, done: int, processes: int) -> None:
+def announce(settings: RunSettings, schedule: Schedule, listing: ImageListing, done: int, processes: int) -> None:
     """Say what is about to happen, with every number that was derived."""
     boxes = f", {len(listing.proposals)} of them with proposals" if listing.proposals is not None else ""
-    LOG.info("%s, %s: %d images%s", settings.objective, settings.backbone, len(listing.images), boxes)
+    LOG.info("%s, %s: %d images%s", settings.objective, settings.backbone, len(listing), boxes)
     share, parts = settings.batch_size // processes, settings.micro_batches
     LOG.info(
         "%d steps (%d an epoch) of %d images (%s x %d processes)",
@@ -243,7 +246,7 @@ def finish(
     module: PretrainingModule,
     settings: RunSettings,
     schedule: Schedule,
-    listing: SceneListing,
+    listing: ImageListing,
     folder: RunFolder,
 ) -> None:
     """Report unreadable images, export."""
@@ -257,11 +260,11 @@ def finish(
     LOG.info("exported %s", path)
 
 
-def collect_skipped(listing: SceneListing, met: set[int]) -> SkippedImages:
+def collect_skipped(listing: ImageListing, met: set[int]) -> SkippedImages:
     """Unreadable images by name and reason: those met, and those already left out of the proposals."""
     skipped = SkippedImages()
     known = listing.proposals.skipped if listing.proposals is not None else {}
-    for index, name in enumerate(listing.images):
+    for index, name in enumerate(listing.paths):
         if index in met or name in known:
             try:
                 listing.read(index)

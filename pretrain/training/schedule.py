@@ -32,7 +32,7 @@ class Schedule:
     warmup_start: float
 
     @classmethod
-    def of(cls, settings: OptimisationSettings, images: int) -> Schedule:
+    def of(cls, settings: OptimisationSettings, image_count: int) -> Schedule:
         """The schedule of a run over so many images.
 
         Raises:
@@ -40,11 +40,12 @@ class Schedule:
         """
         if settings.batch_size < 2:
             raise UserError(f"a batch of {settings.batch_size} is too small for batch norm: give --batch-size 2")
-        if images < settings.batch_size:
+        if image_count < settings.batch_size:
             raise UserError(
-                f"{images} images are fewer than one batch of {settings.batch_size}: give --batch-size {images} or less"
+                f"{image_count} images are fewer than one batch of {settings.batch_size}: give --batch-size "
+                f"{image_count} or less"
             )
-        per_epoch = images // settings.batch_size
+        per_epoch = image_count // settings.batch_size
         steps = settings.epochs * per_epoch if settings.steps is None else settings.steps
         if steps < 1:
             raise UserError(f"a run of {steps} steps trains nothing: give --epochs or --steps of 1 or more")

@@ -1,11 +1,12 @@
-"""The training step: augment, ask the objective, follow the schedule. Lightning does the rest."""
+"""The training step: augment, accumulate gradients, follow the schedule. Lightning does the rest."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,9 +22,9 @@ from ccop_hub.sources.resolve import resolve
 
 from ..common import distributed
 from ..common.seeding import derive_seed
-from ..method.objective import Batch, ContrastivePretraining, ObjectiveOutput
+from ..method.batch import ViewBatch
+from ..method.objective import ContrastivePretraining, StepOutput
 from ..settings import RunSettings
-from ..views.dataset import ViewBatch
 from ..views.photometric import PhotometricAugmentation
 from .activation_checkpointing import checkpoint_activations
 from .monitoring import CollapseAlarm
@@ -50,7 +51,7 @@ class PretrainingModule(LightningModule):
 
     def __init__(self, settings: RunSettings, schedule: Schedule) -> None:
         super().__init__()
-        # Lightning's own accumulation knows the losses of one micro-batch at a time, not what they are shares of.
+        # Lightning's own accumulation averages the losses of micro-batches, which hold different numbers of boxes.
         self.automatic_optimization = False
         self.run_settings = settings
         self.schedule = schedule
@@ -79,33 +80,34 @@ class PretrainingModule(LightningModule):
         assert isinstance(optimiser, LightningOptimizer)
         assert isinstance(rate, LRScheduler)
         optimiser.zero_grad()
-        output = self.losses(batch, batch_idx, self._backward)
+        output = self.accumulate_gradients(batch, batch_idx)
         optimiser.step()
         rate.step()
-        self._throughput.step_ended(len(batch.query_images) * distributed.world_size())
-        # Here rather than in a hook behind the step: the row of a step has to be there before its checkpoint.
+        self._throughput.step_ended(len(batch) * distributed.world_size())
+        # Here rather than in a hook after the step: the row of a step has to be written before its checkpoint.
         self._watch(output, batch_idx + 1)
         return {"loss": output.loss}
 
-    def losses(
-        self, batch: ViewBatch, step: int, backward: Callable[[Tensor, bool], None] | None = None
-    ) -> ObjectiveOutput:
-        """Augment a batch and ask the objective, which says what `backward` is for.
+    def accumulate_gradients(self, batch: ViewBatch, step: int) -> StepOutput:
+        """The gradients of a batch, part by part; `step` counts from 0.
 
         Every draw (augmentation, shuffling, jitters, dropout) comes from (seed, step, rank).
         """
         torch.manual_seed(derive_seed("step", self.run_settings.seed, step, distributed.rank()))
-        augmented = Batch(
-            query_images=self._augment(batch.query_images),
-            key_images=self._augment(batch.key_images),
-            query_boxes=batch.query_boxes,
-            key_boxes=batch.key_boxes,
+        batch = replace(
+            batch, query_images=self._augment(batch.query_images), key_images=self._augment(batch.key_images)
         )
-        output: ObjectiveOutput = self.objective(augmented, self.run_settings.micro_batches, backward)
-        return output
+        self.objective.begin_step()
+        totals = self.objective.totals(batch)
+        parts = batch.split(self.run_settings.micro_batches)
+        outputs = []
+        for part in parts:
+            outputs.append(self.objective(part, totals))
+            self._backward(outputs[-1].loss, last=part is parts[-1])
+        return self.objective.end_step(outputs, totals)
 
     def _backward(self, loss: Tensor, last: bool) -> None:
-        """Add the gradients of a micro-batch; the last one's backward exchanges the sums between processes."""
+        """Add gradients to those of the parts before; only the last backward exchanges them between processes."""
         strategy = self.trainer.strategy
         with strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) and not last else nullcontext():
             self.manual_backward(loss)
@@ -147,7 +149,7 @@ class PretrainingModule(LightningModule):
         """Note when the batch arrived."""
         self._throughput.batch_arrived()
 
-    def _watch(self, output: ObjectiveOutput, done: int) -> None:
+    def _watch(self, output: StepOutput, done: int) -> None:
         """Write a row of metrics, and probe, where one is due after step `done` (from 1)."""
         if done % self.run_settings.log_every == 0 or done == self.schedule.steps:
             self._report(output, done)
@@ -155,7 +157,7 @@ class PretrainingModule(LightningModule):
         if self._probe is not None and self.global_rank == 0 and (done % every == 0 or done == self.schedule.steps):
             self._log({"knn_accuracy": self._probe.accuracy(self.objective.query.network)}, done)
 
-    def _report(self, output: ObjectiveOutput, done: int) -> None:
+    def _report(self, output: StepOutput, done: int) -> None:
         """Log the figures of step `done`; they are of this process's share of the batch."""
         losses = {"loss": output.loss.item()}
         losses |= {f"loss_{name}": loss.item() for name, loss in output.losses.items()}

@@ -5,8 +5,9 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from ccop_pretrain.method.batch import ViewBatch
 from ccop_pretrain.method.encoder import Encoder
-from ccop_pretrain.method.objective import Batch, ContrastivePretraining
+from ccop_pretrain.method.objective import ContrastivePretraining
 from ccop_pretrain.settings import ObjectiveSettings
 from torch import Tensor, nn
 
@@ -82,11 +83,11 @@ def split_boxes(boxes: Any, counts: Iterable[int]) -> list[Tensor]:
 
 def make_batch(
     recipe: ModuleType, boxes: dict[str, Any], dtype: torch.dtype = torch.float64, images: slice = slice(None)
-) -> Batch:
+) -> ViewBatch:
     """The batch of `boxes.npz`, or of some of its images; boxes stay float32."""
     pixels = normalise(recipe.images()[images], dtype)
     query, key = (split_boxes(boxes[f"boxes_{side}"][images], boxes["boxes_num"][images]) for side in "qk")
-    return Batch(pixels[:, 0], pixels[:, 1], query, key)
+    return ViewBatch(pixels[:, 0], pixels[:, 1], query, key)
 
 
 def seed_step(seed: int, images: int) -> None:

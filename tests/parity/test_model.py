@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from ccop_pretrain.method import objective
+from ccop_pretrain.method.batch import ViewBatch
 from ccop_pretrain.method.encoder import pool_boxes
 from ccop_pretrain.method.jitter import Candidates, draw_jitters, key_candidates
 from ccop_pretrain.method.losses import different_objects, hardest_candidates
-from ccop_pretrain.method.objective import Batch, ContrastivePretraining
+from ccop_pretrain.method.objective import ContrastivePretraining
 from torch import Tensor
 
 from .authors import LOSSES, build, make_batch, normalise, parameters, prepare, seed_step, split_boxes, tensors
@@ -36,7 +37,7 @@ def model(recipe: ModuleType) -> ContrastivePretraining:
 
 
 @pytest.fixture(scope="module")
-def batch(parity: ParityFolder, recipe: ModuleType) -> Batch:
+def batch(parity: ParityFolder, recipe: ModuleType) -> ViewBatch:
     return make_batch(recipe, parity.npz("boxes.npz"))
 
 
@@ -55,7 +56,7 @@ class Step(NamedTuple):
     pointers: tuple[int, int]
 
 
-def take_step(model: ContrastivePretraining, batch: Batch, seed: int, jittered: Tensor | None = None) -> Step:
+def take_step(model: ContrastivePretraining, batch: ViewBatch, seed: int, jittered: Tensor | None = None) -> Step:
     """One step; `jittered` takes the place of the candidates' boxes, which it may differ from by rounding alone."""
     choice: list[int] = []
 
@@ -75,8 +76,11 @@ def take_step(model: ContrastivePretraining, batch: Batch, seed: int, jittered: 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(objective, "hardest_candidates", spy)
         patch.setattr(objective, "key_candidates", candidates_of)
-        output = model(batch)
-    output.loss.backward()
+        model.begin_step()
+        totals = model.totals(batch)
+        part = model(batch, totals)
+        part.loss.backward()
+        output = model.end_step([part], totals)
     sides = {"q": tensors(model.query), "k": tensors(model.key)}
     return Step(
         losses={name: value.item() for name, value in output.losses.items()},
@@ -110,7 +114,7 @@ def case(
     parity: ParityFolder,
     recipe: ModuleType,
     model: ContrastivePretraining,
-    batch: Batch,
+    batch: ViewBatch,
 ) -> Case:
     arrays = parity.npz(f"model_{request.param}.npz")
     facts = parity.json("model.json")
@@ -184,13 +188,13 @@ class Seen(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def seen(parity: ParityFolder, recipe: ModuleType, model: ContrastivePretraining, batch: Batch) -> Seen:
+def seen(parity: ParityFolder, recipe: ModuleType, model: ContrastivePretraining, batch: ViewBatch) -> Seen:
     return look(prepare(model, recipe, parity.json("model.json")["shapes"], step=0), batch)
 
 
 @torch.no_grad()
-def look(model: ContrastivePretraining, batch: Batch) -> Seen:
-    model._average_key()
+def look(model: ContrastivePretraining, batch: ViewBatch) -> Seen:
+    model.begin_step()
     stages, pyramids, embeddings = {}, {}, {}
     for side, encoder, images, boxes in (
         ("q", model.query, batch.query_images, batch.query_boxes),
@@ -222,25 +226,25 @@ class TestEncoders:
         flat = features.flatten(1)
         close(torch.stack([flat.mean(1), flat.std(1)], 1), expected[f"{side}_{level}_mean_std"], rtol=1e-9, atol=1e-9)
 
-    def test_pooled_boxes(self, parity: ParityFolder, recipe: ModuleType, seen: Seen, batch: Batch) -> None:
+    def test_pooled_boxes(self, parity: ParityFolder, recipe: ModuleType, seen: Seen, batch: ViewBatch) -> None:
         expected = parity.npz("model_common.npz")
         pooled = pool_boxes(seen.query_pyramid, batch.query_boxes, recipe.SIZE).flatten(1)
         close(torch.stack([pooled.mean(1), pooled.std(1)], 1), expected["roi_pooled_q_stat"])
         close(pooled[:, ::1567], expected["roi_pooled_q_slice"])
 
-    def test_pairs_within_the_first_image(self, parity: ParityFolder, seen: Seen, batch: Batch) -> None:
+    def test_pairs_within_the_first_image(self, parity: ParityFolder, seen: Seen, batch: ViewBatch) -> None:
         expected = parity.npz("model_common.npz")
         count = len(batch.key_boxes[0])
         queries, keys = (seen.embeddings[name][:count] for name in ("roi_embed_q", "roi_embed_k_ori"))
         close(queries @ keys.T, expected["intra_sim_0"])
         assert different_objects(batch.key_boxes[:1], 0.05)[0].tolist() == expected["intra_valid_0"].tolist()
 
-    def test_pair_counts(self, case: Case, batch: Batch) -> None:
+    def test_pair_counts(self, case: Case, batch: ViewBatch) -> None:
         pairs = different_objects(batch.key_boxes, 0.05).sum(dim=(1, 2))
         assert pairs.tolist() == case.expected["intra_valid_counts"]
 
 
-def jitter(model: ContrastivePretraining, batch: Batch, recipe: ModuleType, step: int) -> Candidates:
+def jitter(model: ContrastivePretraining, batch: ViewBatch, recipe: ModuleType, step: int) -> Candidates:
     seed_step(recipe.SEED["jitter"], len(batch.key_boxes))
     draws = draw_jitters([len(boxes) for boxes in batch.key_boxes], recipe.J)
     noise = model.curriculum.noise(torch.tensor(step))
@@ -248,7 +252,7 @@ def jitter(model: ContrastivePretraining, batch: Batch, recipe: ModuleType, step
 
 
 @torch.no_grad()
-def embed_all(model: ContrastivePretraining, seen: Seen, batch: Batch, candidates: Candidates) -> Tensor:
+def embed_all(model: ContrastivePretraining, seen: Seen, batch: ViewBatch, candidates: Candidates) -> Tensor:
     """(N, J + 1, D): the invalid candidates too, which the objective leaves out."""
     counts = [len(boxes) for boxes in batch.key_boxes]
     by_image = [boxes.flatten(0, 1) for boxes in torch.split(candidates.boxes, counts)]
@@ -256,7 +260,7 @@ def embed_all(model: ContrastivePretraining, seen: Seen, batch: Batch, candidate
 
 
 def check_choice(
-    model: ContrastivePretraining, seen: Seen, batch: Batch, candidates: Candidates, arrays: dict[str, np.ndarray]
+    model: ContrastivePretraining, seen: Seen, batch: ViewBatch, candidates: Candidates, arrays: dict[str, np.ndarray]
 ) -> Tensor:
     """Similarities and the choice of hard positives; returns the chosen embeddings."""
     embeddings, queries = embed_all(model, seen, batch, candidates), seen.embeddings["roi_embed_q"]
@@ -269,7 +273,7 @@ def check_choice(
 
 
 class TestHardPositives:
-    def test_draws(self, parity: ParityFolder, recipe: ModuleType, batch: Batch) -> None:
+    def test_draws(self, parity: ParityFolder, recipe: ModuleType, batch: ViewBatch) -> None:
         expected = parity.npz("model_common.npz")
         seed_step(recipe.SEED["jitter"], len(batch.key_boxes))
         draws = draw_jitters([len(boxes) for boxes in batch.key_boxes], recipe.J)
@@ -277,7 +281,7 @@ class TestHardPositives:
         close(draws.size, expected["draws_wh"], rtol=0, atol=0)
 
     def test_choice(
-        self, case: Case, seen: Seen, model: ContrastivePretraining, batch: Batch, recipe: ModuleType
+        self, case: Case, seen: Seen, model: ContrastivePretraining, batch: ViewBatch, recipe: ModuleType
     ) -> None:
         candidates = jitter(model, batch, recipe, CASES[case.name]["step"] + 1)
         close(candidates.boxes, case.arrays["jit_boxes"], rtol=0, atol=1e-4)
@@ -286,7 +290,7 @@ class TestHardPositives:
         close(hard, case.arrays["roi_pos_embed"], rtol=0, atol=1e-6)
 
     def test_embeddings_of_all_candidates(
-        self, parity: ParityFolder, seen: Seen, model: ContrastivePretraining, batch: Batch, recipe: ModuleType
+        self, parity: ParityFolder, seen: Seen, model: ContrastivePretraining, batch: ViewBatch, recipe: ModuleType
     ) -> None:
         embeddings = embed_all(model, seen, batch, jitter(model, batch, recipe, 1))
         close(embeddings, parity.npz("model_common.npz")["roi_embed_k_it0"], rtol=0, atol=1e-6)
@@ -295,20 +299,20 @@ class TestHardPositives:
 ALIGNED_STEP = 50
 
 
-def align(parity: ParityFolder, recipe: ModuleType, model: ContrastivePretraining, batch: Batch) -> Batch:
+def align(parity: ParityFolder, recipe: ModuleType, model: ContrastivePretraining, batch: ViewBatch) -> ViewBatch:
     """Bring the model to the start of the aligned case; returns its batch."""
     boxes = parity.npz("model_aligned.npz")["boxes_k"]
     prepare(model, recipe, parity.json("model.json")["shapes"], ALIGNED_STEP, key_seed=recipe.SEED["weights_q"])
     views = recipe.images()
     key = normalise(0.97 * views[:, 0] + 0.03 * views[:, 1], torch.float64)
-    return Batch(batch.query_images, key, batch.query_boxes, split_boxes(boxes, map(len, batch.query_boxes)))
+    return ViewBatch(batch.query_images, key, batch.query_boxes, split_boxes(boxes, map(len, batch.query_boxes)))
 
 
 class TestAligned:
     """Encoders that start alike and see nearly the same image: the one case where hinges are partly inactive."""
 
     def test_choice_and_hinges(
-        self, parity: ParityFolder, recipe: ModuleType, model: ContrastivePretraining, batch: Batch
+        self, parity: ParityFolder, recipe: ModuleType, model: ContrastivePretraining, batch: ViewBatch
     ) -> None:
         aligned = align(parity, recipe, model, batch)
         expected, arrays = parity.json("model.json")["aligned"], parity.npz("model_aligned.npz")
@@ -325,7 +329,9 @@ class TestAligned:
         assert pairs == expected["n_pairs"]
         assert active / pairs == pytest.approx(expected["hinge_active_share"])
 
-    def test_step(self, parity: ParityFolder, recipe: ModuleType, model: ContrastivePretraining, batch: Batch) -> None:
+    def test_step(
+        self, parity: ParityFolder, recipe: ModuleType, model: ContrastivePretraining, batch: ViewBatch
+    ) -> None:
         aligned = align(parity, recipe, model, batch)
         expected = parity.json("model.json")["aligned"]
         step = take_step(model, aligned, recipe.SEED["jitter"])
@@ -341,7 +347,7 @@ class TestAligned:
 
 class TestTrajectory:
     def test_three_steps_of_sgd(
-        self, parity: ParityFolder, recipe: ModuleType, model: ContrastivePretraining, batch: Batch
+        self, parity: ParityFolder, recipe: ModuleType, model: ContrastivePretraining, batch: ViewBatch
     ) -> None:
         facts = parity.json("model.json")
         expected = facts["trajectory"]

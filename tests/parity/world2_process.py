@@ -55,8 +55,11 @@ def main(folder: str, rendezvous: str, rank: int, out: str) -> None:
 
     wrapped = DistributedDataParallel(model, broadcast_buffers=False)
     torch.manual_seed(facts["seeds"][rank])
-    output = wrapped(batch)
+    model.begin_step()
+    totals = model.totals(batch)
+    output = wrapped(batch, totals)
     output.loss.backward()
+    model.end_step([output], totals)
     result = {
         **seen,
         "losses": {name: value.item() for name, value in output.losses.items()},

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 from ccop_pretrain.common.distributed import BatchShuffle, gather_rows, rank, world_size
-from ccop_pretrain.method.objective import Batch, ContrastivePretraining
+from ccop_pretrain.method.batch import ViewBatch
+from ccop_pretrain.method.objective import ContrastivePretraining
 from ccop_pretrain.settings import ObjectiveSettings
 from torch.testing import assert_close
 
@@ -108,12 +109,14 @@ class TestTraining:
         small = ObjectiveSettings(image_queue=10, box_queue=16, hidden_dim=16, embedding_dim=8, jitters=0)
         model = ContrastivePretraining(small, "resnet18", 10, 64).eval()
         model.load_state_dict(both[0]["start"])
-        one = Batch(
+        one = ViewBatch(
             **{name: torch.cat([each["batch"][name] for each in both]) for name in ("query_images", "key_images")},
             **{name: both[0]["batch"][name] + both[1]["batch"][name] for name in ("query_boxes", "key_boxes")},
         )
+        model.begin_step()
         output = model(one)
         output.loss.backward()
+        model.end_step([output], model.totals(one))
         for name, value in output.losses.items():
             assert value.item() == pytest.approx((both[0]["losses"][name] + both[1]["losses"][name]) / 2, rel=1e-5)
         for name, parameter in model.query.named_parameters():

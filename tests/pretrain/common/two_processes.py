@@ -6,7 +6,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from ccop_pretrain.common.distributed import BatchShuffle, gather_rows, rank, world_size
-from ccop_pretrain.method.objective import Batch, ContrastivePretraining
+from ccop_pretrain.method.batch import ViewBatch
+from ccop_pretrain.method.objective import ContrastivePretraining
 from ccop_pretrain.settings import ObjectiveSettings
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
@@ -49,7 +50,7 @@ def shuffling() -> dict[str, Any]:
     }
 
 
-def make_batch(counts: list[int]) -> Batch:
+def make_batch(counts: list[int]) -> ViewBatch:
     generator = torch.Generator().manual_seed(100 + rank())
 
     def boxes(count: int) -> Tensor:
@@ -58,7 +59,7 @@ def make_batch(counts: list[int]) -> Batch:
         return torch.cat([corner, corner + 15], 1)
 
     images = torch.randn(2, len(counts), 3, SIZE, SIZE, generator=generator)
-    return Batch(images[0], images[1], [boxes(count) for count in counts], [boxes(count) for count in counts])
+    return ViewBatch(images[0], images[1], [boxes(count) for count in counts], [boxes(count) for count in counts])
 
 
 def training(settings: ObjectiveSettings, counts: tuple[list[int], list[int]]) -> dict[str, Any]:
@@ -75,8 +76,11 @@ def training(settings: ObjectiveSettings, counts: tuple[list[int], list[int]]) -
     for step in range(2):
         torch.manual_seed(1000 * step + rank())
         optimiser.zero_grad()
-        output = wrapped(make_batch(counts[rank()]))
+        batch = make_batch(counts[rank()])
+        model.begin_step()
+        output = wrapped(batch)
         output.loss.backward()
+        model.end_step([output], model.totals(batch))
         record.append(
             {
                 "losses": {name: value.item() for name, value in output.losses.items()},
@@ -100,8 +104,10 @@ def double_batch() -> dict[str, Any]:
     start = {name: value.clone() for name, value in model.state_dict().items()}
     wrapped = DistributedDataParallel(model, broadcast_buffers=False)
     batch = make_batch([2, 3])
+    model.begin_step()
     output = wrapped(batch)
     output.loss.backward()
+    model.end_step([output], model.totals(batch))
     return {
         "start": start,
         "batch": vars(batch),

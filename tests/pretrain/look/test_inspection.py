@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from ccop_pretrain.look.inspection import collect_samples, run, summarise, write_sheets
 from ccop_pretrain.settings import InspectSettings
-from ccop_pretrain.views.dataset import SceneListing, SceneViews
+from ccop_pretrain.views.dataset import ViewDataset
+from ccop_pretrain.views.listing import ImageListing
 from PIL import Image
 
 
@@ -35,17 +36,17 @@ def test_sheets_and_table_are_written(settings, capsys):
 
 
 def test_samples_are_what_the_run_sees(settings):
-    listing = SceneListing.open(settings.images, settings.proposals)
-    dataset = SceneViews(listing, settings, settings.seed)
+    listing = ImageListing.open(settings.images, settings.proposals)
+    dataset = ViewDataset(listing, settings, settings.seed)
     for sample in collect_samples(dataset, 3):
-        pair = dataset[sample.epoch, listing.images.index(sample.name)]
+        pair = dataset[sample.epoch, listing.paths.index(sample.name)]
         np.testing.assert_array_equal(pair.query_image.permute(1, 2, 0).numpy(), sample.query)
         np.testing.assert_array_equal(pair.key_boxes.numpy(), sample.views.key.boxes)
 
 
 def test_the_counts_are_those_of_the_runs_draws(settings):
-    listing = SceneListing.open(settings.images, settings.proposals)
-    dataset = SceneViews(listing, settings, settings.seed)
+    listing = ImageListing.open(settings.images, settings.proposals)
+    dataset = ViewDataset(listing, settings, settings.seed)
     rows = dict(summarise(listing, settings, 28))
     counts = [len(dataset[epoch, index].query_boxes) for epoch in range(2) for index in range(14)]
     assert rows["boxes a view, mean"] == f"{np.mean(counts):.1f}"
@@ -53,6 +54,6 @@ def test_the_counts_are_those_of_the_runs_draws(settings):
 
 
 def test_without_proposals_there_are_views_and_augmentation(settings, tmp_path):
-    written = write_sheets(SceneListing.open(settings.images, None), settings, tmp_path / "plain", 2)
+    written = write_sheets(ImageListing.open(settings.images, None), settings, tmp_path / "plain", 2)
     assert {path.name for path in written} == {"views.png", "augmentation.png"}
     assert all(path.is_file() for path in written)

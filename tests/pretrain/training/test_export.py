@@ -5,7 +5,7 @@ import torch
 from ccop_pretrain.method.objective import ContrastivePretraining
 from ccop_pretrain.training.export import export, run_facts
 from ccop_pretrain.training.schedule import Schedule
-from ccop_pretrain.views.dataset import SceneListing
+from ccop_pretrain.views.listing import ImageListing
 from safetensors.torch import load_file
 
 from ccop_hub.architectures import ResNetFPN
@@ -15,11 +15,11 @@ def test_the_query_network_is_exported_with_its_facts(tiny_run, scenes, scene_pr
     (tmp_path / "labelled").mkdir()
     (tmp_path / "start.safetensors").touch()
     settings = tiny_run(probe=tmp_path / "labelled", init=str(tmp_path / "start.safetensors"))
-    listing = SceneListing.open(scenes, scene_proposals)
+    listing = ImageListing.open(scenes, scene_proposals)
     objective = ContrastivePretraining(settings, settings.backbone, 5, settings.image_size)
     with torch.no_grad():
         objective.query.network.backbone.conv1.weight.mul_(2)
-    path = export(tmp_path / "exported", objective, settings, Schedule.of(settings, len(listing.images)), listing)
+    path = export(tmp_path / "exported", objective, settings, Schedule.of(settings, len(listing.paths)), listing)
 
     tensors = load_file(path)
     network = ResNetFPN("resnet18")
@@ -44,6 +44,6 @@ def test_the_query_network_is_exported_with_its_facts(tiny_run, scenes, scene_pr
 @pytest.mark.parametrize("name", ["ccop_resnet50", "hf-hub:someone/weights@main", "https://a.org/b.pth", "random"])
 def test_a_start_that_is_no_place_keeps_its_name(name, tiny_run, scenes, scene_proposals):
     settings = tiny_run(init=name)
-    facts = run_facts(settings, Schedule.of(settings, 14), SceneListing.open(scenes, scene_proposals))
+    facts = run_facts(settings, Schedule.of(settings, 14), ImageListing.open(scenes, scene_proposals))
     assert facts["settings"]["init"] == name
     assert facts["settings"]["probe"] is None

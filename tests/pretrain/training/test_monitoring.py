@@ -3,7 +3,8 @@ import dataclasses
 import pytest
 from ccop_pretrain.training.monitoring import CollapseAlarm, advice, expected_boxes
 from ccop_pretrain.training.schedule import Schedule
-from ccop_pretrain.views.dataset import SceneListing, SceneViews
+from ccop_pretrain.views.dataset import ViewDataset
+from ccop_pretrain.views.listing import ImageListing
 
 
 def reports(alarm, image, box, steps):
@@ -74,9 +75,9 @@ def test_parts_that_are_off_have_no_queue(settings):
 
 def test_expected_boxes_are_those_of_the_views(tiny_run):
     run = tiny_run()
-    listing = SceneListing.open(run.images, run.proposals)
-    views = SceneViews(listing, run, run.seed)
+    listing = ImageListing.open(run.images, run.proposals)
+    views = ViewDataset(listing, run, run.seed)
     counted = [len(views[0, index].query_boxes) for index in range(len(views))]
     assert expected_boxes(listing, run) == pytest.approx(sum(counted) / len(counted))
     assert expected_boxes(listing, run) > 0
-    assert expected_boxes(SceneListing.open(run.images, None), run) == 0
+    assert expected_boxes(ImageListing.open(run.images, None), run) == 0

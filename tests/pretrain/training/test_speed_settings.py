@@ -7,7 +7,8 @@ import torch
 from ccop_pretrain.training.run import run
 from ccop_pretrain.training.schedule import Schedule
 from ccop_pretrain.training.step import PretrainingModule, start_from
-from ccop_pretrain.views.dataset import SceneListing, SceneViews, ViewBatch
+from ccop_pretrain.views.dataset import ViewDataset, collate
+from ccop_pretrain.views.listing import ImageListing
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
@@ -26,15 +27,15 @@ MICRO_BATCH_TOLERANCE = 0.2
 
 @pytest.fixture
 def batch(scenes, scene_proposals, tiny_run):
-    dataset = SceneViews(SceneListing.open(scenes, scene_proposals), tiny_run(), 0)
-    return ViewBatch.collate([dataset[0, index] for index in range(4)])
+    dataset = ViewDataset(ImageListing.open(scenes, scene_proposals), tiny_run(), 0)
+    return collate([dataset[0, index] for index in range(4)])
 
 
 def first_losses(settings, batch, dtype=None, training=True):
     module = PretrainingModule(settings, Schedule.of(settings, 28)).train(training)
+    module._backward = lambda loss, last: loss.backward()
     with torch.autocast("cpu", dtype=dtype or torch.bfloat16, enabled=dtype is not None):
-        output = module.losses(batch, 0)
-    output.loss.backward()
+        output = module.accumulate_gradients(batch, 0)
     assert all(parameter.grad is not None for parameter in module.trained_parameters())
     return output.losses, module
 
@@ -70,8 +71,8 @@ def test_compiled_encoders_differ_by_rounding(batch, tiny_run, monkeypatch):
 
 def test_micro_batches_differ_by_their_batch_norm(scenes, scene_proposals, tiny_run):
     settings = tiny_run(backbone="test_resnet", batch_size=28, image_size=64, dropout=0.0)
-    dataset = SceneViews(SceneListing.open(scenes, scene_proposals), settings, 0)
-    batch = ViewBatch.collate([dataset[divmod(place, 14)] for place in range(28)])
+    dataset = ViewDataset(ImageListing.open(scenes, scene_proposals), settings, 0)
+    batch = collate([dataset[divmod(place, 14)] for place in range(28)])
     split = dataclasses.replace(settings, micro_batches=2)
     exact, _ = first_losses(settings, batch)
     losses, _ = first_losses(split, batch)

@@ -1,19 +1,23 @@
 import pytest
 import torch
+from ccop_pretrain.method.batch import ViewBatch
 from ccop_pretrain.training.schedule import Schedule
 from ccop_pretrain.training.step import PretrainingModule, Throughput
-from ccop_pretrain.views.dataset import SceneListing, SceneViews, ViewBatch
-from torch import nn
+from ccop_pretrain.views.dataset import ViewDataset, collate
+from ccop_pretrain.views.listing import ImageListing
 
 
 @pytest.fixture
 def batch(scenes, scene_proposals, tiny_run):
-    dataset = SceneViews(SceneListing.open(scenes, scene_proposals), tiny_run(), 0)
-    return ViewBatch.collate([dataset[0, index] for index in range(4)])
+    dataset = ViewDataset(ImageListing.open(scenes, scene_proposals), tiny_run(), 0)
+    return collate([dataset[0, index] for index in range(4)])
 
 
 def module_of(settings):
-    return PretrainingModule(settings, Schedule.of(settings, 14))
+    """A module without a trainer, which would do the backward."""
+    module = PretrainingModule(settings, Schedule.of(settings, 14))
+    module._backward = lambda loss, last: loss.backward()
+    return module
 
 
 def test_a_step_draws_from_seed_and_step_alone(batch, tiny_run):
@@ -21,7 +25,7 @@ def test_a_step_draws_from_seed_and_step_alone(batch, tiny_run):
     for case, (seed, step, noise) in {"a": (0, 3, 1), "b": (0, 3, 2), "step": (0, 4, 1)}.items():
         module = module_of(tiny_run(seed=seed))
         torch.manual_seed(noise)
-        losses[case] = module.losses(batch, step).loss.item()
+        losses[case] = module.accumulate_gradients(batch, step).loss.item()
     assert losses["a"] == losses["b"] != losses["step"]
 
 
@@ -49,7 +53,7 @@ def test_the_optimiser_holds_the_query_encoder_with_decay_on_every_parameter(tin
 def test_every_trained_parameter_gets_a_gradient(batch, tiny_run):
     for objective in ("ccop", "mocov2"):
         module = module_of(tiny_run(objective=objective))
-        module.losses(batch, 0).loss.backward()
+        module.accumulate_gradients(batch, 0)
         trained = list(module.trained_parameters())
         assert all(parameter.grad is not None for parameter in trained)
         fpn = [parameter for parameter in module.objective.query.network.fpn.parameters() if parameter.requires_grad]
@@ -60,17 +64,18 @@ def test_query_and_key_are_augmented_apart(batch, tiny_run):
     module = module_of(tiny_run())
     seen = []
 
-    class Spy(nn.Module):
-        def forward(self, given, *_):
-            seen.append(given)
-            raise StopIteration
-
-    module.objective = Spy()
-    same = ViewBatch(batch.query_images, batch.query_images, batch.query_boxes, batch.query_boxes, [])
-    with pytest.raises(StopIteration):
-        module.losses(same, 0)
+    module.objective.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    same = ViewBatch(batch.query_images, batch.query_images, batch.query_boxes, batch.query_boxes)
+    module.accumulate_gradients(same, 0)
     assert seen[0].query_images.dtype == torch.float32
     assert not torch.equal(seen[0].query_images, seen[0].key_images)
+
+
+def test_the_last_part_alone_exchanges_gradients(batch, tiny_run):
+    module, told = module_of(tiny_run(micro_batches=2)), []
+    module._backward = lambda loss, last: told.append(last)
+    module.accumulate_gradients(batch, 0)
+    assert told == [False, True]
 
 
 def test_throughput_counts_images_and_waiting(monkeypatch):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 from ccop_pretrain.settings import ReadingSettings, ViewSettings
-from ccop_pretrain.views.dataset import RunSampler, SceneListing, SceneViews, ViewBatch
+from ccop_pretrain.views.dataset import RunSampler, ViewDataset, collate
+from ccop_pretrain.views.listing import ImageListing
 from PIL import Image
 from torch.utils.data import DataLoader
 
@@ -16,13 +17,13 @@ SETTINGS = ViewSettings(image_size=32)
 
 
 def loader(listing, workers, steps=6, start=0):
-    sampler = RunSampler(len(listing.images), 4, steps, seed=3, start=start)
+    sampler = RunSampler(len(listing.paths), 4, steps, seed=3, start=start)
     return DataLoader(
-        SceneViews(listing, SETTINGS, 3),
+        ViewDataset(listing, SETTINGS, 3),
         batch_size=4,
         sampler=sampler,
         num_workers=workers,
-        collate_fn=ViewBatch.collate,
+        collate_fn=collate,
     )
 
 
@@ -36,7 +37,7 @@ def same(first, second):
 
 
 def test_batches_do_not_depend_on_workers_nor_on_where_the_run_starts(scenes, scene_proposals):
-    listing = SceneListing.open(scenes, scene_proposals)
+    listing = ImageListing.open(scenes, scene_proposals)
     whole = list(loader(listing, 0))
     assert len(whole) == 6
     assert all(map(same, whole, loader(listing, 2)))
@@ -47,7 +48,7 @@ def test_batches_do_not_depend_on_workers_nor_on_where_the_run_starts(scenes, sc
 
 
 def test_a_batch_holds_matching_boxes_inside_its_views(scenes, scene_proposals):
-    listing = SceneListing.open(scenes, scene_proposals)
+    listing = ImageListing.open(scenes, scene_proposals)
     batch = next(iter(loader(listing, 0)))
     assert batch.query_images.shape == batch.key_images.shape == (4, 3, 32, 32)
     assert batch.query_images.dtype == torch.uint8
@@ -83,8 +84,8 @@ def test_an_unreadable_image_gives_its_place_to_the_next_and_changes_no_other_dr
     shutil.copytree(scenes, folder)
     name = sorted(path.name for path in folder.iterdir())[5]
     (folder / name).write_bytes((folder / name).read_bytes()[:200])
-    whole = SceneViews(SceneListing.open(scenes, None), SETTINGS, 0)
-    damaged = SceneViews(SceneListing.open(folder, None), SETTINGS, 0)
+    whole = ViewDataset(ImageListing.open(scenes, None), SETTINGS, 0)
+    damaged = ViewDataset(ImageListing.open(folder, None), SETTINGS, 0)
     for index in (4, 6):
         assert torch.equal(whole[0, index].query_image, damaged[0, index].query_image)
     replaced = damaged[0, 5]
@@ -93,39 +94,39 @@ def test_an_unreadable_image_gives_its_place_to_the_next_and_changes_no_other_dr
     # It shows image 6, cut by the draws of place 5.
     views = whole.views(0, 5, 6, (96, 72))
     assert views.query.crop == damaged.views(0, 5, 6, (96, 72)).query.crop != whole.views(0, 6, 6, (96, 72)).query.crop
-    batch = ViewBatch.collate([damaged[0, 4], replaced])
+    batch = collate([damaged[0, 4], replaced])
     assert batch.skipped == replaced.skipped
 
 
 def test_an_image_that_was_skipped_by_the_proposals_is_skipped_here(scenes, scene_proposals):
-    listing = SceneListing.open(scenes, scene_proposals)
+    listing = ImageListing.open(scenes, scene_proposals)
     listing.proposals.skipped["03.png"] = "was cut short then"
-    assert SceneViews(listing, SETTINGS, 0)[0, 3].skipped == [(3, "was cut short then")]
+    assert ViewDataset(listing, SETTINGS, 0)[0, 3].skipped == [(3, "was cut short then")]
 
 
 def test_wrong_input_is_named(scenes, scene_proposals, tmp_path):
     with pytest.raises(UserError, match="does not exist"):
-        SceneListing.open(tmp_path / "nowhere", None)
+        ImageListing.open(tmp_path / "nowhere", None)
     grown = tmp_path / "grown"
     shutil.copytree(scenes, grown)
     shutil.copy(grown / "00.png", grown / "new.png")
     with pytest.raises(UserError, match=r"new\.png"):
-        SceneListing.open(grown, scene_proposals)
+        ImageListing.open(grown, scene_proposals)
     resized = tmp_path / "resized"
     resized.mkdir()
     for path in scenes.iterdir():
         Image.new("RGB", (40, 40)).save(resized / path.name)
     with pytest.raises(UserError, match="another size"):
-        SceneListing.open(resized, scene_proposals)
+        ImageListing.open(resized, scene_proposals)
     for path in resized.iterdir():
         path.write_bytes(b"no image")
     with pytest.raises(UserError, match="none of the 14 images"):
-        SceneListing.open(resized, None)
+        ImageListing.open(resized, None)
 
 
 def test_max_boxes_takes_the_first(scenes, scene_proposals):
-    listing = SceneListing.open(scenes, scene_proposals)
-    few = SceneViews(listing, ViewSettings(max_boxes=2), 0).boxes(1)
+    listing = ImageListing.open(scenes, scene_proposals)
+    few = ViewDataset(listing, ViewSettings(max_boxes=2), 0).boxes(1)
     np.testing.assert_array_equal(few, listing.boxes(1)[:2])
     assert len(listing.boxes(1)) > 2
 
@@ -140,31 +141,31 @@ def test_every_kind_of_source_gives_the_same_views(scenes, scene_proposals, tmp_
     (tmp_path / "set" / "annotations").mkdir(parents=True)
     (tmp_path / "set" / "train2017").symlink_to(scenes)
     (tmp_path / "set" / "annotations" / "instances_train2017.json").write_text(json.dumps({"images": entries}))
-    whole = list(loader(SceneListing.open(scenes, None), 0))
+    whole = list(loader(ImageListing.open(scenes, None), 0))
     for images, workers in ((tmp_path / "list.txt", 0), (tmp_path / "shard.tar", 2), (tmp_path / "set", 0)):
-        listing = SceneListing.open(images, None)
+        listing = ImageListing.open(images, None)
         assert all(map(same, whole, loader(listing, workers)))
         # A run that goes on reads from the middle at once.
         assert all(map(same, whole[4:], loader(listing, 0, start=4)))
-    boxes = [SceneListing.open(path, scene_proposals).boxes(3) for path in (scenes, tmp_path / "set")]
+    boxes = [ImageListing.open(path, scene_proposals).boxes(3) for path in (scenes, tmp_path / "set")]
     np.testing.assert_array_equal(*boxes)
 
 
 def test_only_listed_images_count_as_left_out(scenes, scene_proposals):
-    listing = SceneListing.open(scenes, scene_proposals)
+    listing = ImageListing.open(scenes, scene_proposals)
     listing.proposals.skipped |= {"03.png": "was cut short then", "elsewhere.png": "not listed here"}
     assert list(listing.left_out().reasons()) == ["03.png"]
 
 
 def test_larger_images_than_the_limit_are_passed_over(scenes):
     with pytest.raises(UserError, match="none of the 14 images"):
-        SceneListing.open(scenes, None, ReadingSettings(max_pixels=96 * 72 - 1))
-    assert SceneListing.open(scenes, None, ReadingSettings(max_pixels=96 * 72)).read(0).size == (96, 72)
+        ImageListing.open(scenes, None, ReadingSettings(max_pixels=96 * 72 - 1))
+    assert ImageListing.open(scenes, None, ReadingSettings(max_pixels=96 * 72)).read(0).size == (96, 72)
 
 
 def test_an_image_of_one_row_has_views(tmp_path):
     for name in ("0.png", "1.png"):
         Image.new("RGB", (1, 300), (200, 10, 10)).save(tmp_path / name)
-    pair = SceneViews(SceneListing.open(tmp_path, None), SETTINGS, 0)[0, 0]
+    pair = ViewDataset(ImageListing.open(tmp_path, None), SETTINGS, 0)[0, 0]
     assert pair.query_image.shape == pair.key_image.shape == (3, 32, 32)
     assert len(pair.query_boxes) == 0

@@ -1,0 +1,57 @@
+"""The batch that the method learns from: two views of each image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from torch import Tensor
+
+
+@dataclass
+class ViewBatch:
+    """Two views of B images, and the boxes that mark the same objects in both.
+
+    Attributes:
+        query_images: (B, 3, S, S) RGB pixels: uint8 (0 to 255) as the readers deliver them, float32 and normalised once
+            they are augmented.
+        key_images: the other view of each image, alike.
+        query_boxes: B tensors (n_i, 4), float32 xyxy in pixels of the query view; n_i may be 0.
+        key_boxes: the same objects in the key view, in the same order.
+        indices: places of the B images in the listing that they were read from.
+        skipped: (index, reason) of unreadable images that others in this batch stand in for.
+    """
+
+    query_images: Tensor
+    key_images: Tensor
+    query_boxes: list[Tensor]
+    key_boxes: list[Tensor]
+    indices: list[int] = field(default_factory=list)
+    skipped: list[tuple[int, str]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.query_images)
+
+    def split(self, parts: int) -> list[ViewBatch]:
+        """Parts of equal size, in order.
+
+        Raises:
+            ValueError: the number of images is not a multiple of `parts`.
+        """
+        size, rest = divmod(len(self), parts)
+        if rest:
+            raise ValueError(f"{len(self)} images cannot be split into {parts} equal parts")
+        slices = [slice(start, start + size) for start in range(0, size * parts, size)]
+        return [
+            ViewBatch(
+                self.query_images[part],
+                self.key_images[part],
+                self.query_boxes[part],
+                self.key_boxes[part],
+                self.indices[part],
+            )
+            for part in slices
+        ]
+
+    def pin_memory(self) -> ViewBatch:
+        """The same batch with its images in page-locked memory, so that copying them to a GPU does not block."""
+        return replace(self, query_images=self.query_images.pin_memory(), key_images=self.key_images.pin_memory())

@@ -1,0 +1,131 @@
+"""The images of a run with their proposals, read and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ccop_hub.errors import UserError
+from ccop_hub.images import UnreadableImageError
+
+from ..images.skipped import SkippedImages, require_readable
+from ..images.source import ImageSource, open_source
+from ..proposals.store import ProposalStore
+from ..settings import ReadingSettings
+
+CHECKED_IMAGES = 8
+"""Images read before a run starts, to find out at once if none decodes or if the proposals belong to other files."""
+
+
+@dataclass(frozen=True)
+class ImageListing:
+    """The images of a run and their proposals; an image is known by its index, its place in the listing.
+
+    Attributes:
+        source: the images.
+        proposals: their boxes, or None where the objective uses no boxes.
+        reading: which images are left out.
+    """
+
+    source: ImageSource
+    proposals: ProposalStore | None
+    reading: ReadingSettings = field(default_factory=ReadingSettings)
+
+    @classmethod
+    def open(
+        cls,
+        images: Path,
+        proposals: Path | None,
+        reading: ReadingSettings | None = None,
+        exclude: Collection[Path] = (),
+    ) -> ImageListing:
+        """List the images (see `open_source`) and open their proposals.
+
+        Args:
+            images: folder, list, shards or COCO JSON.
+            proposals: folder of proposals, or None.
+            reading: which images to leave out.
+            exclude: folders whose files are never listed: a run's own output may lie among its images.
+
+        Raises:
+            UserError: there are no images, none can be read, the proposals belong to other images, or more images are
+                left out of the proposals than `reading` allows.
+        """
+        source = open_source(images, exclude)
+        store = None
+        if proposals is not None:
+            store = ProposalStore.open(proposals)
+            store.require(source.keys)
+        listing = cls(source, store, reading or ReadingSettings())
+        require_readable(listing.left_out(), len(source), listing.reading.max_unreadable)
+        listing._check_some()
+        return listing
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @property
+    def root(self) -> Path:
+        """Folder that `paths` are relative to."""
+        return self.source.root
+
+    @property
+    def paths(self) -> Sequence[str]:
+        """Keys of the images: relative POSIX paths, sorted."""
+        return self.source.keys
+
+    @property
+    def digest(self) -> str:
+        """`sha256:` + digest of the paths."""
+        return f"sha256:{self.source.digest}"
+
+    def left_out(self) -> SkippedImages:
+        """The listed images that have no proposals because they could not be read when proposals were made."""
+        skipped = SkippedImages()
+        for path, reason in ({} if self.proposals is None else self.proposals.skipped).items():
+            if self.source.keys.find(path) is not None:
+                skipped.add(path, reason)
+        return skipped
+
+    def read(self, index: int) -> Image.Image:
+        """The image at `index`, 8-bit RGB, upright.
+
+        Raises:
+            UnreadableImageError: it cannot be decoded, or could not be when proposals were made.
+        """
+        stored = self.source[index]
+        if self.proposals is not None and stored.key in self.proposals.skipped:
+            raise UnreadableImageError(self.root / stored.key, self.proposals.skipped[stored.key])
+        return stored.read(self.reading.max_pixels)
+
+    def boxes(self, index: int) -> NDArray[np.float32]:
+        """Proposals of a readable image: (N, 4) float32 xyxy in pixels of the image; N = 0 without proposals."""
+        if self.proposals is None:
+            return np.zeros((0, 4), dtype=np.float32)
+        return self.proposals.boxes(self.paths[index])
+
+    def _check_some(self) -> None:
+        """Read a few images: at least one must decode, and each must have the size its proposals were made at."""
+        spread = range(0, len(self), max(1, len(self) // CHECKED_IMAGES))
+        readable = 0
+        for place, index in enumerate([*spread, *range(len(self))]):
+            if readable and place >= len(spread):
+                return
+            try:
+                size = self.read(index).size
+            except UnreadableImageError:
+                continue
+            readable += 1
+            if self.proposals is not None and self.proposals.size(self.paths[index]) != size:
+                raise UserError(
+                    f"{self.paths[index]} has {size[0]} x {size[1]} pixels, but its proposals in "
+                    f"{self.proposals.folder} were made from an image of another size; make proposals for this folder: "
+                    f"ccop-pretrain proposals {self.root} --out NEW"
+                )
+        if not readable:
+            raise UserError(f"none of the {len(self)} images in {self.root} can be read; replace them with whole files")
