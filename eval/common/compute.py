@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -61,6 +62,33 @@ def gather_rows(fabric: Fabric, rows: Tensor, count: int) -> Tensor:
     gathered = fabric.all_gather(torch.cat([rows, padding]).to(fabric.device))
     assert isinstance(gathered, Tensor)
     return gathered.transpose(0, 1).reshape(-1, *rows.shape[1:])[:count].cpu()
+
+
+@contextmanager
+def failing_together(fabric: Fabric) -> Iterator[None]:
+    """A block that ends with the same `UserError` in all processes if one of them raises it.
+
+    Without it, the other processes would wait for the failed one in their next collective.
+    """
+    mistake = None
+    try:
+        yield
+    except UserError as error:
+        mistake = str(error)
+    for rank in range(fabric.world_size):
+        found = fabric.broadcast(mistake, src=rank)
+        if found is not None:
+            raise UserError(found)
+
+
+def all_finite(fabric: Fabric, values: Tensor) -> bool:
+    """Whether `values` is finite in every process; all of them call this and get the same answer."""
+    finite = torch.isfinite(values).all()
+    if fabric.world_size == 1:
+        return bool(finite)
+    least = fabric.all_reduce(finite.to(fabric.device, torch.float32), reduce_op="sum")
+    assert isinstance(least, Tensor)
+    return int(least) == fabric.world_size
 
 
 def share_buffers(fabric: Fabric, module: nn.Module) -> None:

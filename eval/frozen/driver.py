@@ -102,6 +102,7 @@ class Run(Generic[S]):
     def features(
         self,
         side: str,
+        paths: Sequence[Path],
         rows: Sequence[int],
         compute: Callable[[Sequence[int]], Iterable[Tensor]],
         cache: Path | None,
@@ -111,8 +112,9 @@ class Run(Generic[S]):
 
         Args:
             side: whose network.
-            rows: feature rows of each item.
-            compute: yields the items' features.
+            paths: the images.
+            rows: feature rows of each image.
+            compute: yields the images' features.
             cache: folder of all features.
             computed: whatever the features depend on besides weights, data and precision.
         """
@@ -122,7 +124,7 @@ class Run(Generic[S]):
             "data": self.data.digest,
             "precision": lightning_precision(self.settings),
         }
-        return cached_features(self.fabric, cache, identity, rows, compute)
+        return cached_features(self.fabric, cache, identity, paths, rows, compute)
 
     def title(self, side: str) -> str:
         """One line for a picture: which weights a side is."""

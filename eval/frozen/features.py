@@ -1,9 +1,10 @@
-"""Features that are computed once: on disk under what they depend on, memory-mapped, resumable, over many devices."""
+"""A cache of features: stored under what they depend on, memory-mapped, resumable, computed on many devices."""
 
 from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -13,59 +14,66 @@ import numpy as np
 import torch
 from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 from lightning.fabric import Fabric
-from numpy.lib.format import open_memmap
+from numpy.lib.format import write_array_header_1_0
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from ccop_hub.files import bytes_digest, replacing, write_atomically
+from ccop_hub.errors import UserError
+from ccop_hub.files import bytes_digest, file_digest, replacing, write_atomically
 from ccop_hub.sources.cache import cache_root
 
-from ..common.compute import readable
+from ..common.compute import failing_together, readable
 from ..common.images import SeededImages
 
 FEATURES_FOLDER = "features"
 FEATURES_FILE = "features.npy"
+DIGEST_FILE = "features.sha256"
 CHUNK = 2048
-"""Items computed between two states that an interrupted run goes on from."""
+"""Images per file of a computation in progress: an interrupted one loses at most this many."""
 
 
 def cached_features(
     fabric: Fabric,
     cache: Path | None,
     identity: dict[str, Any],
+    paths: Sequence[Path],
     rows: Sequence[int],
     compute: Callable[[Sequence[int]], Iterable[Tensor]],
 ) -> np.ndarray:
-    """The features of all items, from the cache where they are there, else computed and put there.
+    """The features of all images: read from the cache if they are there and undamaged, else computed and kept.
 
-    Items are computed in chunks, a chunk a file, chunks dealt out over the processes; chunks that an interrupted run
-    left are kept. Rank 0 then joins them into one array. Another evaluation that wants the same features waits for
+    Images are computed in chunks, one file each, which are shared out among the processes; chunks that an interrupted
+    run left are kept. Rank 0 then joins them into one array. Another evaluation that needs the same features waits for
     them.
 
     Args:
         fabric: the processes; all of them call this.
         cache: folder of all features; `features` in the cache root if None.
         identity: everything the features depend on (weights digest, data digest, transform, ...), as JSON values.
-        rows: feature rows of each item (1 where an item is an image, the box count where it is an image's boxes).
-        compute: yields (n, D) float tensors whose rows are those of the given items, in order.
+        paths: the images.
+        rows: feature rows of each image (1, or its number of boxes).
+        compute: yields (n, D) float tensors whose rows are those of the images with the given indices, in order.
 
     Returns:
-        Read-only memory map (sum(rows), D) float32.
+        Read-only memory map (sum(rows), D) float32, all finite.
+
+    Raises:
+        UserError: a feature is NaN or infinite, or the cache cannot be written.
     """
     canonical = json.dumps(identity, sort_keys=True)
     folder = (cache or cache_root() / FEATURES_FOLDER) / bytes_digest(canonical.encode()).partition(":")[2][:32]
     file, parts = folder / FEATURES_FILE, folder / "chunks"
     with _alone(fabric, folder.with_suffix(".lock")):
-        if fabric.broadcast(not file.exists()):
+        if fabric.broadcast(fabric.global_rank == 0 and not _is_whole(folder, sum(rows))):
             parts.mkdir(parents=True, exist_ok=True)
-            chunks = [list(range(start, min(start + CHUNK, len(rows)))) for start in range(0, len(rows), CHUNK)]
-            for number in range(fabric.global_rank, len(chunks), fabric.world_size):
-                _compute_chunk(parts / f"{number:06d}.npy", chunks[number], rows, compute)
-            fabric.barrier()
+            chunks = [range(start, min(start + CHUNK, len(rows))) for start in range(0, len(rows), CHUNK)]
+            with failing_together(fabric):
+                for number in range(fabric.global_rank, len(chunks), fabric.world_size):
+                    _compute_chunk(parts / f"{number:06d}.npy", chunks[number], paths, rows, compute)
             if fabric.global_rank == 0:
-                _join(parts, len(chunks), file)
-                document = json.dumps(identity, sort_keys=True, indent=2) + "\n"
-                write_atomically(folder / "identity.json", document)
+                _join([parts / f"{number:06d}.npy" for number in range(len(chunks))], file)
+                write_atomically(folder / DIGEST_FILE, file_digest(file) + "\n")
+                write_atomically(folder / "identity.json", json.dumps(identity, sort_keys=True, indent=2) + "\n")
                 shutil.rmtree(parts)
             fabric.barrier()
     features: np.ndarray = np.load(file, mmap_mode="r")
@@ -74,8 +82,12 @@ def cached_features(
 
 @contextmanager
 def _alone(fabric: Fabric, lock: Path) -> Iterator[None]:
-    """No other evaluation is in here with the same lock; rank 0 holds it for all processes of this one."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
+    """Keep other evaluations with the same lock out; rank 0 holds it for all processes of this one."""
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        lock.touch()
+    except OSError as error:
+        raise UserError(f"cannot keep features in {lock.parent} ({error.strerror}): give another --cache") from None
     with WeakFileLock(lock) if fabric.global_rank == 0 else nullcontext():
         fabric.barrier()
         yield
@@ -89,14 +101,14 @@ def image_features(
     batch_size: int,
     workers: int,
 ) -> Callable[[Sequence[int]], Iterable[Tensor]]:
-    """A `compute` for `cached_features`: one feature row an image.
+    """A `compute` for `cached_features` with one feature row per image.
 
     Args:
         fabric: the processes.
-        paths: the items.
+        paths: the images.
         transform: image -> (3, H, W) uint8 tensor, one size for all.
         network: (N, 3, H, W) images on the 0-255 scale -> (N, D) features, on the process's device.
-        batch_size: images a forward pass of one process.
+        batch_size: images per forward pass of one process.
         workers: data-loading processes.
     """
     images = SeededImages(paths, transform)
@@ -110,26 +122,70 @@ def image_features(
     return compute
 
 
+def require_finite(features: Tensor, what: object) -> None:
+    """Raise `UserError`, which names `what` the features are of, unless all of them are finite."""
+    if not torch.isfinite(features).all():
+        raise UserError(
+            f"the features of {what} are not finite (NaN or infinity): the weights are damaged or diverged in "
+            "training, or half precision overflows; give other weights, or --precision float32"
+        )
+
+
+def _is_whole(folder: Path, rows: int) -> bool:
+    """Whether a folder holds that many rows of features, unchanged since they were written."""
+    file, digest = folder / FEATURES_FILE, folder / DIGEST_FILE
+    if not file.exists():
+        return False
+    features = _load(file, rows)
+    # Features that an earlier version wrote have no digest.
+    if features is not None and (
+        not digest.exists() or digest.read_text(encoding="utf-8").strip() == file_digest(file)
+    ):
+        return True
+    print(f"the features in {folder} are damaged: computing them again", file=sys.stderr, flush=True)
+    return False
+
+
+def _load(file: Path, rows: int) -> np.ndarray | None:
+    """A memory map of a file of features; None if it is not (rows, D) finite float32."""
+    try:
+        features = np.load(file, mmap_mode="r")
+    except (OSError, ValueError, EOFError):
+        return None
+    if features.ndim != 2 or features.dtype != np.float32 or len(features) != rows:
+        return None
+    blocks = (features[start : start + CHUNK] for start in range(0, rows, CHUNK))
+    return features if all(np.isfinite(block).all() for block in blocks) else None
+
+
 def _compute_chunk(
-    file: Path, items: list[int], rows: Sequence[int], compute: Callable[[Sequence[int]], Iterable[Tensor]]
+    file: Path,
+    items: range,
+    paths: Sequence[Path],
+    rows: Sequence[int],
+    compute: Callable[[Sequence[int]], Iterable[Tensor]],
 ) -> None:
-    if file.exists():
-        return
-    computed = torch.cat(list(compute(items))).numpy().astype(np.float32, copy=False)
+    """Compute the features of some images and write them to `file`, unless an interrupted run already has."""
     expected = sum(rows[item] for item in items)
+    if _load(file, expected) is not None:
+        return
+    computed = torch.cat(list(compute(items))).float()
     if len(computed) != expected:
         raise RuntimeError(f"{len(computed)} feature rows where {expected} belong")
+    start = 0
+    for item in items:
+        require_finite(computed[start : start + rows[item]], paths[item])
+        start += rows[item]
     with replacing(file) as temporary, temporary.open("wb") as stream:
-        np.save(stream, computed)
+        np.save(stream, computed.numpy())
 
 
-def _join(parts: Path, count: int, file: Path) -> None:
-    chunks = [np.load(parts / f"{number:06d}.npy", mmap_mode="r") for number in range(count)]
-    shape = (sum(len(chunk) for chunk in chunks), chunks[0].shape[1])
-    with replacing(file) as temporary:
-        joined = open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
-        start = 0
-        for chunk in chunks:
-            joined[start : start + len(chunk)] = chunk
-            start += len(chunk)
-        joined.flush()
+def _join(chunks: Sequence[Path], file: Path) -> None:
+    """Write the rows of all chunks into one file."""
+    arrays = [np.load(chunk, mmap_mode="r") for chunk in chunks]
+    shape = (sum(map(len, arrays)), arrays[0].shape[1])
+    # Written rather than mapped: on a full disk a write is an error, but a store into a mapped page kills the process.
+    with replacing(file) as temporary, temporary.open("wb") as stream:
+        write_array_header_1_0(stream, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        for array in arrays:
+            stream.write(np.ascontiguousarray(array, dtype="<f4").data)

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ccop_hub.errors import UserError
+
 from ..protocols import LinearProtocol, RegionProtocol
 
 MOMENTUM = 0.9
@@ -95,6 +97,21 @@ def head_losses(logits: Tensor, labels: Tensor) -> Tensor:
     heads, count, classes = logits.shape
     losses = F.cross_entropy(logits.reshape(-1, classes), labels.repeat(heads), reduction="none")
     return losses.view(heads, count).mean(1)
+
+
+def diverged(side: str, losses: Tensor, specs: Sequence[HeadSpec]) -> UserError:
+    """The error for losses of which one is not finite although the features are.
+
+    Args:
+        side: whose heads.
+        losses: (heads,).
+        specs: the heads.
+    """
+    number = int((~torch.isfinite(losses)).nonzero().flatten()[0])
+    return UserError(
+        f"the loss of head '{specs[number].label}' on {side} became {losses[number]:g}: its learning rate is too high "
+        "for these features; give a protocol with lower rates, or weights whose features are smaller"
+    )
 
 
 def make_optimizer(groups: list[dict[str, object]]) -> torch.optim.SGD:

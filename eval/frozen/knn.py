@@ -76,6 +76,7 @@ class KnnProbe(Probe[KnnSettings]):
         train, val = (
             run.features(
                 side,
+                split.paths,
                 [1] * len(split.paths),
                 image_features(
                     run.fabric, split.paths, test_transform(size), network.pooled, batch, run.settings.workers

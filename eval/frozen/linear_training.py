@@ -13,13 +13,14 @@ from torch.utils.data import DataLoader
 
 from ccop_hub.errors import UserError
 
-from ..common.compute import derived_seed, gather_rows, readable, share, share_buffers
+from ..common.compute import all_finite, derived_seed, failing_together, gather_rows, readable, share, share_buffers
 from ..common.images import ClassFolders, SeededImages, test_transform, train_transform
 from ..common.run_folder import RunFolder
 from ..protocols import LinearProtocol
 from ..results.result import Curve
 from ..settings import LinearSettings
-from .heads import HeadGrid, head_losses, head_specs, make_optimizer, set_rates, top_hits
+from .features import require_finite
+from .heads import HeadGrid, diverged, head_losses, head_specs, make_optimizer, set_rates, top_hits
 from .network import FrozenNetwork
 
 ORDER_DRAW, HEAD_DRAW = 2, 3
@@ -144,12 +145,17 @@ class LinearTraining:
         found: dict[str, list[Tensor]] = {side: [torch.zeros(0, heads, 3, dtype=torch.int64)] for side in self.networks}
         share_buffers(self.fabric, self.heads)
         self.heads.eval()
-        for pixels, index in readable(loader):
-            truth = labels[index].to(self.fabric.device)
-            for side, logits in self.heads(self._features(pixels)).items():
-                top1, top5 = (top_hits(logits, truth, k).long() for k in (1, 5))
-                hits = torch.stack([top1, top5, logits.argmax(-1)], dim=-1)
-                found[side].append(hits.transpose(0, 1).cpu())
+        with failing_together(self.fabric):
+            for pixels, index in readable(loader):
+                truth = labels[index].to(self.fabric.device)
+                features = self._features(pixels)
+                for side, logits in self.heads(features).items():
+                    require_finite(
+                        features[side], f"{split.paths[index[0]].parent} by {self.networks[side].weights.name}"
+                    )
+                    top1, top5 = (top_hits(logits, truth, k).long() for k in (1, 5))
+                    hits = torch.stack([top1, top5, logits.argmax(-1)], dim=-1)
+                    found[side].append(hits.transpose(0, 1).cpu())
         gathered = {side: gather_rows(self.fabric, torch.cat(rows), len(wanted)) for side, rows in found.items()}
         return {
             side: Scored(rows[..., 0].T.bool(), rows[..., 1].T.bool(), rows[..., 2].T)
@@ -168,15 +174,25 @@ class LinearTraining:
             done = epoch + (step / self._steps() if self.protocol.steps is None else 0.0)
             set_rates(self.optimizer.optimizer, done, self.protocol.epochs, self.protocol.steps)
             truth = self.labels[index].to(self.fabric.device)
-            losses = {
-                side: head_losses(logits.float(), truth) for side, logits in self.grids(self._features(pixels)).items()
-            }
+            features = self._features(pixels)
+            losses = {side: head_losses(logits.float(), truth) for side, logits in self.grids(features).items()}
+            self._require_finite(features, losses)
             self.optimizer.zero_grad()
             self.fabric.backward(torch.cat(list(losses.values())).sum())
             self.optimizer.step()
             for side, loss in losses.items():
                 totals[side] += loss.detach().cpu()
         return {side: float(total.min()) / self._steps() for side, total in totals.items()}
+
+    def _require_finite(self, features: Mapping[str, Tensor], losses: Mapping[str, Tensor]) -> None:
+        """Raise `UserError` with the likely cause, in all processes, if a loss is not finite in one of them."""
+        if all_finite(self.fabric, torch.cat(list(losses.values())).detach()):
+            return
+        with failing_together(self.fabric):
+            for side, values in losses.items():
+                require_finite(features[side], f"the training images by {self.networks[side].weights.name}")
+                if not torch.isfinite(values).all():
+                    raise diverged(self.networks[side].weights.name, values.detach(), head_specs(self.protocol))
 
     def _features(self, pixels: Tensor) -> dict[str, Tensor]:
         pixels = self.fabric.to_device(pixels)

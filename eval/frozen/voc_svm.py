@@ -94,6 +94,7 @@ class VocSvmProbe(Probe[VocSvmSettings]):
         )
         raw = run.features(
             side,
+            split.paths,
             [1] * len(split.paths),
             compute,
             self.settings.cache,

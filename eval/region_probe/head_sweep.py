@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..common.compute import derived_seed
 from ..common.run_folder import RunFolder
-from ..frozen.heads import HeadGrid, head_losses, head_specs, make_optimizer, set_rates
+from ..frozen.heads import HeadGrid, diverged, head_losses, head_specs, make_optimizer, set_rates
 from ..protocols import RegionProtocol
 from ..results.result import Curve
 
@@ -122,6 +122,8 @@ class HeadSweep:
             self.optimizer.zero_grad()
             for side, grid in self.grids.items():
                 loss = head_losses(grid(torch.from_numpy(self.features[side][rows]).to(self.device)), truth)
+                if not torch.isfinite(loss).all():
+                    raise diverged(side, loss.detach(), self.specs)
                 loss.sum().backward()  # type: ignore[no-untyped-call]
                 totals[side] += loss.detach().cpu()
             self.optimizer.step()

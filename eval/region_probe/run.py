@@ -98,6 +98,7 @@ class RegionProbe(Probe[RegionSettings]):
         images = ScaledImages(split, short, long)
         return run.features(
             side,
+            split.paths,
             split.counts,
             box_features(run.fabric, images, run.networks[side], self.kind, self.settings.workers),
             self.settings.cache,

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision.transforms.functional import pil_to_tensor
 
-from ..common.compute import gather_rows, readable, share, share_buffers
+from ccop_hub.errors import UserError
+
+from ..common.compute import all_finite, failing_together, gather_rows, readable, share, share_buffers
 from ..common.run_folder import RunFolder
 from ..protocols import SegmentationProtocol
 from ..results.result import Curve
@@ -127,6 +129,8 @@ class Segmentation:
         image = self.fabric.to_device(pixels).unsqueeze(0).float()
         with self.fabric.autocast():
             logits = sliding_logits(self.network, image, self.protocol.crop_size, self.protocol.stride)
+        if not torch.isfinite(logits).all():
+            raise UserError("the network's output is not finite (NaN or infinity): give a lower --lr, or other weights")
         return class_map(logits, size)
 
     def score(self, split: LabelledSplit) -> np.ndarray:
@@ -135,9 +139,10 @@ class Segmentation:
         images = ScoredImages(self.data, split, self.protocol)
         mine = share(self.fabric, len(images))
         matrices = [torch.zeros(0, self.classes, self.classes, dtype=torch.int64)]
-        for pixels, truth in readable(DataLoader(Subset(images, mine), batch_size=None, num_workers=self.workers)):
-            predicted = self.predict(pixels, (truth.shape[0], truth.shape[1]))
-            matrices.append(confusion(predicted.cpu(), truth.long(), self.classes).unsqueeze(0))
+        with failing_together(self.fabric):
+            for pixels, truth in readable(DataLoader(Subset(images, mine), batch_size=None, num_workers=self.workers)):
+                predicted = self.predict(pixels, (truth.shape[0], truth.shape[1]))
+                matrices.append(confusion(predicted.cpu(), truth.long(), self.classes).unsqueeze(0))
         gathered: np.ndarray = gather_rows(self.fabric, torch.cat(matrices), len(images)).numpy()
         return gathered
 
@@ -151,6 +156,11 @@ class Segmentation:
         target = self.fabric.to_device(truth)
         counted = (target != IGNORED).sum().clamp(min=1)
         loss = F.cross_entropy(logits, target, ignore_index=IGNORED, reduction="sum") / counted
+        if not all_finite(self.fabric, loss.detach()):
+            raise UserError(
+                f"the loss became {float(loss.detach()):g} at iteration {iteration + 1}: training diverged or the "
+                "weights are damaged; give a lower --lr, or other weights"
+            )
         self.optimizer.zero_grad()
         self.fabric.backward(loss)
         self.optimizer.step()

@@ -156,3 +156,14 @@ def run_cli():
         return done.stdout
 
     return run
+
+
+@pytest.fixture(scope="session")
+def overflowing_weights(tmp_path_factory):
+    """A checkpoint folder of finite tensors whose features overflow to infinity, as a diverged network's do."""
+    tensors = dict(build_resnet_fpn("resnet18", seed=5).state_dict())
+    for name in ("backbone.layer4.1.bn1.weight", "backbone.layer4.1.bn2.weight"):
+        tensors[name] = torch.full_like(tensors[name], 3e38)
+    folder = tmp_path_factory.mktemp("overflowing")
+    save_checkpoint(folder, tensors, {"arch": "resnet18"})
+    return folder

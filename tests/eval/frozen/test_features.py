@@ -1,6 +1,8 @@
 import json
+import math
 import threading
 from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,12 +11,17 @@ from ccop_eval.frozen import features
 from ccop_eval.frozen.features import cached_features
 from lightning.fabric import Fabric
 
+from ccop_hub.errors import UserError
 from ccop_hub.files import files_digest
 
 
 @pytest.fixture
 def fabric():
     return Fabric(accelerator="cpu", devices=1)
+
+
+def named(rows):
+    return [Path(f"{number}.png") for number in range(len(rows))]
 
 
 def compute_squares(seen):
@@ -29,13 +36,13 @@ def compute_squares(seen):
 def test_features_are_computed_once_and_mapped(fabric, tmp_path, monkeypatch):
     monkeypatch.setattr(features, "CHUNK", 4)
     rows, seen = [item % 3 for item in range(10)], []
-    first = cached_features(fabric, tmp_path, {"weights": "a"}, rows, compute_squares(seen))
+    first = cached_features(fabric, tmp_path, {"weights": "a"}, named(rows), rows, compute_squares(seen))
     expected = np.repeat(np.arange(10.0) ** 2, rows)
     np.testing.assert_array_equal(first, np.stack([expected, expected], 1))
     assert isinstance(first, np.memmap)
-    cached_features(fabric, tmp_path, {"weights": "a"}, rows, compute_squares(seen))
+    cached_features(fabric, tmp_path, {"weights": "a"}, named(rows), rows, compute_squares(seen))
     assert seen == list(range(10))
-    cached_features(fabric, tmp_path, {"weights": "b"}, rows, compute_squares(seen))
+    cached_features(fabric, tmp_path, {"weights": "b"}, named(rows), rows, compute_squares(seen))
     assert len(seen) == 20, "other weights have features of their own"
     assert {json.loads(file.read_text())["weights"] for file in tmp_path.glob("*/identity.json")} == {"a", "b"}
 
@@ -49,9 +56,9 @@ def test_two_evaluations_at_once_compute_them_once(fabric, tmp_path):
         yield from compute_squares(seen)(items)
 
     with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(cached_features, fabric, tmp_path, {}, [0, 1, 2], slow)
+        first = pool.submit(cached_features, fabric, tmp_path, {}, named([0, 1, 2]), [0, 1, 2], slow)
         started.wait()
-        second = pool.submit(cached_features, fabric, tmp_path, {}, [0, 1, 2], compute_squares(seen))
+        second = pool.submit(cached_features, fabric, tmp_path, {}, named([0, 1, 2]), [0, 1, 2], compute_squares(seen))
         assert not wait([second], timeout=0.5).done
         go_on.set()
         np.testing.assert_array_equal(first.result(), second.result())
@@ -70,7 +77,7 @@ def test_interrupted_computation_keeps_what_it_has(fabric, tmp_path, monkeypatch
             yield torch.full((1, 1), float(item))
 
     with pytest.raises(KeyboardInterrupt):
-        cached_features(fabric, tmp_path, {}, rows, interrupted)
+        cached_features(fabric, tmp_path, {}, named(rows), rows, interrupted)
     again = []
 
     def rest(items):
@@ -78,14 +85,14 @@ def test_interrupted_computation_keeps_what_it_has(fabric, tmp_path, monkeypatch
             again.append(item)
             yield torch.full((1, 1), float(item))
 
-    values = cached_features(fabric, tmp_path, {}, rows, rest)
+    values = cached_features(fabric, tmp_path, {}, named(rows), rows, rest)
     np.testing.assert_array_equal(values[:, 0], np.arange(8))
     assert again == [6, 7]
 
 
 def test_wrong_number_of_rows_is_a_defect(fabric, tmp_path):
     with pytest.raises(RuntimeError, match="1 feature rows where 2 belong"):
-        cached_features(fabric, tmp_path, {}, [2], lambda items: [torch.zeros(1, 1)])
+        cached_features(fabric, tmp_path, {}, named([2]), [2], lambda items: [torch.zeros(1, 1)])
 
 
 def test_data_digest_sees_names_and_contents_but_not_the_place(tmp_path):
@@ -103,3 +110,67 @@ def test_data_digest_sees_names_and_contents_but_not_the_place(tmp_path):
     (tmp_path / "two/a/y").write_bytes(b"2")
     (tmp_path / "two/a/y").rename(tmp_path / "two/a/z")
     assert one != files_digest(tmp_path / "two", files("two"))
+
+
+def damage_header(file):
+    file.write_bytes(b"garbage" + file.read_bytes()[7:])
+
+
+def cut_off(file):
+    file.write_bytes(file.read_bytes()[:-4])
+
+
+def flip(file):
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize("damage", [damage_header, cut_off, flip, lambda file: file.write_bytes(b"")])
+def test_damaged_features_are_computed_again(fabric, tmp_path, damage):
+    rows, seen = [item % 3 for item in range(10)], []
+    first = np.array(cached_features(fabric, tmp_path, {}, named(rows), rows, compute_squares(seen)))
+    damage(next(tmp_path.glob("*/features.npy")))
+    np.testing.assert_array_equal(
+        cached_features(fabric, tmp_path, {}, named(rows), rows, compute_squares(seen)), first
+    )
+    assert seen == [*range(10), *range(10)]
+
+
+def test_features_of_an_earlier_version_are_used(fabric, tmp_path):
+    rows, seen = [1, 1], []
+    cached_features(fabric, tmp_path, {}, named(rows), rows, lambda items: [torch.ones(len(items), 2)])
+    next(tmp_path.glob("*/features.sha256")).unlink()
+    found = cached_features(fabric, tmp_path, {}, named(rows), rows, compute_squares(seen))
+    assert (found == 1).all()
+    assert seen == []
+
+
+def test_damaged_chunk_of_an_interrupted_computation_is_computed_again(fabric, tmp_path, monkeypatch):
+    monkeypatch.setattr(features, "CHUNK", 2)
+    seen = []
+
+    def interrupted(items):
+        if 2 in items:
+            raise KeyboardInterrupt
+        return [torch.ones(len(items), 1)]
+
+    def compute(items):
+        seen.extend(items)
+        return [torch.ones(len(items), 1)]
+
+    with pytest.raises(KeyboardInterrupt):
+        cached_features(fabric, tmp_path, {}, named([1] * 4), [1] * 4, interrupted)
+    cut_off(next(tmp_path.glob("*/chunks/000000.npy")))
+    assert len(cached_features(fabric, tmp_path, {}, named([1] * 4), [1] * 4, compute)) == 4
+    assert seen == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_features_that_are_not_finite_are_refused_and_never_kept(fabric, tmp_path, value):
+    def compute(items):
+        return [torch.tensor([[0.0], [value], [0.0]])]
+
+    with pytest.raises(UserError, match=r"features of 1\.png are not finite"):
+        cached_features(fabric, tmp_path, {}, named([1, 2]), [1, 2], compute)
+    assert not list(tmp_path.glob("*/features.npy"))

@@ -43,3 +43,13 @@ def test_too_few_images_for_every_k():
         knn.usable_neighbours((10, 20), 9)
     with pytest.raises(UserError, match="positive"):
         knn.usable_neighbours((0, 20), 9)
+
+
+def test_features_that_are_not_finite_are_refused(image_folders, overflowing_weights, tmp_path, capsys):
+    flags = ["--weights", str(overflowing_weights), "--against", "null"]
+    assert run_knn(image_folders / "learnable", tmp_path / "out", tmp_path / "cache", *flags) == 2
+    message = capsys.readouterr().err
+    assert "are not finite" in message
+    assert ".png" in message, "the image is named"
+    assert message.strip().count("\n") == 0
+    assert not (tmp_path / "out" / "result.json").exists()

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+import torch
 from ccop_eval.cli import main
 from ccop_eval.frozen.linear import split_holdout
 from ccop_eval.results.result import Result
@@ -136,3 +137,24 @@ def test_mistakes_in_the_data_are_one_line(image_folders, tmp_path, capsys, chan
     message = capsys.readouterr().err
     assert says in message
     assert message.strip().count("\n") == 0
+
+
+def test_features_that_are_not_finite_are_refused(image_folders, overflowing_weights, tmp_path, capsys):
+    flags = ["--weights", str(overflowing_weights), "--epochs", "1"]
+    assert linear(image_folders / "learnable", tmp_path / "out", *flags) == 2
+    message = capsys.readouterr().err
+    assert "are not finite" in message
+    assert message.strip().count("\n") == 0
+    assert not (tmp_path / "out" / "result.json").exists()
+
+
+def test_diverging_head_stops_the_run_and_is_named(image_folders, seeing_weights, tmp_path, capsys, monkeypatch):
+    from ccop_eval.frozen import linear_training
+
+    losses = linear_training.head_losses
+    factors = torch.ones(26)
+    factors[3] = float("inf")
+    monkeypatch.setattr(linear_training, "head_losses", lambda *given: losses(*given) * factors)
+    assert linear(image_folders / "learnable", tmp_path / "out", "--weights", str(seeing_weights), "--epochs", "1") == 2
+    assert "head 'lr 0.0001' on " in capsys.readouterr().err
+    assert not (tmp_path / "out" / "result.json").exists()

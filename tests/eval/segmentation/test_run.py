@@ -84,3 +84,12 @@ def test_iou_equals_that_of_the_official_scorer(cityscapes, tmp_path):
 def test_protocol_id_is_plain_without_departures(tmp_path):
     settings = SegmentationSettings(weights="w", out=tmp_path, data=tmp_path, protocol="cityscapes-fcn16-150ep")
     assert apply_settings(SEGMENTATION_PROTOCOLS[settings.protocol], settings)[1] == "cityscapes-fcn16-150ep"
+
+
+def test_loss_that_is_not_finite_stops_the_run(scenes, tmp_path, capsys):
+    assert segment(scenes / "learnable", tmp_path / "out", "--lr", "1e30", iterations=20) == 2
+    message = capsys.readouterr().err
+    assert "at iteration" in message
+    assert "--lr" in message
+    assert message.strip().count("\n") == 0
+    assert not (tmp_path / "out" / "result.json").exists()
