@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -198,19 +199,27 @@ SEGMENTATION_PROTOCOLS = {
 }
 
 
-def apply_settings(protocol: P, settings: Any) -> tuple[P, str]:
+def apply_settings(protocol: P, settings: Any, further: Sequence[str] = ()) -> tuple[P, str]:
     """The protocol with the settings that were given, and its id with every departure in it.
 
-    A setting counts where it bears the name of a protocol's value and is not None.
+    A setting counts if it has the name of one of the protocol's values and is not None.
+
+    Args:
+        protocol: the protocol.
+        settings: the run's settings.
+        further: settings that belong in the id without being values of the protocol; empty ones are left out.
     """
     names = [entry.name for entry in dataclasses.fields(protocol) if entry.name != "id"]  # type: ignore[arg-type]
     given = {name: getattr(settings, name, None) for name in names}
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     changed = {name: value for name, value in given.items() if value is not None and value != getattr(protocol, name)}
     departed = dataclasses.replace(protocol, **changed)  # type: ignore[type-var]
+    changed |= {name: tuple(getattr(settings, name)) for name in further if getattr(settings, name)}
     shown = {name: _shown(value) for name, value in changed.items()}
     return departed, protocol_id(protocol.id, shown)  # type: ignore[attr-defined]
 
 
 def _shown(value: Any) -> str:
-    return "/".join(_shown(item) for item in value) if isinstance(value, tuple) else f"{value:g}"
+    if isinstance(value, tuple):
+        return "/".join(_shown(item) for item in value)
+    return value if isinstance(value, str) else f"{value:g}"

@@ -212,6 +212,7 @@ class SegmentationSettings(RunSettings):
         protocol: `cityscapes-fcn16-90k` or `cityscapes-fcn16-150ep`.
         frozen: train the head alone; the backbone stays as it is, in eval mode.
         ignore: label ids, besides 255, that are neither trained on nor scored (not for Cityscapes, which has its own).
+        label_map: values in label files that stand for another id, as VALUE:ID; masks of 0 and 255 need 255:1.
         iterations: optimizer steps; instead of the protocol's iterations or epochs.
         batch_size: crops a step, over all devices; learning rate and iterations stay as they are.
         lr: peak learning rate.
@@ -227,6 +228,7 @@ class SegmentationSettings(RunSettings):
     protocol: Literal["cityscapes-fcn16-90k", "cityscapes-fcn16-150ep"] = "cityscapes-fcn16-90k"
     frozen: bool = False
     ignore: list[int] = field(default_factory=list)
+    label_map: list[str] = field(default_factory=list)
     iterations: int | None = None
     batch_size: int | None = None
     lr: float | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from torchvision.transforms import InterpolationMode, v2
 
 from ccop_hub import images
 from ccop_hub.errors import UserError
+from ccop_hub.files import files_digest
 
 from ..results.result import Metrics
 from .compute import derived_seed
@@ -42,6 +43,23 @@ def list_images(folder: Path) -> list[Path]:
         UserError: no such folder, or no image in it.
     """
     return [folder / image for image in images.list_images(folder)]
+
+
+def data_digest(root: Path, files: Sequence[Path]) -> str:
+    """`ccop_hub.files.files_digest` of a data set.
+
+    Raises:
+        UserError: a file is missing or not a regular file, such as a link to content that was not fetched.
+    """
+    for path in files:
+        try:
+            images.open_regular(path).close()
+        except images.UnreadableImageError as error:
+            raise UserError(f"unreadable file {path}: {error.reason}; restore or remove it") from None
+    try:
+        return files_digest(root, files)
+    except OSError as error:
+        raise UserError(f"unreadable file {error.filename}: {error.strerror}; restore or remove it") from None
 
 
 @dataclass(frozen=True)

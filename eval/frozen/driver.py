@@ -13,11 +13,11 @@ from lightning.fabric import Fabric
 from PIL import Image
 from torch import Tensor
 
-from ccop_hub.files import files_digest
 from ccop_hub.formats.checkpoint import Weights
 
 from ..common import pictures
 from ..common.compute import launch, lightning_precision
+from ..common.images import data_digest
 from ..common.run_folder import RunFolder
 from ..results.intervals import RESAMPLES, PairedIntervals, Statistic, bootstrap
 from ..results.result import Against, Curve, DataIdentity, Metrics, Result, WeightsIdentity, defined
@@ -187,7 +187,7 @@ def run_probe(probe: Probe[Any]) -> Result:
         return folder.finished
     sides = resolve_sides(settings)
     probe.adapt(sides)
-    data = DataIdentity(name=read.name, digest=files_digest(read.root, read.files), images=read.images)
+    data = DataIdentity(name=read.name, digest=data_digest(read.root, read.files), images=read.images)
     run = Run(
         fabric=fabric,
         settings=settings,

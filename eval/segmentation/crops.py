@@ -14,7 +14,8 @@ from ccop_hub.normalization import PIXEL_MEAN
 
 from ..common.compute import derived_seed
 from ..protocols import SegmentationProtocol
-from .dataset import IGNORED, LabelledImages
+from .dataset import LabelledImages
+from .label_table import IGNORED
 
 SCALES = (0.5, 2.0)
 """Range of the random scale, uniform (both protocols)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,32 +14,9 @@ from ccop_hub.errors import UserError
 from ccop_hub.images import UnreadableImageError, read_class_ids
 
 from ..common.images import list_images, read_rgb
-
-IGNORED = 255
-"""Class index, and label id, of pixels that are neither trained on nor scored (Cityscapes' and torch's convention)."""
+from .label_table import IGNORED, LabelTable, make_table, parse_label_map
 
 _IMAGE_SUFFIX, _LABEL_SUFFIX = "_leftImg8bit.png", "_gtFine_labelIds.png"
-
-
-@dataclass(frozen=True)
-class LabelTable:
-    """Which label ids are which classes.
-
-    Attributes:
-        classes: class names, by class index.
-        ids: label id of each class index.
-        colours: (classes, 3) uint8 RGB, where the data set has its own.
-    """
-
-    classes: list[str]
-    ids: list[int]
-    colours: np.ndarray | None = None
-
-    def lookup(self) -> np.ndarray:
-        """(256,) uint8: label id -> class index, `IGNORED` for every other id."""
-        table = np.full(256, IGNORED, dtype=np.uint8)
-        table[self.ids] = np.arange(len(self.ids), dtype=np.uint8)
-        return table
 
 
 @dataclass(frozen=True)
@@ -93,19 +71,24 @@ def read_ids(path: Path) -> np.ndarray:
         raise UserError(f"unreadable label {path}: {error.reason}; replace or remove it") from None
 
 
-def open_labelled_images(data: Path, ignore: list[int]) -> LabelledImages:
-    """Find out the layout of a folder and list it.
+def open_labelled_images(data: Path, ignore: Sequence[int] = (), label_map: Sequence[str] = ()) -> LabelledImages:
+    """List a folder in one of the layouts that `SegmentationSettings.data` describes.
 
     Args:
-        data: the folder, as `SegmentationSettings.data` has it.
+        data: the folder.
         ignore: label ids to leave out.
+        label_map: values in label files that stand for other ids, such as `255:1`.
 
     Raises:
-        UserError: none of the layouts, an image without a label, or labels that `classes.txt` does not name.
+        UserError: none of the layouts, an image without a label, or labels that do not fit the classes.
     """
+    mapping = parse_label_map(label_map)
     if (data / "leftImg8bit").is_dir() or (data / "gtFine").is_dir():
-        if ignore:
-            raise UserError("--ignore is not for Cityscapes, whose label table says what is ignored: leave it out")
+        if ignore or mapping:
+            raise UserError(
+                "--ignore and --label-map are not for Cityscapes, whose own label table says which ids are classes: "
+                "leave them out"
+            )
         return LabelledImages(cityscapes_table(), _cityscapes(data, "train"), _cityscapes(data, "val"), cityscapes=True)
     if (data / "semantic").is_dir():
         names = data / "semantic" / "classes.txt"
@@ -118,7 +101,8 @@ def open_labelled_images(data: Path, ignore: list[int]) -> LabelledImages:
             f"{data} is no segmentation data: give Cityscapes (leftImg8bit, gtFine) or a folder with "
             "{train,val}/{images,labels}"
         )
-    return LabelledImages(_table(names, splits, ignore), splits[0], splits[1], cityscapes=False)
+    table = make_table(names, _values(splits), ignore, mapping)
+    return LabelledImages(table, splits[0], splits[1], cityscapes=False)
 
 
 def cityscapes_table() -> LabelTable:
@@ -152,22 +136,9 @@ def _complete(images: list[Path], labels: list[Path]) -> LabelledSplit:
     return LabelledSplit(images, labels)
 
 
-def _table(names: Path, splits: list[LabelledSplit], ignore: list[int]) -> LabelTable:
-    """Classes from `classes.txt` where there is one, else one a label id that occurs."""
+def _values(splits: list[LabelledSplit]) -> dict[Path, list[int]]:
+    """The values that occur in each label file."""
     files = [file for split in splits for file in split.labels]
     with ThreadPoolExecutor() as pool:
-        present = list(pool.map(lambda file: np.unique(read_ids(file)), files))
-    ids = sorted({int(value) for values in present for value in values} - {IGNORED, *ignore})
-    if not ids:
-        raise UserError(f"every pixel of {files[0].parent} and the other labels is ignored: give labels with classes")
-    if not names.is_file():
-        return LabelTable([f"class {value}" for value in ids], ids)
-    listed = [line.strip() for line in names.read_text(encoding="utf-8").splitlines() if line.strip()]
-    unnamed = next((value for value in ids if value >= len(listed)), None)
-    if unnamed is not None:
-        file = next(file for file, values in zip(files, present, strict=True) if unnamed in values)
-        raise UserError(
-            f"{file} has id {unnamed}, {names} names {len(listed)} classes: name it, or pass --ignore [{unnamed}]"
-        )
-    kept = [value for value in range(len(listed)) if value not in ignore]
-    return LabelTable([listed[value] for value in kept], kept)
+        found = pool.map(lambda file: np.unique(read_ids(file)).tolist(), files)
+        return dict(zip(files, found, strict=True))

@@ -11,7 +11,8 @@ from ccop_hub.files import replacing
 
 from ..common import pictures
 from .crops import TrainingCrops
-from .dataset import IGNORED, LabelledImages, LabelTable
+from .dataset import LabelledImages
+from .label_table import IGNORED, LabelTable
 from .training import ScoredImages, Segmentation
 
 _BLEND = 0.55

@@ -9,11 +9,11 @@ from pathlib import Path
 from torch import Tensor
 
 from ccop_hub.errors import UserError
-from ccop_hub.files import files_digest
 from ccop_hub.formats.checkpoint import tensors_digest
 from ccop_hub.sources.resolve import resolve
 
 from ..common.compute import derived_seed, launch
+from ..common.images import data_digest
 from ..common.run_folder import RunFolder
 from ..protocols import SEGMENTATION_PROTOCOLS, SegmentationProtocol, apply_settings
 from ..results.intervals import bootstrap
@@ -33,14 +33,15 @@ HEAD_DRAW = 3
 def run(settings: SegmentationSettings) -> Result:
     """Train, score, and write `result.json`, pictures and the state to resume from into `settings.out`."""
     fabric = launch(settings)
-    weights = resolve(settings.weights, settings.backbone, settings.seed)
-    data = open_labelled_images(settings.data, settings.ignore)
-    protocol, protocol_id = apply_settings(SEGMENTATION_PROTOCOLS[settings.protocol], settings)
+    data = open_labelled_images(settings.data, settings.ignore, settings.label_map)
+    base = SEGMENTATION_PROTOCOLS[settings.protocol]
+    protocol, protocol_id = apply_settings(base, settings, further=("ignore", "label_map"))
     protocol = in_iterations(protocol, len(data.train.images))
     check_batch(protocol, fabric.world_size)
     folder = RunFolder(fabric, settings)
     if folder.finished is not None:
         return folder.finished
+    weights = resolve(settings.weights, settings.backbone, settings.seed)
     files = [*data.train.images, *data.train.labels, *data.val.images, *data.val.labels]
     identity = DataIdentity(name=settings.data.name, digest=_digest(settings, files), images=len(data.val.images))
     network = Fcn16(
@@ -108,7 +109,7 @@ def _digest(settings: SegmentationSettings, files: list[Path]) -> str:
     names = [
         path for path in (settings.data / "classes.txt", settings.data / "semantic" / "classes.txt") if path.exists()
     ]
-    return files_digest(settings.data, [*files, *names])
+    return data_digest(settings.data, [*files, *names])
 
 
 def _with_best(last: dict[str, float], curve: Curve) -> Metrics:

@@ -12,7 +12,7 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from ..results.intervals import Statistic
 from ..results.result import Metrics, defined
-from .dataset import IGNORED
+from .label_table import IGNORED
 
 
 def window_starts(length: int, window: int, stride: int) -> list[int]:

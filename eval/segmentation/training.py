@@ -21,7 +21,8 @@ from ..common.run_folder import RunFolder
 from ..protocols import SegmentationProtocol
 from ..results.result import Curve
 from .crops import TrainingCrops, base_size
-from .dataset import IGNORED, LabelledImages, LabelledSplit
+from .dataset import LabelledImages, LabelledSplit
+from .label_table import IGNORED
 from .network import Fcn16
 from .scoring import class_map, confusion, segmentation_metrics, sliding_logits
 

@@ -28,8 +28,9 @@ def test_cityscapes_labels_are_the_official_table(cityscapes):
     data = open_labelled_images(cityscapes, [])
     assert data.cityscapes
     assert (len(data.train.images), len(data.val.images)) == (4, 3)
-    with pytest.raises(UserError, match="not for Cityscapes"):
-        open_labelled_images(cityscapes, [3])
+    for wrong in ({"ignore": [3]}, {"label_map": ["255:1"]}):
+        with pytest.raises(UserError, match="not for Cityscapes"):
+            open_labelled_images(cityscapes, **wrong)
 
 
 def test_classes_of_a_folder_without_names_are_its_ids(tmp_path):
@@ -53,7 +54,7 @@ def test_mistakes_in_a_folder_are_named(tmp_path):
     with pytest.raises(UserError, match="have no label"):
         open_labelled_images(root, [])
     colour = make_folder(tmp_path / "colour", np.zeros((6, 8, 3)))
-    with pytest.raises(UserError, match="not a PNG of 8-bit class ids"):
+    with pytest.raises(UserError, match="not one channel of"):
         open_labelled_images(colour, [])
 
 
@@ -67,3 +68,10 @@ def test_semantic_folder_of_a_coco_set(tmp_path, scenes):
     assert data.table.classes == ["ground", "object"]
     assert len(data.train.images) == 30
     assert json.dumps(data.table.ids) == "[0, 1]"
+
+
+def test_mapped_values_are_read_as_their_ids(tmp_path):
+    data = open_labelled_images(make_folder(tmp_path, [[0, 255, 7, 255]], (4, 1)), ignore=[7], label_map=["255:1"])
+    assert data.table.ids == [0, 1]
+    _, label = data.read(data.train, 0)
+    assert label.tolist() == [[0, 1, 255, 1]]

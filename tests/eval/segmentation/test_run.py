@@ -93,3 +93,9 @@ def test_loss_that_is_not_finite_stops_the_run(scenes, tmp_path, capsys):
     assert "--lr" in message
     assert message.strip().count("\n") == 0
     assert not (tmp_path / "out" / "result.json").exists()
+
+
+def test_ignored_and_mapped_labels_are_part_of_the_protocol(tmp_path):
+    settings = SegmentationSettings("w", tmp_path, tmp_path, ignore=[11, 3], label_map=["255:1"])
+    _, protocol = apply_settings(SEGMENTATION_PROTOCOLS[settings.protocol], settings, further=("ignore", "label_map"))
+    assert protocol == "cityscapes-fcn16-90k+ignore=11/3,label_map=255:1"
