@@ -1,0 +1,64 @@
+"""The file that an image entry's `file_name` means, whatever program and machine the name was written on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from .values import WrongValueError, shown
+
+
+def file_name(value: object) -> str:
+    """Check a `file_name`.
+
+    Raises:
+        WrongValueError: no text, empty, or a text that no file can be called.
+    """
+    if not isinstance(value, str) or not value.strip():
+        raise WrongValueError("there is none" if not value else f"{shown(value)} is not a name")
+    try:
+        encoded = os.fsencode(value)
+    except UnicodeEncodeError:
+        raise WrongValueError(f"{shown(value)} is not a name that a file can have") from None
+    if b"\0" in encoded:
+        raise WrongValueError(f"{shown(value)} is not a name that a file can have")
+    return value
+
+
+def find_file(name: str, exists: Callable[[str], bool]) -> str | None:
+    """The first reading of a name under which there is a file; None if there is none.
+
+    Args:
+        name: as the JSON has it.
+        exists: whether a POSIX path, relative to the images or absolute, is one of a file.
+    """
+    return next((candidate for candidate in candidates(name) if exists(candidate)), None)
+
+
+def candidates(name: str) -> Iterator[str]:
+    """What a name may mean, from the most literal: as it is, with forward slashes, unescaped, with folders left out."""
+    literal = [name]
+    if name.strip() != name:
+        literal.append(name.strip())
+    if "\\" in name:
+        literal.append(name.strip().replace("\\", "/"))
+    if "://" in name:
+        literal.append(urlsplit(name.strip()).path.lstrip("/"))
+    literal += [unquote(text) for text in literal if "%" in text]
+    yield from dict.fromkeys(literal)
+    for text in dict.fromkeys(literal[-2:]):
+        parts = [part for part in text.replace("\\", "/").split("/") if part not in ("", ".")]
+        for first in range(len(parts)):
+            yield "/".join(parts[first:])
+
+
+def file_in(folder: Path) -> Callable[[str], bool]:
+    """Whether a path relative to `folder`, or an absolute one, is one of a file; for `find_file`."""
+    base = os.fspath(folder)
+
+    def exists(name: str) -> bool:
+        return os.path.isfile(os.path.join(base, name))  # noqa: PTH113, PTH118 - a million times
+
+    return exists

@@ -1,0 +1,259 @@
+"""The entries of a JSON file's top-level lists, one at a time: memory does not grow with the file.
+
+An object's end is found by counting braces, and orjson decodes what lies before it. Whatever that cannot decode (NaN,
+text with braces, wrong bytes) goes to Python's own decoder, which accepts NaN, so that the rules can name the entry.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import orjson
+
+from ..errors import UserError
+
+MAX_ENTRY = 32 << 20
+"""Longest entry in bytes. The run lengths of a mask of 100 megapixels need a tenth of it."""
+
+_CHUNK = 1 << 20
+_SLOW_WINDOW = 1 << 12
+_SPACE = re.compile(rb"[ \t\n\r]*")
+_DECODER = json.JSONDecoder()
+
+
+def stream_entries(path: Path, wanted: Collection[str]) -> Iterator[tuple[str, int, Any]]:
+    """The entries of the top-level lists named in `wanted`, in the file's order.
+
+    UTF-8, UTF-16 and UTF-32 are read, with or without a byte order mark. NaN and Infinity come as floats.
+
+    Yields:
+        (list's name, number of the entry counted from 0, decoded value). A list that is null counts as absent.
+
+    Raises:
+        UserError: no such file, no JSON object, cut off, nested too deeply, or one of the lists is something else.
+    """
+    try:
+        with path.open("rb") as file:
+            yield from _Scanner(path, file).entries(wanted)
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror or error}); give a COCO JSON file") from None
+
+
+class _Scanner:
+    """A window over a file as UTF-8, and a cursor in it."""
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self._path = path
+        self._file = file
+        self._window = b""
+        self._at = 0
+        self._line, self._column = 1, 1  # of the window's first byte
+        self._ended = False
+        self._context = ""
+        head = file.read(4)
+        file.seek(0)
+        self._decode: codecs.IncrementalDecoder | None = None
+        if head[:2] == b"\x1f\x8b":
+            raise UserError(f"{path} is compressed; gunzip it")
+        encoding = json.detect_encoding(head)
+        if encoding == "utf-8-sig":
+            file.read(len(codecs.BOM_UTF8))
+        elif encoding != "utf-8":
+            self._decode = codecs.getincrementaldecoder(encoding)("strict")
+
+    def entries(self, wanted: Collection[str]) -> Iterator[tuple[str, int, Any]]:
+        if self._peek() != b"{":
+            if not self._window:
+                raise UserError(f"{self._path} is empty; give a COCO JSON file")
+            raise self._wrong(
+                "a list where COCO has an object with images, annotations and categories"
+                if self._peek() == b"["
+                else "no JSON object"
+            )
+        self._at += 1
+        while self._peek() != b"}":
+            name = self._slow_value()
+            if not isinstance(name, str):
+                raise self._wrong("no name of a list")
+            self._require(b":")
+            if self._peek() == b"[":
+                yield from self._list(name, name in wanted)
+            else:
+                value = self._value()
+                if name in wanted and value is not None:
+                    raise self._wrong(f"{name!r} is {_kind(value)}, not a list")
+            if self._peek() != b"}":
+                self._require(b",")
+                if self._peek() == b"}":
+                    raise self._wrong("a comma before a closing brace")
+        self._at += 1
+        if self._peek():
+            raise self._wrong("more text after the end of the document")
+
+    def _list(self, name: str, wanted: bool) -> Iterator[tuple[str, int, Any]]:
+        self._at += 1
+        number = 0
+        while self._peek() != b"]":
+            self._context = f" in entry {number} of {name!r}"
+            for value in self._plain_objects():
+                if wanted:
+                    yield name, number, value
+                number += 1
+            self._context = f" in entry {number} of {name!r}"
+            value = self._value()
+            if wanted:
+                yield name, number, value
+            if self._peek() != b"]":
+                self._require(b",")
+                if self._peek() == b"]":
+                    raise self._wrong("a comma before a closing bracket")
+            number += 1
+        self._at += 1
+        self._context = ""
+
+    def _plain_objects(self) -> Iterator[Any]:
+        """The objects at the cursor that have no object in them and are followed by another: nearly all, and fast."""
+        window, at = self._window, self._at
+        while window.startswith(b"{", at):
+            end = window.find(b"}", at) + 1
+            following = end + (1 if window.startswith(b",{", end) else 2)
+            if not end or not (following == end + 1 or window.startswith(b", {", end)):
+                break
+            try:
+                value = orjson.loads(window[at:end])
+            except orjson.JSONDecodeError:
+                break
+            at = following
+            yield value
+        self._at = at
+
+    def _value(self) -> Any:
+        if self._peek() != b"{":
+            return self._slow_value()
+        end = self._object_end()
+        try:
+            value = orjson.loads(memoryview(self._window)[self._at : end])
+        except orjson.JSONDecodeError:
+            return self._slow_value()
+        self._at = end
+        return value
+
+    def _object_end(self) -> int:
+        """Place after the brace that closes the object at the cursor, if no text in it has braces."""
+        depth, place = 0, self._at
+        while True:
+            close = self._window.find(b"}", place)
+            if close < 0:
+                read = len(self._window) - self._at
+                depth += self._window.count(b"{", place)
+                if not self._more():
+                    raise self._cut_off()
+                place = self._at + read
+                continue
+            depth += self._window.count(b"{", place, close) - 1
+            place = close + 1
+            if depth <= 0:
+                return place
+
+    def _slow_value(self) -> Any:
+        """The value at the cursor, by Python's decoder over a growing window."""
+        self._peek()
+        size = _SLOW_WINDOW
+        while True:
+            while len(self._window) - self._at < size and self._more():
+                pass
+            raw = self._window[self._at : self._at + size]
+            whole = self._ended and len(raw) == len(self._window) - self._at
+            text = self._text(raw, whole)
+            try:
+                value, end = _DECODER.raw_decode(text)
+            except json.JSONDecodeError as error:
+                # A decoder that stops short of the window's end has met something wrong, whatever follows.
+                if whole or (error.pos < len(text) - 16 and not error.msg.startswith("Unterminated string")):
+                    self._at += len(text[: error.pos].encode())
+                    raise self._cut_off() if whole and error.pos >= len(text) else self._wrong(error.msg) from None
+            except RecursionError:
+                raise self._wrong("nested too deeply") from None
+            except ValueError:  # Python's limit on the digits of a whole number
+                raise self._wrong("a number with thousands of digits") from None
+            else:
+                if end < len(text) or whole:
+                    self._at += len(text[:end].encode())
+                    return value
+            size *= 4
+
+    def _text(self, raw: bytes, whole: bool) -> str:
+        try:
+            return raw.decode()
+        except UnicodeDecodeError as error:
+            if error.start >= len(raw) - 3 and not whole:  # a character that the window cuts
+                return raw[: error.start].decode()
+            byte = raw[error.start]
+            self._at += error.start
+            raise self._wrong(f"byte 0x{byte:02x} is not UTF-8") from None
+
+    def _peek(self) -> bytes:
+        """The next character that is not white space; empty at the end."""
+        while True:
+            match = _SPACE.match(self._window, self._at)
+            assert match is not None
+            self._at = match.end()
+            if self._at < len(self._window):
+                return self._window[self._at : self._at + 1]
+            if not self._more():
+                return b""
+
+    def _require(self, sign: bytes) -> None:
+        found = self._peek()
+        if not found:
+            raise self._cut_off()
+        if found != sign:
+            raise self._wrong(f"{found.decode(errors='replace')!r} where {sign.decode()!r} is due")
+        self._at += 1
+
+    def _more(self) -> bool:
+        """Read on, and let go of what lies before the cursor; False at the end of the file."""
+        if self._ended:
+            return False
+        kept = len(self._window) - self._at
+        if kept > MAX_ENTRY:
+            raise self._wrong(f"an entry of more than {MAX_ENTRY >> 20} MB")
+        chunk = self._file.read(max(_CHUNK, kept))
+        self._ended = not chunk
+        if self._decode is not None:
+            try:
+                chunk = self._decode.decode(chunk, final=self._ended).encode()
+            except UnicodeError as error:
+                raise self._wrong(f"{getattr(error, 'encoding', 'text')} that does not decode") from None
+        self._line, self._column = self._position()
+        self._window = self._window[self._at :] + chunk
+        self._at = 0
+        return bool(chunk) or not self._ended
+
+    def _position(self) -> tuple[int, int]:
+        """Line and column (in bytes of UTF-8) of the cursor, counted from 1."""
+        lines = self._window.count(b"\n", 0, self._at)
+        if not lines:
+            return self._line, self._column + self._at
+        return self._line + lines, self._at - self._window.rfind(b"\n", 0, self._at)
+
+    def _cut_off(self) -> UserError:
+        self._at = len(self._window)
+        return self._wrong("the file ends here, in the middle: copy or download it again")
+
+    def _wrong(self, what: str) -> UserError:
+        line, column = self._position()
+        return UserError(
+            f"{self._path} is not a COCO JSON: line {line} column {column}{self._context}: {what}; "
+            "see https://cocodataset.org/#format-data"
+        )
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", str: "a text", bool: "true or false", int: "a number", float: "a number"}
+    return names.get(type(value), type(value).__name__)

@@ -1,0 +1,325 @@
+"""The images and the categories of a COCO JSON, checked: what its annotations refer to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from rich.progress import track
+
+from ..errors import UserError
+from .file_names import file_in, file_name, find_file
+from .findings import Findings, Kind
+from .image_header import HeaderError, ImageHeader, read_header
+from .json_stream import stream_entries
+from .values import WrongValueError, identifier, number, shown
+
+_NAMED = 5
+_THREADS = 8
+_PROGRESS_FROM = 2000  # images
+
+
+@dataclass(frozen=True, slots=True)
+class ImageEntry:
+    """An entry of `images`.
+
+    Attributes:
+        id: of the normalised copy.
+        file_name: relative to the images' folder, or absolute.
+        size: width and height in pixels of the upright image; None where nothing says.
+        stored: width and height of the image before EXIF turns it, where annotations are of that one; else None.
+        orientation: EXIF's, by which annotations have to be turned; 1 where they have not.
+    """
+
+    id: int
+    file_name: str
+    size: tuple[int, int] | None
+    stored: tuple[int, int] | None = None
+    orientation: int = 1
+
+
+@dataclass
+class Listing:
+    """What a file lists.
+
+    Attributes:
+        images: by the id that annotations have.
+        categories: (id, name) by the id that annotations have.
+        roots: ids, in the normalised copy, of categories that are others' supercategory and have none themselves.
+        findings: what was odd about them.
+    """
+
+    images: dict[int | str, ImageEntry] = field(default_factory=dict)
+    categories: dict[int | str, tuple[int, str]] = field(default_factory=dict)
+    roots: set[int] = field(default_factory=set)
+    findings: Findings = field(default_factory=Findings)
+
+    def different_images(self) -> Iterator[ImageEntry]:
+        """Each image once, in the file's order."""
+        seen = set()
+        for image in self.images.values():
+            if image.id not in seen:
+                seen.add(image.id)
+                yield image
+
+
+@dataclass(frozen=True, slots=True)
+class RawImage:
+    """An image as listed: `size` is (width, height), None where one of them is absent or 0."""
+
+    id: int | str
+    file_name: str
+    size: tuple[int, int] | None
+
+
+def read_listing(path: Path) -> Listing:
+    """Read images and categories, as the file has them.
+
+    Raises:
+        UserError: not COCO's, or two entries of one id or of one class that contradict each other.
+    """
+    listing = Listing()
+    images: dict[int | str, RawImage] = {}
+    categories: dict[int | str, tuple[str, str]] = {}
+    for section, place, entry in stream_entries(path, ("images", "categories")):
+        if section == "images":
+            image = raw_image(path, place, entry)
+            there = images.setdefault(image.id, image)
+            if there != image:
+                raise UserError(
+                    f"{path} has two images of id {image.id}: {there.file_name} and {image.file_name}; give each its "
+                    "own id"
+                )
+            if there is not image:
+                listing.findings.add(Kind.EQUAL_IMAGE, image.id)
+        else:
+            key, name, above = _raw_category(path, place, entry)
+            if key not in categories:
+                categories[key] = name, above
+            elif categories[key][0] == name:
+                listing.findings.add(Kind.EQUAL_CATEGORY, key)
+            else:
+                raise UserError(
+                    f"{path} has two categories of id {key}: {categories[key][0]!r} and {name!r}; give each its own id"
+                )
+    for kind, entries in (("images", images), ("categories", categories)):
+        if not entries:
+            raise UserError(f"{path} lists no {kind}: give a COCO JSON with images, annotations and categories")
+    _number_images(listing, images)
+    _number_categories(path, listing, categories)
+    return listing
+
+
+def raw_image(path: Path, place: int, entry: Any) -> RawImage:
+    """Check an entry of `images`.
+
+    Args:
+        path: of the JSON, for an error.
+        place: of the entry in the list, counted from 0.
+        entry: the decoded JSON value.
+
+    Raises:
+        UserError: no object, no id, no file name, or sides that are no numbers.
+    """
+    if type(entry) is not dict:
+        raise wrong_entry(path, "images", place, entry, f"{shown(entry)} is not an object")
+    value = None
+    try:
+        value = "id"
+        key = identifier(entry.get("id"))
+        value = "file_name"
+        name = file_name(entry.get("file_name"))
+        value = "width and height"
+        sides = [number(entry.get(side) or 0) for side in ("width", "height")]
+    except WrongValueError as error:
+        raise wrong_entry(path, "images", place, entry, f"{value}: {error}") from None
+    whole = all(side > 0 and side == int(side) for side in sides)
+    return RawImage(key, name, (int(sides[0]), int(sides[1])) if whole else None)
+
+
+def wrong_entry(path: Path, section: str, place: int, entry: Any, what: str) -> UserError:
+    """An error that names the file, the entry and what is wrong with it."""
+    named = entry.get("id") if isinstance(entry, dict) else None
+    kind = {"images": "image", "categories": "category", "annotations": "annotation"}[section]
+    where = f"{kind} {shown(named)}" if named is not None else f"entry {place} of {section!r}"
+    return UserError(f"{path} is not a COCO JSON: {where}: {what}; correct it or leave the entry out")
+
+
+def _raw_category(path: Path, place: int, entry: Any) -> tuple[int | str, str, str]:
+    """Id, name and supercategory."""
+    if type(entry) is not dict:
+        raise wrong_entry(path, "categories", place, entry, f"{shown(entry)} is not an object")
+    try:
+        key = identifier(entry.get("id"))
+    except WrongValueError as error:
+        raise wrong_entry(path, "categories", place, entry, f"id: {error}") from None
+    name = entry.get("name")
+    if isinstance(name, (int, float)) and not isinstance(name, bool):
+        name = str(name)
+    if not isinstance(name, str) or not name.strip():
+        raise wrong_entry(path, "categories", place, entry, "it has no name")
+    above = entry.get("supercategory")
+    return key, name, above if isinstance(above, str) else ""
+
+
+def _number_images(listing: Listing, images: Mapping[int | str, RawImage]) -> None:
+    numbers = number_ids(images, listing.findings, Kind.IMAGE_IDS)
+    listing.images = {key: ImageEntry(numbers[key], image.file_name, image.size) for key, image in images.items()}
+
+
+def _number_categories(path: Path, listing: Listing, categories: Mapping[int | str, tuple[str, str]]) -> None:
+    numbers = number_ids(categories, listing.findings, Kind.CATEGORY_IDS)
+    by_name: dict[str, int | str] = {}
+    for key, (name, _) in categories.items():
+        if by_name.setdefault(name, key) != key:
+            raise UserError(
+                f"{path} has two categories called {name!r}, ids {by_name[name]} and {key}: give each its own name"
+            )
+    parents = {above for name, above in categories.values() if above != name}
+    for key, (name, above) in categories.items():
+        if name in parents and (above == name or above not in by_name):
+            listing.roots.add(numbers[key])
+    listing.categories = {key: (numbers[key], name) for key, (name, _) in categories.items()}
+
+
+def number_ids(keys: Iterable[int | str], findings: Findings, kind: Kind) -> dict[int | str, int]:
+    """Whole numbers for ids: themselves if they all are, else numbers from 1 in the file's order."""
+    keys = list(keys)
+    texts = [key for key in keys if isinstance(key, str)]
+    if not texts:
+        return {key: key for key in keys if isinstance(key, int)}
+    findings.add(kind, texts[0], len(keys))
+    return {key: place for place, key in enumerate(keys, start=1)}
+
+
+def find_images(path: Path, listing: Listing, folder: Path) -> dict[str, os.stat_result]:
+    """Find every image's file in `folder`, and merge entries of one file; changes `listing`.
+
+    Returns:
+        The files' status by name, one of each.
+
+    Raises:
+        UserError: files are missing, or two different entries mean one file.
+    """
+    exists = file_in(folder)
+    found: dict[str, os.stat_result] = {}
+    owners: dict[str, ImageEntry] = {}
+    missing: list[str] = []
+    for key, image in listing.images.items():
+        name = image.file_name
+        try:
+            status = os.stat(os.path.join(folder, name))  # noqa: PTH116, PTH118 - a hundred thousand times
+        except OSError:
+            other = find_file(name, exists)
+            if other is None:
+                missing.append(name)
+                continue
+            listing.findings.add(Kind.FILE_NAME, key)
+            name, status = other, (folder / other).stat()
+            image = replace(image, file_name=name)
+        owner = owners.setdefault(name, image)
+        if owner is not image:
+            if owner.size != image.size:
+                raise UserError(f"{path} lists {name} twice, with different sizes; list each image once")
+            listing.findings.add(Kind.EQUAL_IMAGE, key)
+        listing.images[key] = owner
+        found[name] = status
+    if missing:
+        more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+        raise UserError(
+            f"{len(missing)} images of {path} are not in {folder}: {', '.join(missing[:_NAMED])}{more}; "
+            "complete the folder or drop them from the JSON"
+        )
+    return found
+
+
+def check_sizes(path: Path, listing: Listing, folder: Path) -> None:
+    """Compare the listed sizes with those of the files, and set them right; changes `listing`.
+
+    A width and height that are merely swapped, or absent, become the file's. Where EXIF turns an image by a quarter,
+    and the listed size is that of the stored pixels, so are the annotations, unless their boxes fit the upright image
+    alone.
+
+    Raises:
+        UserError: a file is no image, or has another size than listed.
+    """
+    entries = list(listing.different_images())
+    sideways: dict[int, ImageHeader] = {}
+    sized: dict[int, ImageEntry] = {}
+    with ThreadPoolExecutor(_THREADS) as pool:
+        headers = pool.map(_header_or_reason, (folder / entry.file_name for entry in entries))
+        shown_headers = track(
+            zip(entries, headers, strict=True),
+            "reading image sizes",
+            total=len(entries),
+            transient=True,
+            disable=len(entries) < _PROGRESS_FROM,
+        )
+        for entry, header in shown_headers:
+            if isinstance(header, str):
+                raise UserError(
+                    f"{folder / entry.file_name} cannot be read: {header}; replace the image or drop it from {path}"
+                )
+            if entry.size == header.upright:
+                continue
+            sized[entry.id] = replace(entry, size=header.upright)
+            if entry.size is None:
+                listing.findings.add(Kind.SIZE, entry.id)
+            elif entry.size == header.stored:
+                sideways[entry.id] = header
+            elif entry.size == header.upright[::-1]:
+                listing.findings.add(Kind.SWAPPED_SIZE, entry.id)
+            else:
+                raise UserError(
+                    f"{folder / entry.file_name} has {_sides(header.upright)} pixels, but {path} lists it with "
+                    f"{_sides(entry.size)}: correct the annotations or the image"
+                )
+    upright = _annotated_upright(path, listing, sideways)
+    for key, header in sideways.items():
+        if key in upright:
+            listing.findings.add(Kind.SWAPPED_SIZE, key)
+        else:
+            listing.findings.add(Kind.ROTATED, key)
+            sized[key] = replace(sized[key], stored=header.stored, orientation=header.orientation)
+    for original, entry in listing.images.items():
+        listing.images[original] = sized.get(entry.id, entry)
+
+
+def _header_or_reason(path: Path) -> ImageHeader | str:
+    try:
+        return read_header(path)
+    except HeaderError as error:
+        return str(error)
+
+
+def _sides(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]}"
+
+
+def _annotated_upright(path: Path, listing: Listing, sideways: Mapping[int, ImageHeader]) -> set[int]:
+    """Ids of the images, of those that EXIF turns, whose boxes reach out of the stored image but not the upright."""
+    if not sideways:
+        return set()
+    reach: dict[int, tuple[float, float]] = {}
+    for _, _, entry in stream_entries(path, ("annotations",)):
+        try:
+            image = listing.images[identifier(entry["image_id"])].id
+            if image in sideways:
+                x, y, width, height = map(number, entry["bbox"])
+                before = reach.get(image, (0.0, 0.0))
+                reach[image] = max(before[0], x, x + width), max(before[1], y, y + height)
+        except (KeyError, TypeError, ValueError):  # an odd annotation is met again, and named then
+            continue
+    return {
+        image
+        for image, (right, bottom) in reach.items()
+        if not _fits(right, bottom, sideways[image].stored) and _fits(right, bottom, sideways[image].upright)
+    }
+
+
+def _fits(right: float, bottom: float, size: tuple[int, int]) -> bool:
+    return right <= size[0] + 1 and bottom <= size[1] + 1

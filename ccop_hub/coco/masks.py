@@ -1,0 +1,273 @@
+"""Masks as polygons or run lengths, in whatever form a `segmentation` has them."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .findings import Kind
+from .values import WrongValueError, number, shown
+
+Polygons = list[list[float]]
+RunLengths = dict[str, Any]
+"""`size` [height, width] and `counts`: a list of run lengths, or pycocotools' text of them."""
+
+Mask = Polygons | RunLengths
+Box = tuple[float, float, float, float]
+"""x, y, width, height in absolute pixels."""
+
+_FEWEST = 6
+"""Coordinates of a triangle; pycocotools takes lists of four for boxes."""
+
+_NUMBERS = frozenset((float, int))
+
+_TOLERANCE = 1.0
+"""Pixels by which a polygon may overhang its image and stay as it is; COCO's own do."""
+
+
+def read_mask(value: Any, size: tuple[int, int] | None, box: Box, met: list[Kind]) -> Mask | None:
+    """A `segmentation` as pycocotools and Detectron2 read it.
+
+    Args:
+        value: of the annotation; absent is None.
+        size: width and height of the image; None where they are unknown.
+        box: of the object, by which run lengths of swapped height and width are recognised.
+        met: kinds of oddities are appended to it.
+
+    Returns:
+        Polygons of three points or more, run lengths that fill their image, or None where there is no mask.
+
+    Raises:
+        WrongValueError: neither polygons nor run lengths, or a number that is not finite.
+    """
+    if not value:
+        return None
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
+        value = value[0]
+        met.append(Kind.RUN_LENGTHS)
+    if isinstance(value, dict):
+        return _run_lengths(value, size, box, met)
+    if not isinstance(value, list):
+        raise WrongValueError(f"segmentation {shown(value)} is neither polygons nor run lengths")
+    polygons = _nested(value, met)
+    kept = []
+    for polygon in polygons:
+        if len(polygon) % 2 or len(polygon) < _FEWEST:
+            if polygon:
+                met.append(Kind.BAD_POLYGON)
+            continue
+        clipped = _clip(polygon, size)
+        if clipped is not polygon:
+            met.append(Kind.POLYGON_CLIPPED)
+        if clipped:
+            kept.append(clipped)
+    return kept or None
+
+
+def mask_area(mask: Mask) -> float:
+    """Square pixels: the sum of the polygons' areas, or the number of pixels."""
+    if isinstance(mask, dict):
+        return float(sum(_counts(mask)[1::2]))
+    return sum(_polygon_area(polygon) for polygon in mask)
+
+
+def _polygon_area(polygon: list[float]) -> float:
+    xs, ys = polygon[::2], polygon[1::2]
+    pairs = zip(xs, ys, xs[1:] + xs[:1], ys[1:] + ys[:1], strict=True)
+    return abs(sum(x * next_y - next_x * y for x, y, next_x, next_y in pairs)) / 2
+
+
+def _nested(value: list[Any], met: list[Kind]) -> Polygons:
+    """A list of flat lists of numbers, from that or from flatter and deeper nestings."""
+    if all(type(part) is list and _NUMBERS.issuperset(map(type, part)) for part in value):
+        if len(value) * 2 >= _FEWEST and all(len(part) == 2 for part in value):  # points
+            met.append(Kind.FLAT_POLYGON)
+            return [_numbers(list(itertools.chain.from_iterable(value)), met)]
+        return [_numbers(part, met) for part in value]
+    if not any(isinstance(part, list) for part in value):  # one polygon without its list
+        met.append(Kind.FLAT_POLYGON)
+        return [_numbers(value, met)]
+    polygons = []
+    for part in value:
+        if part is None:
+            continue
+        if not isinstance(part, list):
+            raise WrongValueError(f"segmentation has {shown(part)} among its polygons")
+        if part and all(isinstance(point, list) for point in part):  # a polygon of points
+            if any(len(point) != 2 for point in part):
+                raise WrongValueError(f"segmentation {shown(part)} is nested too deeply")
+            met.append(Kind.FLAT_POLYGON)
+            part = list(itertools.chain.from_iterable(part))
+        polygons.append(_numbers(part, met))
+    return polygons
+
+
+def _numbers(values: list[Any], met: list[Kind]) -> list[float]:
+    """Finite numbers. Their sum is finite if they are, short of an overflow, and much faster to look at."""
+    if _NUMBERS.issuperset(map(type, values)):
+        total = sum(values)
+        if -1e15 < total < 1e15:
+            return values
+    elif any(isinstance(value, str) for value in values):
+        met.append(Kind.TEXT_NUMBER)
+    return [number(value) for value in values]
+
+
+def _clip(polygon: list[float], size: tuple[int, int] | None) -> list[float]:
+    """The part of a polygon inside its image (Sutherland and Hodgman 1974); itself where it overhangs by no pixel."""
+    if size is None:
+        return polygon
+    xs, ys = polygon[::2], polygon[1::2]
+    width, height = size
+    if (
+        min(xs) >= -_TOLERANCE
+        and min(ys) >= -_TOLERANCE
+        and max(xs) <= width + _TOLERANCE
+        and max(ys) <= height + _TOLERANCE
+    ):
+        return polygon
+    points = list(zip(xs, ys, strict=True))
+    for axis, edge, sign in ((0, 0, 1), (0, width, -1), (1, 0, 1), (1, height, -1)):
+        points = _clip_at(points, axis, edge, sign)
+    return [float(value) for point in points for value in point] if len(points) >= 3 else []
+
+
+def _clip_at(points: list[tuple[float, float]], axis: int, edge: float, sign: int) -> list[tuple[float, float]]:
+    kept: list[tuple[float, float]] = []
+    for before, point in zip(points[-1:] + points[:-1], points, strict=True):
+        inside, was_inside = sign * (point[axis] - edge) >= 0, sign * (before[axis] - edge) >= 0
+        if inside != was_inside:
+            share = (edge - before[axis]) / (point[axis] - before[axis])
+            other = before[1 - axis] + share * (point[1 - axis] - before[1 - axis])
+            kept.append((edge, other) if axis == 0 else (other, edge))
+        if inside:
+            kept.append(point)
+    return kept
+
+
+def _run_lengths(value: dict[str, Any], size: tuple[int, int] | None, box: Box, met: list[Kind]) -> RunLengths | None:
+    """Run lengths that fill the image; None where they do not."""
+    given = value.get("counts")
+    counts = _parse_counts(given)
+    if counts is None or not counts or min(counts) < 0:
+        met.append(Kind.BAD_MASK)
+        return None
+    try:
+        height, width = (int(number(side)) for side in value["size"])
+    except (KeyError, TypeError, ValueError):
+        height, width = (size[1], size[0]) if size is not None else (0, 0)
+    if size is not None and (width, height) != size:
+        if (height, width) != size:
+            met.append(Kind.BAD_MASK)
+            return None
+        # Column by column of which of the two heights? The one by which the mask lies in its box.
+        if _overlap(_bounds(counts, width), box) >= _overlap(_bounds(counts, height), box):
+            height, width = width, height
+    if (size is not None and (width, height) != size) or sum(counts) != height * width or not counts:
+        met.append(Kind.BAD_MASK)
+        return None
+    text = given if isinstance(given, str) and not given.startswith(("b'", 'b"')) else None
+    kept: RunLengths = {"size": [height, width], "counts": counts if text is None else text}
+    if (text is None and kept["counts"] is not given) or kept["size"] != value.get("size"):
+        met.append(Kind.RUN_LENGTHS)
+    return kept
+
+
+def _parse_counts(given: Any) -> list[int] | None:
+    if isinstance(given, list):
+        if all(type(count) is int for count in given):
+            return given
+        try:
+            found = [number(count) for count in given]
+        except WrongValueError:
+            return None
+        return [int(count) for count in found] if all(count == int(count) for count in found) else None
+    if isinstance(given, str):
+        text = given
+        if text.startswith(("b'", 'b"')):  # Python's way to write bytes
+            try:
+                text = ast.literal_eval(text).decode("ascii")
+            except (ValueError, SyntaxError, AttributeError):
+                return None
+        return decode_counts(text)
+    return None
+
+
+def decode_counts(text: str) -> list[int] | None:
+    """Run lengths from pycocotools' text (maskApi.c, rleFrString): six bits a character, differences from the third on.
+
+    Returns:
+        None where the text is not of that form.
+    """
+    counts: list[int] = []
+    place, length = 0, len(text)
+    while place < length:
+        value = shift = 0
+        while True:
+            if place >= length or shift > 60:
+                return None
+            bits = ord(text[place]) - 48
+            if not 0 <= bits < 64:
+                return None
+            place += 1
+            value |= (bits & 0x1F) << shift
+            shift += 5
+            if not bits & 0x20:
+                if bits & 0x10:
+                    value -= 1 << shift
+                break
+        if len(counts) > 2:
+            value += counts[-2]
+        if value < 0:
+            return None
+        counts.append(value)
+    return counts
+
+
+def _counts(mask: RunLengths) -> list[int]:
+    counts = mask["counts"]
+    return counts if isinstance(counts, list) else decode_counts(counts) or []
+
+
+def to_pixels(mask: RunLengths) -> npt.NDArray[np.bool_]:
+    """(height, width) of checked run lengths, which go down the columns, from the left."""
+    counts = _counts(mask)
+    height, width = mask["size"]
+    values = np.arange(len(counts)) % 2 == 1
+    return np.repeat(values, counts).reshape(width, height).T
+
+
+def from_pixels(pixels: npt.NDArray[np.bool_]) -> RunLengths:
+    """Run lengths of a mask of (height, width)."""
+    flat = np.concatenate(([False], pixels.T.ravel()))
+    changes = np.flatnonzero(flat[1:] != flat[:-1])
+    counts = np.diff(np.concatenate(([0], changes, [pixels.size])))
+    return {"size": list(pixels.shape), "counts": counts.tolist()}
+
+
+def _bounds(counts: list[int], height: int) -> Box:
+    """Box of the pixels that run lengths set in columns of `height`."""
+    ends = np.cumsum(np.asarray(counts, dtype=np.float64))
+    starts, stops = ends[0::2][: len(counts) // 2], ends[1::2]
+    some = stops > starts
+    if not some.any() or height < 1:
+        return 0.0, 0.0, 0.0, 0.0
+    starts, last = starts[some], stops[some] - 1
+    left, right = starts[0] // height, last[-1] // height + 1
+    whole = last // height > starts // height
+    top = 0.0 if whole.any() else (starts % height).min()
+    bottom = float(height) if whole.any() else (last % height).max() + 1
+    return float(left), float(top), float(right - left), float(bottom - top)
+
+
+def _overlap(one: Box, other: Box) -> float:
+    """Intersection over union."""
+    wide = min(one[0] + one[2], other[0] + other[2]) - max(one[0], other[0])
+    high = min(one[1] + one[3], other[1] + other[3]) - max(one[1], other[1])
+    shared = max(wide, 0.0) * max(high, 0.0)
+    union = one[2] * one[3] + other[2] * other[3] - shared
+    return shared / union if union > 0 else 0.0

@@ -1,0 +1,245 @@
+"""The normalised copy of a COCO JSON: written once into the cache, and the only form of it that other code reads."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import orjson
+
+from ..errors import UserError
+from ..sources.cache import cache_folder
+from .findings import Findings, Kind
+from .listing import Listing, check_sizes, find_images, read_listing
+from .objects import IdsNeedNumbersError, ObjectReader
+
+MaskFormat = Literal["polygon", "bitmask"]
+
+RULES = 1
+"""Raised whenever the rules make another copy of some file, so that an older copy in the cache is left alone."""
+
+REPORT_SUFFIX = ".report.json"
+"""Of the file beside a copy that says what the rules did."""
+
+_FOLDER = "annotations"
+_WRITTEN_AT_ONCE = 1 << 12
+
+
+@dataclass(frozen=True)
+class NormalisedCoco:
+    """A COCO JSON whose every entry was checked.
+
+    Attributes:
+        source: the file as the user has it.
+        copy: the normalised copy. Image and annotation ids are whole numbers, annotation ids count from 1 at least;
+            boxes are [x, y, width, height] in pixels of the upright image and have an area; every object has `iscrowd`
+            and `area`; masks are polygons of three points or more, or run lengths that fill the image.
+        images: number of images, those without annotations included.
+        objects: number of objects that are no crowds.
+        masked: number of those that have a mask.
+        masks: how the masks are stored, crowds aside; None where no object has one.
+        classes: category id -> class name, in order of the id.
+        roots: ids of categories that only group others; in `classes` if they were asked for.
+        summary: what was dropped, fixed and computed in one line; empty where the file was as it should be.
+        kinds: names of the kinds of findings in `summary`.
+        source_digest: hexadecimal SHA-256 of the file.
+        copy_digest: hexadecimal SHA-256 of the copy.
+    """
+
+    source: Path
+    copy: Path
+    images: int
+    objects: int
+    masked: int
+    masks: MaskFormat | None
+    classes: Mapping[int, str]
+    roots: frozenset[int]
+    summary: str
+    kinds: frozenset[str]
+    source_digest: str
+    copy_digest: str
+
+    def content_digest(self, immaterial: Collection[Kind] = ()) -> str:
+        """What identifies the content: the file's own digest where nothing was changed, else the copy's.
+
+        Args:
+            immaterial: kinds of findings by which a reader does not see other content.
+        """
+        changed = self.kinds - {kind.name for kind in immaterial}
+        return self.copy_digest if changed else self.source_digest
+
+
+def normalise(path: Path, folder: Path | None = None, *, masks: bool = False, roots: bool = False) -> NormalisedCoco:
+    """Check a COCO JSON and write its normalised copy, unless the cache has it.
+
+    Args:
+        path: the JSON.
+        folder: where its images are; every one is looked up, and its header compared with the listed size. None if the
+            images do not matter.
+        masks: drop objects without a mask.
+        roots: keep categories that no annotation has and that are only another category's `supercategory`.
+
+    Raises:
+        UserError: not COCO's instance format in any dialect; the message names file, entry and remedy.
+    """
+    source_digest = _file_digest(path)
+    listing = read_listing(path)
+    files = None
+    if folder is not None:
+        found = find_images(path, listing, folder)
+        files = sorted((name, status.st_size, status.st_mtime_ns) for name, status in found.items())
+    identity = json.dumps([RULES, source_digest, files, masks, roots])
+    place = cache_folder() / _FOLDER / hashlib.sha256(identity.encode()).hexdigest()[:16]
+    copy = place / f"{path.stem}.json"
+    report = copy.with_suffix(REPORT_SUFFIX)
+    if not report.is_file() or not copy.is_file():
+        if folder is not None:
+            check_sizes(path, listing, folder)
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            _write(path, listing, copy, source_digest, masks=masks, roots=roots)
+        except OSError as error:
+            raise UserError(
+                f"cannot write {copy} ({error.strerror or error}); free some space, or set CCOP_HUB_CACHE to another "
+                "folder"
+            ) from None
+    return _open(path, copy, json.loads(report.read_text(encoding="utf-8")))
+
+
+def _file_digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror or error}); give a COCO JSON file") from None
+
+
+def _open(path: Path, copy: Path, report: Mapping[str, Any]) -> NormalisedCoco:
+    return NormalisedCoco(
+        source=path,
+        copy=copy,
+        images=report["images"],
+        objects=report["objects"],
+        masked=report["objects with a mask"],
+        masks=report["masks"],
+        classes={number: name for number, name in report["classes"]},
+        roots=frozenset(report["root categories"]),
+        summary=report["summary"],
+        kinds=frozenset(entry["kind"].upper() for entry in report["findings"]),
+        source_digest=report["source sha256"],
+        copy_digest=report["copy sha256"],
+    )
+
+
+def _write(path: Path, listing: Listing, copy: Path, source_digest: str, *, masks: bool, roots: bool) -> None:
+    """Write copy and report; the report last, which makes them count."""
+    partial = copy.with_name(f".{copy.name}.{os.getpid()}.partial")
+    try:
+        try:
+            written = _Copy(path, listing, masks=masks, roots=roots, renumber=False)
+            written.write(partial)
+        except IdsNeedNumbersError:
+            written = _Copy(path, listing, masks=masks, roots=roots, renumber=True)
+            written.write(partial)
+        partial.replace(copy)
+    finally:
+        partial.unlink(missing_ok=True)
+    report = copy.with_suffix(REPORT_SUFFIX)
+    content = {"source": path.name, "source sha256": source_digest, **written.report()}
+    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    partial.replace(report)
+
+
+class _Copy:
+    """A copy being written, and its counts."""
+
+    def __init__(self, path: Path, listing: Listing, *, masks: bool, roots: bool, renumber: bool) -> None:
+        self._path = path
+        self._listing = listing
+        self._roots = roots
+        self._reader = ObjectReader(path, listing, masks=masks, renumber=renumber)
+        self._digest = hashlib.sha256()
+        self._images = self._objects = self._masked = self._run_lengths = 0
+        self._classes: list[tuple[int, str]] = []
+        self._left_out = Findings()
+
+    def write(self, partial: Path) -> None:
+        with partial.open("wb") as file:
+            self._put(file, b'{"info":{},"images":[')
+            self._put_all(file, self._image_lines())
+            self._put(file, b'],"annotations":[')
+            used: set[int] = set()
+            self._put_all(file, self._object_lines(used))
+            self._put(file, b'],"categories":[')
+            self._choose_classes(used)
+            entries = [orjson.dumps({"id": number, "name": name}) for number, name in self._classes]
+            self._put(file, b",".join(entries) + b"]}")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def report(self) -> dict[str, Any]:
+        findings = Findings.merged(self._reader.findings, self._listing.findings, self._left_out)
+        renumbered: dict[str, dict[int, Any]] = {}
+        for name, ids in (
+            ("images", {entry.id: key for key, entry in self._listing.images.items()}),
+            ("categories", {number: key for key, (number, _) in self._listing.categories.items()}),
+            ("annotations", self._reader.ids),
+        ):
+            if any(number != key for number, key in ids.items()):
+                renumbered[name] = dict(ids)
+        return {
+            "copy sha256": self._digest.hexdigest(),
+            "images": self._images,
+            "objects": self._objects,
+            "objects with a mask": self._masked,
+            "masks": ("bitmask" if self._run_lengths else "polygon") if self._masked else None,
+            "classes": self._classes,
+            "root categories": sorted(self._listing.roots),
+            "summary": findings.summary(self._path),
+            "findings": findings.report(),
+            "original ids by new ones": renumbered,
+        }
+
+    def _image_lines(self) -> Any:
+        for image in self._listing.different_images():
+            self._images += 1
+            width, height = image.size or (None, None)
+            yield orjson.dumps({"id": image.id, "file_name": image.file_name, "width": width, "height": height})
+
+    def _object_lines(self, used: set[int]) -> Any:
+        for entry, line in self._reader:
+            used.add(entry["category_id"])
+            if not entry["iscrowd"]:
+                self._objects += 1
+                mask = entry.get("segmentation")
+                self._masked += mask is not None
+                self._run_lengths += isinstance(mask, dict)
+            yield line
+
+    def _choose_classes(self, used: set[int]) -> None:
+        for number, name in sorted(self._listing.categories.values()):
+            if number in self._listing.roots and number not in used and not self._roots:
+                self._left_out.add(Kind.ROOT_CATEGORY, f"{number} {name!r}")
+            else:
+                self._classes.append((number, name))
+
+    def _put_all(self, file: BinaryIO, lines: Any) -> None:
+        waiting: list[bytes] = []
+        first = True
+        for line in lines:
+            waiting.append(line)
+            if len(waiting) == _WRITTEN_AT_ONCE:
+                self._put(file, (b"" if first else b",") + b",".join(waiting))
+                first = False
+                waiting.clear()
+        if waiting:
+            self._put(file, (b"" if first else b",") + b",".join(waiting))
+
+    def _put(self, file: BinaryIO, content: bytes) -> None:
+        self._digest.update(content)
+        file.write(content)

@@ -1,0 +1,182 @@
+"""The annotations of a COCO JSON, one at a time, in the form that every reader accepts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from ..errors import UserError
+from .boxes import read_box
+from .findings import Findings, Kind
+from .json_stream import stream_entries
+from .listing import ImageEntry, Listing, wrong_entry
+from .masks import Box, Mask, mask_area, read_mask
+from .orientation import turn_box, turn_mask
+from .values import WrongValueError, flag, identifier, number, shown
+
+
+class IdsNeedNumbersError(Exception):
+    """An annotation id is absent, a text, or 0, which pycocotools takes for none: all need new ones."""
+
+
+class ObjectReader:
+    """Reads the annotations of a file.
+
+    Args:
+        path: the JSON.
+        listing: its images and categories.
+        masks: whether objects without a mask are dropped.
+        renumber: whether annotations get ids from 1 in the file's order, whatever theirs are.
+
+    Attributes:
+        findings: what was odd about them; complete once all are read.
+        ids: original annotation ids by new ones, where they were renumbered.
+    """
+
+    def __init__(self, path: Path, listing: Listing, *, masks: bool, renumber: bool) -> None:
+        self._path = path
+        self._listing = listing
+        self._masks = masks
+        self._renumber = renumber
+        self._seen: dict[int | str, int] = {}
+        self.findings = Findings()
+        self.ids: dict[int, int | str | None] = {}
+
+    def __iter__(self) -> Iterator[tuple[dict[str, Any], bytes]]:
+        """The objects that are kept, in the file's order.
+
+        Yields:
+            (image_id, category_id, bbox, area, iscrowd and, where there is a mask, segmentation; the same with its id
+            as JSON).
+
+        Raises:
+            UserError: an annotation that cannot be read, or two of one id that differ.
+            IdsNeedNumbersError: unless `renumber`.
+        """
+        number = 0
+        for _, place, entry in stream_entries(self._path, ("annotations",)):
+            if type(entry) is not dict:
+                raise wrong_entry(self._path, "annotations", place, entry, f"{shown(entry)} is not an object")
+            try:
+                key = self._key(entry.get("id"))
+                found = self._read(entry, place if key is None else key)
+            except WrongValueError as error:
+                raise wrong_entry(self._path, "annotations", place, entry, str(error)) from None
+            if found is None:
+                continue
+            body = orjson.dumps(found)
+            if key is not None and self._is_repeated(key, body):
+                continue
+            number += 1
+            if self._renumber:
+                self.ids[number] = key
+            yield found, b'{"id":%d,%b' % (number if self._renumber else key, body[1:])
+        if self._renumber and number:
+            self.findings.add(Kind.ANNOTATION_IDS, self.ids[1] if self.ids[1] is not None else "none", number)
+
+    def _key(self, value: Any) -> int | str | None:
+        if self._renumber:
+            return None if value is None else identifier(value)
+        key = None if value is None else identifier(value)
+        if not isinstance(key, int) or key == 0:
+            raise IdsNeedNumbersError
+        return key
+
+    def _is_repeated(self, key: int | str, body: bytes) -> bool:
+        mark = hash(body)
+        there = self._seen.get(key)
+        if there is None:
+            self._seen[key] = mark
+            return False
+        if there != mark:
+            raise UserError(f"{self._path} has two different annotations of id {key}; give each its own id")
+        self.findings.add(Kind.EQUAL_ANNOTATION, key)
+        return True
+
+    def _read(self, entry: dict[str, Any], key: int | str) -> dict[str, Any] | None:
+        """The object, without its id; None where it is dropped."""
+        try:
+            image = self._listing.images.get(identifier(entry.get("image_id")))
+        except WrongValueError as error:
+            raise WrongValueError(f"image_id: {error}") from None
+        if image is None:
+            self.findings.add(Kind.UNKNOWN_IMAGE, key)
+            return None
+        try:
+            category = self._listing.categories.get(identifier(entry.get("category_id")))
+        except WrongValueError as error:
+            raise WrongValueError(f"category_id: {error}") from None
+        if category is None:
+            self.findings.add(Kind.UNKNOWN_CATEGORY, key)
+            return None
+        met: list[Kind] = []
+        found = self._object(entry, image, met)
+        for kind in dict.fromkeys(met):
+            self.findings.add(kind, key, met.count(kind))
+        if found is None:
+            return None
+        return {"image_id": image.id, "category_id": category[0], **found}
+
+    def _object(self, entry: dict[str, Any], image: ImageEntry, met: list[Kind]) -> dict[str, Any] | None:
+        size = image.stored or image.size
+        box = read_box(entry.get("bbox"), size, met)
+        if box is None:
+            return None
+        mask = read_mask(entry.get("segmentation"), size, box, met)
+        if mask is None and self._masks:
+            met.append(Kind.WITHOUT_MASK)
+            return None
+        area = _area(entry.get("area"), box, mask, met)
+        if image.stored is not None:
+            box = turn_box(box, image.orientation, image.stored)
+            mask = mask and turn_mask(mask, image.orientation, image.stored)
+        found = {"bbox": box, "area": area, "iscrowd": _crowd(entry, met)}
+        if mask is not None:
+            found["segmentation"] = mask
+        if entry.get("difficult") is not None:  # Pascal VOC's mark of objects that its scorer leaves out
+            found["difficult"] = int(flag(entry["difficult"]))
+        return found
+
+
+def _crowd(entry: dict[str, Any], met: list[Kind]) -> int:
+    given = entry.get("iscrowd")
+    crowd = given
+    if type(given) is not int or given not in (0, 1):
+        met.append(Kind.CROWD_FLAG)
+        try:
+            crowd = int(flag(given))
+        except WrongValueError as error:
+            raise WrongValueError(f"iscrowd: {error}") from None
+    if "ignore" in entry and not crowd:
+        try:
+            ignored = flag(entry["ignore"])
+        except WrongValueError as error:
+            raise WrongValueError(f"ignore: {error}") from None
+        if ignored:
+            met.append(Kind.IGNORED)
+            return 1
+    return int(crowd)
+
+
+def _area(given: Any, box: Box, mask: Mask | None, met: list[Kind]) -> float:
+    """The area in square pixels: as given, else of the mask, else of the box."""
+    if isinstance(given, (list, dict)):
+        raise WrongValueError(f"area: {shown(given)} is not a number")
+    if isinstance(given, str):
+        met.append(Kind.TEXT_NUMBER)
+        try:
+            given = number(given)
+        except WrongValueError:
+            given = None
+    if type(given) is float or type(given) is int:
+        try:
+            area = number(given)
+        except WrongValueError as error:
+            raise WrongValueError(f"area: {error}") from None
+        if area > 0:
+            return area
+    met.append(Kind.AREA)
+    return (mask_area(mask) if mask is not None else 0.0) or box[2] * box[3]
