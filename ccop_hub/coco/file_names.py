@@ -32,7 +32,7 @@ def find_file(name: str, exists: Callable[[str], bool]) -> str | None:
 
     Args:
         name: as the JSON has it.
-        exists: whether a POSIX path, relative to the images or absolute, is one of a file.
+        exists: whether a POSIX path relative to the images is one of a file.
     """
     return next((candidate for candidate in candidates(name) if exists(candidate)), None)
 
@@ -55,10 +55,10 @@ def candidates(name: str) -> Iterator[str]:
 
 
 def file_in(folder: Path) -> Callable[[str], bool]:
-    """Whether a path relative to `folder`, or an absolute one, is one of a file; for `find_file`."""
+    """Whether a path relative to `folder` is one of a file; for `find_file`. Absolute ones never are."""
     base = os.fspath(folder)
 
     def exists(name: str) -> bool:
-        return os.path.isfile(os.path.join(base, name))  # noqa: PTH113, PTH118 - a million times
+        return not os.path.isabs(name) and os.path.isfile(os.path.join(base, name))  # noqa: PTH113, PTH117, PTH118
 
     return exists

@@ -211,23 +211,20 @@ def find_images(path: Path, listing: Listing, folder: Path) -> dict[str, os.stat
     missing: list[str] = []
     for key, image in listing.images.items():
         name = image.file_name
-        try:
-            status = os.stat(os.path.join(folder, name))  # noqa: PTH116, PTH118 - a hundred thousand times
-        except OSError:
-            other = find_file(name, exists)
-            if other is None:
-                missing.append(name)
-                continue
+        other = find_file(name, exists)
+        if other is None:
+            missing.append(name)
+            continue
+        if other != name:
             listing.findings.add(Kind.FILE_NAME, key)
-            name, status = other, (folder / other).stat()
-            image = replace(image, file_name=name)
+            name, image = other, replace(image, file_name=other)
         owner = owners.setdefault(name, image)
         if owner is not image:
             if owner.size != image.size:
                 raise UserError(f"{path} lists {name} twice, with different sizes; list each image once")
             listing.findings.add(Kind.EQUAL_IMAGE, key)
         listing.images[key] = owner
-        found[name] = status
+        found[name] = (folder / name).stat()
     if missing:
         more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
         raise UserError(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -13,7 +12,8 @@ from typing import Any, BinaryIO, Literal
 import orjson
 
 from ..errors import UserError
-from ..sources.cache import cache_folder
+from ..files import file_digest, replacing, write_atomically
+from ..sources.cache import cache_root
 from .findings import Findings, Kind
 from .listing import Listing, check_sizes, find_images, read_listing
 from .objects import IdsNeedNumbersError, ObjectReader
@@ -42,13 +42,13 @@ class NormalisedCoco:
         images: number of images, those without annotations included.
         objects: number of objects that are no crowds.
         masked: number of those that have a mask.
+        maskless: number of annotations, crowds included, that have none.
         masks: how the masks are stored, crowds aside; None where no object has one.
         classes: category id -> class name, in order of the id.
         roots: ids of categories that only group others; in `classes` if they were asked for.
         summary: what was dropped, fixed and computed in one line; empty where the file was as it should be.
         kinds: names of the kinds of findings in `summary`.
-        source_digest: hexadecimal SHA-256 of the file.
-        copy_digest: hexadecimal SHA-256 of the copy.
+        files: (name, size in bytes) of the images' files, by name; empty where no folder was given.
     """
 
     source: Path
@@ -56,22 +56,21 @@ class NormalisedCoco:
     images: int
     objects: int
     masked: int
+    maskless: int
     masks: MaskFormat | None
     classes: Mapping[int, str]
     roots: frozenset[int]
     summary: str
     kinds: frozenset[str]
-    source_digest: str
-    copy_digest: str
+    files: tuple[tuple[str, int], ...]
 
-    def content_digest(self, immaterial: Collection[Kind] = ()) -> str:
-        """What identifies the content: the file's own digest where nothing was changed, else the copy's.
+    def content(self, immaterial: Collection[Kind] = ()) -> Path:
+        """The file whose bytes identify the content: the user's own where nothing in it was changed, else the copy.
 
         Args:
-            immaterial: kinds of findings by which a reader does not see other content.
+            immaterial: kinds of findings that change nothing for a reader.
         """
-        changed = self.kinds - {kind.name for kind in immaterial}
-        return self.copy_digest if changed else self.source_digest
+        return self.copy if self.kinds - {kind.name for kind in immaterial} else self.source
 
 
 def normalise(path: Path, folder: Path | None = None, *, masks: bool = False, roots: bool = False) -> NormalisedCoco:
@@ -87,14 +86,14 @@ def normalise(path: Path, folder: Path | None = None, *, masks: bool = False, ro
     Raises:
         UserError: not COCO's instance format in any dialect; the message names file, entry and remedy.
     """
-    source_digest = _file_digest(path)
+    source_digest = _digest(path)
     listing = read_listing(path)
-    files = None
+    files: list[tuple[str, int, int]] = []
     if folder is not None:
         found = find_images(path, listing, folder)
         files = sorted((name, status.st_size, status.st_mtime_ns) for name, status in found.items())
     identity = json.dumps([RULES, source_digest, files, masks, roots])
-    place = cache_folder() / _FOLDER / hashlib.sha256(identity.encode()).hexdigest()[:16]
+    place = cache_root() / _FOLDER / hashlib.sha256(identity.encode()).hexdigest()[:16]
     copy = place / f"{path.stem}.json"
     report = copy.with_suffix(REPORT_SUFFIX)
     if not report.is_file() or not copy.is_file():
@@ -102,57 +101,50 @@ def normalise(path: Path, folder: Path | None = None, *, masks: bool = False, ro
             check_sizes(path, listing, folder)
         try:
             place.mkdir(parents=True, exist_ok=True)
-            _write(path, listing, copy, source_digest, masks=masks, roots=roots)
         except OSError as error:
             raise UserError(
-                f"cannot write {copy} ({error.strerror or error}); free some space, or set CCOP_HUB_CACHE to another "
-                "folder"
+                f"cannot make {place} ({error.strerror or error}); set CCOP_CACHE to a folder that you may write to"
             ) from None
-    return _open(path, copy, json.loads(report.read_text(encoding="utf-8")))
+        _write(path, listing, copy, source_digest, masks=masks, roots=roots)
+    return _open(path, copy, json.loads(report.read_text(encoding="utf-8")), files)
 
 
-def _file_digest(path: Path) -> str:
+def _digest(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_digest(path).removeprefix("sha256:")
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror or error}); give a COCO JSON file") from None
 
 
-def _open(path: Path, copy: Path, report: Mapping[str, Any]) -> NormalisedCoco:
+def _open(path: Path, copy: Path, report: Mapping[str, Any], files: Iterable[tuple[str, int, int]]) -> NormalisedCoco:
     return NormalisedCoco(
         source=path,
         copy=copy,
         images=report["images"],
         objects=report["objects"],
         masked=report["objects with a mask"],
+        maskless=report["annotations without a mask"],
         masks=report["masks"],
-        classes={number: name for number, name in report["classes"]},
+        classes=dict(report["classes"]),
         roots=frozenset(report["root categories"]),
         summary=report["summary"],
         kinds=frozenset(entry["kind"].upper() for entry in report["findings"]),
-        source_digest=report["source sha256"],
-        copy_digest=report["copy sha256"],
+        files=tuple((name, size) for name, size, _ in files),
     )
 
 
 def _write(path: Path, listing: Listing, copy: Path, source_digest: str, *, masks: bool, roots: bool) -> None:
     """Write copy and report; the report last, which makes them count."""
-    partial = copy.with_name(f".{copy.name}.{os.getpid()}.partial")
+    written = _Copy(path, listing, masks=masks, roots=roots, renumber=False)
     try:
-        try:
-            written = _Copy(path, listing, masks=masks, roots=roots, renumber=False)
+        with replacing(copy) as partial:
             written.write(partial)
-        except IdsNeedNumbersError:
-            written = _Copy(path, listing, masks=masks, roots=roots, renumber=True)
+    except IdsNeedNumbersError:
+        written = _Copy(path, listing, masks=masks, roots=roots, renumber=True)
+        with replacing(copy) as partial:
             written.write(partial)
-        partial.replace(copy)
-    finally:
-        partial.unlink(missing_ok=True)
-    report = copy.with_suffix(REPORT_SUFFIX)
     content = {"source": path.name, "source sha256": source_digest, **written.report()}
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    partial.replace(report)
+    write_atomically(copy.with_suffix(REPORT_SUFFIX), json.dumps(content, indent=2) + "\n")
 
 
 class _Copy:
@@ -164,7 +156,7 @@ class _Copy:
         self._roots = roots
         self._reader = ObjectReader(path, listing, masks=masks, renumber=renumber)
         self._digest = hashlib.sha256()
-        self._images = self._objects = self._masked = self._run_lengths = 0
+        self._images = self._objects = self._masked = self._maskless = self._run_lengths = 0
         self._classes: list[tuple[int, str]] = []
         self._left_out = Findings()
 
@@ -179,8 +171,6 @@ class _Copy:
             self._choose_classes(used)
             entries = [orjson.dumps({"id": number, "name": name}) for number, name in self._classes]
             self._put(file, b",".join(entries) + b"]}")
-            file.flush()
-            os.fsync(file.fileno())
 
     def report(self) -> dict[str, Any]:
         findings = Findings.merged(self._reader.findings, self._listing.findings, self._left_out)
@@ -197,6 +187,7 @@ class _Copy:
             "images": self._images,
             "objects": self._objects,
             "objects with a mask": self._masked,
+            "annotations without a mask": self._maskless,
             "masks": ("bitmask" if self._run_lengths else "polygon") if self._masked else None,
             "classes": self._classes,
             "root categories": sorted(self._listing.roots),
@@ -205,18 +196,19 @@ class _Copy:
             "original ids by new ones": renumbered,
         }
 
-    def _image_lines(self) -> Any:
+    def _image_lines(self) -> Iterator[bytes]:
         for image in self._listing.different_images():
             self._images += 1
             width, height = image.size or (None, None)
             yield orjson.dumps({"id": image.id, "file_name": image.file_name, "width": width, "height": height})
 
-    def _object_lines(self, used: set[int]) -> Any:
+    def _object_lines(self, used: set[int]) -> Iterator[bytes]:
         for entry, line in self._reader:
             used.add(entry["category_id"])
+            mask = entry.get("segmentation")
+            self._maskless += mask is None
             if not entry["iscrowd"]:
                 self._objects += 1
-                mask = entry.get("segmentation")
                 self._masked += mask is not None
                 self._run_lengths += isinstance(mask, dict)
             yield line
@@ -228,7 +220,7 @@ class _Copy:
             else:
                 self._classes.append((number, name))
 
-    def _put_all(self, file: BinaryIO, lines: Any) -> None:
+    def _put_all(self, file: BinaryIO, lines: Iterable[bytes]) -> None:
         waiting: list[bytes] = []
         first = True
         for line in lines:

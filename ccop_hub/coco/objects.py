@@ -73,7 +73,7 @@ class ObjectReader:
             number += 1
             if self._renumber:
                 self.ids[number] = key
-            yield found, b'{"id":%d,%b' % (number if self._renumber else key, body[1:])
+            yield found, b'{"id":%b,%b' % (str(number if self._renumber else key).encode(), body[1:])
         if self._renumber and number:
             self.findings.add(Kind.ANNOTATION_IDS, self.ids[1] if self.ids[1] is not None else "none", number)
 
@@ -142,12 +142,11 @@ class ObjectReader:
 
 
 def _crowd(entry: dict[str, Any], met: list[Kind]) -> int:
-    given = entry.get("iscrowd")
-    crowd = given
-    if type(given) is not int or given not in (0, 1):
+    crowd = entry.get("iscrowd")
+    if type(crowd) is not int or crowd not in (0, 1):
         met.append(Kind.CROWD_FLAG)
         try:
-            crowd = int(flag(given))
+            crowd = int(flag(crowd))
         except WrongValueError as error:
             raise WrongValueError(f"iscrowd: {error}") from None
     if "ignore" in entry and not crowd:
@@ -158,7 +157,7 @@ def _crowd(entry: dict[str, Any], met: list[Kind]) -> int:
         if ignored:
             met.append(Kind.IGNORED)
             return 1
-    return int(crowd)
+    return crowd
 
 
 def _area(given: Any, box: Box, mask: Mask | None, met: list[Kind]) -> float:

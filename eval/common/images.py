@@ -15,7 +15,7 @@ from torchvision.transforms import InterpolationMode, v2
 
 from ccop_hub import images
 from ccop_hub.errors import UserError
-from ccop_hub.files import files_digest
+from ccop_hub.files import bytes_digest, file_digest, files_digest
 
 from ..results.result import Metrics
 from .compute import derived_seed
@@ -45,8 +45,8 @@ def list_images(folder: Path) -> list[Path]:
     return [folder / image for image in images.list_images(folder)]
 
 
-def data_digest(root: Path, files: Sequence[Path]) -> str:
-    """`ccop_hub.files.files_digest` of a data set.
+def data_digest(root: Path, files: Sequence[Path], contents: Sequence[Path] = ()) -> str:
+    """`ccop_hub.files.files_digest` of a data set, and of the contents of files that are read in place of some.
 
     Raises:
         UserError: a file is missing or not a regular file, such as a link to content that was not fetched.
@@ -57,7 +57,8 @@ def data_digest(root: Path, files: Sequence[Path]) -> str:
         except images.UnreadableImageError as error:
             raise UserError(f"unreadable file {path}: {error.reason}; restore or remove it") from None
     try:
-        return files_digest(root, files)
+        digest = files_digest(root, files)
+        return bytes_digest(" ".join([digest, *map(file_digest, contents)]).encode()) if contents else digest
     except OSError as error:
         raise UserError(f"unreadable file {error.filename}: {error.strerror}; restore or remove it") from None
 

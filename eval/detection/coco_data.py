@@ -1,6 +1,6 @@
-"""A COCO-format data set with any classes, checked before Detectron2 sees it.
+"""A COCO-format data set with any classes, checked and normalised before Detectron2 sees it.
 
-Layout as COCO's own: `train2017/`, `val2017/` and `annotations/instances_{train,val}2017.json`. Boxes in the files are
+The layout is COCO's: `train2017/`, `val2017/` and `annotations/instances_{train,val}2017.json`. Boxes in the files are
 xywh in absolute pixels; masks are polygons or run-length encodings; category ids may be any integers.
 """
 
@@ -8,21 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
 
+from ccop_hub.coco.findings import Kind
+from ccop_hub.coco.normalised import MaskFormat, NormalisedCoco, normalise
 from ccop_hub.errors import UserError
 
-MaskFormat = Literal["polygon", "bitmask"]
-
-_REQUIRED = {
-    "images": ("id", "file_name", "width", "height"),
-    "annotations": ("id", "image_id", "category_id", "bbox", "area"),
-    "categories": ("id", "name"),
-}
-_NAMED = 5
+_UNSEEN_IN_TRAINING = (Kind.BOX_WITHOUT_AREA, Kind.BOX_OUTSIDE, Kind.BOX_CLIPPED, Kind.BAD_POLYGON)
+"""Fixes that change nothing for Detectron2, which clips boxes to their image, drops those without area, and ignores
+polygons of fewer than three points. Training files that need no others keep the digest of the file itself; COCO's own
+train2017, with two boxes of height 0, is one of them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,17 +25,21 @@ class CocoSplit:
     """One split of a data set.
 
     Attributes:
-        name: under which Detectron2 knows it; unique to the paths and to the annotation file's content.
-        annotations: the instance JSON.
-        images: folder that the file names in the JSON are relative to.
+        name: the name it is registered under in Detectron2; unique to its paths and contents.
+        source: the instance JSON as the user has it.
+        annotations: its normalised copy, which everything else reads.
+        images: folder that the file names are relative to.
         image_count: images listed.
         instance_count: annotated objects that are not crowds.
         classes: category id -> class name, in order of the id.
-        masks: how the masks are stored; None where objects have boxes alone.
-        digest: hexadecimal SHA-256 of the JSON, and of every image's name and size in bytes.
+        masks: how the masks are stored; None if no object has one.
+        digest: hexadecimal SHA-256 of the JSON (of the copy, if its content differs), then of every image's name and
+            size in bytes.
+        note: what normalising dropped, fixed and computed; empty if nothing.
     """
 
     name: str
+    source: Path
     annotations: Path
     images: Path
     image_count: int
@@ -48,6 +47,7 @@ class CocoSplit:
     classes: dict[int, str]
     masks: MaskFormat | None
     digest: str
+    note: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,11 +58,15 @@ class CocoData:
         name: what a result table calls it.
         train: split to train on.
         val: split to score on.
+        needs_masks: objects without a mask were dropped.
+        notes: what normalising did to the two files, a line each.
     """
 
     name: str
     train: CocoSplit
     val: CocoSplit
+    needs_masks: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -76,137 +80,110 @@ class CocoData:
 
     @property
     def masks(self) -> MaskFormat | None:
-        """Format that both splits' masks can be read in; None where either has boxes alone."""
+        """Format that both splits' masks can be read in; None if either split has boxes only."""
         if self.train.masks is None or self.val.masks is None:
             return None
         return "polygon" if self.train.masks == "polygon" else "bitmask"
 
 
-def open_coco(root: Path) -> CocoData:
+def open_coco(root: Path, masks: bool = True) -> CocoData:
     """Check a data set in COCO's layout: JSON, references, classes and image files.
 
+    Args:
+        root: the folder.
+        masks: as for `open_pair`.
+
     Raises:
-        UserError: the layout, a JSON or an image file is missing, or a JSON is not COCO's instance format.
+        UserError: the layout, a JSON or an image file is missing, or a JSON cannot be read as COCO's instance format.
     """
     if not root.is_dir():
         raise UserError(f"no data set at {root}: give a folder with train2017/, val2017/ and annotations/")
-    train, val = (
-        open_split(root / "annotations" / f"instances_{split}2017.json", root / f"{split}2017")
-        for split in ("train", "val")
-    )
-    if train.classes != val.classes:
-        raise UserError(f"the categories of {train.annotations} and {val.annotations} differ: give both the same list")
-    return CocoData(name=root.resolve().name, train=train, val=val)
+    places = [
+        (root / "annotations" / f"instances_{split}2017.json", root / f"{split}2017") for split in ("train", "val")
+    ]
+    for file, images in places:
+        if not file.is_file() or not images.is_dir():
+            absent = images if file.is_file() else file
+            raise UserError(
+                f"{absent} is missing: the data set needs train2017/, val2017/ and annotations/ as COCO has them"
+            )
+    return open_pair(root.resolve().name, places[0], places[1], masks)
 
 
-def open_split(annotations: Path, images: Path) -> CocoSplit:
-    """Check one annotation file and its folder of images.
+def open_pair(name: str, train: tuple[Path, Path], val: tuple[Path, Path], masks: bool = True) -> CocoData:
+    """Check and normalise the two splits of a data set.
+
+    Args:
+        name: of the data set.
+        train: the annotations to train on, and the folder of their images.
+        val: the same to score on.
+        masks: whether masks are trained on and scored, if both splits have any; objects without one are dropped then.
 
     Raises:
-        UserError: as `open_coco`.
+        UserError: as `open_coco`, or the splits have different classes.
     """
-    if not annotations.is_file() or not images.is_dir():
-        absent = images if annotations.is_file() else annotations
+    places = (train, val)
+    found = [normalise(*place) for place in places]
+    keep_roots = _only_roots_differ(*found)
+    needs_masks = masks and all(split.masked for split in found)
+    if keep_roots or (needs_masks and any(split.maskless for split in found)):
+        found = [normalise(*place, masks=needs_masks, roots=keep_roots) for place in places]
+    splits = [
+        _split(normalised, images, training)
+        for normalised, (_, images), training in zip(found, places, (True, False), strict=True)
+    ]
+    if splits[0].classes != splits[1].classes:
+        raise UserError(f"the categories of {train[0]} and {val[0]} differ: give both the same list")
+    notes = tuple(split.note for split in splits if split.note)
+    return CocoData(name, splits[0], splits[1], needs_masks, notes)
+
+
+def open_part(annotations: Path, whole: CocoData) -> CocoSplit:
+    """A part of a data set's training split, with all of its classes."""
+    return _split(
+        normalise(annotations, whole.train.images, masks=whole.needs_masks, roots=True),
+        whole.train.images,
+        training=True,
+    )
+
+
+def _only_roots_differ(train: NormalisedCoco, val: NormalisedCoco) -> bool:
+    """Whether the splits' classes differ by categories that group others, and that one of the splits annotates."""
+    differing = dict(train.classes.items() ^ val.classes.items())
+    return bool(differing) and set(differing) <= train.roots & val.roots
+
+
+def _split(normalised: NormalisedCoco, images: Path, training: bool) -> CocoSplit:
+    if not normalised.objects:
+        what = f" ({normalised.summary})" if normalised.summary else ""
         raise UserError(
-            f"{absent} is missing: the data set needs train2017/, val2017/ and annotations/ as COCO has them"
+            f"{normalised.source} annotates no object that can be used: detection needs some to train on and to score"
+            f"{what}"
         )
-    content = annotations.read_bytes()
-    document = _parse(annotations, content)
-    classes = {category["id"]: category["name"] for category in sorted(document["categories"], key=lambda c: c["id"])}
-    if len(set(classes.values())) < len(document["categories"]):
-        raise UserError(f"{annotations} has two categories with one id or one name: give each its own")
-    _check_references(annotations, document, classes)
-    digest = hashlib.sha256(content)
-    digest.update(_image_sizes(annotations, images, document["images"]))
-    identity = hashlib.sha256(f"{annotations.resolve()}\n{images.resolve()}\n{digest.hexdigest()}".encode()).hexdigest()
-    objects = [entry for entry in document["annotations"] if not entry.get("iscrowd", 0)]
-    if not objects:
-        raise UserError(f"{annotations} annotates no object: detection needs some to train on and to score")
+    content = normalised.content(_UNSEEN_IN_TRAINING if training else ())
+    with content.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+    digest.update("\n".join(f"{name} {size}" for name, size in normalised.files).encode(errors="surrogateescape"))
+    named = f"{normalised.copy.resolve()}\n{images.resolve()}\n{digest.hexdigest()}"
     return CocoSplit(
-        name=f"coco-format-{annotations.stem}-{identity[:12]}",
-        annotations=annotations,
+        name=f"coco-format-{normalised.source.stem}-{hashlib.sha256(named.encode()).hexdigest()[:12]}",
+        source=normalised.source,
+        annotations=normalised.copy,
         images=images,
-        image_count=len(document["images"]),
-        instance_count=len(objects),
-        classes=classes,
-        masks=_mask_format(annotations, objects),
+        image_count=normalised.images,
+        instance_count=normalised.objects,
+        classes=dict(normalised.classes),
+        masks=normalised.masks,
         digest=digest.hexdigest(),
+        note=normalised.summary,
     )
 
 
 def register(split: CocoSplit) -> str:
-    """Make a split known to Detectron2 (once a process) and return the name it goes by there."""
+    """Register a split with Detectron2, once per process, and return its name there."""
     from detectron2.data import DatasetCatalog
     from detectron2.data.datasets import register_coco_instances
 
     if split.name not in DatasetCatalog.list():
         register_coco_instances(split.name, {}, str(split.annotations), str(split.images))
     return split.name
-
-
-def _parse(path: Path, content: bytes) -> dict[str, Any]:
-    """The document, with its three lists and their required keys checked."""
-    try:
-        document = json.loads(content)
-    except ValueError as error:
-        raise _not_coco(path, f"not JSON ({error})") from None
-    if not isinstance(document, dict):
-        raise _not_coco(path, "its top level is not an object")
-    for kind, keys in _REQUIRED.items():
-        entries = document.get(kind)
-        if not isinstance(entries, list) or not entries:
-            raise _not_coco(path, f"no list {kind!r} with entries")
-        for key in keys:
-            lacking = next((entry for entry in entries if not isinstance(entry, dict) or key not in entry), None)
-            if lacking is not None:
-                raise _not_coco(path, f"an entry of {kind!r} has no {key!r}: {str(lacking)[:80]}")
-        ids = [entry["id"] for entry in entries]
-        if len(set(ids)) != len(ids):
-            raise _not_coco(path, f"ids in {kind!r} occur twice")
-    return document
-
-
-def _check_references(path: Path, document: dict[str, Any], classes: dict[int, str]) -> None:
-    images = {entry["id"] for entry in document["images"]}
-    for entry in document["annotations"]:
-        if entry["id"] == 0:
-            raise _not_coco(path, "an annotation has id 0, which pycocotools takes for none: count ids from 1")
-        if entry["image_id"] not in images:
-            raise _not_coco(path, f"annotation {entry['id']} is of image {entry['image_id']}, which is not listed")
-        if entry["category_id"] not in classes:
-            raise _not_coco(path, f"annotation {entry['id']} has category {entry['category_id']}, which is not listed")
-        if not isinstance(entry["bbox"], list) or len(entry["bbox"]) != 4:
-            raise _not_coco(path, f"the bbox of annotation {entry['id']} is not [x, y, width, height]")
-        if entry.get("ignore", 0):
-            raise _not_coco(path, f"annotation {entry['id']} has 'ignore', which the scorer does not know: drop it")
-
-
-def _image_sizes(annotations: Path, folder: Path, images: Iterable[dict[str, Any]]) -> bytes:
-    """Names and sizes in bytes of the image files, for the digest; missing files are named."""
-    sizes, missing = [], []
-    for name in sorted(entry["file_name"] for entry in images):
-        try:
-            sizes.append(f"{name} {(folder / name).stat().st_size}")
-        except OSError:
-            missing.append(name)
-    if missing:
-        more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
-        raise UserError(
-            f"{len(missing)} images of {annotations} are not in {folder}: {', '.join(missing[:_NAMED])}{more}; "
-            "complete the folder or drop them from the JSON"
-        )
-    return "\n".join(sizes).encode()
-
-
-def _mask_format(path: Path, objects: list[dict[str, Any]]) -> MaskFormat | None:
-    """How the objects' masks are stored, crowds aside; None where no object has one."""
-    with_mask = [entry["segmentation"] for entry in objects if entry.get("segmentation")]
-    if not with_mask:
-        return None
-    if len(with_mask) != len(objects):
-        raise _not_coco(path, f"{len(objects) - len(with_mask)} of {len(objects)} objects have no 'segmentation'")
-    return "bitmask" if any(isinstance(mask, dict) for mask in with_mask) else "polygon"
-
-
-def _not_coco(path: Path, why: str) -> UserError:
-    return UserError(f"{path} is not COCO's instance format: {why}; see https://cocodataset.org/#format-data")

@@ -1,10 +1,11 @@
-"""From what the user names to a data set: COCO, Pascal VOC or Cityscapes in their own layouts, all of it or a part.
+"""Opens the data set that `--data` names: COCO, Pascal VOC or Cityscapes in their own layouts, all of it or a part.
 
-VOC and Cityscapes are converted to COCO's JSON once, into the cache; the files of the data set are never written to.
+VOC and Cityscapes are converted to COCO's JSON once, into the cache. The data set's own folder is never written to.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -13,22 +14,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 
 from ccop_hub.errors import UserError
 from ccop_hub.files import bytes_digest, write_atomically
 from ccop_hub.sources.cache import cache_root
 
 from . import cityscapes_data, voc_data
-from .coco_data import CocoData, CocoSplit, open_coco, open_split
+from .coco_data import CocoData, CocoSplit, open_coco, open_pair, open_part
 
 NAMED = {"coco": "coco", "voc": "", "cityscapes": "cityscapes"}
 """Names that `--data` takes -> folder below `$DETECTRON2_DATASETS`, as Detectron2 expects them there."""
 
 COCO_VARIABLE = "COCO_DIR"
-"""Environment variable with COCO's folder; it goes before `$DETECTRON2_DATASETS`."""
+"""Environment variable with COCO's folder; it takes precedence over `$DETECTRON2_DATASETS`."""
 
 _CONVERSION = 1
-"""Raised whenever a conversion writes something else, so that what the cache holds is not taken for it."""
+"""Raised whenever a conversion changes, so that older conversions in the cache are left alone."""
 
 
 def locate(data: str) -> Path:
@@ -48,11 +50,12 @@ def locate(data: str) -> Path:
     return Path(base).expanduser() / NAMED[data]
 
 
-def open_data(data: str) -> CocoData:
+def open_data(data: str, masks: bool = True) -> CocoData:
     """Open a data set in any of the three layouts.
 
     Args:
         data: a folder, or one of `NAMED`.
+        masks: as for `open_pair`.
 
     Raises:
         UserError: no such folder, none of the layouts, or something in it that does not fit; see `open_coco`.
@@ -60,11 +63,11 @@ def open_data(data: str) -> CocoData:
     root = locate(data)
     voc = voc_data.find_root(root)
     if (root / "annotations").is_dir() or not root.is_dir():
-        return open_coco(root)
+        return open_coco(root, masks)
     if voc is not None:
-        return _converted("voc07+12", voc, voc_data.sources, voc_data.convert)
+        return _converted("voc07+12", voc, voc_data.sources, voc_data.convert, masks)
     if cityscapes_data.is_cityscapes(root):
-        return _converted("cityscapes", root, cityscapes_data.sources, cityscapes_data.convert)
+        return _converted("cityscapes", root, cityscapes_data.sources, cityscapes_data.convert, masks)
     raise UserError(
         f"{root} has none of the layouts that detection reads: COCO's (annotations/, train2017/, val2017/), VOC's "
         "(VOC2007/, VOC2012/) or Cityscapes' (leftImg8bit/, gtFine/)"
@@ -72,16 +75,17 @@ def open_data(data: str) -> CocoData:
 
 
 def take_part(data: CocoData, percent: int, seed: int) -> CocoData:
-    """The same data set with a seeded part of its training images; scoring keeps all of its own.
+    """The same data set with a seeded part of its training images; it is scored on all of its validation images.
 
-    For one seed a smaller part is contained in a larger one.
+    For one seed, a smaller part is contained in a larger one.
 
     Args:
         data: the whole.
         percent: of the training images.
         seed: of the choice.
     """
-    document = json.loads(data.train.annotations.read_text(encoding="utf-8"))
+    # The user's own file if its entries are as they should be: its parts then have the digests that they always had.
+    document = _read(data.train.annotations if data.train.note else data.train.source)
     identifiers = sorted(entry["id"] for entry in document["images"])
     count = max(1, round(len(identifiers) * percent / 100))
     order = np.random.default_rng(seed).permutation(len(identifiers))[:count]
@@ -92,13 +96,16 @@ def take_part(data: CocoData, percent: int, seed: int) -> CocoData:
         "categories": document["categories"],
     }
     path = _keep(part, ["part", data.train.digest, percent, seed], f"instances_train_{percent}percent_seed{seed}.json")
-    return CocoData(name=f"{data.name} ({percent}%)", train=open_split(path, data.train.images), val=data.val)
+    return dataclasses.replace(data, name=f"{data.name} ({percent}%)", train=open_part(path, data))
 
 
 def image_names(split: CocoSplit) -> list[str]:
     """File names of a split's images, sorted."""
-    document = json.loads(split.annotations.read_text(encoding="utf-8"))
-    return sorted(entry["file_name"] for entry in document["images"])
+    return sorted(entry["file_name"] for entry in _read(split.annotations)["images"])
+
+
+def _read(path: Path) -> Any:
+    return orjson.loads(path.read_bytes())
 
 
 def _converted(
@@ -106,19 +113,19 @@ def _converted(
     root: Path,
     sources: Callable[[Path, str], Sequence[Path]],
     convert: Callable[[Path, str], dict[str, Any]],
+    masks: bool,
 ) -> CocoData:
-    """Both splits through the cache, where a conversion lies under names, sizes and times of what it was made of."""
-    splits = []
+    """Convert both splits, or find them in the cache by the names, sizes and times of the files they are made from."""
+    converted = []
     for split in ("train", "val"):
         listed = [(path.relative_to(root).as_posix(), path.stat()) for path in sources(root, split)]
         made_of = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in listed]
-        path = _keep(partial(convert, root, split), [name, _CONVERSION, made_of], f"instances_{split}.json")
-        splits.append(open_split(path, root))
-    return CocoData(name=name, train=splits[0], val=splits[1])
+        converted.append(_keep(partial(convert, root, split), [name, _CONVERSION, made_of], f"instances_{split}.json"))
+    return open_pair(name, (converted[0], root), (converted[1], root), masks)
 
 
 def _keep(document: dict[str, Any] | Callable[[], dict[str, Any]], identity: list[Any], name: str) -> Path:
-    """A document's path in the cache; it is made and written only if it is not there."""
+    """The path of a document in the cache, where it is written unless it is there."""
     digest = bytes_digest(json.dumps(identity).encode()).partition(":")[2][:16]
     path = cache_root() / "annotations" / digest / name
     if not path.is_file():

@@ -21,7 +21,7 @@ from ..common.run_folder import SETTINGS_FILE, check_folder, require_same
 from ..results.result import RESULT_FILE, Engine
 from ..settings import DetectionSettings
 from .coco_data import CocoData
-from .config import Configuration, configure, set_batch_size, set_iterations, set_precision
+from .config import Configuration, configure, load_protocol, set_batch_size, set_iterations, set_precision
 from .data_sources import image_names, open_data, take_part
 from .engine import load_engine
 
@@ -92,7 +92,7 @@ def make_plan(settings: DetectionSettings) -> Plan:
     _check_numbers(settings)
     engine = load_engine()
     weights = resolve(settings.weights, settings.backbone, settings.seed)
-    data = open_data(str(settings.data))
+    data = open_data(str(settings.data), masks=load_protocol(settings.protocol).MODEL.MASK_ON)
     if settings.few_images is not None:
         data = take_part(data, int(settings.few_images.removesuffix("%")), settings.seed)
     return Plan(settings, engine, weights, data, _configuration(settings, weights, data))
@@ -184,7 +184,7 @@ def _configuration(settings: DetectionSettings, weights: Weights, data: CocoData
     if settings.few_images is not None:
         configuration.changed["few_images"] = settings.few_images
         notes.append(f"trained on {data.train.image_count} images, {settings.few_images} of them all, by the seed")
-    notes += _notes_on_parts(cfg, settings, weights) + _notes_on_scoring(configuration, data)
+    notes += [*data.notes, *_notes_on_parts(cfg, settings, weights), *_notes_on_scoring(configuration, data)]
     cfg.freeze()
     return configuration
 

@@ -38,12 +38,14 @@ class ProbeData:
         root: folder that all files are in; its place on the disk is not part of the data's digest.
         files: everything that training and scoring read.
         images: number of images that are scored.
+        contents: prepared files that are read in place of some of `files`, with other content.
     """
 
     name: str
     root: Path
     files: Sequence[Path]
     images: int
+    contents: Sequence[Path] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +189,7 @@ def run_probe(probe: Probe[Any]) -> Result:
         return folder.finished
     sides = resolve_sides(settings)
     probe.adapt(sides)
-    data = DataIdentity(name=read.name, digest=data_digest(read.root, read.files), images=read.images)
+    data = DataIdentity(name=read.name, digest=data_digest(read.root, read.files, read.contents), images=read.images)
     run = Run(
         fabric=fabric,
         settings=settings,

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ccop_hub.coco.findings import Kind
+from ccop_hub.coco.json_stream import stream_entries
+from ccop_hub.coco.normalised import normalise
 from ccop_hub.errors import UserError
 
 SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, float("inf"))}
 """COCO's size classes: lower (inclusive) and upper (exclusive) bound of an object's area, in square pixels."""
 
 _SMALLEST_SIDE = 1.0
+
+_ALWAYS_LEFT_OUT = (Kind.BOX_WITHOUT_AREA, Kind.BOX_OUTSIDE, Kind.BOX_CLIPPED, Kind.BAD_POLYGON, Kind.POLYGON_CLIPPED)
+"""Fixes that change nothing here, where boxes are clipped to their image and masks are not read."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +28,13 @@ class BoxedImages:
 
     Attributes:
         annotations: the JSON file.
-        classes: class names, by category id.
+        classes: class names, in order of their category ids.
         paths: image files.
         boxes: (n_i, 4) float32 xyxy absolute pixels of each image.
         labels: (n_i,) int64 class indices of each image.
         areas: (n_i,) float64 object areas in square pixels of each image.
+        changed: the normalised copy, if its boxes or classes are not those of the file; else None.
+        note: what normalising dropped, fixed and computed; empty if nothing.
     """
 
     annotations: Path
@@ -36,6 +43,8 @@ class BoxedImages:
     boxes: list[np.ndarray]
     labels: list[np.ndarray]
     areas: list[np.ndarray]
+    changed: Path | None = None
+    note: str = ""
 
     @property
     def counts(self) -> list[int]:
@@ -51,41 +60,40 @@ class BoxedImages:
     def read(cls, data: Path, split: str) -> BoxedImages:
         """Read `annotations/instances_{split}2017.json` and list `{split}2017/`.
 
-        Crowds, and boxes of less than a pixel inside their image, are left out; so are images without a box.
+        Crowds, and boxes with less than one pixel per side inside their image, are left out; so are images without a
+        box.
 
         Raises:
-            UserError: not COCO's layout or format, an image is absent, or there is no box.
+            UserError: not COCO's layout or format, an image is missing, or there is no box.
         """
         file = data / "annotations" / f"instances_{split}2017.json"
-        try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-            categories = sorted(content["categories"], key=lambda category: category["id"])
-            images = {image["id"]: image for image in content["images"]}
-            found = _boxes_by_image(content["annotations"], images, {c["id"]: i for i, c in enumerate(categories)})
-            names = [str(category["name"]) for category in categories]
-            paths = {key: data / f"{split}2017" / images[key]["file_name"] for key in found}
-        except FileNotFoundError:
-            raise UserError(
-                f"no {file}: give --data a COCO folder with annotations/instances_{split}2017.json"
-            ) from None
-        except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                f"{file} is not COCO instance annotations ({error!r}): give a COCO instances JSON"
-            ) from None
+        if not file.is_file():
+            raise UserError(f"no {file}: give --data a COCO folder with annotations/instances_{split}2017.json")
+        folder = data / f"{split}2017"
+        normalised = normalise(file, folder)
+        labels = {number: place for place, number in enumerate(normalised.classes)}
+        images: dict[int, dict[str, Any]] = {}
+        found: dict[int, list[list[float]]] = {}
+        for section, _, entry in stream_entries(normalised.copy, ("images", "annotations")):
+            if section == "images":
+                images[entry["id"]] = entry
+            elif (row := _row(entry, images[entry["image_id"]], labels)) is not None:
+                found.setdefault(entry["image_id"], []).append(row)
         if not found:
-            raise UserError(f"{file} has no boxes: give annotations with objects in them")
-        absent = [path for path in paths.values() if not path.is_file()]
-        if absent:
-            raise UserError(f"{len(absent)} annotated images are absent, such as {absent[0]}: restore {split}2017")
+            what = f" ({normalised.summary})" if normalised.summary else ""
+            raise UserError(f"{file} has no boxes: give annotations with objects in them{what}")
+        paths = {key: folder / images[key]["file_name"] for key in found}
         order = sorted(found, key=lambda key: str(paths[key]))
         columns = [np.array(found[key], dtype=np.float64) for key in order]
         return cls(
             annotations=file,
-            classes=names,
+            classes=list(normalised.classes.values()),
             paths=[paths[key] for key in order],
             boxes=[rows[:, :4].astype(np.float32) for rows in columns],
             labels=[rows[:, 4].astype(np.int64) for rows in columns],
             areas=[rows[:, 5] for rows in columns],
+            changed=None if normalised.content(_ALWAYS_LEFT_OUT) == file else normalised.copy,
+            note=normalised.summary,
         )
 
 
@@ -101,18 +109,10 @@ def read_splits(data: Path) -> tuple[BoxedImages, BoxedImages]:
     return train, val
 
 
-def _boxes_by_image(
-    annotations: list[dict[str, Any]], images: dict[Any, dict[str, Any]], labels: dict[Any, int]
-) -> dict[Any, list[list[float]]]:
-    """Image id -> rows (x1, y1, x2, y2, class index, area)."""
-    found: dict[Any, list[list[float]]] = {}
-    for annotation in annotations:
-        image = images[annotation["image_id"]]
-        x, y, width, height = (float(value) for value in annotation["bbox"])
-        x1, y1 = max(x, 0.0), max(y, 0.0)
-        x2, y2 = min(x + width, float(image["width"])), min(y + height, float(image["height"]))
-        if annotation.get("iscrowd") or x2 - x1 < _SMALLEST_SIDE or y2 - y1 < _SMALLEST_SIDE:
-            continue
-        area = float(annotation.get("area", width * height))
-        found.setdefault(annotation["image_id"], []).append([x1, y1, x2, y2, labels[annotation["category_id"]], area])
-    return found
+def _row(entry: dict[str, Any], image: dict[str, Any], labels: dict[int, int]) -> list[float] | None:
+    """(x1, y1, x2, y2, class index, area) of an annotation; None if it is left out."""
+    x, y, width, height = entry["bbox"]
+    x1, y1, x2, y2 = max(x, 0.0), max(y, 0.0), min(x + width, image["width"]), min(y + height, image["height"])
+    if entry["iscrowd"] or x2 - x1 < _SMALLEST_SIDE or y2 - y1 < _SMALLEST_SIDE:
+        return None
+    return [x1, y1, x2, y2, labels[entry["category_id"]], entry["area"]]

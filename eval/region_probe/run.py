@@ -46,8 +46,9 @@ class RegionProbe(Probe[RegionSettings]):
         self.train, self.val = read_splits(self.settings.data)
         self.kept, self.held = split_images(self.train, self.protocol.holdout, self.settings.seed)
         files = [self.train.annotations, self.val.annotations, *self.train.paths, *self.val.paths]
+        contents = [split.changed for split in (self.train, self.val) if split.changed is not None]
         data = self.settings.data
-        return ProbeData(name=data.name, root=data, files=files, images=len(self.val.paths))
+        return ProbeData(name=data.name, root=data, files=files, contents=contents, images=len(self.val.paths))
 
     def adapt(self, sides: Mapping[str, Weights]) -> None:
         """Pool from the pyramid only if all weights have one; the protocol id says which."""
@@ -128,6 +129,7 @@ class RegionProbe(Probe[RegionSettings]):
     def _notes(self) -> list[str]:
         boxes = f"{sum(self.val.counts)} boxes scored, {sum(self.train.counts)} boxes of training images"
         return [
+            *(split.note for split in (self.train, self.val) if split.note),
             f"{boxes}, of which {len(self.held)} chose the heads",
             "pooled from the feature pyramid"
             if self.kind == "pyramid"

@@ -28,9 +28,9 @@ def test_crowds_and_slivers_are_left_out_and_boxes_clipped(tmp_path):
     ("content", "says"),
     [
         (None, "give --data a COCO folder"),
-        ("{", "is not COCO"),
-        ('{"images": []}', "is not COCO"),
-        ('{"images": [], "annotations": [], "categories": []}', "has no boxes"),
+        ("{", "is not a COCO JSON: line 1 column 2"),
+        ('{"images": []}', "lists no images"),
+        ('{"images": [{"id": 1, "file_name": "a.png"}], "categories": []}', "lists no categories"),
     ],
 )
 def test_json_that_is_not_coco_is_one_line(tmp_path, content, says):
