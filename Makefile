@@ -1,35 +1,48 @@
-# `make test` and `make demo` work from a clean clone: the first call creates the virtual environment.
+# `make test` and `make demo` work from a fresh clone: the first run creates the virtual environment.
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
+# Pinned versions of everything but torch, for a reproducible environment; `make CONSTRAINTS= install` does without.
+CONSTRAINTS ?= constraints.txt
+# Another torch than the newest that pip finds: make install TORCH="torch==2.11.0 torchvision==0.26.0"
+TORCH ?=
 
-.PHONY: install test lint types unit demo clean
+.DEFAULT_GOAL := help
+.PHONY: help install test lint types unit demo constraints clean
 
-install: $(VENV)/.installed
+help: ## list the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-$(VENV)/.installed: pyproject.toml
+install: $(VENV)/.installed ## create .venv with the three programs, Detectron2 and the development tools
+
+$(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		$(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) $(TORCH) --editable '.[dev]'
 	$(BIN)/ccop-eval install-detectron2
 	touch $@
 
-test: lint types unit
+test: lint types unit ## run every check: lint, types and unit
 
-lint: install
+lint: install ## check style, format and imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache --no-logo
 
-types: install
+types: install ## check types
 	$(BIN)/mypy ccop_hub pretrain eval
 
 # Two test processes of one thread each fill two cores.
-unit: export OMP_NUM_THREADS ?= 1
-unit: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+unit: install ## run the tests
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n 2 --dist loadfile
 
-demo: install
+demo: install ## run the full pipeline on synthetic images, in minutes on two CPU cores
 	$(BIN)/python scripts/demo.py
 
-clean:
+constraints: install ## rewrite constraints.txt for pyproject.toml; UPGRADE=1 moves every pin to its newest version
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --no-annotate --no-emit-package setuptools \
+		--custom-compile-command "make constraints" $(if $(UPGRADE),--upgrade) pyproject.toml --output-file constraints.txt
+
+clean: ## remove the demo and the caches, but not .venv
 	rm -rf demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache
