@@ -7,6 +7,7 @@ import torch
 from ccop_pretrain.method import encoder as encoder_module
 from ccop_pretrain.method import losses, objective
 from ccop_pretrain.method.batch import ViewBatch
+from ccop_pretrain.method.jitter import key_candidates
 from ccop_pretrain.method.objective import ContrastivePretraining, StepOutput
 from ccop_pretrain.settings import ObjectiveSettings
 from torch import Tensor
@@ -334,3 +335,81 @@ class TestSaving:
     def test_the_state_holds_queues_pointers_and_step(self) -> None:
         held = set(build().state_dict())
         assert {"step", "image_queue.keys", "image_queue.pointer", "box_queue.keys", "box_queue.pointer"} <= held
+
+
+class Seen:
+    """What one step computes with on its way to the losses."""
+
+    def __init__(self, low: bool) -> None:
+        model = build(dropout=0.0)
+        model.begin_step()
+        with pytest.MonkeyPatch.context() as patch, torch.autocast("cpu", torch.bfloat16, enabled=low), torch.no_grad():
+            patch.setattr(objective, "key_candidates", self._candidates)
+            patch.setattr(objective, "hardest_candidates", self._hardest)
+            patch.setattr(objective, "intra_image_hinge", self._intra)
+            torch.manual_seed(7)
+            self.output = model(random_batch())
+        self.settings, self.image_queue, self.box_queue = model.settings, model.image_queue.keys, model.box_queue.keys
+
+    def _candidates(self, *arguments: Any) -> Any:
+        self.candidates = key_candidates(*arguments)
+        return self.candidates
+
+    def _hardest(self, queries: Tensor, embeddings: Tensor, valid: Tensor) -> Tensor:
+        self.embeddings = embeddings
+        return losses.hardest_candidates(queries, embeddings, valid)
+
+    def _intra(self, *arguments: Any) -> Tensor:
+        self.intra = arguments
+        return losses.intra_image_hinge(*arguments)
+
+
+class TestAutocast:
+    """Under autocast the networks run in bf16; everything after the embeddings stays float32.
+
+    No tolerance here depends on how a processor rounds to bf16 or on the order in which it adds.
+    """
+
+    def test_geometry_is_the_same_to_the_bit(self) -> None:
+        exact, low = Seen(low=False), Seen(low=True)
+        assert torch.equal(low.candidates.boxes, exact.candidates.boxes)
+        assert torch.equal(low.candidates.valid, exact.candidates.valid)
+
+    def test_losses_are_the_float32_losses_of_the_embeddings(self) -> None:
+        """In float64 the same embeddings give the same losses but for float32's rounding: similarities, of 8 products
+        each, err by 8 * 2^-24, 5e-7, and logits by 5 times that. Similarities in bf16 would err by 2^-8, 4e-3."""
+        seen = Seen(low=True)
+        queries, keys = (
+            {kind: rows.double() for kind, rows in each.items()} for each in (seen.output.queries, seen.output.keys)
+        )
+        assert {value.dtype for value in seen.output.losses.values()} == {torch.float32}
+        assert {rows.dtype for rows in (*seen.output.queries.values(), *seen.output.keys.values())} == {torch.float32}
+        box_queries, intra_keys, *others = seen.intra
+        expected = {
+            "image": losses.info_nce(queries["image"], keys["image"], seen.image_queue.double(), 0.2)[0],
+            "box": losses.info_nce(queries["box"], keys["box"], seen.box_queue.double(), 0.2)[0],
+            "intra": losses.intra_image_hinge(box_queries.double(), intra_keys.double(), *others),
+        }
+        for name, value in expected.items():
+            assert seen.output.losses[name].item() == pytest.approx(value.item(), rel=1e-5), name
+
+    def test_losses_move_no_further_than_the_embeddings_do(self) -> None:
+        """A similarity of unit vectors moves by at most |dq| + |dk|, the largest moves of a query and of a key.
+
+        The lowest similarity of several candidates moves by no more. InfoNCE moves by at most twice the largest move of
+        a logit, for its gradient over the logits has an absolute sum of at most 2; a hinge is of two similarities.
+        """
+        exact, low = Seen(low=False), Seen(low=True)
+
+        def moved(first: Tensor, second: Tensor) -> float:
+            return (first - second).norm(dim=1).max().item()
+
+        image = sum(
+            moved(getattr(exact.output, side)["image"], getattr(low.output, side)["image"])
+            for side in ("queries", "keys")
+        )
+        box = moved(exact.output.queries["box"], low.output.queries["box"]) + moved(exact.embeddings, low.embeddings)
+        limits = {"image": 2 * image / 0.2, "box": 2 * box / 0.2, "intra": 2 * box}
+        for name, limit in limits.items():
+            difference = abs(exact.output.losses[name].item() - low.output.losses[name].item())
+            assert 0 < difference <= limit, name
