@@ -9,6 +9,7 @@ from ccop_hub.console import table_console
 from .comparison import group_results
 from .result import RESULT_FILE, Result
 from .tables import print_group
+from .text import visible
 
 
 def announce(result: Result, out: Path, pictures: Path) -> None:
@@ -23,5 +24,6 @@ def announce(result: Result, out: Path, pictures: Path) -> None:
     for group in group_results([result]):
         print_group(console, group)
     rate = "none" if result.effective_lr is None else f"{result.effective_lr:g}"
-    console.print(f"protocol {result.protocol}; loaded {result.loaded}; effective lr {rate}", soft_wrap=True)
-    console.print(f"wrote {out / RESULT_FILE}; pictures in {pictures}", soft_wrap=True)
+    told = visible(f"protocol {result.protocol}; loaded {result.loaded}; effective lr {rate}")
+    console.print(told, soft_wrap=True, markup=False)
+    console.print(visible(f"wrote {out / RESULT_FILE}; pictures in {pictures}"), soft_wrap=True, markup=False)

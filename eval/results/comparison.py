@@ -85,11 +85,6 @@ class Group:
         """Published numbers of the same protocol on the same data, if this is such a group."""
         return published_numbers(self.protocol, self.images)
 
-    @property
-    def title(self) -> str:
-        """One line that names everything the rows share."""
-        return f"{self.task} | {self.data} ({self.images} images, {self.digest[:15]}) | {self.protocol} | {self.engine}"
-
     def metric_names(self, chosen: Sequence[str] = ()) -> list[str]:
         """Columns: `chosen` where given (`all` means every one), else the task's main metrics; those present alone."""
         present = list(dict.fromkeys(name for row in self.rows for name in row.metrics))

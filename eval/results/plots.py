@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import io
-from collections.abc import Sequence
-from typing import Any
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec, TypeVar
 
 import matplotlib
 from matplotlib.figure import Figure
 
 from .comparison import Group, Row
 from .result import Metrics
+from .text import visible
 
 INK = "#26323d"
 PUBLISHED_COLOUR = "#b9c0c7"
@@ -18,10 +21,33 @@ SERIES = ("#8a94a0", "#2a6fbb", "#d9772b", "#3b9a5b", "#8d58b8", "#c23b50", "#2a
 """Colours by row, in order; the first is the row that the others are compared with."""
 
 _WIDTH = 8.0
+_LONGEST_LABEL = 36
+
+# Names are text, never mathematics between dollar signs. A fixed salt: the same results give the same page. Text stays
+# text, so that the browser's fonts draw the letters that matplotlib's do not have.
+_STYLE: Any = {"text.parse_math": False, "svg.hashsalt": "ccop", "svg.fonttype": "none"}
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _literally(draw: Callable[P, T]) -> Callable[P, T]:
+    """Draw with `_STYLE`, which matplotlib reads when texts are made and when they are written."""
+
+    @functools.wraps(draw)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+        with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+            return draw(*args, **kwargs)
+
+    return wrapped
+
+
 _MOST_CLASSES = 40
 """Classes drawn at most: those that differ most."""
 
 
+@_literally
 def bars(group: Group, metrics: Sequence[str]) -> str:
     """Each metric's value by row, with the 95 % interval where the result has one; published rows in grey."""
     heights = [max(1.0, 0.32 * (len(group.rows) + len(group.published)) + 0.5)] * len(metrics)
@@ -43,12 +69,13 @@ def bars(group: Group, metrics: Sequence[str]) -> str:
                 labels.append(f"{_short(published.label)} (published)")
                 tick += 1
         axis.set_yticks(range(tick), labels)
-        axis.invert_yaxis()
-        axis.set_xlabel(f"{metric} (%)")
+        axis.set_ylim(tick - 0.5, -0.5)
+        axis.set_xlabel(f"{_short(metric)} (%)")
         _tidy(axis)
     return _svg(figure)
 
 
+@_literally
 def curves(group: Group) -> str | None:
     """Every quantity of the learning curves by optimizer step; None where no result has a curve of two points."""
     series = {number: row.measured.curve for number, row in enumerate(group.rows) if row.measured.curve}
@@ -65,12 +92,13 @@ def curves(group: Group) -> str | None:
                 steps, values, color=colour(number), marker="o", markersize=3, label=_short(group.rows[number].label)
             )
         axis.set_xlabel("optimizer steps")
-        axis.set_ylabel(name)
+        axis.set_ylabel(_short(name))
         _tidy(axis)
     axes[0].legend(frameon=False, fontsize=8)
     return _svg(figure)
 
 
+@_literally
 def class_differences(group: Group) -> str | None:
     """Per-class values of each row minus the first row's, largest first; None without classes to compare."""
     first, others = group.rows[0], group.rows[1:]
@@ -95,9 +123,9 @@ def class_differences(group: Group) -> str | None:
         label = _short(group.rows[number].label)
         axis.barh(positions, [table.get(name, 0.0) for name in names], height=height, color=colour(number), label=label)
     axis.axvline(0, color=INK, linewidth=0.8)
-    axis.set_yticks(range(len(names)), names, fontsize=8)
+    axis.set_yticks(range(len(names)), [_short(name) for name in names], fontsize=8)
     axis.set_ylim(len(names) - 0.5, -0.5)
-    axis.set_xlabel(f"{metric} per class, minus {_short(first.label)}'s (points)")
+    axis.set_xlabel(f"{_short(metric)} per class, minus {_short(first.label)}'s (points)")
     axis.legend(frameon=False, fontsize=8)
     _tidy(axis)
     return _svg(figure)
@@ -121,7 +149,10 @@ def _points(curve: Sequence[Metrics], name: str) -> tuple[list[float], list[floa
 
 
 def _short(label: str) -> str:
-    return label if len(label) <= 36 else f"...{label[-33:]}"
+    text = visible(label)
+    if text.startswith("_"):
+        text = f" {text}"  # matplotlib leaves labels that start with an underscore out of legends
+    return text if len(text) <= _LONGEST_LABEL else f"...{text[3 - _LONGEST_LABEL :]}"
 
 
 def _tidy(axis: Any) -> None:
@@ -132,7 +163,5 @@ def _tidy(axis: Any) -> None:
 
 def _svg(figure: Figure) -> str:
     buffer = io.StringIO()
-    # A fixed salt and no date: the same results give the same page.
-    with matplotlib.rc_context({"svg.hashsalt": "ccop"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
     return buffer.getvalue()

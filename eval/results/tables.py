@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from .comparison import Group, Row
 from .published import Published
+from .text import visible
 
 SHARED_COLUMNS = ("weights", "loaded", "data", "protocol", "engine", "seed", "lr")
+ROW_COLUMNS = ("weights", "loaded", "seed", "lr")
+"""The columns in which the rows of a group differ; a table states the others once."""
+
 PUBLISHED = "published"
 """Marks rows that were not measured here."""
 
@@ -43,7 +49,7 @@ def published_cell(published: Published, metric: str) -> str:
 
 
 def print_group(console: Console, group: Group, metrics: Sequence[str] = ()) -> None:
-    """Print a group; where the console is too narrow for all metrics, as several tables below each other."""
+    """Print a group; if the console is too narrow for all metrics, as several tables below each other."""
     names = group.metric_names(metrics)
     fitting = max(1, (console.width - _SHARED_WIDTH) // (_NARROWEST + 3))
     for start in range(0, max(1, len(names)), fitting):
@@ -51,23 +57,28 @@ def print_group(console: Console, group: Group, metrics: Sequence[str] = ()) -> 
 
 
 def terminal_table(group: Group, metrics: Sequence[str] = ()) -> Table:
-    """A group as a rich table; what its rows share is the title."""
+    """A group as a rich table, titled with what its rows share. Names are never read as rich's markup."""
+    notes = caption(group)
     table = Table(
-        title=group.title, title_justify="left", title_style="bold", caption=caption(group), caption_justify="left"
+        title=Text(title(group), style="bold"),
+        title_justify="left",
+        caption=None if notes is None else Text(notes),
+        caption_justify="left",
     )
-    for name in ("weights", "loaded", "seed", "lr"):
+    for name in ROW_COLUMNS:
         table.add_column(name, overflow="fold", min_width=len(name))
     names = group.metric_names(metrics)
     for name in names:
-        table.add_column(name, justify="right", overflow="fold", min_width=_NARROWEST)
+        table.add_column(Text(visible(name)), justify="right", overflow="fold", min_width=_NARROWEST)
     for row in group.rows:
         shared = shared_cells(group, row)
-        table.add_row(
-            *(shared[name] for name in ("weights", "loaded", "seed", "lr")), *(cell(group, row, name) for name in names)
-        )
+        texts = [*(shared[name] for name in ROW_COLUMNS), *(cell(group, row, name) for name in names)]
+        table.add_row(*map(Text, texts))
     for published in group.published:
-        cells = (published_cell(published, name) for name in names)
-        table.add_row(f"{published.label} ({PUBLISHED}: {published.source})", "", "", "", *cells, style="dim")
+        label = f"{published.label} ({PUBLISHED}: {published.source})"
+        blank = [""] * (len(ROW_COLUMNS) - 1)
+        texts = [label, *blank, *(published_cell(published, name) for name in names)]
+        table.add_row(*map(Text, texts), style="dim")
     return table
 
 
@@ -76,23 +87,19 @@ def markdown(groups: Sequence[Group], metrics: Sequence[str] = ()) -> str:
     lines: list[str] = []
     for group in groups:
         names = group.metric_names(metrics)
-        header = [*SHARED_COLUMNS, *names]
-        lines += [f"### {_escape(group.title)}", "", _line(header), _line(["---"] * len(header))]
+        header = [*SHARED_COLUMNS, *map(visible, names)]
+        lines += [f"### {_literal(title(group))}", "", _line(map(_literal, header)), _line(["---"] * len(header))]
         for row in group.rows:
             shared = shared_cells(group, row)
-            lines.append(
-                _line([*(shared[name] for name in SHARED_COLUMNS), *(cell(group, row, name) for name in names)])
-            )
+            texts = (_literal(shared[name]) for name in SHARED_COLUMNS)
+            lines.append(_line([*texts, *(cell(group, row, name) for name in names)]))
         for published in group.published:
             shared = dict.fromkeys(SHARED_COLUMNS, "") | {"weights": published.label, "loaded": PUBLISHED}
-            shared |= {"data": group.data, "protocol": group.protocol, "engine": published.source}
-            lines.append(
-                _line(
-                    [*(shared[name] for name in SHARED_COLUMNS), *(published_cell(published, name) for name in names)]
-                )
-            )
+            shared |= {"data": visible(group.data), "protocol": visible(group.protocol), "engine": published.source}
+            texts = (_literal(shared[name]) for name in SHARED_COLUMNS)
+            lines.append(_line([*texts, *(published_cell(published, name) for name in names)]))
         notes = caption(group)
-        lines += ["", *([notes, ""] if notes else [])]
+        lines += ["", *([_literal(notes), ""] if notes else [])]
     return "\n".join(lines)
 
 
@@ -100,48 +107,27 @@ def comma_separated(groups: Sequence[Group]) -> str:
     """Every value as one CSV line at full precision: what it is of, the value, the difference and its interval."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(
-        [
-            "task",
-            *SHARED_COLUMNS,
-            "digest",
-            "data_digest",
-            "metric",
-            "value",
-            "difference",
-            "difference_low",
-            "difference_high",
-        ]
-    )
+    further = ("digest", "data_digest", "metric", "value", "difference", "difference_low", "difference_high")
+    writer.writerow(["task", *SHARED_COLUMNS, *further])
     for group in groups:
         for row in group.rows:
-            shared = shared_cells(group, row)
+            texts = [group.task, *shared_cells(group, row).values(), row.measured.weights.digest, group.digest]
             for metric, value in row.metrics.items():
                 interval = group.paired_interval(row, metric)
-                writer.writerow(
-                    [
-                        group.task,
-                        *(shared[name] for name in SHARED_COLUMNS),
-                        row.measured.weights.digest,
-                        group.digest,
-                        metric,
-                        value,
-                        group.difference(row, metric),
-                        interval.low if interval else None,
-                        interval.high if interval else None,
-                    ]
-                )
+                limits = (interval.low, interval.high) if interval else (None, None)
+                writer.writerow([*map(visible, [*texts, metric]), value, group.difference(row, metric), *limits])
         for published in group.published:
+            shown = [published.label, PUBLISHED, group.data, group.protocol, published.source, "", ""]
+            texts = [group.task, *shown, "", group.digest]
             for metric, value in published.metrics.items():
-                shown = [published.label, PUBLISHED, group.data, group.protocol, published.source, "", ""]
-                writer.writerow([group.task, *shown, "", group.digest, metric, value, None, None, None])
+                writer.writerow([*map(visible, [*texts, metric]), value, None, None, None])
     return buffer.getvalue()
 
 
 def shared_cells(group: Group, row: Row) -> dict[str, str]:
     """What a row says besides its metrics, by `SHARED_COLUMNS`."""
     rate = row.measured.effective_lr
-    return {
+    texts = {
         "weights": row.label,
         "loaded": row.loaded,
         "data": group.data,
@@ -150,17 +136,28 @@ def shared_cells(group: Group, row: Row) -> dict[str, str]:
         "seed": str(row.result.seed),
         "lr": "-" if rate is None else f"{rate:g}",
     }
+    return {name: visible(text) for name, text in texts.items()}
+
+
+def title(group: Group) -> str:
+    """One line that names everything the rows of a group share."""
+    return visible(
+        f"{group.task} | {group.data} ({group.images} images, {group.digest[:15]}) | {group.protocol} | {group.engine}"
+    )
 
 
 def caption(group: Group) -> str | None:
     """Every note of the group's results."""
     notes = dict.fromkeys(note for row in group.rows for note in row.result.notes)
-    return "; ".join(notes) or None
+    return visible("; ".join(notes)) or None
 
 
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(_escape(text) for text in cells) + " |"
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
 
 
-def _escape(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+def _literal(text: str) -> str:
+    """Text with everything escaped that Markdown would read as markup or as HTML."""
+    text = re.sub(r"([\\`*|~$\[\]<>&])", r"\\\1", text)
+    # An underscore inside a word, as in most names of weights, is not markup.
+    return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\_", text)

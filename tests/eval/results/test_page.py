@@ -1,4 +1,6 @@
+import base64
 import dataclasses
+import html
 import html.parser
 import os
 import shutil
@@ -24,10 +26,12 @@ class Tables(html.parser.HTMLParser):
 
     def __init__(self):
         super().__init__()
-        self.tables, self.images, self.root, self.text = [], [], {}, ""
+        self.tables, self.images, self.root, self.text, self.title = [], [], {}, "", ""
+        self.tag = ""
 
     def handle_starttag(self, tag, attrs):
         values = dict(attrs)
+        self.tag = tag
         if tag == "html":
             self.root = values
         if tag == "table":
@@ -42,9 +46,11 @@ class Tables(html.parser.HTMLParser):
 
     def handle_data(self, data):
         self.text += data
+        if self.tag == "title":
+            self.title += data
 
 
-def view(file, tmp_path):
+def view(file, tmp_path, *flags):
     """What a browser makes of a page: the tables after loading, and everything it complained of."""
     assert CHROMIUM is not None, f"{REQUIRED} is set, but there is no chromium on PATH: apt-get install chromium"
     options = [
@@ -56,7 +62,7 @@ def view(file, tmp_path):
     ]
     network = ["--disable-background-networking", "--no-first-run", "--proxy-server=127.0.0.1:9"]
     done = subprocess.run(
-        [CHROMIUM, *options, *network, "--dump-dom", file.as_uri()],
+        [CHROMIUM, *options, *network, *flags, "--dump-dom", file.as_uri()],
         capture_output=True,
         text=True,
         timeout=900,
@@ -128,6 +134,62 @@ def test_page_in_a_browser_shows_the_results_numbers_without_an_error(results, t
     assert "(-2.1 [-2.5, -1.5])" in tables.text
     assert {row["top1"] for row in tables.tables[0] if row["class"] == "published"} == {71.1, 67.7}
     assert all(row["class"] is None for row in tables.tables[1]), "a departed protocol has no published numbers"
+
+
+HOSTILE = "[/red]x $\\x{ <b>b</b> \x1b[31m \u202eevil |_`*"
+VISIBLE = r"[/red]x $\x{ <b>b</b> \x1b[31m \u202eevil |_`*"
+
+
+@pytest.fixture
+def hostile(make_result, tmp_path):
+    """A result whose every name would be markup somewhere."""
+    values = {HOSTILE: 10.0, "cat": 20.0}
+    result = make_result(
+        task=HOSTILE,
+        protocol=HOSTILE,
+        weights=WeightsIdentity(name=HOSTILE, digest="sha256:9", arch="resnet18"),
+        data=DataIdentity(name=HOSTILE, digest=HOSTILE, images=12),
+        metrics={HOSTILE: 50.0},
+        per_class={HOSTILE: values},
+        curve=[{"step": 1, HOSTILE: 1.0}, {"step": 2, HOSTILE: 2.0}],
+        notes=[HOSTILE],
+        paired={},
+    )
+    against = dataclasses.replace(result.against, metrics={HOSTILE: 40.0}, per_class={HOSTILE: values})
+    return str(dataclasses.replace(result, against=against).write(tmp_path / "hostile.json"))
+
+
+def test_names_reach_every_output_as_text(hostile, tmp_path, capsys):
+    files = {name: tmp_path / f"out.{name}" for name in ("html", "markdown", "csv")}
+    assert main(["compare", hostile, *(word for name, file in files.items() for word in (f"--{name}", str(file)))]) == 0
+    printed = capsys.readouterr().out
+    assert VISIBLE in printed
+    tables = Tables()
+    tables.feed(files["html"].read_text())
+    assert tables.text.count(VISIBLE) >= 6, "task, protocol, data, digest, weights, metric, note"
+    assert tables.tables[0][1][VISIBLE] == 40.0
+    assert len(tables.images) == 3
+    for text in (printed, *(file.read_text() for file in files.values())):
+        assert "\x1b" not in text
+        assert "\u202e" not in text
+    svg = base64.b64decode(tables.images[2]["src"].partition(",")[2]).decode()
+    assert html.escape("[/red]x $\\x{ <b>b</b>", quote=False) in svg, "class names are drawn as they are"
+    assert r"\[/red\]x \$\\x{ \<b\>b\</b\>" in files["markdown"].read_text()
+
+
+@needs_chromium
+def test_page_fits_a_telephone(results, tmp_path):
+    page = tmp_path / "page.html"
+    assert main(["compare", *results, "--html", str(page)]) == 0
+    # The browser has a least window width of its own, a frame has none.
+    (tmp_path / "frame.html").write_text(
+        "<iframe id=f width=400 height=900 src=page.html></iframe>"
+        "<script>onload = () => { const d = document.getElementById('f').contentDocument.documentElement;"
+        " document.title = `${d.scrollWidth} of ${d.clientWidth}`; }</script>"
+    )
+    tables, _ = view(tmp_path / "frame.html", tmp_path, "--allow-file-access-from-files")
+    wide, available = map(int, tables.title.split(" of "))
+    assert wide <= available
 
 
 @needs_chromium

@@ -49,6 +49,51 @@ def test_missing_file_and_wrong_value_are_named(tmp_path, make_result):
         Result.read(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        ("metrics", '{"top1": [1.0]}'),
+        ("metrics", '{"top1": NaN}'),
+        ("metrics", '{"top1": 1e999}'),
+        ("metrics", '{"top1": 1e300}'),
+        ("metrics", '{"top1": true}'),
+        ("intervals", '{"top1": [1.0]}'),
+        ("per_class", '{"top1": {"cat": "high"}}'),
+        ("curve", '[{"step": Infinity}]'),
+        ("seed", "1.5"),
+        ("seed", "1" + "0" * 5000),
+        ("notes", '"text"'),
+        ("details", "{" + '"a":{' * 5000 + "}" * 5001),
+        ("baseline", "[]"),
+    ],
+)
+def test_wrong_values_are_refused_in_one_line(tmp_path, make_result, field, wrong):
+    file = make_result().write(tmp_path / "result.json")
+    content = json.loads(file.read_text())
+    content[field] = "PLACE"
+    file.write_text(json.dumps(content).replace('"PLACE"', wrong))
+    with pytest.raises(UserError, match=r"result\.json is not a result: ") as caught:
+        Result.read(file)
+    assert "\n" not in str(caught.value)
+
+
+def test_file_too_large_for_a_result_is_not_read(tmp_path):
+    with (tmp_path / "result.json").open("wb") as stream:
+        stream.truncate(65 * 2**20)
+    with pytest.raises(UserError, match="64 MiB"):
+        Result.read(tmp_path)
+
+
+def test_second_weights_keep_their_published_key_and_byte_order_mark_is_read(tmp_path, make_result):
+    result = make_result()
+    file = result.write(tmp_path / "result.json")
+    content = json.loads(file.read_text())
+    assert content["baseline"]["weights"]["name"] == "theirs"
+    assert "against" not in content
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert Result.read(file) == result
+
+
 def test_protocol_id_names_every_departure():
     assert protocol_id("linear-sweep", {}) == "linear-sweep"
     assert protocol_id("linear-sweep", {"short_side": 64, "epochs": 2}) == "linear-sweep+epochs=2,short_side=64"
