@@ -20,7 +20,7 @@ from ..errors import UserError
 MAX_ENTRY = 32 << 20
 """Longest entry in bytes. The run lengths of a mask of 100 megapixels need a tenth of it."""
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 18
 _SLOW_WINDOW = 1 << 12
 _SPACE = re.compile(rb"[ \t\n\r]*")
 _DECODER = json.JSONDecoder()

@@ -76,8 +76,12 @@ class RawImage:
     size: tuple[int, int] | None
 
 
-def read_listing(path: Path) -> Listing:
+def read_listing(path: Path, classes: bool = True) -> Listing:
     """Read images and categories, as the file has them.
+
+    Args:
+        path: the JSON.
+        classes: whether it has to list categories.
 
     Raises:
         UserError: not COCO's, or two entries of one id or of one class that contradict each other.
@@ -107,7 +111,7 @@ def read_listing(path: Path) -> Listing:
                     f"{path} has two categories of id {key}: {categories[key][0]!r} and {name!r}; give each its own id"
                 )
     for kind, entries in (("images", images), ("categories", categories)):
-        if not entries:
+        if not entries and (classes or kind == "images"):
             raise UserError(f"{path} lists no {kind}: give a COCO JSON with images, annotations and categories")
     _number_images(listing, images)
     _number_categories(path, listing, categories)

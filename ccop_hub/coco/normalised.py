@@ -73,26 +73,29 @@ class NormalisedCoco:
         return self.copy if self.kinds - {kind.name for kind in immaterial} else self.source
 
 
-def normalise(path: Path, folder: Path | None = None, *, masks: bool = False, roots: bool = False) -> NormalisedCoco:
+def normalise(
+    path: Path, folder: Path | None = None, *, masks: bool = False, roots: bool = False, classes: bool = True
+) -> NormalisedCoco:
     """Check a COCO JSON and write its normalised copy, unless the cache has it.
 
     Args:
         path: the JSON.
         folder: where its images are; every one is looked up, and its header compared with the listed size. None if the
-            images do not matter.
+            images do not matter: boxes are then not clipped to them.
         masks: drop objects without a mask.
         roots: keep categories that no annotation has and that are only another category's `supercategory`.
+        classes: whether the file has to list the categories of its objects; if not, those that are absent are added.
 
     Raises:
         UserError: not COCO's instance format in any dialect; the message names file, entry and remedy.
     """
     source_digest = _digest(path)
-    listing = read_listing(path)
+    listing = read_listing(path, classes)
     files: list[tuple[str, int, int]] = []
     if folder is not None:
         found = find_images(path, listing, folder)
         files = sorted((name, status.st_size, status.st_mtime_ns) for name, status in found.items())
-    identity = json.dumps([RULES, source_digest, files, masks, roots])
+    identity = json.dumps([RULES, source_digest, files, masks, roots, classes])
     place = cache_root() / _FOLDER / hashlib.sha256(identity.encode()).hexdigest()[:16]
     copy = place / f"{path.stem}.json"
     report = copy.with_suffix(REPORT_SUFFIX)
@@ -105,7 +108,7 @@ def normalise(path: Path, folder: Path | None = None, *, masks: bool = False, ro
             raise UserError(
                 f"cannot make {place} ({error.strerror or error}); set CCOP_CACHE to a folder that you may write to"
             ) from None
-        _write(path, listing, copy, source_digest, masks=masks, roots=roots)
+        _write(path, listing, copy, source_digest, masks=masks, roots=roots, clip=folder is not None, classes=classes)
     return _open(path, copy, json.loads(report.read_text(encoding="utf-8")), files)
 
 
@@ -133,28 +136,34 @@ def _open(path: Path, copy: Path, report: Mapping[str, Any], files: Iterable[tup
     )
 
 
-def _write(path: Path, listing: Listing, copy: Path, source_digest: str, *, masks: bool, roots: bool) -> None:
+def _write(
+    path: Path, listing: Listing, copy: Path, source_digest: str, *, masks: bool, roots: bool, clip: bool, classes: bool
+) -> None:
     """Write copy and report; the report last, which makes them count."""
-    written = _Copy(path, listing, masks=masks, roots=roots, renumber=False)
+
+    def written(renumber: bool) -> _Copy:
+        reader = ObjectReader(path, listing, masks=masks, clip=clip, classes=classes, renumber=renumber)
+        content = _Copy(path, listing, reader, roots)
+        with replacing(copy) as partial:
+            content.write(partial)
+        return content
+
     try:
-        with replacing(copy) as partial:
-            written.write(partial)
+        content = written(renumber=False)
     except IdsNeedNumbersError:
-        written = _Copy(path, listing, masks=masks, roots=roots, renumber=True)
-        with replacing(copy) as partial:
-            written.write(partial)
-    content = {"source": path.name, "source sha256": source_digest, **written.report()}
-    write_atomically(copy.with_suffix(REPORT_SUFFIX), json.dumps(content, indent=2) + "\n")
+        content = written(renumber=True)
+    report = {"source": path.name, "source sha256": source_digest, **content.report()}
+    write_atomically(copy.with_suffix(REPORT_SUFFIX), json.dumps(report, indent=2) + "\n")
 
 
 class _Copy:
     """A copy being written, and its counts."""
 
-    def __init__(self, path: Path, listing: Listing, *, masks: bool, roots: bool, renumber: bool) -> None:
+    def __init__(self, path: Path, listing: Listing, reader: ObjectReader, roots: bool) -> None:
         self._path = path
         self._listing = listing
+        self._reader = reader
         self._roots = roots
-        self._reader = ObjectReader(path, listing, masks=masks, renumber=renumber)
         self._digest = hashlib.sha256()
         self._images = self._objects = self._masked = self._maskless = self._run_lengths = 0
         self._classes: list[tuple[int, str]] = []

@@ -29,6 +29,8 @@ class ObjectReader:
         path: the JSON.
         listing: its images and categories.
         masks: whether objects without a mask are dropped.
+        clip: whether boxes and masks are held against the images' sizes, which have to be true then.
+        classes: whether annotations of categories that are not listed are dropped; else they make the category known.
         renumber: whether annotations get ids from 1 in the file's order, whatever theirs are.
 
     Attributes:
@@ -36,10 +38,12 @@ class ObjectReader:
         ids: original annotation ids by new ones, where they were renumbered.
     """
 
-    def __init__(self, path: Path, listing: Listing, *, masks: bool, renumber: bool) -> None:
+    def __init__(self, path: Path, listing: Listing, *, masks: bool, clip: bool, classes: bool, renumber: bool) -> None:
         self._path = path
         self._listing = listing
         self._masks = masks
+        self._clip = clip
+        self._classes = classes
         self._renumber = renumber
         self._seen: dict[int | str, int] = {}
         self.findings = Findings()
@@ -105,10 +109,7 @@ class ObjectReader:
         if image is None:
             self.findings.add(Kind.UNKNOWN_IMAGE, key)
             return None
-        try:
-            category = self._listing.categories.get(identifier(entry.get("category_id")))
-        except WrongValueError as error:
-            raise WrongValueError(f"category_id: {error}") from None
+        category = self._category(entry.get("category_id"))
         if category is None:
             self.findings.add(Kind.UNKNOWN_CATEGORY, key)
             return None
@@ -120,8 +121,22 @@ class ObjectReader:
             return None
         return {"image_id": image.id, "category_id": category[0], **found}
 
+    def _category(self, value: Any) -> tuple[int, str] | None:
+        known = self._listing.categories
+        if value is None and not self._classes:
+            value = 0
+        try:
+            key = identifier(value)
+        except WrongValueError as error:
+            raise WrongValueError(f"category_id: {error}") from None
+        if key not in known and not self._classes:
+            taken = {number for number, _ in known.values()}
+            number = key if isinstance(key, int) and key not in taken else max(taken, default=0) + 1
+            known[key] = number, str(key)
+        return known.get(key)
+
     def _object(self, entry: dict[str, Any], image: ImageEntry, met: list[Kind]) -> dict[str, Any] | None:
-        size = image.stored or image.size
+        size = (image.stored or image.size) if self._clip else None
         box = read_box(entry.get("bbox"), size, met)
         if box is None:
             return None

@@ -1,4 +1,4 @@
-"""COCO's JSON read as a stream, and the authors' file of proposals written as one.
+"""Streams COCO JSON files, and writes proposals in the authors' format.
 
 The file that the authors' script writes, and that their training reads, is a COCO JSON of one category:
 
@@ -15,23 +15,27 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
-import ijson
 import numpy as np
 import numpy.typing as npt
 
+from ccop_hub.coco.boxes import read_box
+from ccop_hub.coco.findings import Findings, Kind
+from ccop_hub.coco.json_stream import stream_entries
+from ccop_hub.coco.listing import raw_image, wrong_entry
+from ccop_hub.coco.masks import Box
+from ccop_hub.coco.values import WrongValueError, flag, identifier
 from ccop_hub.errors import UserError
 
 PROPOSAL_CATEGORY = {"supercategory": "RoI", "id": 1, "name": "RoI"}
-_READ_AT_ONCE = 1 << 16  # bytes; the entries in them are in memory together
 
 
 @dataclass(frozen=True)
 class CocoImage:
-    """An entry of `images`; width and height in pixels, None where the file does not tell."""
+    """An entry of `images`; width and height in pixels, None where the file does not say. Ids may be texts."""
 
-    id: int
+    id: int | str
     file_name: str
     width: int | None
     height: int | None
@@ -41,9 +45,8 @@ class CocoImage:
 class CocoBox:
     """An entry of `annotations`; `box` is x, y, width, height in absolute pixels."""
 
-    image_id: int
-    category_id: int
-    box: tuple[float, float, float, float]
+    image_id: int | str
+    box: Box
 
 
 def read_images(path: Path) -> Iterator[CocoImage]:
@@ -53,37 +56,39 @@ def read_images(path: Path) -> Iterator[CocoImage]:
         UserError: no such file, no JSON, or not COCO's.
     """
     found = False
-    for entry in _stream(path, "images"):
+    for _, place, entry in stream_entries(path, ("images",)):
         found = True
-        try:
-            name, number = entry["file_name"], entry["id"]
-            if not isinstance(name, str) or not isinstance(number, int):
-                raise TypeError("file_name is a text and id a whole number")
-            sides = [None if entry.get(side) is None else int(entry[side]) for side in ("width", "height")]
-            yield CocoImage(number, name, *sides)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"{path} is not a COCO JSON: image entry {str(entry)[:80]} ({error!r})") from None
+        image = raw_image(path, place, entry)
+        yield CocoImage(image.id, image.file_name, *(image.size or (None, None)))
     if not found:
         raise UserError(f"{path} lists no images: give a COCO JSON (with `images` and `annotations`)")
 
 
-def read_boxes(path: Path) -> Iterator[CocoBox]:
+def read_boxes(path: Path, findings: Findings) -> Iterator[CocoBox]:
     """The boxes of a COCO JSON, in the file's order, crowds left out; memory does not grow with the file.
 
+    Args:
+        path: the JSON.
+        findings: counts the boxes without area, which are dropped, and those that were fixed.
+
     Raises:
-        UserError: no such file, no JSON, not COCO's, or a box that has no area or no finite corner.
+        UserError: no such file, no JSON, not COCO's, or a box that is not four finite numbers.
     """
-    for entry in _stream(path, "annotations"):
+    for _, place, entry in stream_entries(path, ("annotations",)):
+        if type(entry) is not dict:
+            raise wrong_entry(path, "annotations", place, entry, "it is not an object")
+        met: list[Kind] = []
         try:
-            if entry.get("iscrowd", 0):
+            if flag(entry.get("iscrowd")):
                 continue
-            x, y, width, height = map(float, entry["bbox"])
-            if not (np.isfinite((x, y, width, height)).all() and width > 0 and height > 0):
-                raise ValueError("bbox is x, y, width > 0, height > 0")
-            yield CocoBox(int(entry["image_id"]), int(entry.get("category_id", 0)), (x, y, width, height))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            shown = {key: entry.get(key) for key in ("id", "image_id", "bbox")} if isinstance(entry, dict) else entry
-            raise UserError(f"{path} is not a COCO JSON: annotation {shown} ({error!r})") from None
+            box = read_box(entry.get("bbox"), None, met)
+            image = identifier(entry.get("image_id"))
+        except WrongValueError as error:
+            raise wrong_entry(path, "annotations", place, entry, str(error)) from None
+        for kind in met:
+            findings.add(kind, entry.get("id", place))
+        if box is not None:
+            yield CocoBox(image, box)
 
 
 def write_proposals(
@@ -118,14 +123,3 @@ def write_proposals(
 def _whole(value: float) -> int | float:
     """Pixel positions that are whole as whole numbers, as the authors' file has them."""
     return int(value) if value.is_integer() else value
-
-
-def _stream(path: Path, name: str) -> Iterator[Any]:
-    try:
-        with path.open("rb") as file:
-            yield from ijson.items(file, f"{name}.item", buf_size=_READ_AT_ONCE, use_float=True)
-    except ijson.JSONError as error:
-        reason = " ".join(str(error).split())[:120]
-        raise UserError(f"{path} is not a whole JSON file ({reason}); give a COCO JSON") from None
-    except OSError as error:
-        raise UserError(f"cannot read {path} ({error.strerror or error}); give a COCO JSON file") from None

@@ -29,6 +29,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from ccop_hub.coco.file_names import file_in, find_file
+from ccop_hub.coco.findings import Findings, Kind
+from ccop_hub.coco.listing import number_ids
 from ccop_hub.errors import UserError
 from ccop_hub.images import (
     MAX_PIXELS,
@@ -275,13 +278,22 @@ def _lines(path: Path) -> list[str]:
 
 
 def _open_coco(path: Path) -> ImageSource:
-    entries = sorted((image.file_name, image.id) for image in read_images(path))
+    images: dict[int | str, str] = {}
+    for image in read_images(path):
+        name = images.setdefault(image.id, image.file_name)
+        if name != image.file_name:
+            raise UserError(
+                f"{path} has two images of id {image.id}: {name} and {image.file_name}; give each its own id"
+            )
+    numbers = number_ids(images, Findings(), Kind.IMAGE_IDS)
+    _require_different(path, sorted(images.values()))
+    root = _coco_root(path, list(images.values()))
+    exists = file_in(root)
+    # A file that is missing keeps its name, by which it is reported once its pixels are wanted.
+    entries = sorted((find_file(name, exists) or name, numbers[key]) for key, name in images.items())
     names = [name for name, _ in entries]
     _require_different(path, names)
     ids = np.array([number for _, number in entries], dtype=np.int64)
-    if len(np.unique(ids)) < len(ids):
-        raise UserError(f"{path} gives two images one id; correct the JSON")
-    root = _coco_root(path, names)
     return ImageSource(root, root.resolve().name, PackedStrings(names), ids)
 
 
@@ -292,7 +304,10 @@ def _coco_root(path: Path, names: list[str]) -> Path:
     folders = [above / split, above / "images" / split, above / "images", above, path.parent]
     probes = [names[0], names[len(names) // 2], names[-1]]
     for folder in folders:
-        if any((folder / name).is_file() for name in probes):
+        if any((folder / name).is_file() for name in probes if not Path(name).is_absolute()):
+            return folder
+    for folder in folders:  # file names of another machine, or with folders of their own
+        if any(find_file(name, file_in(folder)) is not None for name in probes):
             return folder
     tried = ", ".join(str(folder) for folder in folders)
     raise UserError(f"the images of {path} (such as {names[0]}) are in none of {tried}; put them into the first")

@@ -13,11 +13,13 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
+from ccop_hub.coco.file_names import find_file
+from ccop_hub.coco.json_stream import stream_entries
+from ccop_hub.coco.normalised import normalise
 from ccop_hub.errors import UserError
 from ccop_hub.files import write_atomically
 
 from ..common.parallel import available_cores
-from ..images.coco_json import read_boxes, read_images
 from ..images.source import ImageSource
 from ..settings import ProposalSettings
 from .ledger import Ledger
@@ -43,7 +45,10 @@ def check_proposals(source: ImageSource, settings: ProposalSettings) -> int:
     skipped = _skipped_keys(settings.out, manifest)
     report = coverage(ledger, skipped) | box_counts(ledger)
     if settings.ground_truth is not None:
-        report |= Comparison.with_ground_truth(ledger, settings.ground_truth).report()
+        comparison = Comparison.with_ground_truth(ledger, settings.ground_truth)
+        report |= comparison.report()
+        if comparison.note:
+            print(f"note: {comparison.note}")
     write_atomically(settings.out / CHECK, json.dumps(report, indent=2) + "\n")
     table = Table("measure", "value", title=f"proposals in {settings.out}")
     for name, value in report.items():
@@ -117,45 +122,58 @@ class Comparison:
         classes: (M,) int64, category of each object.
         images: number of images with proposals that the ground truth knows.
         unknown: objects of images that have no proposals; they are not among the M.
+        note: what normalising the ground truth dropped, fixed and computed; empty if nothing.
     """
 
     overlaps: npt.NDArray[np.float64]
     classes: npt.NDArray[np.int64]
     images: int
     unknown: int
+    note: str = ""
 
     @classmethod
     def with_ground_truth(cls, ledger: Ledger, path: Path) -> Comparison:
-        """Compare with a COCO instance JSON: its boxes, crowds left out, images found by `file_name`.
+        """Compare with a COCO instance JSON: its boxes, crowds left out, images matched by `file_name`.
+
+        Boxes are clipped to the image that the proposals are of; objects outside of it are dropped.
 
         Raises:
             UserError: not a COCO JSON, or one of other images.
         """
-        indices = {}
-        for image in read_images(path):
-            index = ledger.source.keys.find(image.file_name)
-            if index is not None and ledger.file[index] >= 0:
-                indices[image.id] = index
-        if not indices:
-            raise UserError(f"none of the images of {path} has proposals; give the ground truth of these images")
+        normalised = normalise(path, classes=False)
+        keys = ledger.source.keys
+        indices: dict[int, int] = {}
         objects: list[tuple[int, int, float, float, float, float]] = []
         unknown = 0
-        for entry in read_boxes(path):
-            x, y, width, height = entry.box
-            if entry.image_id in indices:
-                objects.append((indices[entry.image_id], entry.category_id, x, y, x + width, y + height))
-            else:
-                unknown += 1
-        if not objects:
-            raise UserError(f"{path} has no object in the images that have proposals")
-        table = np.array(objects)[np.argsort([entry[0] for entry in objects], kind="stable")]
+        for section, _, entry in stream_entries(normalised.copy, ("images", "annotations")):
+            if section == "images":
+                name = find_file(entry["file_name"], lambda key: keys.find(key) is not None)
+                index = None if name is None else keys.find(name)
+                if index is not None and ledger.file[index] >= 0:
+                    indices[entry["id"]] = index
+            elif not entry["iscrowd"]:
+                x, y, width, height = entry["bbox"]
+                if entry["image_id"] in indices:
+                    objects.append((indices[entry["image_id"]], entry["category_id"], x, y, x + width, y + height))
+                else:
+                    unknown += 1
+        if not indices:
+            raise UserError(f"none of the images of {path} has proposals; give the ground truth of these images")
+        table = np.array(objects, dtype=np.float64).reshape(-1, 6)
+        table = table[np.argsort(table[:, 0], kind="stable")]
         places = table[:, 0].astype(np.int64)
         overlaps = np.zeros(len(table))
         for index, row in _rows(ledger):
             first, last = np.searchsorted(places, (index, index + 1))
+            corners = table[first:last, 2:]
+            np.clip(corners, 0, (row.width, row.height) * 2, out=corners)
             if last > first and len(row.boxes):
-                overlaps[first:last] = iou(table[first:last, 2:], row.boxes).max(axis=1)
-        return cls(overlaps, table[:, 1].astype(np.int64), len(indices), unknown)
+                overlaps[first:last] = iou(corners, row.boxes).max(axis=1)
+        inside = (table[:, 4:] > table[:, 2:4]).all(axis=1)
+        if not inside.any():
+            raise UserError(f"{path} has no object in the images that have proposals")
+        classes = table[inside, 1].astype(np.int64)
+        return cls(overlaps[inside], classes, len(set(indices.values())), unknown, normalised.summary)
 
     def report(self) -> dict[str, Any]:
         """Recall, average best overlap over objects (ABO) and over classes (MABO; Uijlings et al. 2013, section 5)."""

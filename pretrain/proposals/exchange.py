@@ -1,24 +1,37 @@
-"""Proposals from a COCO JSON and into one; see `coco_json` for the authors' format."""
+"""Reads proposals from a COCO JSON and writes them to one; see `coco_json` for the authors' format."""
 
 from __future__ import annotations
 
+import functools
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from ccop_hub.coco.boxes import TOLERANCE
+from ccop_hub.coco.file_names import find_file
+from ccop_hub.coco.findings import Findings, Kind
+from ccop_hub.coco.image_header import HeaderError, ImageHeader, read_header
+from ccop_hub.coco.orientation import turn_box
 from ccop_hub.errors import UserError
 from ccop_hub.files import replacing
+from ccop_hub.images import UnreadableImageError
 
 from ..images.coco_json import CocoImage, read_boxes, read_images, write_proposals
-from ..images.source import ImageSource
+from ..images.source import ImageSource, StoredImage
 from .publication import Shard
 from .shards import ImageProposals, Manifest, ShardRows, notes_of, shard_bounds, shard_path
 
 _SHARDS_A_BUCKET = 64  # boxes are sorted by image in buckets of so many shards: 16 MB at 50 boxes an image
 _BOXES_AT_ONCE = 1 << 18
+
+Boxes = npt.NDArray[np.float32]
+"""(N, 4) xyxy in absolute pixels."""
+
+_NO_BOXES = np.zeros((0, 4), dtype=np.float32)
 _RECORD = np.dtype([("index", np.int32), ("box", np.float32, 4)])
 
 
@@ -54,96 +67,116 @@ def hand_over(folder: Path, source: ImageSource, path: Path) -> int:
 def _image_id(source: ImageSource, image: str) -> int:
     index = source.keys.find(image)
     if index is None:
-        raise UserError(f"{image} is not among the images any more; run the command that makes the proposals once more")
+        raise UserError(f"{image} is no longer among the images; make the proposals again")
     return index + 1 if source.ids is None else int(source.ids[index])
 
 
 def take_over(source: ImageSource, path: Path, folder: Path, settings: str, keep: int) -> Iterator[Shard]:
-    """The shards of proposals that a COCO JSON holds, found by `file_name`, in the file's order, the first `keep`.
+    """The shards of proposals in a COCO JSON, matched by `file_name`, in the file's order, the first `keep` per image.
 
-    Memory does not grow with the number of boxes: they are sorted by image in files under `folder`.
+    Memory does not grow with the number of boxes: they are sorted by image in files under `folder`. Sizes are those of
+    the image files; boxes are clipped to them, and what was dropped and fixed is printed at the end.
 
     Args:
-        source: the images; those that the JSON does not list are left out, those it lists besides do not count.
+        source: the images; those that the JSON does not list are left out, and images that only the JSON lists are
+            ignored.
         path: the JSON.
         folder: where the boxes are sorted.
         settings: digest that the shards carry.
         keep: most boxes taken of an image.
 
     Raises:
-        UserError: not a COCO JSON, none of its images in the source, or a box outside of its image.
+        UserError: not a COCO JSON, or none of its images is in the source.
     """
     scratch = folder / "sorting"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
+    findings = Findings()
     try:
         sizes, numbers = _read_listing(source, path)
-        _sort_into_buckets(path, numbers, scratch)
+        _sort_into_buckets(path, numbers, scratch, findings)
         bucket = _Bucket(-1, {})
         for number, indices in shard_bounds(len(source)):
             if bucket.number != number // _SHARDS_A_BUCKET:
                 bucket = _Bucket.read(scratch, number // _SHARDS_A_BUCKET)
             rows, skipped = [], {}
             for index in indices:
-                key, (width, height) = source.keys[index], sizes[index].tolist()
-                if width > 0:
-                    boxes = _corners(path, key, bucket.boxes.get(index), (width, height))[:keep]
-                    rows.append(ImageProposals(key, width, height, boxes, source[index].state()[0], 0))
-                else:
-                    skipped[key] = f"{path.name} does not list it" if width < 0 else f"{path.name} has no size of it"
+                image, (width, height) = source[index], sizes[index].tolist()
+                if width < 0:
+                    skipped[image.key] = f"{path.name} does not list it"
+                    continue
+                try:
+                    size, turn = _true_size(image, (width, height) if width > 0 else None, findings)
+                except _SizeError as error:
+                    skipped[image.key] = f"{path.name} {error}"
+                    continue
+                boxes = _inside(image.key, turn(bucket.boxes.get(index, _NO_BOXES)), size, findings)[:keep]
+                rows.append(ImageProposals(image.key, *size, boxes, image.state()[0], 0))
             yield Shard(number, notes_of(rows, skipped, settings), rows)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+    if findings:
+        print(f"note: {findings.summary(path)}")
 
 
-def _read_listing(
-    source: ImageSource, path: Path
-) -> tuple[npt.NDArray[np.int32], tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
-    """(N, 2) width and height by image index (-1: not listed, 0: no size); the COCO ids, sorted, with their indices."""
+def _read_listing(source: ImageSource, path: Path) -> tuple[npt.NDArray[np.int32], dict[int | str, int]]:
+    """(N, 2) width and height by image index (-1: not listed, 0: no size); the indices by COCO id."""
     sizes = np.full((len(source), 2), -1, dtype=np.int32)
-    pairs = []
+    numbers: dict[int | str, int] = {}
+    loosely: dict[int, str] = {}  # found by another reading of their name than the literal one
     for entry in read_images(path):
-        index = source.keys.find(entry.file_name)
-        if index is not None:
-            sizes[index] = entry.width or 0, entry.height or 0
-            pairs.append((entry.id, index))
-    if not pairs:
+        literal = source.keys.find(entry.file_name)
+        index = literal if literal is not None else _find(source, entry.file_name)
+        if index is None:
+            continue
+        other = loosely.get(index, source.keys[index] if sizes[index, 0] >= 0 else entry.file_name)
+        if other != entry.file_name:
+            raise UserError(
+                f"{path} lists {other} and {entry.file_name}, both of which could mean {source.keys[index]}; "
+                "file_name must be the path relative to the images"
+            )
+        if literal is None:
+            loosely[index] = entry.file_name
+        if numbers.setdefault(entry.id, index) != index:
+            raise UserError(f"{path} gives two images the id {entry.id}; give each its own id")
+        sizes[index] = entry.width or 0, entry.height or 0
+    if not numbers:
         raise UserError(
             f"none of the images of {path} is among the {len(source)} of {source.name!r} (first: {source.keys[0]}); "
             "file_name must be the path relative to the images"
         )
-    table = np.array(pairs, dtype=np.int64)
-    table = table[np.argsort(table[:, 0])]
-    if (np.diff(table[:, 0]) == 0).any():
-        raise UserError(f"{path} gives two images one id; mend the JSON")
-    return sizes, (table[:, 0], table[:, 1])
+    return sizes, numbers
 
 
-def _sort_into_buckets(path: Path, numbers: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]], scratch: Path) -> None:
+def _find(source: ImageSource, name: str) -> int | None:
+    found = find_file(name, lambda key: source.keys.find(key) is not None)
+    return None if found is None else source.keys.find(found)
+
+
+def _sort_into_buckets(path: Path, numbers: Mapping[int | str, int], scratch: Path, findings: Findings) -> None:
     """Append each box, with its image's index, to the file of its bucket."""
-    known, indices = numbers
-    ids: list[int] = []
+    indices: list[int] = []
     corners: list[tuple[float, float, float, float]] = []
 
     def flush() -> None:
-        wanted = np.array(ids, dtype=np.int64)
-        place = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
-        listed = known[place] == wanted
-        records = np.zeros(int(listed.sum()), dtype=_RECORD)
-        records["index"] = indices[place[listed]]
-        records["box"] = np.array(corners, dtype=np.float64).reshape(-1, 4)[listed]
+        records = np.zeros(len(indices), dtype=_RECORD)
+        records["index"] = indices
+        records["box"] = np.array(corners, dtype=np.float64).reshape(-1, 4)
         buckets = records["index"] // _images_a_bucket()
         for bucket in np.unique(buckets).tolist():
             with (scratch / f"{bucket}").open("ab") as file:
                 file.write(records[buckets == bucket].tobytes())
-        ids.clear()
+        indices.clear()
         corners.clear()
 
-    for entry in read_boxes(path):
+    for entry in read_boxes(path, findings):
+        index = numbers.get(entry.image_id)
+        if index is None:
+            continue
         x, y, width, height = entry.box
-        ids.append(entry.image_id)
+        indices.append(index)
         corners.append((x, y, x + width, y + height))
-        if len(ids) >= _BOXES_AT_ONCE:
+        if len(indices) >= _BOXES_AT_ONCE:
             flush()
     flush()
 
@@ -169,19 +202,65 @@ class _Bucket:
         return cls(number, dict(zip(found.tolist(), groups, strict=True)))
 
 
-def _corners(
-    path: Path, image: str, boxes: npt.NDArray[np.float32] | None, size: tuple[int, int]
-) -> npt.NDArray[np.float32]:
-    """Check that the boxes lie in their image; a corner that is off by rounding, less than a pixel, is moved in."""
-    if boxes is None:
-        return np.zeros((0, 4), dtype=np.float32)
-    edges = np.tile(np.asarray(size, dtype=np.float32), 2)
-    outside = ((boxes < -1) | (boxes > edges + 1)).any(axis=1)
-    if outside.any():
-        box = boxes[outside.argmax()].tolist()
-        raise UserError(
-            f"{path}: the box with corners {box} of {image} lies outside of its {size[0]} x {size[1]} pixels; the JSON "
-            "must be of these images, with bbox as x, y, width, height"
+class _SizeError(Exception):
+    """The text says why an image has no size to keep boxes in."""
+
+
+_Turn = Callable[[Boxes], Boxes]
+
+
+def _true_size(image: StoredImage, listed: tuple[int, int] | None, findings: Findings) -> tuple[tuple[int, int], _Turn]:
+    """Width and height of the upright image, and what turns its boxes upright.
+
+    Raises:
+        _SizeError: the file has another size than listed, or there is no size at all.
+    """
+    try:
+        header = read_header(image.path if image.length is None else BytesIO(image.read_bytes()))
+    except (HeaderError, UnreadableImageError):
+        # Whoever reads the pixels meets the damage, and names it.
+        if listed is None:
+            raise _SizeError("has no size of it, and neither has its file") from None
+        return listed, _as_it_is
+    if listed == header.upright:
+        return header.upright, _as_it_is
+    if listed is None:
+        findings.add(Kind.SIZE, image.key)
+    elif listed == header.stored:
+        findings.add(Kind.ROTATED, image.key)
+        return header.upright, functools.partial(_turned, header)
+    elif listed == header.upright[::-1]:
+        findings.add(Kind.SWAPPED_SIZE, image.key)
+    else:
+        raise _SizeError(
+            f"lists it with {listed[0]} x {listed[1]} pixels, but it has {header.upright[0]} x {header.upright[1]}"
         )
-    clipped: npt.NDArray[np.float32] = np.clip(boxes, 0, edges)
-    return clipped
+    return header.upright, _as_it_is
+
+
+def _as_it_is(boxes: Boxes) -> Boxes:
+    return boxes
+
+
+def _turned(header: ImageHeader, boxes: Boxes) -> Boxes:
+    """Boxes of the stored image (xyxy), in the upright one; those that fit the upright image alone are of that."""
+    far = boxes[:, 2:].max(axis=0, initial=0)
+    if (far > np.add(header.stored, 1)).any() and (far <= np.add(header.upright, 1)).all():
+        return boxes
+    turned = np.zeros_like(boxes)
+    for place, (x1, y1, x2, y2) in enumerate(boxes.tolist()):
+        x, y, width, height = turn_box((x1, y1, x2 - x1, y2 - y1), header.orientation, header.stored)
+        turned[place] = x, y, x + width, y + height
+    return turned
+
+
+def _inside(image: str, boxes: Boxes, size: tuple[int, int], findings: Findings) -> Boxes:
+    """The boxes' parts inside their image; those that have none are dropped."""
+    edges = np.tile(np.asarray(size, dtype=np.float32), 2)
+    clipped: Boxes = np.clip(boxes, 0, edges)
+    kept = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
+    over = int((((boxes < -TOLERANCE) | (boxes > edges + TOLERANCE)).any(axis=1) & kept).sum())
+    for kind, count in ((Kind.BOX_CLIPPED, over), (Kind.BOX_OUTSIDE, int((~kept).sum()))):
+        if count:
+            findings.add(kind, image, count)
+    return clipped[kept]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from ccop_pretrain.images.coco_json import CocoBox, CocoImage, read_boxes, read_images, write_proposals
 
+from ccop_hub.coco.findings import Findings, Kind
 from ccop_hub.errors import UserError
 
 
@@ -22,15 +23,25 @@ def test_images_and_boxes_are_read_from_any_place_in_the_file(tmp_path: Path) ->
     }
     path.write_text(json.dumps(content))
     assert list(read_images(path)) == [CocoImage(7, "é.jpg", 6, 8), CocoImage(8, "b.jpg", None, None)]
-    assert list(read_boxes(path)) == [CocoBox(7, 3, (1, 2.5, 3, 4))]
+    assert list(read_boxes(path, Findings())) == [CocoBox(7, (1, 2.5, 3, 4))]
 
 
-@pytest.mark.parametrize("box", ["[1, 2, 3]", "[1, 2, 0, 4]", "[1, 2, 3, -4]", "[1, 2, 3, 1e400]", '"text"', "null"])
+@pytest.mark.parametrize("box", ["[1, 2, 3]", "[1, 2, 3, 1e400]", "[1, 2, NaN, 4]", '"text"', "null"])
 def test_a_box_that_is_none_is_named(tmp_path: Path, box: str) -> None:
     path = tmp_path / "instances.json"
     path.write_text(f'{{"annotations": [{{"id": 5, "image_id": 1, "category_id": 1, "bbox": {box}}}]}}')
-    with pytest.raises(UserError, match=r"not a COCO JSON|not a whole JSON"):
-        list(read_boxes(path))
+    with pytest.raises(UserError, match=r"instances\.json is not a COCO JSON: annotation 5: .*bbox"):
+        list(read_boxes(path, Findings()))
+
+
+def test_boxes_without_area_are_counted_and_negative_sides_turned(tmp_path: Path) -> None:
+    path = tmp_path / "instances.json"
+    boxes = [[1, 2, 0, 4], [9, 8, -3, "4"], [1, 2, 3, 0.0]]
+    entries = [{"id": number, "image_id": "a", "bbox": box, "iscrowd": "0"} for number, box in enumerate(boxes)]
+    path.write_bytes(json.dumps({"annotations": entries}).encode("utf-16"))
+    findings = Findings()
+    assert list(read_boxes(path, findings)) == [CocoBox("a", (6, 8, 3, 4))]
+    assert (findings.count(Kind.BOX_WITHOUT_AREA), findings.count(Kind.NEGATIVE_SIDE)) == (2, 1)
 
 
 def test_reading_takes_no_more_memory_for_a_longer_file(tmp_path: Path) -> None:
@@ -39,7 +50,7 @@ def test_reading_takes_no_more_memory_for_a_longer_file(tmp_path: Path) -> None:
         entries = ({"image_id": number // 50, "bbox": [1, 2, 3, 4], "category_id": 1} for number in range(boxes))
         path.write_text('{"annotations": [' + ", ".join(map(json.dumps, entries)) + "]}")
         tracemalloc.start()
-        assert sum(1 for _ in read_boxes(path)) == boxes
+        assert sum(1 for _ in read_boxes(path, Findings())) == boxes
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return most

@@ -3,6 +3,7 @@ import io
 import json
 import tarfile
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -203,6 +204,32 @@ def test_a_coco_json_finds_its_images(folder: Path, tmp_path: Path, place: str) 
     assert source[3].read().size == picture("é.tiff").size
 
 
+def test_a_coco_json_of_another_machine_finds_its_images(folder: Path, tmp_path: Path) -> None:
+    foreign = ["C:\\photos\\" + NAMES[0].replace("/", "\\"), "train2017/" + NAMES[1], "/home/me/" + NAMES[2]]
+    path = coco(tmp_path / "set" / "annotations" / "instances_train2017.json", [*foreign, quote(NAMES[3])])
+    folder.rename(tmp_path / "set" / "train2017")
+    path.write_bytes(path.read_text(encoding="utf-8").encode("utf-16"))
+    source = open_source(path)
+    assert source.keys == NAMES
+    assert source.ids is not None
+    assert sorted(source.ids.tolist()) == [97, 98, 99, 100]
+
+
+def test_text_ids_and_repeated_entries_of_a_coco_json(folder: Path, tmp_path: Path) -> None:
+    entries = [{"id": f"img{place}", "file_name": name} for place, name in enumerate(NAMES)]
+    path = folder.parent / "instances_photos.json"
+    path.write_text(json.dumps({"images": [*entries, entries[0]]}))
+    folder.rename(folder.with_name("images"))
+    moved = tmp_path / "set" / "annotations" / path.name
+    moved.parent.mkdir(parents=True)
+    path.rename(moved)
+    folder.with_name("images").rename(tmp_path / "set" / "photos")
+    source = open_source(moved)
+    assert source.keys == NAMES
+    assert source.ids is not None
+    assert source.ids.tolist() == [1, 2, 3, 4]
+
+
 def test_a_coco_folder_gives_its_training_images_alone(folder: Path, tmp_path: Path) -> None:
     root = tmp_path / "set"
     root.mkdir()
@@ -251,11 +278,12 @@ def test_wrong_input_is_named(folder: Path, shards: Path, tmp_path: Path) -> Non
         written("binary.txt", "a\0.jpg"): "zero bytes",
         written("gone.txt", "x.jpg\ny.jpg\n"): r"none of the 2 images in .* is there",
         written("twice.txt", "a.jpg\n./a.jpg\n"): "names a.jpg twice",
-        written("bad.json", "{"): "not a whole JSON file",
-        written("list.json", "[]"): "lists no images: give a COCO JSON",
+        written("bad.json", "{"): "not a COCO JSON: line 1 column 2: the file ends here",
+        written("none.json", '{"annotations": []}'): "lists no images: give a COCO JSON",
+        written("list.json", "[]"): "not a COCO JSON: line 1 column 1: a list",
         written("entry.json", '{"images": [{"id": 1}]}'): "not a COCO JSON",
         written("twice.json", json.dumps({"images": twice})): "names a.jpg twice",
-        written("ids.json", json.dumps({"images": same_id})): "two images one id",
+        written("ids.json", json.dumps({"images": same_id})): "two images of id 1",
         coco(tmp_path / "set" / "annotations" / "instances_x.json", ["q.jpg"]): r"q\.jpg\) are in none of",
     }
     for path, message in cases.items():

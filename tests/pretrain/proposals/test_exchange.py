@@ -132,15 +132,51 @@ def test_whole_pixels_are_written_as_whole_numbers_and_ids_are_the_jsons(images:
 def test_images_that_the_json_does_not_list_are_left_out(images: Path, tmp_path: Path) -> None:
     listed = json.loads(authors_file(tmp_path / "x.json", {}).read_text())["images"][:5]
     del listed[0]["width"]
+    listed[2]["height"] += 1
     path = authors_file(tmp_path / "ss.json", {2: BOXES[2]}, images=listed)
     with pytest.raises(UserError, match=r"images cannot be used, more than the share of 0\.01"):
         make_proposals(settings(images, tmp_path / "out", from_coco=path))
     _, skipped = make_proposals(settings(images, tmp_path / "out", from_coco=path, max_unreadable=0.5))
+    assert ProposalStore.open(tmp_path / "out").size("00.png") == SIZES[0], "from its file"
     assert skipped.reasons() == {
-        "00.png": "ss.json has no size of it",
+        "02.png": "ss.json lists it with 122 x 91 pixels, but it has 122 x 90",
         "05.png": "ss.json does not list it",
         "06.png": "ss.json does not list it",
     }
+
+
+def test_odd_boxes_and_entries_are_put_right_and_counted(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = authors_file(tmp_path / "ss.json", {})
+    content = json.loads(path.read_text())
+    for entry in content["images"]:
+        entry |= {"id": f"id {entry['id']}", "width": entry["height"], "height": entry["width"]}
+        entry["file_name"] = "train2017\\" + entry["file_name"]
+    boxes = [[100, 0, 60, 20], [0, 0, 0, 20], ["5", "6", "-3", "4"], [200, 0, 9, 9], [1, 2, 3, 4]]
+    content["annotations"] = [{"id": number, "image_id": "id 3", "bbox": box} for number, box in enumerate(boxes)]
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(content).encode())
+    make_proposals(settings(images, tmp_path / "out", from_coco=path))
+    store = ProposalStore.open(tmp_path / "out")
+    assert store.boxes("02.png").tolist() == [[100, 0, 122, 20], [2, 6, 5, 10], [1, 2, 4, 6]]
+    assert store.size("02.png") == SIZES[2]
+    told = capsys.readouterr().out
+    assert "dropped 1 objects whose box has no width or height (annotation 1)" in told
+    assert "dropped 1 objects outside their image" in told
+    assert "clipped 1 boxes" in told
+    assert "fixed 7 images whose width and height were swapped" in told
+
+
+def test_boxes_of_stored_pixels_are_turned_as_exif_turns_the_image(images: Path, tmp_path: Path) -> None:
+    with Image.open(images / "00.png") as image:
+        exif = image.getexif()
+        exif[0x0112] = 6  # upright after a quarter turn clockwise
+        image.save(images / "00.png", exif=exif)
+    path = authors_file(tmp_path / "ss.json", {1: [[10, 20, 30, 5]]})
+    make_proposals(settings(images, tmp_path / "out", from_coco=path))
+    store = ProposalStore.open(tmp_path / "out")
+    assert store.size("00.png") == (90, 120)
+    assert store.boxes("00.png").tolist() == [[90 - 25, 10, 90 - 20, 40]]
 
 
 def test_wrong_files_are_named(images: Path, tmp_path: Path) -> None:
@@ -151,9 +187,8 @@ def test_wrong_files_are_named(images: Path, tmp_path: Path) -> None:
     cases = {
         tmp_path / "absent.json": "cannot read",
         made("others.json", {}, images=others): "none of the images of .*others.json is among the 7",
-        made("outside.json", {3: [[100, 0, 60, 20]]}): r"of 02\.png lies outside of its 122 x 90 pixels",
-        made("flat.json", {3: [[0, 0, 0, 20]]}): "not a COCO JSON: annotation",
-        made("short.json", {3: [[0, 0, 5]]}): "not a COCO JSON: annotation",
+        made("short.json", {3: [[0, 0, 5]]}): "not a COCO JSON: annotation 0: bbox",
+        made("none.json", {3: [[0, 0, 5, float("nan")]]}): "not a COCO JSON: annotation 0: bbox",
     }
     for path, message in cases.items():
         with pytest.raises(UserError, match=message):
