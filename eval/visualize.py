@@ -19,15 +19,15 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from ccop_hub.architectures import PYRAMID_STRIDES
 from ccop_hub.errors import UserError
-from ccop_hub.files import files_digest
 from ccop_hub.images import read_size
 from ccop_hub.saved_settings import save_settings
 from ccop_hub.sources.resolve import resolve
 
 from .common import pictures
 from .common.environment import hardware, versions
-from .common.images import list_images, read_rgb
+from .common.images import data_digest, list_images, read_rgb
 from .common.run_folder import SETTINGS_FILE, lightning_engine
+from .frozen.features import require_finite
 from .frozen.network import FrozenNetwork
 from .results.result import RESULT_FILE, DataIdentity, Result, WeightsIdentity
 from .settings import VisualizeSettings
@@ -111,13 +111,16 @@ def run(settings: VisualizeSettings) -> None:
     fabric = Fabric(accelerator=settings.accelerator, devices=1)
     _prepare(settings)
     resolved = [file.resolve() for file in files]
-    digest = files_digest(Path(os.path.commonpath([file.parent for file in resolved])), resolved)
+    digest = data_digest(Path(os.path.commonpath([file.parent for file in resolved])), resolved)
     rows: list[list[list[pictures.Tile]]] = [[] for _ in files]
     titles = []
     for number, name in enumerate(settings.weights):
         weights = resolve(name, settings.backbone, settings.seed)
         network = FrozenNetwork(weights, weights.parts).to(fabric.device)
         maps = [_maps(network, image, fabric.device) for image in images]
+        for file, features in zip(files, maps, strict=True):
+            for level in features.values():
+                require_finite(level, f"{file} by {weights.name}")
         bases = {level: colour_basis([features[level].numpy() for features in maps]) for level in maps[0]}
         network.verify()
         titles.append(f"{weights.name} ({network.loaded}, {weights.digest[:15]})")

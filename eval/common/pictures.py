@@ -12,9 +12,14 @@ from torch import Tensor
 
 from ccop_hub.files import replacing
 
+from ..results.text import visible
+
 GAP = 4
 _FONT_SIZE = 11
 _LINE_HEIGHT = 14
+_MOST_LINES = 2
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 Tile = tuple[Image.Image, str]
 """A picture and its caption, which may have several short lines."""
@@ -38,32 +43,73 @@ def class_colours(count: int) -> np.ndarray:
 def sheet(rows: Sequence[Sequence[Tile]], tile: tuple[int, int], titles: Sequence[str] = ()) -> Image.Image:
     """Rows of tiles, each fitted into `tile` pixels (width, height) over its caption, under an optional row title.
 
+    Captions and titles are wrapped to the width they have; a caption's line that would take more than two is shortened.
+
     Args:
         rows: the tiles, row by row.
         tile: width and height of a tile, in pixels.
-        titles: a title a row, written above it.
+        titles: one title per row, written above it.
     """
     font = ImageFont.load_default(_FONT_SIZE)
-    columns = max(len(row) for row in rows)
-    title_height = _LINE_HEIGHT + GAP if titles else 0
-    lines = max(caption.count("\n") + 1 for row in rows for _, caption in row)
-    row_height = title_height + tile[1] + lines * _LINE_HEIGHT + GAP
-    canvas = Image.new("RGB", (columns * (tile[0] + GAP) + GAP, len(rows) * row_height + GAP), "white")
+    width = max(len(row) for row in rows) * (tile[0] + GAP) + GAP
+    headings = [wrap(title, width - 2 * GAP, font) for title in titles] or [[] for _ in rows]
+    captions = [[_caption(caption, tile[0], font) for _, caption in row] for row in rows]
+    tops, top = [], GAP
+    for heading, texts in zip(headings, captions, strict=True):
+        tops.append(top)
+        top += (
+            len(heading) * _LINE_HEIGHT + (GAP if heading else 0) + tile[1] + max(map(len, texts)) * _LINE_HEIGHT + GAP
+        )
+    canvas = Image.new("RGB", (width, top), "white")
     draw = ImageDraw.Draw(canvas)
-    for number, row in enumerate(rows):
-        top = GAP + number * row_height
-        if titles:
-            draw.text((GAP, top), titles[number], fill="black", font=font)
-        for column, (picture, caption) in enumerate(row):
+    for row, heading, texts, start in zip(rows, headings, captions, tops, strict=True):
+        _write(draw, (GAP, start), heading, font)
+        upper = start + len(heading) * _LINE_HEIGHT + (GAP if heading else 0)
+        for column, ((picture, _), lines) in enumerate(zip(row, texts, strict=True)):
             left = GAP + column * (tile[0] + GAP)
-            fitted = picture.convert("RGB")
-            scale = min(tile[0] / fitted.width, tile[1] / fitted.height)
-            size = (max(1, round(fitted.width * scale)), max(1, round(fitted.height * scale)))
-            # Enlarged pixels stay square: what the network saw is a matter of pixels.
-            kind = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BILINEAR
-            canvas.paste(fitted.resize(size, kind), (left, top + title_height))
-            draw.multiline_text((left, top + title_height + tile[1] + 1), caption, fill="black", font=font, spacing=1)
+            canvas.paste(_fitted(picture, tile), (left, upper))
+            _write(draw, (left, upper + tile[1] + 1), lines, font)
     return canvas
+
+
+def wrap(text: str, width: int, font: Font) -> list[str]:
+    """The text on lines of at most `width` pixels, broken at spaces if possible; at least one line."""
+    lines, line = [], ""
+    for letter in visible(text):
+        if font.getlength(line + letter) > width and line:
+            head, space, rest = line.rpartition(" ")
+            lines.append(head if space and letter != " " else line)
+            line = rest if space and letter != " " else ""
+        line += letter
+    return [*lines, line]
+
+
+def _caption(caption: str, width: int, font: Font) -> list[str]:
+    """The lines of a caption, each wrapped to at most two."""
+    found = []
+    for text in caption.split("\n"):
+        lines = wrap(text, width, font)
+        if len(lines) > _MOST_LINES:
+            kept = lines[_MOST_LINES - 1]
+            while font.getlength(f"{kept}...") > width and kept:
+                kept = kept[:-1]
+            lines = [*lines[: _MOST_LINES - 1], f"{kept}..."]
+        found += lines
+    return found
+
+
+def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], lines: Sequence[str], font: Font) -> None:
+    for number, line in enumerate(lines):
+        draw.text((place[0], place[1] + number * _LINE_HEIGHT), line, fill="black", font=font)
+
+
+def _fitted(picture: Image.Image, tile: tuple[int, int]) -> Image.Image:
+    """The picture in RGB, as large as a tile allows."""
+    scale = min(tile[0] / picture.width, tile[1] / picture.height)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    # Enlarged pixels stay square: a picture shows the pixels that the network saw.
+    kind = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BILINEAR
+    return picture.convert("RGB").resize(size, kind)
 
 
 def save(picture: Image.Image, file: Path) -> Path:

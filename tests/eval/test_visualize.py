@@ -72,3 +72,10 @@ def test_mistakes_are_one_line(tmp_path, capsys, flags, says):
     message = capsys.readouterr().err
     assert says in message
     assert message.strip().count("\n") == 0
+
+
+def test_features_that_are_not_finite_are_refused(tmp_path, overflowing_weights, capsys):
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    assert visualize([tmp_path / "a.png"], tmp_path / "out", "--weights", f"[{overflowing_weights}]") == 2
+    assert "a.png" in (message := capsys.readouterr().err)
+    assert "not finite" in message
