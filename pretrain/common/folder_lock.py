@@ -1,0 +1,78 @@
+"""One writer at a time in a folder."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from ccop_hub.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+LOCK_FILE = ".lock"
+
+
+@contextmanager
+def folder_lock(folder: Path, name: str = LOCK_FILE, shared: bool = False) -> Iterator[None]:
+    """Hold a lock on an existing folder; the operating system releases it however the process ends.
+
+    File systems without locks (some network ones) are used without.
+
+    Args:
+        folder: that is written to.
+        name: of the lock file in it.
+        shared: any number of processes may hold it at once, as long as none holds it alone.
+
+    Raises:
+        UserError: another process holds the lock; names it.
+    """
+    file = _locked(folder / name, shared) if fcntl is not None else None
+    try:
+        yield
+    finally:
+        if file is not None:
+            if not shared:
+                with suppress(OSError):
+                    (folder / name).unlink()  # while it is locked: who waits for it checks that it is still there
+            file.close()
+
+
+def _locked(path: Path, shared: bool) -> BinaryIO | None:
+    while True:
+        try:
+            file = path.open("ab+", buffering=0)
+        except OSError:
+            return None  # a folder that cannot be written to: the first write says so
+        try:
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read(200).decode(errors="replace").strip() or "other processes"
+            file.close()
+            raise UserError(
+                f"{path.parent} is being written by {holder}; wait for that, or give another --out"
+            ) from None
+        except OSError:
+            file.close()
+            return None
+        if _is_at(file, path):
+            break
+        file.close()  # it was removed between opening and locking
+    if not shared:
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
+    return file
+
+
+def _is_at(file: BinaryIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except OSError:
+        return False

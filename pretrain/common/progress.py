@@ -1,0 +1,82 @@
+"""How far a long command is: a bar with the time left on a terminal, a line a minute elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+SECONDS_BETWEEN_LINES = 60.0
+
+
+def announce(step: str) -> None:
+    """Say on standard error what begins now, before something that may take a while."""
+    print(f"{step} ...", file=sys.stderr, flush=True)
+
+
+class Progress:
+    """Shows how many of `total` items are done, on standard error.
+
+    Args:
+        what: what is being done.
+        total: number of items.
+        done: items done before.
+        unit: what the items are, in the plural.
+    """
+
+    def __init__(self, what: str, total: int, done: int = 0, unit: str = "images") -> None:
+        self._what, self._total, self._done, self._unit = what, total, done, unit
+        self._begun = self._last = time.monotonic()
+        self._first = done
+        self._bar: Bar | None = None
+        console = Console(file=sys.stderr)
+        if console.is_terminal:
+            columns = (BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn())
+            self._bar = Bar(TextColumn("{task.description}"), *columns, console=console)
+            self._task = self._bar.add_task(what, total=total, completed=done)
+
+    def __enter__(self) -> Progress:
+        if self._bar is None:
+            self._print()
+        else:
+            self._bar.start()
+        return self
+
+    def advance(self) -> None:
+        """Count one more item as done."""
+        self._done += 1
+        if self._bar is not None:
+            self._bar.advance(self._task)
+        elif time.monotonic() - self._last >= SECONDS_BETWEEN_LINES:
+            self._print()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        elif self._done > self._first:
+            self._print()
+
+    def _print(self) -> None:
+        self._last = time.monotonic()
+        line = f"{self._what}: {self._done} of {self._total} {self._unit}"
+        if self._first < self._done < self._total:
+            left = (self._last - self._begun) * (self._total - self._done) / (self._done - self._first)
+            line += f", about {duration(left)} left"
+        print(line, file=sys.stderr, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """A duration in the two largest units that it fills: `3 h 12 min`, `12 min`, `40 s`."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 24 else f"{hours // 24} d {hours % 24} h"
