@@ -23,6 +23,7 @@ import numpy as np
 from ccop_pretrain.common.packed_strings import PackedStrings
 from ccop_pretrain.images.source import ImageSource, StoredImage
 from ccop_pretrain.proposals import run as proposals
+from ccop_pretrain.proposals import search
 from ccop_pretrain.settings import ProposalSettings
 from PIL import Image
 
@@ -57,7 +58,7 @@ def peak_mb() -> float:
 
 def measure(images: int, out: Path, again: bool) -> dict[str, Any]:
     """Make the proposals, and with `again` compare the listing with them once more and remake nothing."""
-    proposals.propose = draw_boxes
+    search.propose = draw_boxes
     picture = out / "picture.png"
     out.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(picture)

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import UserError
+from .stopping import Stopped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -89,6 +90,9 @@ def run_program(program: str, description: str, commands: Sequence[Command], arg
             raise
         print(f"{program}: needs the package {error.name!r}: pip install 'ccop-hub[{extra}]'", file=sys.stderr)
         return EXIT_WRONG_INPUT
+    except Stopped as stopped:
+        print(f"{program}: {stopped}", file=sys.stderr)
+        return stopped.exit_code
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED

@@ -32,7 +32,7 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Inside, the first stop signal raises `Stopped` and further ones are ignored, so that nothing disturbs the cleanup.
+    """Inside, the first stop signal raises `Stopped`; further ones are ignored, so that nothing disturbs the cleanup.
 
     Signals that were ignored before stay ignored (`nohup`). Outside the main thread it does nothing.
     """

@@ -14,15 +14,16 @@ NAMED_SETTINGS = Path(__file__).parent / "named_settings"
 
 
 def _scenes(settings: SceneSettings) -> None:
-    from .scenes.run import run
+    from .scenes.run import report, run
 
-    run(settings)
+    report(run(settings))
 
 
 def _proposals(settings: ProposalSettings) -> int:
+    from .proposals.report import report
     from .proposals.run import run
 
-    return run(settings)
+    return report(run(settings))
 
 
 def _run(settings: RunSettings) -> int:

@@ -227,6 +227,7 @@ class ProposalSettings(ReadingSettings):
             pixels of the original either way. 300 takes a sixth of the time of 640 x 427 and finds fewer objects.
         keep: most boxes kept an image.
         seed: of the random scores that the non-maximum suppression ranks overlapping boxes by.
+        resume: resume what a run of the same settings left in `out`; with --no-resume, any proposals there are refused.
         overwrite: throw away the proposals that `out` holds and begin anew.
         shard: I/N: search the I-th of N parts (I from 1), on one of N machines that share `out`; the same command
             without it then makes the result of all parts.
@@ -245,6 +246,7 @@ class ProposalSettings(ReadingSettings):
     max_side: int | None = None
     keep: int = 50
     seed: int = 0
+    resume: bool = True
     overwrite: bool = False
     shard: str | None = None
     merge: list[Path] | None = None
@@ -267,6 +269,7 @@ class SceneSettings:
             other, over a textured background); a detector learns from few images only where it is low.
         seed: of every random draw; an image depends on it, on its split and on its number alone.
         workers: number of processes; all cores if not given. The result does not depend on it.
+        resume: resume an unfinished set of the same settings in `out`; with --no-resume, any set there is refused.
         overwrite: replace a scene set that `out` holds.
     """
 
@@ -277,4 +280,5 @@ class SceneSettings:
     clutter: float = 1.0
     seed: int = 0
     workers: int | None = None
+    resume: bool = True
     overwrite: bool = False

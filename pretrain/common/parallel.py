@@ -120,13 +120,15 @@ class OrderedMap(Generic[Item, Outcome]):
             self._waiting.append(self._pool.submit(self._function, item))
             return
         # A fork of a process with running threads (OpenCV's, Arrow's) can hang; a spawned process starts clean. It
-        # starts with stop signals blocked, so that none ends it before it can ignore them.
-        self._pool = ProcessPoolExecutor(
-            self._workers,
-            mp_context=get_context("spawn"),
-            initializer=_start_worker,
-            initargs=(self._initialize,),
-        )
+        # starts with stop signals blocked, so that none ends it before it can ignore them. The pool first starts a
+        # helper process, whose start unblocks them again: hence twice.
+        with stop_signals_blocked():
+            self._pool = ProcessPoolExecutor(
+                self._workers,
+                mp_context=get_context("spawn"),
+                initializer=_start_worker,
+                initargs=(self._initialize,),
+            )
         with stop_signals_blocked():
             self._waiting.append(self._pool.submit(self._function, item))
 

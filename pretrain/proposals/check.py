@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
-from rich.table import Table
 
 from ccop_hub.coco.file_names import find_file
 from ccop_hub.coco.json_stream import stream_entries
@@ -33,32 +31,43 @@ _LARGEST_SIDE = 1 << 15  # pixels; larger boxes count as this large
 Boxes = npt.NDArray[np.float32]
 
 
-def check_proposals(source: ImageSource, settings: ProposalSettings) -> int:
-    """Print and write (`check.json`) what the folder `out` holds of the images, finished or not.
+@dataclass(frozen=True)
+class CheckReport:
+    """What a folder of proposals holds of a set of images.
 
-    Returns:
-        1 if images have no proposals that belong to them as they are now (those left out for a reason aside), else 0.
+    Attributes:
+        images: the images, as the user gave them.
+        folder: of the proposals.
+        measures: by name.
+        note: what was unusual in the ground truth; empty if nothing was.
     """
+
+    images: Path
+    folder: Path
+    measures: dict[str, Any]
+    note: str = ""
+
+    @property
+    def missing(self) -> int:
+        """Number of images without proposals that belong to them as they are now, those left out for a reason aside."""
+        return int(self.measures["missing"])
+
+
+def check_proposals(source: ImageSource, settings: ProposalSettings) -> CheckReport:
+    """Measure what the folder `out` holds of the images, finished or not, and write it to its `check.json`."""
     manifest = Manifest.read(settings.out)
     workers = settings.workers or available_cores()
     ledger = Ledger(source, settings.out, manifest.settings_digest, settings.max_pixels, workers)
     skipped = _skipped_keys(settings.out, manifest)
-    report = coverage(ledger, skipped) | box_counts(ledger)
+    measures = coverage(ledger, skipped) | box_counts(ledger)
+    note = ""
     if settings.ground_truth is not None:
         comparison = Comparison.with_ground_truth(ledger, settings.ground_truth)
-        report |= comparison.report()
-        if comparison.note:
-            print(f"note: {comparison.note}")
-    write_atomically(settings.out / CHECK, json.dumps(report, indent=2) + "\n")
-    table = Table("measure", "value", title=f"proposals in {settings.out}")
-    for name, value in report.items():
-        table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
-    Console().print(table)
-    if report["missing"]:
-        print(
-            f"next: ccop-pretrain proposals {settings.images} --out {settings.out}, with the settings of the first time"
-        )
-    return 1 if report["missing"] else 0
+        measures |= comparison.report()
+        note = comparison.note
+    write_atomically(settings.out / CHECK, json.dumps(measures, indent=2) + "
+")
+    return CheckReport(settings.images, settings.out, measures, note)
 
 
 def _skipped_keys(folder: Path, manifest: Manifest) -> set[str]:

@@ -18,7 +18,7 @@ from ccop_hub.errors import UserError
 from ccop_hub.files import replacing
 from ccop_hub.images import UnreadableImageError
 
-from ..common.parallel import ordered_map
+from ..common.parallel import OrderedMap
 from ..images.source import ImageSource, StoredImage
 from .shards import (
     ImageProposals,
@@ -173,9 +173,10 @@ class Ledger:
         doubts = list(doubtful)
         images = (self.source[index] for index, _ in doubts)
         few = 1 if len(doubts) < PART_IMAGES else workers
-        for (index, content), found in zip(doubts, ordered_map(stored_content, images, few), strict=True):
-            if found != content:
-                self.file[index] = -1
+        with OrderedMap(stored_content, images, few) as contents:
+            for (index, content), found in zip(doubts, contents, strict=True):
+                if found != content:
+                    self.file[index] = -1
 
 
 def stored_content(stored: StoredImage) -> int | None:

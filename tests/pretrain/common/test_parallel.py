@@ -1,5 +1,7 @@
+import multiprocessing
 import operator
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -7,14 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ccop_pretrain.common.parallel import available_cores, ordered_map
+from ccop_pretrain.common.parallel import OrderedMap, available_cores
 
 from ccop_hub.errors import UserError
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_results_come_in_the_items_order(workers: int) -> None:
-    assert list(ordered_map(operator.neg, range(200), workers)) == [-item for item in range(200)]
+    with OrderedMap(operator.neg, range(200), workers) as results:
+        assert list(results) == [-item for item in range(200)]
 
 
 def test_items_are_read_as_results_are_taken() -> None:
@@ -26,15 +29,74 @@ def test_items_are_read_as_results_are_taken() -> None:
             taken += 1
             yield taken
 
-    results = ordered_map(operator.neg, items(), workers=2)
-    assert next(results) == -1
-    assert taken < 100
-    results.close()  # type: ignore[attr-defined]
+    with OrderedMap(operator.neg, items(), workers=2) as results:
+        assert next(iter(results)) == -1
+        assert taken < 100
 
 
 def test_dead_worker_is_a_plain_error() -> None:
-    with pytest.raises(UserError, match="worker process died"):
-        list(ordered_map(os._exit, [1, 1], workers=2))
+    with pytest.raises(UserError, match="worker process died"), OrderedMap(os._exit, [1, 1], workers=2) as results:
+        list(results)
+
+
+def test_an_error_keeps_what_is_done_and_stops_the_workers() -> None:
+    before = set(multiprocessing.active_children())
+    kept: dict[int, float] = {}
+    with pytest.raises(ValueError, match="enough"):
+        fail_after_two(kept)
+    # One worker sleeps for a minute; the other has done the two items behind that one.
+    assert kept == {1: 0.0, 2: 0.0}
+    assert set(multiprocessing.active_children()) <= before
+
+
+def fail_after_two(kept: dict[int, float]) -> None:
+    with OrderedMap(slept, [0.0, 0.0, 60.0, 0.0, 0.0, 60.0], workers=2) as results:
+        iterator = iter(results)
+        assert [next(iterator), next(iterator)] == [0.0, 0.0]
+        try:
+            raise ValueError("enough")
+        finally:
+            kept.update(results.finished())
+
+
+def slept(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_the_group_reaches_only_the_parent(number: signal.Signals) -> None:
+    """Whenever it comes, even while the workers start: they would print tracebacks, or take their results with them."""
+    script = """
+import time
+from ccop_hub.stopping import Stopped, stoppable
+from ccop_pretrain.common.parallel import OrderedMap
+try:
+    with stoppable(), OrderedMap(time.sleep, [0.0] * 3 + [60.0] * 100, workers=2) as results:
+        print("ready", flush=True)
+        for result in results:
+            print("taken", flush=True)
+except Stopped as stopped:
+    print(stopped, flush=True)
+    raise SystemExit(stopped.exit_code)
+"""
+    for awaited in ("ready", "taken"):
+        with subprocess.Popen(
+            [sys.executable, "-c", script],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        ) as parent:
+            assert parent.stdout is not None
+            while parent.stdout.readline().strip() != awaited:
+                pass
+            os.killpg(parent.pid, number)
+            output, errors = parent.communicate(timeout=60)
+        assert parent.returncode == 128 + number
+        assert f"stopped by {number.name}" in output
+        assert errors == ""
 
 
 def running(process: int) -> bool:
@@ -51,8 +113,8 @@ def running(process: int) -> bool:
 def test_workers_end_with_a_killed_parent() -> None:
     script = """
 import multiprocessing, time
-from ccop_pretrain.common.parallel import ordered_map
-results = ordered_map(time.sleep, [0.0] * 32 + [60.0] * 100, workers=2)
+from ccop_pretrain.common.parallel import OrderedMap
+results = iter(OrderedMap(time.sleep, [0.0] * 32 + [60.0] * 100, workers=2))
 next(results)
 print(*(child.pid for child in multiprocessing.active_children()), flush=True)
 list(results)

@@ -1,18 +1,21 @@
 import csv
 import dataclasses
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from ccop_pretrain.cli import main
+from ccop_pretrain.common.folder_lock import folder_lock
 from ccop_pretrain.images.source import open_source
 from ccop_pretrain.proposals import publication as proposal_publication
-from ccop_pretrain.proposals import run as proposals
+from ccop_pretrain.proposals import search as proposal_search
 from ccop_pretrain.proposals import shards as proposal_shards
 from ccop_pretrain.proposals.ledger import Ledger, PartWriter, Share, remove_parts
 from ccop_pretrain.proposals.run import make_proposals, search_share
@@ -77,7 +80,7 @@ def searched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
         shapes.append(pixels.shape)
         return propose(pixels, *arguments)
 
-    monkeypatch.setattr(proposals, "propose", spy)
+    monkeypatch.setattr(proposal_search, "propose", spy)
     return shapes
 
 
@@ -142,7 +145,7 @@ def test_an_interrupted_run_goes_on(
     make_proposals(wanted(images, tmp_path / "whole"))
     settings = wanted(images, tmp_path / "out")
     searched.clear()
-    spy = proposals.propose
+    spy = proposal_search.propose
 
     def interrupted(*arguments: Any) -> np.ndarray:
         if len(searched) == 5:
@@ -150,7 +153,7 @@ def test_an_interrupted_run_goes_on(
         return spy(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(proposals, "propose", interrupted)
+        patch.setattr(proposal_search, "propose", interrupted)
         with pytest.raises(KeyboardInterrupt):
             make_proposals(settings)
     with pytest.raises(UserError, match="unfinished"):
@@ -295,14 +298,15 @@ import sys, time
 from pathlib import Path
 from ccop_pretrain.proposals import ledger as proposal_ledger
 from ccop_pretrain.proposals import run as proposals
+from ccop_pretrain.proposals import search as proposal_search
 from ccop_pretrain.settings import ProposalSettings
 proposal_ledger.PART_IMAGES = 2
-search = proposals.propose
+search = proposal_search.propose
 def slowly(*arguments):
     print("searching", flush=True)
     time.sleep(0.02)
     return search(*arguments)
-proposals.propose = slowly
+proposal_search.propose = slowly
 proposals.make_proposals(ProposalSettings(Path(sys.argv[1]), Path(sys.argv[2]), workers=1, max_unreadable=1.0))
 """
 
@@ -324,6 +328,58 @@ def test_runs_killed_outright_lose_little_and_change_nothing(images: Path, tmp_p
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
     # Eight readable images; a kill loses the image under way and the one before it that waits for its part.
     assert 8 < searches <= 8 + 2 * 2
+
+
+GROUP_RUN = """
+import sys
+from ccop_pretrain.cli import main
+from ccop_pretrain.common.folder_lock import folder_lock
+from ccop_pretrain.common.progress import Progress
+Progress.advance = lambda self: print("done", flush=True)
+raise SystemExit(main(["proposals", sys.argv[1], "--out", sys.argv[2], "--workers", "2", "--max-unreadable", "1"]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_group_loses_nothing(images: Path, tmp_path: Path, number: signal.Signals) -> None:
+    for index in range(60):
+        write_image(images / f"more-{index:02d}.png", index % 6, (420 + index, 320))
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", GROUP_RUN, str(images), str(out)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        for _ in range(3):
+            assert process.stdout.readline() == "done\n"
+        os.killpg(process.pid, number)
+        output, errors = process.communicate()
+    assert process.returncode == 128 + number
+    assert errors.splitlines()[-1] == f"ccop-pretrain: stopped by {number.name}"
+    assert "Traceback" not in errors
+    kept = sum(pq.read_metadata(path).num_rows for path in out.glob("parts/*/*.parquet"))
+    skipped = 1  # the one that is cut short may be among those that were done
+    assert 3 + output.count("done") - skipped <= kept < 68
+    assert not list(out.rglob("*.partial"))
+    assert not (out / ".lock").exists()
+    settings = wanted(images, out)
+    make_proposals(settings)
+    make_proposals(wanted(images, tmp_path / "whole"))
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+def test_a_second_writer_is_refused(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "out").mkdir()
+    arguments = ["proposals", str(images), "--out", str(tmp_path / "out"), "--workers=1", "--max-unreadable=1"]
+    with folder_lock(tmp_path / "out"):
+        assert main(arguments) == 2
+        assert f"being written by process {os.getpid()}" in capsys.readouterr().err
+        assert main([*arguments, "--shard=1/2"]) == 2
+    with folder_lock(tmp_path / "out", shared=True):  # another machine's share is still being searched
+        assert main([*arguments, "--shard=1/2"]) == 0
+        assert main(arguments) == 2
+    assert main(arguments) == 0
 
 
 def test_boxes_are_those_of_the_upright_image(tmp_path: Path) -> None:
@@ -426,7 +482,7 @@ def test_wrong_input_is_one_line(images: Path, tmp_path: Path, capsys: pytest.Ca
         (str(images), out, "--workers=0"): "--workers is 0",
         (str(images), f"--out={file}"): "is a file; give a folder",
         (str(junk), out, "--workers=1"): "1 of 1 images cannot be used",
-        (str(junk), out, "--workers=1", "--max-unreadable=1"): "not one image of 'junk' can be used",
+        (str(junk), out, "--workers=1", "--max-unreadable=1"): "none of the images of 'junk' can be used",
         (str(images), out, "--shard=0/2"): "--shard is 0/2; give I/N with I from 1 to N",
         (str(images), out, "--shard=1/2", "--overwrite"): "--overwrite is for the whole result",
         (str(images), out, "--shard=1/2", f"--from-coco={file}"): "--shard and --from-coco do not go together",

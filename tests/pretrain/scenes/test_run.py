@@ -19,7 +19,7 @@ SIZE = 128
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("scenes") / "set"
-    assert make_scenes(SceneSettings(out, images=12, size=SIZE, seed=7, workers=2)) == {"train": 9, "val": 3}
+    assert make_scenes(SceneSettings(out, images=12, size=SIZE, seed=7, workers=2)).counts == {"train": 9, "val": 3}
     return out
 
 
@@ -111,8 +111,22 @@ def test_the_command_draws_and_reports(tmp_path: Path, capsys: pytest.CaptureFix
     assert main(arguments) == 0
     assert "3 scenes (2 train, 1 val), 10 classes" in capsys.readouterr().out
     assert "images: 3" in (tmp_path / "set" / "settings.yaml").read_text()
-    assert main(arguments) == 2
+    assert main(arguments) == 0
+    assert "finished before" in capsys.readouterr().out
+    assert main([*arguments, "--resume=false"]) == 2
     assert "add --overwrite" in capsys.readouterr().err
+    assert main([*arguments, "--seed=1"]) == 2
+    assert "seed (0 there, 1 now)" in capsys.readouterr().err
+
+
+def test_an_unfinished_set_is_drawn_again(folder: Path, tmp_path: Path) -> None:
+    settings = SceneSettings(tmp_path / "set", images=12, size=SIZE, seed=7, workers=1)
+    make_scenes(settings)
+    (settings.out / "annotations" / "instances_val2017.json").unlink()  # as after a kill
+    (settings.out / "train2017" / "train_000001.png").unlink()
+    assert make_scenes(settings).drawn
+    assert contents(settings.out) == contents(folder)
+    assert not make_scenes(settings).drawn
 
 
 def test_overwriting_leaves_other_files_alone(tmp_path: Path) -> None:

@@ -1,0 +1,109 @@
+"""Which proposals a folder is to hold: make it ours, or refuse one that holds others."""
+
+from __future__ import annotations
+
+import dataclasses
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ccop_hub.errors import UserError
+from ccop_hub.files import file_digest
+from ccop_hub.saved_settings import save_settings
+
+from ..common.parallel import available_cores
+from ..images.source import ImageSource
+from ..settings import ProposalSettings
+from .ledger import remove_parts
+from .publication import finish_publication
+from .selective_search import load_opencv
+from .shards import MANIFEST, Manifest, settings_digest, shard_paths
+
+SETTINGS = "settings.yaml"
+
+
+def make_folder(out: Path) -> None:
+    """Make the output folder.
+
+    Raises:
+        UserError: it is a file, or cannot be made.
+    """
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; give a folder for the proposals")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {out} ({error.strerror}); give another --out") from None
+
+
+def claim(settings: ProposalSettings, source: ImageSource) -> Manifest:
+    """Take the existing folder `out` for these proposals, or resume what an equal run left there.
+
+    Other versions of OpenCV or Pillow do not count as other settings: nobody wants to throw away hours of work for an
+    upgrade. The manifest keeps the versions of the first run.
+
+    Returns:
+        The manifest, without totals.
+
+    Raises:
+        UserError: the folder holds proposals of other settings.
+    """
+    out = settings.out
+    manifest = _manifest(settings, source)
+    if settings.shard is None:
+        finish_publication(out)
+    if settings.overwrite:
+        for path in shard_paths(out):
+            path.unlink()
+        remove_parts(out)
+        (out / MANIFEST).unlink(missing_ok=True)
+    if (out / MANIFEST).exists():
+        if not settings.resume:
+            raise UserError(
+                f"{out} already holds proposals; leave out --no-resume to resume them, or add --overwrite to start anew"
+            )
+        there = Manifest.read(out)
+        _require_same_settings(out, there, manifest)
+        manifest = dataclasses.replace(manifest, versions=there.versions)
+    else:
+        manifest.write(out)
+    workers = settings.workers or available_cores()
+    save_settings(dataclasses.replace(settings, workers=workers), out / SETTINGS)
+    return manifest
+
+
+def _manifest(settings: ProposalSettings, source: ImageSource) -> Manifest:
+    made_with: dict[str, Any] = {"mode": settings.mode, "max_side": settings.max_side}
+    made_with |= {"keep": settings.keep, "seed": settings.seed}
+    versions = {"pillow": metadata.version("pillow")}
+    if settings.from_coco is not None:
+        made_with = {"from_coco": _digest_of(settings.from_coco), "keep": settings.keep}
+    else:
+        versions["opencv"] = load_opencv().__version__
+    return Manifest(
+        root=source.name,
+        images=len(source),
+        listing=source.digest,
+        settings=made_with,
+        settings_digest=settings_digest(made_with),
+        versions=versions,
+    )
+
+
+def _digest_of(path: Path) -> str:
+    try:
+        return file_digest(path)
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror}); give a COCO JSON file") from None
+
+
+def _require_same_settings(out: Path, there: Manifest, wanted: Manifest) -> None:
+    if there.settings_digest == wanted.settings_digest:
+        return
+    names = dict.fromkeys([*wanted.settings, *there.settings])
+    pairs = [(name, there.settings.get(name), wanted.settings.get(name)) for name in names]
+    differences = ", ".join(f"{name} {old} not {new}" for name, old, new in pairs if old != new)
+    raise UserError(
+        f"{out} holds proposals of other settings ({differences}); add --overwrite to replace them, or give another "
+        "--out"
+    )

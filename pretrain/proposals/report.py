@@ -1,0 +1,58 @@
+"""What `ccop-pretrain proposals` prints at its end."""
+
+from __future__ import annotations
+
+import shlex
+
+from rich.console import Console
+from rich.table import Table
+
+from ccop_hub.images import describe_passed_over
+
+from .check import CheckReport
+from .run import ProposalsResult
+from .shards import SKIPPED
+
+
+def report(result: ProposalsResult | CheckReport) -> int:
+    """Print a result and what to do next.
+
+    Returns:
+        The exit code: 1 where `--check` found images without proposals, else 0.
+    """
+    if isinstance(result, CheckReport):
+        return _report_check(result)
+    folder = shlex.quote(str(result.folder))
+    if result.share is not None:
+        part = f"{result.share.number}/{result.share.of}"
+        print(f"part {part} is searched: {result.proposed} images; {result.skipped.summary()}")
+    else:
+        print(
+            f"{result.boxes} boxes in {result.proposed} images ({(result.boxes or 0) / result.proposed:.1f} per image, "
+            f"{result.empty} with none)"
+        )
+        print(result.skipped.summary() + (f"; all in {result.folder / SKIPPED}" if result.skipped else ""))
+    if result.passed_over:
+        print(f"passed over {describe_passed_over(result.passed_over)}")
+    if result.share is not None:
+        print(f"next: once all {result.share.of} parts are done, the same command without --shard, to join them")
+        return 0
+    print(f"proposals: {result.folder}")
+    if result.coco is not None:
+        print(f"COCO JSON: {result.coco[0]} ({result.coco[1]} boxes)")
+    print(f"next: ccop-pretrain run --images {shlex.quote(str(result.images))} --proposals {folder} --out RUN")
+    return 0
+
+
+def _report_check(report: CheckReport) -> int:
+    table = Table("measure", "value", title=f"proposals in {report.folder}")
+    for name, value in report.measures.items():
+        table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
+    Console().print(table)
+    if report.note:
+        print(f"note: {report.note}")
+    if not report.missing:
+        return 0
+    images, folder = shlex.quote(str(report.images)), shlex.quote(str(report.folder))
+    print(f"next: ccop-pretrain proposals {images} --out {folder}, with the same settings as the first time")
+    return 1

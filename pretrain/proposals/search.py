@@ -1,0 +1,112 @@
+"""Searching the images that have no proposals yet, on all cores."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator, Mapping
+from io import BytesIO
+
+import numpy as np
+
+from ccop_hub.errors import UserError
+from ccop_hub.images import UnreadableImageError, decode_rgb
+
+from ..common.parallel import OrderedMap, available_cores, one_opencv_thread
+from ..common.progress import Progress
+from ..images.skipped import SkippedImages, require_readable
+from ..images.source import ImageSource, StoredImage
+from ..settings import ProposalSettings
+from .ledger import Ledger, PartWriter
+from .publication import Shard
+from .selective_search import image_generator, load_opencv, propose
+from .shards import SKIPPED, ImageProposals, content_digest
+
+
+def search(settings: ProposalSettings, ledger: Ledger) -> dict[int, str]:
+    """Search the images of the ledger's share that have no row, writing parts as they come.
+
+    Whatever stops it, what was found until then is kept.
+
+    Returns:
+        Reason by index for the images that cannot be used.
+
+    Raises:
+        UserError: more of them than the settings allow.
+    """
+    pending = np.fromiter(ledger.pending(), dtype=np.int64)
+    if not len(pending):
+        return {}
+    total = ledger.kept + len(pending)
+    workers = min(settings.workers or available_cores(), len(pending))
+    waiting = (ledger.source[index] for index in pending)
+    skipped: dict[int, str] = {}
+    writer = PartWriter(ledger)
+    taken = 0
+    with (
+        Progress("selective search", total, ledger.kept) as progress,
+        OrderedMap(functools.partial(propose_image, settings), waiting, workers, one_opencv_thread) as outcomes,
+    ):
+        try:
+            for outcome in outcomes:
+                index, taken = int(pending[taken]), taken + 1
+                if isinstance(outcome, ImageProposals):
+                    writer.add(index, outcome)
+                else:
+                    skipped[index] = outcome
+                    _require_readable(settings, named(ledger.source, skipped), total)
+                progress.advance()
+        finally:
+            for distance, outcome in outcomes.finished():
+                if isinstance(outcome, ImageProposals):
+                    writer.add(int(pending[taken + distance]), outcome)
+            writer.flush()
+    return skipped
+
+
+def propose_image(settings: ProposalSettings, stored: StoredImage) -> ImageProposals | str:
+    """The proposals of one image, or why there are none."""
+    try:
+        stored.key.encode()
+    except UnicodeEncodeError:
+        return "its name is not valid UTF-8"
+    try:
+        data = stored.read_bytes(settings.max_pixels)
+        pixels = np.asarray(decode_rgb(BytesIO(data), stored.path, settings.max_pixels))
+    except UnreadableImageError as error:
+        return error.reason
+    generator = image_generator(settings.seed, stored.key)
+    try:
+        boxes = propose(pixels, generator, settings.mode, settings.max_side, settings.keep)
+    except load_opencv().error as error:
+        return f"selective search failed: {' '.join(str(error).split())}"
+    return ImageProposals(stored.key, pixels.shape[1], pixels.shape[0], boxes, len(data), content_digest(data))
+
+
+def within_limit(shards: Iterable[Shard], settings: ProposalSettings, images: int) -> Iterator[Shard]:
+    """Pass shards on while not too many of their images are left out.
+
+    Raises:
+        UserError: more are than the settings allow.
+    """
+    skipped = SkippedImages()
+    for shard in shards:
+        for image, reason in shard.notes.skipped.items():
+            skipped.add(image, reason)
+        _require_readable(settings, skipped, images)
+        yield shard
+
+
+def named(source: ImageSource, reasons: Mapping[int, str]) -> SkippedImages:
+    """Reasons by image index as images left out by key."""
+    skipped = SkippedImages()
+    for index, reason in reasons.items():
+        skipped.add(source.keys[index], reason)
+    return skipped
+
+
+def _require_readable(settings: ProposalSettings, skipped: SkippedImages, images: int) -> None:
+    try:
+        require_readable(skipped, images, settings.max_unreadable)
+    except UserError as error:
+        skipped.write_csv(settings.out / SKIPPED)
+        raise UserError(f"{error}; those found so far are in {settings.out / SKIPPED}") from None

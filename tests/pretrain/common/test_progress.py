@@ -1,0 +1,52 @@
+import io
+
+import pytest
+from ccop_pretrain.common import progress
+from ccop_pretrain.common.progress import Progress, duration
+
+
+class Clock:
+    """A clock that the test sets."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def test_a_line_at_once_and_then_one_a_minute(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(progress, "time", clock)
+    with Progress("searching", total=1000, done=400) as shown:
+        assert capsys.readouterr().err == "searching: 400 of 1000 images\n"
+        for _ in range(150):
+            clock.now += 1
+            shown.advance()
+    assert capsys.readouterr().err.splitlines() == [
+        "searching: 460 of 1000 images, about 9 min left",
+        "searching: 520 of 1000 images, about 8 min left",
+        "searching: 550 of 1000 images, about 8 min left",
+    ]
+
+
+def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    with Progress("searching", total=2) as shown:
+        shown.advance()
+        shown.advance()
+    assert "2/2" in terminal.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(40, "40 s"), (61, "1 min"), (11520, "3 h 12 min"), (86400 * 2 + 3600, "2 d 1 h")]
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
