@@ -65,8 +65,7 @@ def check_proposals(source: ImageSource, settings: ProposalSettings) -> CheckRep
         comparison = Comparison.with_ground_truth(ledger, settings.ground_truth)
         measures |= comparison.report()
         note = comparison.note
-    write_atomically(settings.out / CHECK, json.dumps(measures, indent=2) + "
-")
+    write_atomically(settings.out / CHECK, json.dumps(measures, indent=2) + "\n")
     return CheckReport(settings.images, settings.out, measures, note)
 
 
