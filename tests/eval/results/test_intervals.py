@@ -41,3 +41,21 @@ def test_undefined_metric_has_no_interval():
     result = bootstrap(3, undefined, undefined, seed=0, resamples=5)
     assert set(result.own) == {"all"}
     assert set(result.paired) == {"all"}
+
+
+def test_limits_equal_scipys():
+    from scipy.stats import bootstrap as scipy_bootstrap
+
+    generator = np.random.default_rng(2)
+    own, other = generator.random((2, 60)) < 0.5
+    ours = bootstrap(60, mean_statistic({"a": own}), mean_statistic({"a": other}), seed=3, resamples=200).paired["a"]
+    theirs = scipy_bootstrap(
+        (own, other),
+        lambda one, two, axis: 100 * (one.mean(axis) - two.mean(axis)),
+        paired=True,
+        vectorized=True,
+        method="percentile",
+        n_resamples=200,
+        rng=np.random.default_rng(3),
+    ).confidence_interval
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high))
