@@ -144,7 +144,7 @@ COMMANDS: list[Command] = [
     ),
     Command(
         name="doctor",
-        help="What works on this machine, and the command that mends what does not.",
+        help="What works on this machine, and how to fix what does not.",
         settings=DoctorSettings,
         run=_doctor,
     ),

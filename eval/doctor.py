@@ -1,4 +1,4 @@
-"""`ccop-eval doctor`: one screen that says what works here, and the command that mends what does not."""
+"""`ccop-eval doctor`: one screen that says what works here, and how to fix what does not."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ _OPENCV = (
 
 @dataclass(frozen=True, kw_only=True)
 class DoctorSettings:
-    """What works on this machine, a line a part; exit code 1 if a part that the task needs is missing.
+    """What works on this machine, one line per part; exit code 1 if a part that the task needs is missing.
 
     Args:
-        task: whose parts are needed: one of the evaluations, `pretrain`, or `all`.
+        task: check the parts that this task needs: one of the evaluations, `pretrain`, or `all`.
     """
 
     task: Task = "all"
 
 
 class Missing(Exception):  # noqa: N818 - a finding, not a failure of ours
-    """A part is not here, or does not work; the message says what was found instead.
+    """A part is missing or does not work.
 
     Args:
-        found: a few words.
-        mend: what mends it, where that is not what mends the part as a rule.
+        found: what was found instead, in a few words.
+        fix: how to fix it, if not by the part's usual fix.
     """
 
-    def __init__(self, found: str, mend: str | None = None) -> None:
+    def __init__(self, found: str, fix: str | None = None) -> None:
         super().__init__(found)
-        self.mend = mend
+        self.fix = fix
 
 
 @dataclass(frozen=True)
@@ -55,49 +55,49 @@ class Part:
     """One line of the screen.
 
     Attributes:
-        name: of the part.
-        needed_by: tasks that cannot do without it; none where it only makes things faster.
+        name: the part's name.
+        needed_by: tasks that cannot run without it; none if it only makes things faster.
         find: returns what was found, in a few words; raises `Missing` or `ImportError`.
-        mend: command that brings the part, or what to do where no command can.
+        fix: command that installs the part, or what to do if no command can.
     """
 
     name: str
     needed_by: tuple[Task, ...]
     find: Callable[[], str]
-    mend: str
+    fix: str
 
 
 def run(settings: DoctorSettings) -> int:
-    """Print a line a part; returns the exit code."""
+    """Print one line per part; returns the exit code."""
     console = Console(soft_wrap=True, highlight=False)
-    ill = []
+    missing = []
     for part in PARTS:
         needed = settings.task in part.needed_by or (settings.task == "all" and bool(part.needed_by))
-        found, mend = _examine(part)
-        mark = "[green]ok[/]     " if mend is None else "[red]missing[/]" if needed else "[yellow]absent[/] "
+        found, fix = _examine(part)
+        mark = "[green]ok[/]     " if fix is None else "[red]missing[/]" if needed else "[yellow]absent[/] "
         console.print(f"{mark} {part.name:<{_NAMES}} {_plain(found)}")
-        if mend is not None:
-            console.print(f"{'':<{_NAMES + 9}}mend: {_plain(mend)}")
-        if needed and mend is not None:
-            ill.append(part.name)
-    if ill:
-        console.print(f"\n{settings.task}: {len(ill)} needed parts are missing: {', '.join(ill)}")
+        if fix is not None:
+            console.print(f"{'':<{_NAMES + 9}}fix: {_plain(fix)}")
+        if needed and fix is not None:
+            missing.append(part.name)
+    if missing:
+        console.print(f"\n{settings.task}: {len(missing)} needed parts are missing: {', '.join(missing)}")
         return 1
-    console.print(f"\n{settings.task}: everything that is needed is here")
+    console.print(f"\n{settings.task}: all needed parts work")
     return 0
 
 
 def _examine(part: Part) -> tuple[str, str | None]:
-    """What was found, and what mends it; None where nothing has to be mended."""
+    """What was found, and how to fix it; None if the part works."""
     try:
         return part.find(), None
     except (Missing, ImportError, OSError, RuntimeError, UserError) as error:
-        told = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return told, (error.mend if isinstance(error, Missing) else None) or part.mend
+        found = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return found, (error.fix if isinstance(error, Missing) else None) or part.fix
 
 
 def _plain(text: str) -> str:
-    """The text with brackets that rich would take for markup escaped."""
+    """The text with brackets escaped, which rich would read as markup."""
     return text.replace("[", "\\[")
 
 
@@ -109,7 +109,7 @@ def _torch() -> str:
 
 
 def _operators() -> str:
-    """The compiled operators, which a torch of another version makes unusable: they are called, not looked up."""
+    """The compiled operators are called, since with a torch of another version they are there but do not work."""
     import torch
     import torchvision
 
@@ -127,9 +127,9 @@ def _detectron2() -> str:
     try:
         engine = load_engine()
     except ModuleNotFoundError as error:
-        raise Missing(f"it is here, and needs the package {error.name!r}", _EVAL) from None
+        raise Missing(f"installed, but needs the package {error.name!r}", _EVAL) from None
     except ImportError as error:
-        raise Missing(f"it is here, and cannot be imported: {str(error).splitlines()[0]}", _EVAL) from None
+        raise Missing(f"installed, but cannot be imported: {str(error).splitlines()[0]}", _EVAL) from None
     compiled = "compiled" if engine.compiled else "not compiled, which Mask R-CNN does not need"
     return f"{engine.version}, {compiled}; {engine.where}"
 
@@ -147,7 +147,7 @@ def _gpu() -> str:
     import torch
 
     if not torch.cuda.is_available():
-        raise Missing("torch finds no CUDA GPU: everything runs on the processor, slowly")
+        raise Missing("torch finds no CUDA GPU: everything runs on the CPU, slowly")
     names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
     torch.ones(8, device="cuda").sum().item()
     return f"{len(names)} x {', '.join(sorted(set(names)))}, CUDA {torch.version.cuda}"
@@ -157,9 +157,9 @@ def _nccl() -> str:
     import torch
 
     if not (torch.distributed.is_available() and torch.distributed.is_nccl_available()):
-        raise Missing("this torch is built without NCCL: one GPU at a time")
+        raise Missing("this torch is built without NCCL, so only one GPU can be used")
     if not torch.cuda.is_available():
-        raise Missing("built in, but without a GPU it cannot be tried")
+        raise Missing("built in, but cannot be tried without a GPU")
     numbers: tuple[int, ...] = torch.cuda.nccl.version()  # type: ignore[no-untyped-call]
     return ".".join(str(number) for number in numbers)
 

@@ -1,8 +1,8 @@
-"""Detectron2 as the detection engine: import whichever is installed, and say which it is.
+"""Detectron2 as the detection engine: import whichever is installed, and describe it.
 
-Three kinds are served alike: an official installation (compiled or not), official sources on the import path, and the
-registry's v0.6 (see `install`). Only v0.6 needs help on today's stack, and gets it at import, in memory; no file of an
-installation is ever changed.
+Three kinds work alike: an official installation (compiled or not), official sources on the import path, and the
+registry's v0.6 (see `install`). Only v0.6 needs patches to run with today's packages; they are applied in memory at
+import, and no installed file is changed.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ _REGISTRY, _OFFICIAL = "registry", "official"
 
 
 def load_engine() -> Engine:
-    """Import Detectron2, with the stand-ins that its version needs, and describe it.
+    """Import Detectron2 with the patches that its version needs, and describe it.
 
     Raises:
         UserError: Detectron2 is not installed.
     """
     if importlib.util.find_spec("detectron2") is None:
         raise UserError("Detectron2 is not installed: run `ccop-eval install-detectron2`")
-    # Pillow 10 removed the name, which meant the same filter; official main did away with it too.
+    # Pillow 10 removed this alias of BILINEAR; official main no longer uses it.
     if not hasattr(PIL.Image, "LINEAR"):
         PIL.Image.LINEAR = PIL.Image.Resampling.BILINEAR  # type: ignore[attr-defined]
     with warnings.catch_warnings():
-        # Deprecations that Detectron2's own code runs into at import (torch.jit.script) tell the user nothing.
+        # Detectron2's own code triggers deprecation warnings at import (torch.jit.script), which no user can act on.
         warnings.simplefilter("ignore")
         _import_layers()
         importlib.import_module("detectron2.engine")
@@ -57,7 +57,7 @@ def _import_layers() -> None:
     try:
         importlib.import_module("detectron2.layers")
     except ImportError as error:
-        # v0.6 imports its operators wherever a layer could use one; official main does so only where they are used.
+        # v0.6 imports its operators in every layer that could use one; official main only where they are used.
         if "_C" not in str(error):
             raise
         _stand_in_for_operators()
@@ -67,13 +67,13 @@ def _import_layers() -> None:
 def describe_engine() -> Engine:
     """Version, origin and kind of the imported Detectron2.
 
-    Official main calls itself 0.6 as well, so that the commit is part of the version of all but the registry's; where
-    nothing on the machine knows it, a digest over the Python files is.
+    Official main also calls itself 0.6, so the version includes the commit, except for the registry's; if the commit
+    cannot be found out, it includes a digest of the Python files instead.
     """
     detectron2 = importlib.import_module("detectron2")
     operators = sys.modules.get(_OPERATORS)
     if operators is None and importlib.util.find_spec(_OPERATORS) is not None:
-        # Built for another torch they do not load, and are as good as none.
+        # Operators that were built for another torch do not load, and count as none.
         with contextlib.suppress(ImportError):
             operators = importlib.import_module(_OPERATORS)
     package = Path(str(detectron2.__file__)).parent
@@ -92,7 +92,7 @@ def describe_engine() -> Engine:
 
 
 def _origin(package: Path) -> tuple[str, str | None]:
-    """How the imported package came onto the machine, and its commit where pip has it on record."""
+    """Where the imported package was installed from, and its commit if pip recorded it."""
     for name in ("detectron2", DISTRIBUTION):
         try:
             distribution = importlib.metadata.distribution(name)
@@ -107,7 +107,7 @@ def _origin(package: Path) -> tuple[str, str | None]:
 
 
 def _checked_out(package: Path) -> str | None:
-    """The commit of the git checkout that the package lies in, marked where files differ from it; None if in none."""
+    """The commit of the git checkout that holds the package, marked `-dirty` if files differ; None outside of one."""
     root = package.parent
     if not (root / ".git").exists():
         return None
@@ -119,7 +119,7 @@ def _checked_out(package: Path) -> str | None:
 
 
 def _digest(package: Path) -> str:
-    """The beginning of a SHA-256 over names and contents of the package's Python files."""
+    """The first digits of a SHA-256 over the names and contents of the package's Python files."""
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
         digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
@@ -127,7 +127,7 @@ def _digest(package: Path) -> str:
 
 
 def _stand_in_for_operators() -> None:
-    """Put a module in the place of the compiled operators that says so when one is called."""
+    """Replace the compiled operators by a module that raises a `UserError` when one is called."""
 
     def absent(name: str) -> NoReturn:
         if name.startswith("__"):

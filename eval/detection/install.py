@@ -1,10 +1,10 @@
 """`ccop-eval install-detectron2`: the detection engine from the package registry, verified, without a compiler.
 
-The registry holds Detectron2 v0.6 only as an unofficial source distribution without the C++ sources; its Python files
-equal the official tag v0.6 (commit d1e0456), and Mask R-CNN needs none of the compiled operators. Its setup script and
-metadata do not work with today's tools (pip 26 refuses its dependencies, the build wants the missing sources), so pip
-is handed a build backend of ours in the place where it looks for setuptools, which is what a source distribution
-without `pyproject.toml` is built by. pip does the rest: index, proxies, digest, installation.
+PyPI has Detectron2 v0.6 only as an unofficial source distribution without the C++ sources. Its Python files equal the
+official tag v0.6 (commit d1e0456), and Mask R-CNN needs none of the compiled operators. Its setup script and metadata
+do not work with today's tools: pip 26 refuses its dependencies, and the build needs the missing sources. pip builds a
+source distribution without `pyproject.toml` with setuptools, so our own build backend takes the place of setuptools on
+the import path. pip does the rest: index, proxies, digest, installation.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ SHA256 = "5d2e9e51e523ec72f6a31cca04b0a515492e9514b773a3d134cedc0677170b29"
 
 
 def install(settings: InstallSettings) -> None:
-    """Install Detectron2 into the running environment, unless one can be imported there already.
+    """Install Detectron2 into the running environment, unless it is already installed.
 
     Raises:
-        UserError: no pip, no network, or the registry's file is not the one that was checked.
+        UserError: there is no pip or no network, or the registry's file does not have the pinned digest.
     """
     present = importlib.util.find_spec("detectron2") is not None
     if not present:
         install_from_registry()
     engine = load_engine()
     compiled = "compiled" if engine.compiled else "not compiled, which Mask R-CNN does not need"
-    told = "is already there" if present else "is installed"
-    print(f"Detectron2 {engine.version} {told} ({engine.where}; {compiled})")
+    state = "is already installed" if present else "is now installed"
+    print(f"Detectron2 {engine.version} {state} ({engine.where}; {compiled})")
 
 
 def install_from_registry(sha256: str = SHA256) -> None:
@@ -54,11 +54,11 @@ def install_from_registry(sha256: str = SHA256) -> None:
         backend, requirements = Path(folder) / "backend", Path(folder) / "requirements.txt"
         _write_backend(backend)
         requirements.write_text(f"{DISTRIBUTION}=={VERSION} --hash=sha256:{sha256}\n", encoding="utf-8")
-        # A wheel that another build of this file left in pip's cache must not be taken, nor ours be left for others.
+        # No cache: neither use a wheel that another build of this file left there, nor leave ours for others.
         options = ["--no-cache-dir", "--no-deps", "--no-build-isolation", "--no-binary", DISTRIBUTION]
         command = [sys.executable, "-m", "pip", "install", *options, "--requirement", str(requirements)]
-        # pip < 25.3 would run the setup script itself without PEP 517; later versions no longer know the flag, and
-        # only the variable suits both.
+        # pip < 25.3 runs the setup script directly unless PEP 517 is requested. Later versions have dropped the flag,
+        # but all accept the variable.
         environment = {**os.environ, "PYTHONPATH": str(backend), "PIP_USE_PEP517": "1"}
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode != 0:
@@ -67,7 +67,7 @@ def install_from_registry(sha256: str = SHA256) -> None:
 
 
 def _write_backend(folder: Path) -> None:
-    """A folder that, first on the import path, makes pip build by `sdist_backend` where it asks for setuptools."""
+    """Make a folder that, first on the import path, has pip build with `sdist_backend` instead of setuptools."""
     (folder / "setuptools").mkdir(parents=True)
     (folder / "setuptools" / "__init__.py").touch()
     (folder / "setuptools" / "build_meta.py").write_text("import sdist_backend as __legacy__\n", encoding="utf-8")
@@ -75,12 +75,12 @@ def _write_backend(folder: Path) -> None:
 
 
 def _failure(output: str, sha256: str) -> str:
-    """One line out of pip's output: what went wrong, and what to do."""
+    """One line from pip's output: what went wrong, and what to do."""
     package = f"{DISTRIBUTION}=={VERSION}"
     if "DO NOT MATCH THE HASHES" in output:
         got = output.partition("Got")[2].split() or ["unknown"]
         return (
-            f"the registry's {package} is not the file that was checked (sha256 {got[0]} instead of {sha256}): "
+            f"the registry's {package} is not the pinned file (sha256 {got[0]} instead of {sha256}): "
             "nothing was installed; install Detectron2 from its official repository instead"
         )
     if "No matching distribution" in output or "Could not find a version" in output or "ConnectionError" in output:

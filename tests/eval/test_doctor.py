@@ -16,7 +16,7 @@ def test_everything_is_here_and_every_line_says_what_was_found(capsys: pytest.Ca
 
 
 @pytest.mark.parametrize(
-    ("module", "task", "name", "mend"),
+    ("module", "task", "name", "fix"),
     [
         ("cv2", "pretrain", "OpenCV's ximgproc", "pip install --force-reinstall --no-deps opencv-contrib-python"),
         ("pycocotools.mask", "detection", "pycocotools", "pip install 'ccop-hub[eval]'"),
@@ -29,7 +29,7 @@ def test_a_missing_part_is_an_error_for_the_tasks_that_need_it(
     module: str,
     task: str,
     name: str,
-    mend: str,
+    fix: str,
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     assert main(["doctor", f"--task={task}"]) == 1
@@ -37,13 +37,13 @@ def test_a_missing_part_is_an_error_for_the_tasks_that_need_it(
     lines = screen.splitlines()
     place = next(number for number, line in enumerate(lines) if name in line)
     assert lines[place].startswith("missing")
-    assert mend in lines[place + 1]
+    assert fix in lines[place + 1]
     assert f"{task}: 1 needed parts are missing: {name}" in lines[-1]
     assert main(["doctor", "--task=knn"]) == 0
     assert f"absent  {name}" in capsys.readouterr().out
 
 
-def test_an_engine_that_is_not_there_is_mended_by_our_command(
+def test_an_engine_that_is_not_there_is_fixed_by_our_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import importlib.util
@@ -51,10 +51,10 @@ def test_an_engine_that_is_not_there_is_mended_by_our_command(
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "detectron2" else found(name))
     assert main(["doctor", "--task=detection"]) == 1
-    assert "mend: ccop-eval install-detectron2" in capsys.readouterr().out
+    assert "fix: ccop-eval install-detectron2" in capsys.readouterr().out
 
 
-def test_an_engine_without_its_packages_is_mended_by_the_extra(
+def test_an_engine_without_its_packages_is_fixed_by_the_extra(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from ccop_eval.detection import engine
@@ -66,7 +66,7 @@ def test_an_engine_without_its_packages_is_mended_by_the_extra(
     assert main(["doctor", "--task=detection"]) == 1
     screen = capsys.readouterr().out
     assert "needs the package 'fvcore'" in screen
-    assert "mend: pip install 'ccop-hub[eval]'" in screen
+    assert "fix: pip install 'ccop-hub[eval]'" in screen
 
 
 def test_an_engine_that_cannot_be_imported_is_not_installed_again(
@@ -81,8 +81,8 @@ def test_an_engine_that_cannot_be_imported_is_not_installed_again(
     assert main(["doctor", "--task=detection"]) == 1
     lines = capsys.readouterr().out.splitlines()
     place = next(number for number, line in enumerate(lines) if "Detectron2" in line)
-    assert lines[place].endswith("it is here, and cannot be imported: libc10.so: undefined symbol")
-    assert "mend: pip install 'ccop-hub[eval]'" in lines[place + 1]
+    assert lines[place].endswith("installed, but cannot be imported: libc10.so: undefined symbol")
+    assert "fix: pip install 'ccop-hub[eval]'" in lines[place + 1]
 
 
 def test_another_opencv_is_found_out(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

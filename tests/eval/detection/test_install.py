@@ -56,7 +56,7 @@ def test_pip_installs_the_package_without_its_setup_script_or_its_dependencies(r
 
 
 def test_a_file_with_another_digest_is_refused(registry: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is not the file that was checked") as caught:
+    with pytest.raises(UserError, match="is not the pinned file") as caught:
         install.install_from_registry()
     assert _sha256(registry / "pb1-detectron2-0.6.tar.gz") in str(caught.value)
     assert not (tmp_path / "target").exists()
@@ -84,7 +84,7 @@ def test_an_engine_that_is_there_is_used_as_it_is(
 ) -> None:
     monkeypatch.setattr(install, "install_from_registry", lambda: pytest.fail("installed again"))
     assert main(["install-detectron2"]) == 0
-    assert "is already there" in capsys.readouterr().out
+    assert "is already installed" in capsys.readouterr().out
 
 
 def test_the_wheel_records_every_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
