@@ -19,7 +19,7 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from ccop_hub.architectures import PYRAMID_STRIDES
 from ccop_hub.errors import UserError
-from ccop_hub.images import read_size
+from ccop_hub.images import read_header
 from ccop_hub.saved_settings import save_settings
 from ccop_hub.sources.resolve import resolve
 
@@ -169,7 +169,7 @@ def _scaled_box(box: Box | None, file: Path, image: Image.Image) -> Box:
     """The box in pixels of the scaled image; the middle third where none is given."""
     if box is None:
         return (image.width / 3, image.height / 3, image.width * 2 / 3, image.height * 2 / 3)
-    width, height = read_size(file)
+    width, height = read_header(file).upright
     x1, y1, x2, y2 = box
     if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
         raise UserError(f"box {box} is not inside {file} ({width}x{height}): give x1,y1,x2,y2 in its pixels")

@@ -33,9 +33,12 @@ def _run(settings: RunSettings) -> int:
 
 
 def _inspect(settings: InspectSettings) -> None:
+    from ccop_hub.stopping import stoppable
+
     from .look.inspection import run
 
-    run(settings)
+    with stoppable():
+        run(settings)
 
 
 COMMANDS: list[Command] = [

@@ -12,9 +12,9 @@ from typing import Any
 from rich.progress import track
 
 from ..errors import UserError
+from ..images import ImageHeader, UnreadableImageError, read_header
 from .file_names import file_in, file_name, find_file
 from .findings import Findings, Kind
-from .image_header import HeaderError, ImageHeader, read_header
 from .json_stream import stream_entries
 from .values import WrongValueError, identifier, number, shown
 
@@ -293,8 +293,8 @@ def check_sizes(path: Path, listing: Listing, folder: Path) -> None:
 def _header_or_reason(path: Path) -> ImageHeader | str:
     try:
         return read_header(path)
-    except HeaderError as error:
-        return str(error)
+    except UnreadableImageError as error:
+        return error.reason
 
 
 def _sides(size: tuple[int, int]) -> str:

@@ -2,13 +2,15 @@
 
 from .decoding import (
     MAX_PIXELS,
+    ImageHeader,
     UnreadableImageError,
+    decode_header,
     decode_rgb,
     open_regular,
     read_class_ids,
+    read_header,
     read_instance_ids,
     read_rgb,
-    read_size,
 )
 from .formats import IMAGE_SUFFIXES, is_image_name
 from .listing import ImageFiles, describe_passed_over, is_hidden, list_folders, list_images, require_images, scan_images
@@ -17,7 +19,9 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
     "ImageFiles",
+    "ImageHeader",
     "UnreadableImageError",
+    "decode_header",
     "decode_rgb",
     "describe_passed_over",
     "is_hidden",
@@ -26,9 +30,9 @@ __all__ = [
     "list_images",
     "open_regular",
     "read_class_ids",
+    "read_header",
     "read_instance_ids",
     "read_rgb",
-    "read_size",
     "require_images",
     "scan_images",
 ]

@@ -15,6 +15,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -34,7 +35,7 @@ _ALPHA_BACKGROUND = (255, 255, 255)  # what a browser shows behind a transparent
 _UINT16_TO_UINT8 = 257  # 65535 / 255
 _STRIP_PIXELS = 1 << 20  # converted at a time, so that intermediate copies stay small
 _LABEL_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L", "I;16N")
-_TURNED_BY_90 = (5, 6, 7, 8)  # EXIF orientations
+_SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that turn an image by a quarter (EXIF 2.32, tag 0x0112)
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_METADATA = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 # What Pillow's decoders report damage by, depending on the format and on where the damage is.
@@ -65,6 +66,31 @@ class UnreadableImageError(UserError):
 
     def __reduce__(self) -> tuple[type[UnreadableImageError], tuple[Path, str]]:
         return (type(self), (self.path, self.reason))
+
+
+@dataclass(frozen=True, slots=True)
+class ImageHeader:
+    """Size of an image file.
+
+    Attributes:
+        width: of the stored pixels.
+        height: of the stored pixels.
+        orientation: EXIF's, 1 to 8; 1 is upright.
+    """
+
+    width: int
+    height: int
+    orientation: int
+
+    @property
+    def stored(self) -> tuple[int, int]:
+        """Width and height of the stored pixels."""
+        return self.width, self.height
+
+    @property
+    def upright(self) -> tuple[int, int]:
+        """Width and height once the orientation is applied, as every image is read."""
+        return (self.height, self.width) if self.orientation in _SIDEWAYS else self.stored
 
 
 def read_rgb(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -117,21 +143,25 @@ def read_instance_ids(path: Path, max_pixels: int = MAX_PIXELS) -> npt.NDArray[n
     return _read_ids(path, max_pixels).astype(np.int64)
 
 
-def read_size(path: Path) -> tuple[int, int]:
-    """Width and height in pixels of the upright image, without decoding it.
+def read_header(path: Path) -> ImageHeader:
+    """Size and orientation of an image file, without decoding its pixels.
 
     Raises:
         UnreadableImageError: no regular file, or not an image.
     """
-
-    def upright_size(image: Image.Image) -> tuple[int, int]:
-        turned = False
-        with suppress(*_DAMAGE, ZeroDivisionError):
-            turned = image.getexif().get(ExifTags.Base.Orientation) in _TURNED_BY_90
-        return (image.height, image.width) if turned else (image.width, image.height)
-
     with open_regular(path) as file:
-        return _decode(file, path, math.inf, upright_size, load=False)
+        return decode_header(file, path)
+
+
+def decode_header(file: BinaryIO, path: Path) -> ImageHeader:
+    """Size and orientation of an encoded image; `path` is what to call it in an error.
+
+    Raises:
+        UnreadableImageError: not an image.
+    """
+    return _decode(
+        file, path, math.inf, lambda image: ImageHeader(image.width, image.height, _orientation(image)), load=False
+    )
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -241,6 +271,14 @@ def _without_metadata(file: BinaryIO) -> BinaryIO:
             kept.write(header + body)
     kept.seek(0)
     return kept
+
+
+def _orientation(image: Image.Image) -> int:
+    with suppress(*_DAMAGE, ZeroDivisionError):
+        found = image.getexif().get(ExifTags.Base.Orientation, 1)
+        if isinstance(found, int) and 1 <= found <= 8:
+            return found
+    return 1
 
 
 def _turn_upright(image: Image.Image) -> None:

@@ -14,11 +14,10 @@ import numpy.typing as npt
 from ccop_hub.coco.boxes import TOLERANCE
 from ccop_hub.coco.file_names import find_file
 from ccop_hub.coco.findings import Findings, Kind
-from ccop_hub.coco.image_header import HeaderError, ImageHeader, read_header
 from ccop_hub.coco.orientation import turn_box
 from ccop_hub.errors import UserError
 from ccop_hub.files import replacing
-from ccop_hub.images import UnreadableImageError
+from ccop_hub.images import ImageHeader, UnreadableImageError, decode_header, read_header
 
 from ..images.coco_json import CocoImage, read_boxes, read_images, write_proposals
 from ..images.source import ImageSource, StoredImage
@@ -216,8 +215,11 @@ def _true_size(image: StoredImage, listed: tuple[int, int] | None, findings: Fin
         _SizeError: the file has another size than listed, or there is no size at all.
     """
     try:
-        header = read_header(image.path if image.length is None else BytesIO(image.read_bytes()))
-    except (HeaderError, UnreadableImageError):
+        if image.length is None:
+            header = read_header(image.path)
+        else:
+            header = decode_header(BytesIO(image.read_bytes()), image.path)
+    except UnreadableImageError:
         # Whoever reads the pixels meets the damage, and names it.
         if listed is None:
             raise _SizeError("has no size of it, and neither has its file") from None

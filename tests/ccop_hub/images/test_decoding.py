@@ -15,9 +15,9 @@ from ccop_hub.images import (
     MAX_PIXELS,
     UnreadableImageError,
     read_class_ids,
+    read_header,
     read_instance_ids,
     read_rgb,
-    read_size,
 )
 
 RED, BLUE = (200, 30, 20), (10, 40, 220)
@@ -334,7 +334,7 @@ def test_the_size_is_that_of_the_upright_image(tmp_path: Path, orientation: int,
     exif = Image.Exif()
     exif[0x0112] = orientation
     halves().save(tmp_path / "image.jpg", exif=exif)
-    assert read_size(tmp_path / "image.jpg") == read_rgb(tmp_path / "image.jpg").size == size
+    assert read_header(tmp_path / "image.jpg").upright == read_rgb(tmp_path / "image.jpg").size == size
 
 
 def test_heif_where_its_plugin_is_installed(tmp_path: Path) -> None:
