@@ -169,13 +169,13 @@ class _Scanner:
                 pass
             raw = self._window[self._at : self._at + size]
             whole = self._ended and len(raw) == len(self._window) - self._at
-            text = self._text(raw, whole)
+            text = raw.decode(errors="surrogateescape")
             try:
                 value, end = _DECODER.raw_decode(text)
             except json.JSONDecodeError as error:
                 # A decoder that stops short of the window's end has met something wrong, whatever follows.
                 if whole or (error.pos < len(text) - 16 and not error.msg.startswith("Unterminated string")):
-                    self._at += len(text[: error.pos].encode())
+                    self._at += self._length(text[: error.pos])
                     raise self._cut_off() if whole and error.pos >= len(text) else self._wrong(error.msg) from None
             except RecursionError:
                 raise self._wrong("nested too deeply") from None
@@ -183,19 +183,18 @@ class _Scanner:
                 raise self._wrong("a number with thousands of digits") from None
             else:
                 if end < len(text) or whole:
-                    self._at += len(text[:end].encode())
+                    self._at += self._length(text[:end])
                     return value
             size *= 4
 
-    def _text(self, raw: bytes, whole: bool) -> str:
+    def _length(self, text: str) -> int:
+        """Bytes of a text of the window, which must be UTF-8."""
         try:
-            return raw.decode()
-        except UnicodeDecodeError as error:
-            if error.start >= len(raw) - 3 and not whole:  # a character that the window cuts
-                return raw[: error.start].decode()
-            byte = raw[error.start]
-            self._at += error.start
-            raise self._wrong(f"byte 0x{byte:02x} is not UTF-8") from None
+            return len(text.encode())
+        except UnicodeEncodeError as error:
+            self._at += len(text[: error.start].encode())
+            byte = ord(text[error.start]) & 0xFF
+            raise self._wrong(f"byte 0x{byte:02x} is not UTF-8; save the file as UTF-8") from None
 
     def _peek(self) -> bytes:
         """The next character that is not white space; empty at the end."""

@@ -180,9 +180,9 @@ def _area(given: Any, box: Box, mask: Mask | None, met: list[Kind]) -> float:
     if isinstance(given, (list, dict)):
         raise WrongValueError(f"area: {shown(given)} is not a number")
     if isinstance(given, str):
-        met.append(Kind.TEXT_NUMBER)
         try:
             given = number(given)
+            met.append(Kind.TEXT_NUMBER)
         except WrongValueError:
             given = None
     if type(given) is float or type(given) is int:
