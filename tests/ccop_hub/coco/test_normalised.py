@@ -222,7 +222,7 @@ def test_annotation_ids_that_pycocotools_takes_for_none_are_renumbered(folder: P
         (lambda content: annotation(content).pop("image_id"), "annotation 10: image_id: there is none"),
         (lambda content: content["annotations"].append(None), "entry 4 of 'annotations': None is not an object"),
         (lambda content: _rename(content, "gone.png"), r"1 images of .* are not in .*: gone\.png;"),
-        (lambda content: content["images"][0].update(file_name="x/2.png", width=7), r"lists 2\.png twice, with different"),
+        (lambda content: content["images"][0].update(file_name="x/2.png", width=7), r"lists 2\.png twice, with dif"),
         (lambda content: content["images"][0].update(width=7), r"1\.png has 40 x 30 pixels, but .* lists it with 7 x"),
     ],
 )  # fmt: skip
