@@ -1,4 +1,4 @@
-"""Evaluation protocols as data: every value that makes two numbers comparable, under an id."""
+"""Evaluation protocols as data: under an id, every value that must be equal for two numbers to be comparable."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class LinearProtocol:
     Attributes:
         id: protocol id.
         epochs: passes over the training data.
-        batch_size: samples a step.
+        batch_size: samples per step.
         image_size: side of training and test crops, in pixels.
-        rates: learning rates, a head each.
+        rates: learning rates, one head each.
         scale_rates: multiply them by batch / 256.
         normalised: also train every head on batch-normalised features.
         steps: epochs after which the rate falls to a tenth; None decays it by a cosine to 0.
-        holdout: share of the training data that chooses the head; 0 where there is one head.
+        holdout: share of the training data that chooses the head; 0 if there is only one head.
     """
 
     id: str
@@ -47,7 +47,7 @@ LINEAR_PROTOCOLS = {
     for protocol in (
         LinearProtocol(
             id="linear-sweep",
-            epochs=10,  # DINOv2's passes of 1250 batches are counted in epochs too; it takes ten
+            epochs=10,  # as in DINOv2, whose epochs are 1250 batches long
             batch_size=256,
             image_size=224,
             rates=SWEEP_RATES,
@@ -91,7 +91,7 @@ class KnnProtocol:
 
 @dataclass(frozen=True, kw_only=True)
 class VocSvmProtocol:
-    """VOC2007 linear SVMs (Goyal et al. 2019; costs and fold count as its benchmark code has them).
+    """VOC2007 linear SVMs (Goyal et al. 2019; costs and fold count as in its benchmark code).
 
     Attributes:
         id: protocol id.
@@ -113,7 +113,7 @@ class RegionProtocol:
         short_side: shorter side of the image, in pixels (Detectron2's test size, as is `long_side`).
         long_side: longest longer side, in pixels.
         epochs: passes over the training boxes.
-        batch_size: boxes a step.
+        batch_size: boxes per step.
         rates: learning rates at a batch of 256.
         holdout: share of the training images that chooses the head.
         neighbours: k of the kNN.
@@ -141,13 +141,13 @@ class SegmentationProtocol:
         optimizer: `sgd` (momentum 0.9) or `adam`.
         lr: peak learning rate.
         schedule: `steps` (to a tenth at 70 % and 90 %) or `poly` (power 0.9).
-        batch_size: crops a step.
+        batch_size: crops per step.
         iterations: optimizer steps; 0 counts `epochs` instead.
         epochs: passes over the training images; 0 counts `iterations`.
-        scale_to: width and height, in pixels, that images are brought to first; (0, 0) keeps their own.
+        scale_to: width and height, in pixels, to which images are resized first; (0, 0) keeps their own.
         crop_size: side of training crops, in pixels.
         stride: step of the sliding test window of `crop_size`, in pixels; 0 tests the whole image at once.
-        frozen: train the head alone.
+        frozen: train only the head.
     """
 
     id: str

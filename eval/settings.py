@@ -44,14 +44,14 @@ LoadedParts = Literal["backbone", "backbone+fpn"]
 
 @dataclass(frozen=True, kw_only=True)
 class CompareSettings:
-    """Results side by side, a table a group of comparable ones.
+    """Compare results: one table per group of comparable ones.
 
     Args:
-        results: `result.json` files, or folders that hold one; the first of each group is what the others differ from.
-        metrics: metrics to show, such as `bbox/AP`; `all` shows every one; the task's main ones where none is given.
-        markdown: file that gets the tables as Markdown.
-        csv: file that gets every value, a line each, at full precision.
-        html: file that gets the tables with plots, as one page that needs no other file.
+        results: `result.json` files, or folders that hold one; the others of a group are compared with its first.
+        metrics: metrics to show, such as `bbox/AP`; `all` shows every one; by default the task's main ones.
+        markdown: file for the tables as Markdown.
+        csv: file for every value at full precision, one per line.
+        html: file for tables and plots as one self-contained page.
     """
 
     results: list[Path]
@@ -122,9 +122,9 @@ class LinearSettings(PairedSettings):
         data: folder with `train/CLASS/*` and `val/CLASS/*` images.
         protocol: `linear-sweep` (a grid of heads, chosen on a hold-out of the training images) or `linear-moco-lr30`.
         epochs: passes over the training images.
-        batch_size: images a step, over all devices.
+        batch_size: images per step, over all devices.
         image_size: side of the square the networks see, in pixels.
-        holdout: share of the training images of each class that chooses the head (sweep alone).
+        holdout: share of the training images of each class that chooses the head (`linear-sweep` only).
     """
 
     protocol: Literal["linear-sweep", "linear-moco-lr30"] = "linear-sweep"
@@ -143,7 +143,7 @@ class KnnSettings(PairedSettings):
         neighbours: values of k.
         temperature: of the votes' weights, exp(cosine similarity / temperature).
         image_size: side of the square the networks see, in pixels.
-        batch_size: images a forward pass, over all devices; no effect on the numbers.
+        batch_size: images per forward pass, over all devices; it does not change the numbers.
         cache: folder of computed features; `features` in $CCOP_CACHE if not given.
     """
 
@@ -160,9 +160,9 @@ class VocSvmSettings(PairedSettings):
 
     Args:
         data: the `VOC2007` folder (`JPEGImages`, `ImageSets/Main`), or the `VOCdevkit` that holds it.
-        costs: values of C, of which 3-fold cross-validation chooses one a class.
+        costs: values of C; 3-fold cross-validation chooses one per class.
         image_size: side of the square the network sees, in pixels.
-        batch_size: images a forward pass, over all devices; no effect on the numbers.
+        batch_size: images per forward pass, over all devices; it does not change the numbers.
         cache: folder of computed features; `features` in $CCOP_CACHE if not given.
     """
 
@@ -178,12 +178,12 @@ class RegionSettings(PairedSettings):
 
     Args:
         data: COCO-format folder: `annotations/instances_{train,val}2017.json`, `train2017`, `val2017`.
-        features: `pyramid` (p2..p5), `stages` (res2..res5 of the backbone), or `auto`: the pyramid where all weights
+        features: `pyramid` (p2..p5), `stages` (res2..res5 of the backbone), or `auto`: the pyramid if all weights
             have one, else the stages.
         short_side: images are scaled to this shorter side, in pixels.
-        long_side: but to no more than this longer side, in pixels.
+        long_side: upper limit of the longer side after scaling, in pixels.
         epochs: passes over the training boxes.
-        batch_size: boxes a step.
+        batch_size: boxes per step.
         holdout: share of the training images whose boxes choose the head.
         neighbours: k of the region kNN.
         temperature: of the kNN votes' weights.
@@ -207,20 +207,20 @@ class SegmentationSettings(RunSettings):
 
     Args:
         data: Cityscapes' own folder (`leftImg8bit`, `gtFine`); or a folder with `train` and `val`, each with `images`
-            and `labels` (PNGs of class ids, same stems), and optionally `classes.txt`, a class name a line; or a COCO
-            folder (`train2017`, `val2017`) with such labels below `semantic`.
+            and `labels` (PNGs of class ids, same stems), and optionally `classes.txt`, one class name per line; or a
+            COCO folder (`train2017`, `val2017`) with such labels below `semantic`.
         protocol: `cityscapes-fcn16-90k` or `cityscapes-fcn16-150ep`.
-        frozen: train the head alone; the backbone stays as it is, in eval mode.
+        frozen: train only the head; the backbone stays in eval mode, unchanged.
         ignore: label ids, besides 255, that are neither trained on nor scored (not for Cityscapes, which has its own).
         label_map: values in label files that stand for another id, as VALUE:ID; masks of 0 and 255 need 255:1.
         iterations: optimizer steps; instead of the protocol's iterations or epochs.
-        batch_size: crops a step, over all devices; learning rate and iterations stay as they are.
+        batch_size: crops per step, over all devices; learning rate and iterations are not adapted.
         lr: peak learning rate.
-        scale_to: width and height, in pixels, that images are brought to before augmentation and for the test;
-            `[0, 0]` keeps each image's own.
+        scale_to: width and height, in pixels, to which images are resized before augmentation and for testing;
+            `0 0` keeps their own size.
         crop_size: side of training crops and of the test window, in pixels.
         stride: step of the test window, in pixels.
-        evaluate_every: iterations between evaluations; 0 evaluates the final network alone.
+        evaluate_every: iterations between evaluations; 0 evaluates only the final network.
         save_every: iterations between two saved states.
         save_predictions: write the final predictions as PNGs of label ids (Cityscapes: as its own scorer reads them).
     """
@@ -242,16 +242,16 @@ class SegmentationSettings(RunSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class VisualizeSettings(Checked):
-    """What the networks see: feature maps as colours, and what resembles a chosen box, one row of pictures a network.
+    """Show what networks see: feature maps as colours, and similarity to a chosen box, one row per network.
 
     Args:
         images: image files, or folders of them.
-        weights: one or more weights; each becomes a row.
+        weights: one or more weights, one row each.
         backbone: timm name of the backbone; needed only for `random` weights.
         out: folder for the pictures.
-        box: x1,y1,x2,y2 in absolute pixels of each image; the middle third of the image where none is given.
+        box: x1,y1,x2,y2 in absolute pixels of each image; by default the middle third of the image.
         image_size: images are scaled to this shorter side, in pixels.
-        limit: at most this many images.
+        limit: maximum number of images.
         seed: of `random` weights.
         accelerator: `auto` (a GPU where there is one), `cpu`, `gpu`, `cuda` or `mps`.
         overwrite: replace what an earlier run left in `out`.

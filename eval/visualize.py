@@ -1,4 +1,4 @@
-"""`ccop-eval visualize`: feature maps as colours and what resembles a chosen box, side by side for several weights."""
+"""`ccop-eval visualize`: feature maps as colours and similarity to a chosen box, side by side for several weights."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Box = tuple[float, float, float, float]
 """x1, y1, x2, y2 in absolute pixels."""
 
 LEVELS = {"p2": "res2", "p3": "res3", "p4": "res4", "p5": "res5"}
-"""Pyramid levels, and the backbone stages that stand in for them where weights have no pyramid."""
+"""Pyramid levels, and the backbone stages that replace them for weights without a pyramid."""
 
 _DIVISOR = 32
 _TILE = (240, 180)
@@ -44,7 +44,7 @@ _TILE = (240, 180)
 
 @dataclass(frozen=True)
 class ColourBasis:
-    """Three directions in feature space and the range along each: what turns a feature into a colour.
+    """Three directions in feature space and the range along each, which map a feature to a colour.
 
     Attributes:
         mean: (C,) mean feature.
@@ -69,7 +69,7 @@ class ColourBasis:
 
 
 def colour_basis(maps: Sequence[np.ndarray]) -> ColourBasis:
-    """The principal components of all cells of all maps, so that one colour means one thing on every image.
+    """The principal components of all cells of all maps, so that a colour means the same on every image.
 
     Args:
         maps: (C, h, w) float arrays of one level of one network.
@@ -78,7 +78,7 @@ def colour_basis(maps: Sequence[np.ndarray]) -> ColourBasis:
     mean = cells.mean(0)
     values, vectors = np.linalg.eigh(np.atleast_2d(np.cov((cells - mean).T, bias=True)))
     axes = vectors[:, ::-1][:, :3].T
-    # A principal direction has no sign of its own: without one, two runs would differ in colour.
+    # The sign of a principal direction is arbitrary; a fixed one gives two runs the same colours.
     axes = axes * np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(1)])[:, None]
     along = (cells - mean) @ axes.T
     total = float(values.sum())
@@ -92,7 +92,7 @@ def box_similarity(features: Tensor, box: Box, stride: int) -> Tensor:
     Args:
         features: (C, h, w) float.
         box: xyxy in pixels of the network's input.
-        stride: input pixels a cell.
+        stride: input pixels per cell.
 
     Returns:
         (h, w) float in [-1, 1].
@@ -104,7 +104,7 @@ def box_similarity(features: Tensor, box: Box, stride: int) -> Tensor:
 
 
 def run(settings: VisualizeSettings) -> None:
-    """Write a sheet an image, a row a network, and a result a network."""
+    """Write one sheet per image with one row per network, and one result per network."""
     files = _listed(settings.images)[: settings.limit]
     images = [_scaled(read_rgb(file), settings.image_size) for file in files]
     boxes = [_scaled_box(settings.box, file, image) for file, image in zip(files, images, strict=True)]
@@ -150,7 +150,9 @@ def _listed(paths: Sequence[Path]) -> list[Path]:
         raise UserError(f"no image {absent[0]}: give image files or folders of images")
     stems = [file.stem for file in found]
     if twice := sorted({stem for stem in stems if stems.count(stem) > 1}):
-        raise UserError(f"several images are called {twice[0]}: pictures are named after images, so run them apart")
+        raise UserError(
+            f"several images are called {twice[0]}: pictures are named after their images, so run them separately"
+        )
     return found
 
 
@@ -166,7 +168,7 @@ def _scaled(image: Image.Image, short_side: int) -> Image.Image:
 
 
 def _scaled_box(box: Box | None, file: Path, image: Image.Image) -> Box:
-    """The box in pixels of the scaled image; the middle third where none is given."""
+    """The box in pixels of the scaled image; the middle third by default."""
     if box is None:
         return (image.width / 3, image.height / 3, image.width * 2 / 3, image.height * 2 / 3)
     width, height = read_header(file).upright
@@ -178,7 +180,7 @@ def _scaled_box(box: Box | None, file: Path, image: Image.Image) -> Box:
 
 @torch.no_grad()
 def _maps(network: FrozenNetwork, image: Image.Image, device: torch.device) -> dict[str, Tensor]:
-    """(C, h, w) features by level, without the padding's cells."""
+    """(C, h, w) features by level, without the cells of the padding."""
     pixels: Tensor = pil_to_tensor(image).to(device)
     height, width = pixels.shape[-2:]
     padded = F.pad(pixels, (0, -width % _DIVISOR, 0, -height % _DIVISOR))[None]

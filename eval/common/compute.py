@@ -1,4 +1,4 @@
-"""Where an evaluation computes: Lightning Fabric on one device or many, and rows gathered from all of them."""
+"""Lightning Fabric on one device or many, and what processes exchange."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _LIGHTNING_PRECISION: dict[Precision | None, Any] = {
 
 
 def launch(settings: RunSettings) -> Fabric:
-    """Start the processes that `settings` asks for; at one device this is the current one."""
+    """Start the processes that `settings` asks for; with one device, the current process is the only one."""
     try:
         fabric = Fabric(
             accelerator=settings.accelerator, devices=settings.devices, precision=lightning_precision(settings)
         )
-    except Exception as error:  # Lightning raises its own, torch's and plain ValueErrors for a device that is not there
+    except Exception as error:  # Lightning raises its own, torch's and plain ValueErrors for a missing device
         raise UserError(f"no such device: {error}; see --accelerator and --devices") from None
     fabric.launch()
     return fabric
@@ -48,12 +48,12 @@ def share(fabric: Fabric, count: int) -> list[int]:
 
 
 def gather_rows(fabric: Fabric, rows: Tensor, count: int) -> Tensor:
-    """Rows that each process computed for its `share`, all of them, in order, on the CPU.
+    """Gather the rows that each process computed for its `share`: all of them, in order, on the CPU.
 
     Args:
         fabric: the processes.
-        rows: (n, ...) rows of this process's share of `count`.
-        count: rows in all.
+        rows: (n, ...) rows of this process's share.
+        count: total number of rows.
     """
     if fabric.world_size == 1:
         return rows.cpu()
@@ -92,19 +92,19 @@ def all_finite(fabric: Fabric, values: Tensor) -> bool:
 
 
 def share_buffers(fabric: Fabric, module: nn.Module) -> None:
-    """Give every process rank 0's buffers (BN statistics): all then score one network, the one that is saved."""
+    """Give every process rank 0's buffers (BN statistics), so that all score the network that is saved."""
     if fabric.world_size > 1:
         for buffer in module.buffers():
             buffer.copy_(fabric.broadcast(buffer))
 
 
 def derived_seed(*key: int) -> int:
-    """A 63-bit seed for one draw, named by its key such as (seed, epoch, image index)."""
+    """A 63-bit seed for one draw, derived from a key such as (seed, epoch, image index)."""
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def readable(batches: Iterable[T]) -> Iterator[T]:
-    """The batches of a data loader; a user's mistake met in a worker process keeps its one line."""
+    """The batches of a data loader; a `UserError` from a worker process keeps its one-line message."""
     try:
         yield from batches
     except UserError as error:

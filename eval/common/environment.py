@@ -11,7 +11,7 @@ RECORDED_PACKAGES = ("ccop-hub", "torch", "torchvision", "timm", "lightning", "n
 
 
 def versions(*further: str) -> dict[str, str]:
-    """Versions of Python, of the packages every evaluation uses and of `further` ones; absent ones are left out."""
+    """Versions of Python, of the packages that every evaluation uses, and of `further` ones, if installed."""
     found = {"python": platform.python_version()}
     for package in (*RECORDED_PACKAGES, *further):
         try:
@@ -25,8 +25,8 @@ def hardware(devices: int = 1, accelerator: str | None = None) -> dict[str, Any]
     """The machine: processor, cores this process may use, and the devices that computed.
 
     Args:
-        devices: processes that took part.
-        accelerator: `cuda`, `cpu`, ...; found out where not given.
+        devices: number of processes.
+        accelerator: `cuda`, `cpu`, ...; detected if not given.
     """
     import torch
 

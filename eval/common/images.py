@@ -28,7 +28,7 @@ def read_rgb(path: Path) -> Image.Image:
     """An image in mode RGB, turned upright by its EXIF orientation; see `ccop_hub.images.read_rgb`.
 
     Raises:
-        UserError: not a readable image; a score over the others would not be comparable, so there is no skipping.
+        UserError: not a readable image. It is not skipped, since a score over the others would not be comparable.
     """
     try:
         return images.read_rgb(path)
@@ -37,7 +37,7 @@ def read_rgb(path: Path) -> Image.Image:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Image files under a folder, recursive, sorted by relative path.
+    """Image files below a folder, recursively, sorted by relative path.
 
     Raises:
         UserError: no such folder, or no image in it.
@@ -108,16 +108,16 @@ def read_splits(data: Path) -> tuple[ClassFolders, ClassFolders]:
     if train.classes != val.classes:
         odd = sorted(set(train.classes) ^ set(val.classes))
         raise UserError(
-            f"train and val of {data} have other classes ({', '.join(odd[:5])}): give both the same folders"
+            f"train and val of {data} have different classes ({', '.join(odd[:5])}): give both the same folders"
         )
     return train, val
 
 
 class SeededImages(Dataset[tuple[Tensor, int]]):
-    """Images under a random transform whose draws depend on (seed, epoch, image index) alone.
+    """Images under a random transform whose draws depend only on (seed, epoch, image index).
 
-    Items are ((3, H, W) uint8 RGB tensor, the image's index). Which worker or process loads an image, and what was
-    loaded before, changes nothing.
+    Items are ((3, H, W) uint8 RGB tensor, the image's index). They do not depend on which worker or process loads an
+    image, nor on what was loaded before.
     """
 
     def __init__(

@@ -22,7 +22,7 @@ _MOST_LINES = 2
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 Tile = tuple[Image.Image, str]
-"""A picture and its caption, which may have several short lines."""
+"""A picture and its caption, which may have several lines."""
 
 
 def from_tensor(image: Tensor) -> Image.Image:
@@ -31,7 +31,7 @@ def from_tensor(image: Tensor) -> Image.Image:
 
 
 def class_colours(count: int) -> np.ndarray:
-    """(count, 3) uint8 RGB colours that neighbours in the list do not share."""
+    """(count, 3) uint8 RGB colours; neighbours in the list differ clearly."""
     golden = 0.61803398875
     colours = [
         colorsys.hsv_to_rgb((0.08 + index * golden) % 1, 0.85 - 0.35 * (index % 2), 0.95 - 0.3 * (index % 3 == 2))
@@ -121,7 +121,7 @@ def save(picture: Image.Image, file: Path) -> Path:
 
 
 def spread(count: int, wanted: int) -> list[int]:
-    """At most `wanted` indices, evenly over 0..count-1."""
+    """At most `wanted` indices, spread evenly over 0..count-1."""
     return sorted({position * count // wanted for position in range(wanted)})
 
 

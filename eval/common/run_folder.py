@@ -1,4 +1,4 @@
-"""The folder of one run: what it may start over from, its settings, and its result."""
+"""The folder of one run: its settings, the state to resume from, and its result."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MAY_DIFFER = frozenset(
         *("workers", "cache", "save_every", "eval_only"),
     }
 )
-"""Settings in which a resumed run may differ from its beginning: they say where and how fast it computes, not what."""
+"""Settings that may differ when a run is resumed: they decide where and how fast it computes, not what."""
 
 
 def lightning_engine() -> Engine:
@@ -57,13 +57,13 @@ class RunFolder:
         self.state, self.pictures = self.out / STATE_FILE, self.out / PICTURES
         self.main = fabric.global_rank == 0
         self._started = time.monotonic()
-        # Rank 0 alone looks, because it alone writes: the others would see what it has just written.
+        # Only rank 0 looks, because only it writes: the others might see what it has just written.
         mistake, self.finished = fabric.broadcast(self._prepare() if self.main else (None, None))
         if mistake:
             raise UserError(mistake)
 
     def _prepare(self) -> tuple[str | None, Result | None]:
-        """Make room for the run; returns what the user did wrong, if anything, and the result if it is finished."""
+        """Prepare the folder; returns the user's mistake, if any, and the result if the run is finished."""
         try:
             finished = None if self.settings.overwrite else self._look()
         except UserError as error:
@@ -78,9 +78,9 @@ class RunFolder:
         return None, finished
 
     def _look(self) -> Result | None:
-        """The result of this very run, if the folder holds it.
+        """The result of this run, if the folder holds it.
 
-        Without a result or a state there is nothing to resume: a failed start does not stand in the way of the next.
+        A folder without a result or a state has nothing to resume: a failed start does not block the next one.
         """
         check_folder(self.out)
         if not (self.out / RESULT_FILE).exists() and not self.state.exists():
@@ -98,8 +98,8 @@ class RunFolder:
         return Result.read(self.out)
 
     def save_state(self, state: dict[str, Any]) -> None:
-        """Write what a run resumes from, atomically: modules, optimizers and plain values (see `Fabric.save`)."""
-        # Rank 0 alone writes; the others take part in gathering what is written.
+        """Write the state to resume from, atomically: modules, optimizers and plain values (see `Fabric.save`)."""
+        # Only rank 0 writes; the others take part in gathering what is written.
         with replacing(self.state) if self.main else nullcontext(self.state) as file:
             self.fabric.save(file, state)
         self.fabric.barrier()
@@ -108,7 +108,7 @@ class RunFolder:
         """Bring `state` to where the earlier run left off, if there is one.
 
         Raises:
-            UserError: the state is of another run: what stands under `identity` differs.
+            UserError: the state is of another run: its `identity` differs.
         """
         if not self.state.exists():
             return

@@ -1,4 +1,4 @@
-"""Grids of linear classifiers that are trained side by side on the same frozen features."""
+"""Grids of linear classifiers, trained side by side on the same frozen features."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class HeadSpec:
     Attributes:
         base_rate: learning rate as the protocol lists it.
         rate: learning rate at this batch size.
-        normalised: on batch-normalised features.
+        normalised: whether its features are batch-normalised.
     """
 
     base_rate: float
@@ -35,12 +35,12 @@ class HeadSpec:
 
     @property
     def label(self) -> str:
-        """What a table calls it."""
+        """The head's name in tables."""
         return f"lr {self.base_rate:g}" + (", batch-normalised" if self.normalised else "")
 
 
 def head_specs(protocol: LinearProtocol | RegionProtocol) -> list[HeadSpec]:
-    """The grid of a protocol: every rate on features as they are, then, in a sweep, every rate on normalised ones."""
+    """The grid of a protocol: every rate on plain features, then, in a sweep, every rate on batch-normalised ones."""
     scaled = not isinstance(protocol, LinearProtocol) or protocol.scale_rates
     normalised = not isinstance(protocol, LinearProtocol) or protocol.normalised
     scale = protocol.batch_size / 256 if scaled else 1.0
@@ -49,13 +49,13 @@ def head_specs(protocol: LinearProtocol | RegionProtocol) -> list[HeadSpec]:
 
 
 class HeadGrid(nn.Module):
-    """Linear classifiers on the same features, one for each spec; independent of each other.
+    """Independent linear classifiers on the same features, one per spec.
 
     Args:
         features: length of a feature.
         classes: number of classes.
         specs: the heads.
-        seed: of the initial weights, N(0, 0.01); biases start at 0.
+        seed: of the initial weights, drawn from N(0, 0.01); biases start at 0.
     """
 
     def __init__(self, features: int, classes: int, specs: Sequence[HeadSpec], seed: int) -> None:
@@ -80,7 +80,7 @@ class HeadGrid(nn.Module):
         )
 
     def parameter_groups(self) -> list[dict[str, object]]:
-        """A parameter group a head, for an optimizer."""
+        """One parameter group per head, for an optimizer."""
         return [
             {"params": list(head.parameters()), "lr": spec.rate, "peak": spec.rate}
             for spec, head in zip(self.specs, self.heads, strict=True)
@@ -88,7 +88,7 @@ class HeadGrid(nn.Module):
 
 
 def head_losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """Each head's mean cross-entropy, (heads,); their sum trains them, and no head's gradient depends on the others.
+    """Each head's mean cross-entropy, (heads,). Training minimises their sum; no head's gradient depends on another's.
 
     Args:
         logits: (heads, N, classes).
@@ -124,8 +124,8 @@ def set_rates(optimizer: torch.optim.Optimizer, done: float, epochs: int, steps:
 
     Args:
         optimizer: over `HeadGrid.parameter_groups`.
-        done: epochs done, with a fraction.
-        epochs: epochs in all.
+        done: epochs done, as a fraction.
+        epochs: total number of epochs.
         steps: epochs after which rates fall to a tenth; None decays by a cosine to 0.
     """
     if steps is None:

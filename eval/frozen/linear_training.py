@@ -29,7 +29,7 @@ ORDER_DRAW, HEAD_DRAW = 2, 3
 
 @dataclass(frozen=True)
 class Scored:
-    """What one network's heads made of a set of images.
+    """The predictions of one network's heads on a set of images.
 
     Attributes:
         top1: (heads, N) bool.
@@ -79,12 +79,12 @@ class LinearTraining:
         if fabric.device.type == "cuda" and fabric.world_size > 1:
             grids = nn.SyncBatchNorm.convert_sync_batchnorm(grids)  # type: ignore[no-untyped-call]
         groups = [group for grid in grids.values() for group in grid.parameter_groups()]  # type: ignore[operator]
-        # Scoring goes around the distributed wrapper: processes score unequal numbers of images.
+        # Scoring bypasses the distributed wrapper, since processes score different numbers of images.
         self.heads = _Sides(grids)
         self.grids, self.optimizer = fabric.setup(self.heads, make_optimizer(groups))
 
     def train(self, folder: RunFolder, identity: dict[str, Any]) -> None:
-        """Train every head for the protocol's epochs, a state on disk after each."""
+        """Train every head for the protocol's epochs, saving the state after each."""
         state = {
             "grids": self.grids,
             "optimizer": self.optimizer,
@@ -108,7 +108,7 @@ class LinearTraining:
                 print(f"epoch {epoch + 1}/{self.protocol.epochs}: {where} top-1 {shown}", flush=True)
 
     def choose(self) -> tuple[dict[str, int], dict[str, Scored], dict[str, list[dict[str, Any]]]]:
-        """Each side's head by its hold-out accuracy, every head's scores on val, and a table of all heads."""
+        """Each side's head with the best hold-out accuracy, every head's scores on val, and a table of all heads."""
         held = self.score(self.holdout, self.train_split) if self.holdout else None
         scored = self.score(None, self.val_split)
         chosen, heads = {}, {}
@@ -133,7 +133,7 @@ class LinearTraining:
 
         Args:
             indices: the images; None means all.
-            split: where they stand.
+            split: the split that they belong to.
         """
         wanted = list(range(len(split.paths))) if indices is None else indices
         mine = [wanted[position] for position in share(self.fabric, len(wanted))]
@@ -200,11 +200,11 @@ class LinearTraining:
             return {side: network.pooled(pixels) for side, network in self.networks.items()}
 
     def _epoch_batches(self, epoch: int) -> list[list[int]]:
-        """This process's part of every batch of an epoch, in an order that (seed, epoch) fixes."""
+        """This process's part of every batch of an epoch, in an order determined by (seed, epoch)."""
         generator = torch.Generator().manual_seed(derived_seed(self.settings.seed, ORDER_DRAW, epoch))
         order = [self.kept[position] for position in torch.randperm(len(self.kept), generator=generator).tolist()]
         world = self.fabric.world_size
-        # A last batch that leaves a process fewer than two images has no batch statistics.
+        # A last batch with fewer than two images per process has no batch statistics.
         batches = [batch for batch in _batches(order, self.protocol.batch_size) if len(batch) >= 2 * world]
         if not batches:
             raise UserError(f"{len(order)} training images are too few for {world} processes: add images")
@@ -216,7 +216,7 @@ class LinearTraining:
 
 
 class _Sides(nn.Module):
-    """Applies each side's grid to that side's features."""
+    """Apply each side's grid to that side's features."""
 
     def __init__(self, grids: nn.ModuleDict) -> None:
         super().__init__()

@@ -14,9 +14,9 @@ QUERY_BLOCK, BANK_BLOCK = 512, 65536
 
 
 def nearest_neighbours(bank: np.ndarray, queries: np.ndarray, k: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The k bank rows of highest cosine similarity to each query, highest first.
+    """The k rows of the bank with the highest cosine similarity to each query, highest first.
 
-    Neither array has to fit into memory: blocks of both are compared in turn.
+    Neither array has to fit into memory: they are compared block by block.
 
     Args:
         bank: (M, D) float32.
@@ -52,7 +52,7 @@ def class_votes(similarity: Tensor, index: Tensor, labels: Sequence[int], k: int
         similarity: (N, K >= k), highest first.
         index: (N, K) bank rows.
         labels: class of each bank row.
-        k: how many vote.
+        k: number of neighbours that vote.
         temperature: of the weights.
     """
     classes = torch.tensor(labels)
@@ -65,7 +65,7 @@ def class_votes(similarity: Tensor, index: Tensor, labels: Sequence[int], k: int
 def true_class_rank(
     similarity: Tensor, index: Tensor, labels: Sequence[int], truth: Sequence[int], k: int, temperature: float
 ) -> Tensor:
-    """Number of classes that got more votes than the true one, (N,) int64; a class without a vote is never found."""
+    """Number of classes with more votes than the true one, (N,) int64; the number of classes if it has no vote."""
     votes = class_votes(similarity, index, labels, k, temperature)
     own = votes.gather(1, torch.tensor(truth, dtype=torch.int64).unsqueeze(1))
     higher = (votes > own).sum(1)

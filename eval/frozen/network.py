@@ -1,4 +1,4 @@
-"""Networks that are measured as they are: loaded whole, in eval mode, and shown not to have changed."""
+"""Frozen networks: fully loaded, in eval mode, and verified not to change while they are measured."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class FrozenNetwork(nn.Module):
         self._digest = self._current_digest()
 
     def train(self, mode: bool = True) -> FrozenNetwork:
-        """Stays in eval mode, whatever the module around it does: BN statistics must not move."""
+        """Stay in eval mode, whatever the module around it does: BN statistics must not change."""
         return super().train(False)
 
     @torch.no_grad()

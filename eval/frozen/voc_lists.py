@@ -27,7 +27,7 @@ class VocSplit:
         """Read `ImageSets/Main/CLASS_SPLIT.txt` of a `VOC2007` folder.
 
         Raises:
-            UserError: not VOC's layout, or its lists disagree.
+            UserError: not VOC's layout, or its lists contradict each other.
         """
         lists = sorted((root / "ImageSets" / "Main").glob(f"*_{split}.txt"))
         if not lists:

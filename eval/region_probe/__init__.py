@@ -1,1 +1,1 @@
-"""The region probe: how well frozen features of ground-truth boxes tell classes apart."""
+"""The region probe: how well frozen features of ground-truth boxes separate classes."""

@@ -1,4 +1,4 @@
-"""Accuracy over boxes: overall and averaged over classes, for all boxes and by size, as a statistic over images."""
+"""Accuracy on boxes, overall and averaged over classes, for all boxes and by size, as a statistic over images."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from .coco_boxes import SIZES, BoxedImages
 
 
 def box_groups(split: BoxedImages) -> dict[str, np.ndarray]:
-    """Which boxes a group of metrics is over: "" (all), "small/", "medium/" and "large/"; (N,) bool each."""
+    """The boxes of each group of metrics, as (N,) bool: "" (all), "small/", "medium/" and "large/"."""
     areas = np.concatenate(split.areas)
     groups = {f"{name}/": (areas >= low) & (areas < high) for name, (low, high) in SIZES.items()}
     return {"": np.ones(len(areas), dtype=bool), **groups}
 
 
 def accuracy_statistic(split: BoxedImages, hits: Mapping[str, np.ndarray]) -> Statistic:
-    """The statistic "all accuracies, in percent", given how often each image was drawn.
+    """A statistic: all accuracies in percent, given how often each image was drawn.
 
     Names are `{kind}/{group}overall` and `{kind}/{group}mean_class`, such as `knn/small/overall`. The mean is over the
     classes that have a box in the group; NaN where the group is empty.
 
     Args:
         split: the scored boxes.
-        hits: kind of classifier -> (N,) bool, whether each box was classified right.
+        hits: kind of classifier -> (N,) bool, whether each box was classified correctly.
     """
     labels, owners = np.concatenate(split.labels), split.owners
     shape = (len(split.paths), len(split.classes))

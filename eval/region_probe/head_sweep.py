@@ -1,4 +1,4 @@
-"""A sweep of linear heads on features that are already there, for all sides over the same batches."""
+"""A sweep of linear heads on computed features, for all sides over the same batches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..protocols import RegionProtocol
 from ..results.result import Curve
 
 ORDER_DRAW, HEAD_DRAW = 2, 3
-"""Keep the seeds of unlike draws apart."""
+"""Keep the seeds of different draws apart; 1 and 4 are `run`'s."""
 
 _SCORE_BLOCK = 8192
 
@@ -57,7 +57,7 @@ class HeadSweep:
         self.curves: dict[str, Curve] = {side: [] for side in features}
 
     def train(self, folder: RunFolder, identity: dict[str, Any]) -> None:
-        """Train for the protocol's epochs, a state on disk after each."""
+        """Train for the protocol's epochs, saving the state after each."""
         modules = nn.ModuleDict(self.grids)
         state: dict[str, Any] = {
             "grids": modules,
@@ -77,7 +77,7 @@ class HeadSweep:
             folder.save_state(state)
 
     def choose(self) -> tuple[dict[str, int], dict[str, list[dict[str, Any]]]]:
-        """Each side's head of highest hold-out accuracy, and a table of all heads."""
+        """Each side's head with the best hold-out accuracy, and a table of all heads."""
         chosen, heads = {}, {}
         for side in self.features:
             accuracy = self._accuracy(side, self.held)
@@ -95,7 +95,7 @@ class HeadSweep:
 
     @torch.no_grad()
     def predict(self, side: str, features: np.ndarray) -> Tensor:
-        """Classes by every head: (heads, N) int64, of (N, D) features."""
+        """Classes predicted by every head for (N, D) features: (heads, N) int64."""
         grid = self.grids[side].eval()
         blocks = [
             grid(torch.from_numpy(np.array(features[start : start + _SCORE_BLOCK])).to(self.device)).argmax(-1).cpu()

@@ -60,9 +60,9 @@ class ScaledImages(Dataset[tuple[Tensor, Tensor]]):
 def box_features(
     fabric: Fabric, images: ScaledImages, network: FrozenNetwork, kind: Kind, workers: int
 ) -> Callable[[Sequence[int]], Iterable[Tensor]]:
-    """A `compute` for `cached_features`: (n_i, D) rows an image, one a box.
+    """A `compute` for `cached_features`: (n_i, D) rows per image, one per box.
 
-    Images go through the network one by one: padding to a common size would change the features near the border.
+    Images go through the network one at a time, since padding to a common size would change features near the border.
     """
     pool = pyramid_features if kind == "pyramid" else stage_features
 
@@ -77,7 +77,7 @@ def box_features(
 
 
 def pyramid_features(network: FrozenNetwork, image: Tensor, boxes: Tensor) -> Tensor:
-    """(n, 256): each box pooled 7 x 7 from the level of its size, then averaged.
+    """Each box pooled 7 x 7 from the level that fits its size, then averaged: (n, 256).
 
     Args:
         network: with `fpn` loaded.
@@ -95,7 +95,7 @@ def pyramid_features(network: FrozenNetwork, image: Tensor, boxes: Tensor) -> Te
 
 
 def stage_features(network: FrozenNetwork, image: Tensor, boxes: Tensor) -> Tensor:
-    """(n, C2 + C3 + C4 + C5): each box pooled 7 x 7 from every stage, averaged, each stage's part L2-normalised.
+    """Each box pooled 7 x 7 from every stage, averaged and L2-normalised per stage: (n, C2 + C3 + C4 + C5).
 
     Arguments as `pyramid_features`.
     """

@@ -153,7 +153,7 @@ class RegionProbe(Probe[RegionSettings]):
 
 
 def choose_features(settings: RegionSettings, sides: Mapping[str, Weights]) -> Kind:
-    """What boxes are pooled from; the same for all sides, or the comparison would be of the two kinds.
+    """What boxes are pooled from; the same for all sides, so that the comparison is of weights alone.
 
     Raises:
         UserError: the pyramid was asked for and some weights have none.
@@ -167,7 +167,7 @@ def choose_features(settings: RegionSettings, sides: Mapping[str, Weights]) -> K
 
 
 def split_images(train: BoxedImages, holdout: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of boxes to train on and rows held out, split by image: boxes of one image resemble each other.
+    """Rows of boxes to train on and rows held out, split by image, since boxes of one image resemble each other.
 
     Raises:
         UserError: not a share between 0 and 1, or fewer than two images.

@@ -1,4 +1,4 @@
-"""What a finished evaluation says on the terminal."""
+"""What a finished evaluation prints."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Results side by side: which may stand in one table, and what each differs by.
+"""Results side by side: which ones are comparable, and how they differ.
 
-Numbers of two protocols, of two data sets or of two engines are never in one column: results are grouped by (task,
-data digest, protocol, engine), and a difference exists within a group alone.
+Results are grouped by (task, data digest, protocol, engine), and differences exist only within a group: one column
+never mixes two protocols, data sets or engines.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAIN_METRICS = {
     "voc-svm": ("mAP",),
     "regions": ("linear/mean_class", "linear/overall", "knn/mean_class", "knn/overall"),
 }
-"""Metrics, as patterns, that a table shows unless it is asked for others; all of a task that is not here."""
+"""Metrics, as patterns, that a table shows by default; for other tasks, all of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class Row:
     """One network's numbers in one group.
 
     Attributes:
-        result: where the numbers stand.
+        result: the result that holds the numbers.
         against: the row shows the result's second weights rather than its own.
     """
 
@@ -43,12 +43,12 @@ class Row:
 
     @property
     def label(self) -> str:
-        """What the row is called: the weights' name."""
+        """The weights' name."""
         return self.measured.weights.name
 
     @property
     def loaded(self) -> str:
-        """The parts the network started from, and the count of tensors that had no place in it."""
+        """The parts that the network started from, and how many tensors were not used."""
         unused = len(self.measured.tensors.unused)
         return self.measured.loaded + (f" ({unused} unused)" if unused else "")
 
@@ -64,12 +64,12 @@ class Group:
 
     Attributes:
         task: the task.
-        data: the data set's name (of the first row; the digest is what groups).
+        data: the data set's name in the first row; rows are grouped by the digest.
         digest: the data set's digest.
         images: images scored.
         protocol: protocol id.
         engine: name and version, see `engine_label`.
-        rows: at least one; the first is what the others are compared with.
+        rows: at least one; the others are compared with the first.
     """
 
     task: str
@@ -82,11 +82,11 @@ class Group:
 
     @property
     def published(self) -> list[Published]:
-        """Published numbers of the same protocol on the same data, if this is such a group."""
+        """Published numbers of the same protocol on the same data."""
         return published_numbers(self.protocol, self.images)
 
     def metric_names(self, chosen: Sequence[str] = ()) -> list[str]:
-        """Columns: `chosen` where given (`all` means every one), else the task's main metrics; those present alone."""
+        """The metrics to show of those present: `chosen` (`all` for every one), or the task's main ones."""
         present = list(dict.fromkeys(name for row in self.rows for name in row.metrics))
         if chosen:
             return present if "all" in chosen else [name for name in chosen if name in present]
@@ -94,12 +94,12 @@ class Group:
         return [name for pattern in patterns for name in present if fnmatch.fnmatchcase(name, pattern)] or present
 
     def difference(self, row: Row, metric: str) -> float | None:
-        """This row's value minus the first row's; None for the first row and where either is undefined."""
+        """This row's value minus the first row's; None for the first row or if either is undefined."""
         value, first = row.metrics.get(metric), self.rows[0].metrics.get(metric)
         return None if row is self.rows[0] or value is None or first is None else value - first
 
     def paired_interval(self, row: Row, metric: str) -> Interval | None:
-        """The interval of `difference`, where the two rows were scored in one paired run."""
+        """The interval of `difference` if the two rows were scored in one paired run, else None."""
         first = self.rows[0]
         paired = not row.against and row.result.against is not None
         if row is first or not paired or not _same_numbers(row.result.against, first.measured):
@@ -108,7 +108,7 @@ class Group:
 
 
 def engine_label(engine: Engine) -> str:
-    """An engine in words, such as `detectron2 0.6 (official, compiled)`."""
+    """An engine as text, such as `detectron2 0.6 (official, compiled)`."""
     compiled = {True: "compiled", False: "uncompiled", None: ""}[engine.compiled]
     detail = ", ".join(part for part in (engine.where, compiled) if part)
     return f"{engine.name} {engine.version}".strip() + (f" ({detail})" if detail else "")

@@ -18,7 +18,7 @@ from .text import visible
 INK = "#26323d"
 PUBLISHED_COLOUR = "#b9c0c7"
 SERIES = ("#8a94a0", "#2a6fbb", "#d9772b", "#3b9a5b", "#8d58b8", "#c23b50", "#2a9a9f", "#97792f")
-"""Colours by row, in order; the first is the row that the others are compared with."""
+"""Colours by row; the first is for the row that the others are compared with."""
 
 _WIDTH = 8.0
 _LONGEST_LABEL = 36
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 def _literally(draw: Callable[P, T]) -> Callable[P, T]:
-    """Draw with `_STYLE`, which matplotlib reads when texts are made and when they are written."""
+    """Apply `_STYLE`, which matplotlib reads both when it creates a text and when it writes it."""
 
     @functools.wraps(draw)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -44,12 +44,12 @@ def _literally(draw: Callable[P, T]) -> Callable[P, T]:
 
 
 _MOST_CLASSES = 40
-"""Classes drawn at most: those that differ most."""
+"""Largest number of classes that are drawn: those that differ most."""
 
 
 @_literally
 def bars(group: Group, metrics: Sequence[str]) -> str:
-    """Each metric's value by row, with the 95 % interval where the result has one; published rows in grey."""
+    """Each metric's value by row, with its 95 % interval if there is one; published rows in grey."""
     heights = [max(1.0, 0.32 * (len(group.rows) + len(group.published)) + 0.5)] * len(metrics)
     figure = Figure(figsize=(_WIDTH, sum(heights) + 0.3), layout="constrained")
     axes = figure.subplots(len(metrics), 1, squeeze=False, height_ratios=heights)[:, 0]
@@ -77,7 +77,7 @@ def bars(group: Group, metrics: Sequence[str]) -> str:
 
 @_literally
 def curves(group: Group) -> str | None:
-    """Every quantity of the learning curves by optimizer step; None where no result has a curve of two points."""
+    """Every quantity of the learning curves by optimizer step; None if no curve has two points."""
     series = {number: row.measured.curve for number, row in enumerate(group.rows) if row.measured.curve}
     names = dict.fromkeys(name for curve in series.values() for entry in curve for name in entry if name != "step")
     drawn = [name for name in names if any(len(_points(curve, name)[0]) > 1 for curve in series.values())]

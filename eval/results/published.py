@@ -1,4 +1,4 @@
-"""Published numbers that may stand beside measured ones: the same protocol, on the data that it was published for."""
+"""Published numbers that are comparable to measured ones: of the same protocol on the same data."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ SCORED_IMAGES = {
     "knn": 50_000,
     "voc07-svm": 4952,
 }
-"""Images of the set that each protocol's published numbers are of (COCO, ImageNet and Cityscapes val, VOC2007 test).
+"""Images that each protocol's published numbers were scored on: val of COCO, ImageNet, Cityscapes; test of VOC2007.
 
-A measured group of another number of images is of other data, whatever its folder is called.
+A measured group with another number of images is of other data, whatever its folder is called.
 """
 
 
@@ -31,7 +31,7 @@ class Published:
     """One published row.
 
     Attributes:
-        label: the weights, in words.
+        label: description of the weights.
         protocol: protocol id.
         metrics: metric name -> value, in percent.
         source: who published it.
@@ -60,14 +60,14 @@ BEYOND_THE_REGISTRY = (
     Published("MoCo v2 ImageNet 200 ep", "knn", {"k20/top1": 55.7}, "mmselfsup"),
     Published("MoCo v2 ImageNet 200 ep", "voc07-svm", {"mAP": 84.0}, "mmselfsup"),
 )
-"""Numbers of weights that the hub has no name for, or that its registry does not list (ResNet-50 throughout)."""
+"""Numbers of weights that are not in the hub's registry, or not listed there; all are of a ResNet-50."""
 
 
 def published_numbers(protocol: str, images: int) -> list[Published]:
-    """Published rows for a group of results; none where the protocol departs or the data are others.
+    """Published rows for a group of results; none if the protocol has departures or the data differ.
 
     Args:
-        protocol: protocol id with its departures.
+        protocol: protocol id, departures included.
         images: images scored.
     """
     if SCORED_IMAGES.get(protocol) != images:

@@ -30,7 +30,7 @@ _SHARED_WIDTH = 38
 
 
 def cell(group: Group, row: Row, metric: str) -> str:
-    """One value with its difference to the group's first row: `41.0 (+1.2)`, and the interval where there is one."""
+    """One value with its difference to the group's first row, and its interval if known: `41.0 (+1.2 [+0.3, +2.1])`."""
     value = row.metrics.get(metric)
     if value is None:
         return "-"
@@ -43,7 +43,7 @@ def cell(group: Group, row: Row, metric: str) -> str:
 
 
 def published_cell(published: Published, metric: str) -> str:
-    """One published value, or `-` where that metric was not published."""
+    """One published value, or `-` if that metric was not published."""
     value = published.metrics.get(metric)
     return "-" if value is None else f"{value:.1f}"
 
@@ -83,7 +83,7 @@ def terminal_table(group: Group, metrics: Sequence[str] = ()) -> Table:
 
 
 def markdown(groups: Sequence[Group], metrics: Sequence[str] = ()) -> str:
-    """Every group as a Markdown table under a heading of its own, every row complete."""
+    """Every group as a Markdown table under its own heading; each row is complete."""
     lines: list[str] = []
     for group in groups:
         names = group.metric_names(metrics)
@@ -104,7 +104,7 @@ def markdown(groups: Sequence[Group], metrics: Sequence[str] = ()) -> str:
 
 
 def comma_separated(groups: Sequence[Group]) -> str:
-    """Every value as one CSV line at full precision: what it is of, the value, the difference and its interval."""
+    """One CSV line per value: what was measured, the value at full precision, the difference and its interval."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     further = ("digest", "data_digest", "metric", "value", "difference", "difference_low", "difference_high")
@@ -125,7 +125,7 @@ def comma_separated(groups: Sequence[Group]) -> str:
 
 
 def shared_cells(group: Group, row: Row) -> dict[str, str]:
-    """What a row says besides its metrics, by `SHARED_COLUMNS`."""
+    """A row's cells besides its metrics, by `SHARED_COLUMNS`."""
     rate = row.measured.effective_lr
     texts = {
         "weights": row.label,
@@ -147,7 +147,7 @@ def title(group: Group) -> str:
 
 
 def caption(group: Group) -> str | None:
-    """Every note of the group's results."""
+    """The notes of the group's results, without repetitions."""
     notes = dict.fromkeys(note for row in group.rows for note in row.result.notes)
     return visible("; ".join(notes)) or None
 

@@ -1,4 +1,4 @@
-"""Training crops: scaled, cropped, flipped, each drawn from (seed, position) alone."""
+"""Training crops: scaled, cropped and flipped, each drawn from only (seed, position)."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ SCALES = (0.5, 2.0)
 """Range of the random scale, uniform (both protocols)."""
 
 ORDER_DRAW, CROP_DRAW = 1, 2
-"""Keep the seeds of unlike draws apart."""
+"""Keep the seeds of different draws apart."""
 
 
 class TrainingCrops(Dataset[tuple[Tensor, Tensor]]):
     """An endless sequence of crops by position: ((3, S, S) uint8 RGB, (S, S) int64 class indices).
 
-    Position p is in pass p // n over the n images, whose order (seed, pass) fixes; the crop is drawn from (seed, p). A
-    resumed run therefore sees what an uninterrupted one sees.
+    Position p belongs to pass p // n over the n images. The order of a pass is drawn from (seed, pass), the crop from
+    (seed, p), so a resumed run sees the same crops as an uninterrupted one.
 
     Args:
         data: the images.
@@ -53,16 +53,16 @@ class TrainingCrops(Dataset[tuple[Tensor, Tensor]]):
 
 
 def base_size(image: Image.Image, protocol: SegmentationProtocol) -> tuple[int, int]:
-    """Width and height, in pixels, that an image is brought to: the protocol's, or its own."""
+    """Width and height, in pixels, to which an image is resized: the protocol's, or its own."""
     return protocol.scale_to if all(protocol.scale_to) else image.size
 
 
 def random_crop(
     image: Image.Image, label: np.ndarray, protocol: SegmentationProtocol, draw: random.Random
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scale by a random factor, cut out a square, flip by chance.
+    """Scale by a random factor, cut out a square, flip with probability 1/2.
 
-    What lies beyond the image is the mean colour and ignored.
+    Pixels beyond the image have the mean colour and are ignored.
 
     Args:
         image: RGB.

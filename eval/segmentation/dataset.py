@@ -1,4 +1,4 @@
-"""Images with a class id for every pixel: Cityscapes' own layout, or any folder of images and id PNGs."""
+"""Images with a class id for every pixel: Cityscapes' layout, or any folder of images and PNGs of ids."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class LabelledImages:
         """An image (RGB) and its (H, W) uint8 class indices.
 
         Raises:
-            UserError: unreadable, or image and label differ in size.
+            UserError: one of them is unreadable, or they differ in size.
         """
         image = read_rgb(split.images[index])
         label = read_ids(split.labels[index])

@@ -1,4 +1,4 @@
-"""Pictures of segmentation: training crops, and predictions beside the truth; predictions as id PNGs."""
+"""Pictures of segmentation: training crops, and predictions beside the ground truth; predictions as PNGs of ids."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _BLEND = 0.55
 
 
 def coloured(classes: np.ndarray, table: LabelTable, image: Image.Image | None = None) -> Image.Image:
-    """A class map in the classes' colours, ignored pixels black, over the image where one is given."""
+    """A class map in the classes' colours, ignored pixels black, over the image if one is given."""
     colours = table.colours if table.colours is not None else pictures.class_colours(len(table.classes))
     lookup = np.zeros((256, 3), dtype=np.uint8)
     lookup[: len(colours)] = colours
@@ -41,7 +41,7 @@ def draw_crops(crops: TrainingCrops, table: LabelTable, file: Path) -> None:
 
 
 def draw_predictions(model: Segmentation, data: LabelledImages, file: Path) -> None:
-    """A sheet of scored images: the image, the truth, the prediction, and where they differ; and the colours' key."""
+    """A sheet of scored images: image, ground truth, prediction, and where they differ; and a key to the colours."""
     images = ScoredImages(data, data.val, model.protocol)
     rows: list[list[pictures.Tile]] = []
     for index in pictures.spread(len(images), 6):

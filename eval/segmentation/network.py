@@ -21,11 +21,11 @@ class Fcn16(nn.Module):
     """Backbone with its last stage dilated by 2, then 2 x (3x3, 256 channels, BN, ReLU) and a 1x1 classifier.
 
     Args:
-        weights: whose backbone it starts from; every backbone tensor is used, or it is an error.
+        weights: provide the backbone; it is an error if a backbone tensor is not used.
         classes: number of classes.
-        dilation: of the head's 3x3 convolutions.
+        dilation: dilation of the head's 3x3 convolutions.
         seed: of the head's initial weights.
-        frozen: keep the backbone as it is: in eval mode, without gradients.
+        frozen: keep the backbone in eval mode, without gradients.
 
     Attributes:
         tensors: what became of the weights' tensors.
@@ -65,7 +65,7 @@ def dilate_last_stage(backbone: ResNet) -> None:
     """Turn the last stage's stride of 2 into a dilation of 2, in place: stride 16, the same weights.
 
     Raises:
-        UserError: the stage reduces its input in another way than by a strided convolution.
+        UserError: the stage does not downsample by strided convolutions alone.
     """
     for module in backbone.layer4.modules():
         if isinstance(module, nn.Conv2d):

@@ -1,4 +1,4 @@
-"""`ccop-eval segmentation`: train and score a fully convolutional network started from the weights' backbone."""
+"""`ccop-eval segmentation`: train and score a fully convolutional network that starts from the weights' backbone."""
 
 from __future__ import annotations
 
@@ -91,17 +91,18 @@ def run(settings: SegmentationSettings) -> Result:
 
 
 def in_iterations(protocol: SegmentationProtocol, images: int) -> SegmentationProtocol:
-    """The protocol with its epochs counted in iterations, where it counts epochs and no iterations were given."""
+    """The protocol with its epochs converted to iterations, unless iterations were given."""
     if protocol.iterations:
         return dataclasses.replace(protocol, epochs=0)
     return dataclasses.replace(protocol, iterations=protocol.epochs * -(-images // protocol.batch_size))
 
 
 def check_batch(protocol: SegmentationProtocol, devices: int) -> None:
-    """Raise `UserError` unless the batch can be dealt out to the devices, two crops at least for each (for BN)."""
+    """Raise `UserError` unless the batch splits evenly over the devices, with at least two crops on each (for BN)."""
     if protocol.batch_size % devices or protocol.batch_size < 2 * devices:
         raise UserError(
-            f"a batch of {protocol.batch_size} on {devices} devices: give each the same number, at least two"
+            f"a batch of {protocol.batch_size} on {devices} devices: give a --batch-size that puts the same number of "
+            "crops on each, at least two"
         )
 
 
@@ -113,7 +114,7 @@ def _digest(settings: SegmentationSettings, files: list[Path]) -> str:
 
 
 def _with_best(last: dict[str, float], curve: Curve) -> Metrics:
-    """The final network's metrics and, where val was scored on the way, the best mIoU of all."""
+    """The final network's metrics and, if val was also scored during training, the best mIoU."""
     scored = [value for entry in curve if (value := entry.get("mIoU")) is not None]
     return {**last, **({"best/mIoU": max(scored)} if len(scored) > 1 else {})}
 
@@ -127,9 +128,13 @@ def _require_unchanged(network: Fcn16, loaded: Mapping[str, Tensor]) -> None:
 def _notes(protocol: SegmentationProtocol, data: LabelledImages, model: Segmentation) -> list[str]:
     notes = ["pixels are normalised on the 0-255 scale by the weights' own mean and std"]
     if not model.synchronised:
-        notes.append("SyncBN became BN on one process" if model.fabric.world_size == 1 else "BN of each process alone")
+        notes.append(
+            "SyncBN became BN on one process"
+            if model.fabric.world_size == 1
+            else "batch statistics are those of each process alone"
+        )
     if protocol.frozen:
         notes.append("the backbone was frozen, in eval mode, and is bit-identical afterwards")
     if not data.cityscapes:
-        notes.append("not Cityscapes: compare with runs on these data alone")
+        notes.append("not Cityscapes: compare only with runs on the same data")
     return notes

@@ -1,4 +1,4 @@
-"""From images to class maps, and from class maps to IoU."""
+"""Class maps of images, and IoU of class maps."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def class_map(logits: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def confusion(predicted: Tensor, truth: Tensor, classes: int) -> Tensor:
-    """(classes, classes) int64 pixel counts, true class by predicted class; ignored pixels are not counted."""
+    """Pixel counts by true class and predicted class, (classes, classes) int64; ignored pixels are not counted."""
     counts = multiclass_confusion_matrix(
         predicted.flatten(), truth.flatten(), classes, ignore_index=IGNORED, validate_args=False
     )
@@ -77,7 +77,7 @@ def class_iou(matrix: np.ndarray) -> np.ndarray:
 
 
 def segmentation_metrics(matrix: np.ndarray) -> dict[str, float]:
-    """`mIoU` (mean over the classes that have an IoU) and `pixel_accuracy`, in percent, of one confusion matrix."""
+    """`mIoU` (the mean over all defined IoUs) and `pixel_accuracy`, in percent, of one confusion matrix."""
     iou = class_iou(matrix)
     total = matrix.sum()
     return {

@@ -1,4 +1,4 @@
-"""Training and scoring of the segmentation network, resumable at any saved iteration."""
+"""Training and scoring of the segmentation network; training resumes from any saved iteration."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WEIGHT_DECAY = 1e-4
 MOMENTUM = 0.9
 POLY_POWER = 0.9
 STEPS = (0.7, 0.9)
-"""Shares of training after which `steps` divides the rate by ten: 63k and 81k of 90k."""
+"""Fractions of the training after which `steps` divides the rate by ten: 63k and 81k of 90k."""
 
 
 class ScoredImages(Dataset[tuple[Tensor, Tensor]]):
@@ -83,7 +83,7 @@ class Segmentation:
         else:
             optimizer = torch.optim.Adam(trained, lr=protocol.lr, weight_decay=WEIGHT_DECAY)
         self.module, self.optimizer = fabric.setup(module, optimizer)
-        # Scoring goes around the distributed wrapper: processes score unequal numbers of images.
+        # Scoring bypasses the distributed wrapper, since processes score different numbers of images.
         self.network = module
         self.curve: Curve = []
 
@@ -92,7 +92,7 @@ class Segmentation:
 
         Args:
             folder: where the state goes.
-            identity: of the run; a state of another one is refused.
+            identity: of the run; the state of another run is refused.
             evaluate_every: iterations between evaluations on val; 0 for none before the end.
             save_every: iterations between states.
         """
@@ -153,7 +153,7 @@ class Segmentation:
         for group in self.optimizer.param_groups:
             group["lr"] = self.protocol.lr * rate_factor(iteration, self.protocol)
         logits = self.module(self.fabric.to_device(pixels))
-        # The mean over no pixel at all is NaN: a batch without a labelled pixel teaches nothing.
+        # The mean over no pixel is NaN, but a batch without a labelled pixel should only have no effect.
         target = self.fabric.to_device(truth)
         counted = (target != IGNORED).sum().clamp(min=1)
         loss = F.cross_entropy(logits, target, ignore_index=IGNORED, reduction="sum") / counted
@@ -169,7 +169,7 @@ class Segmentation:
 
 
 def rate_factor(iteration: int, protocol: SegmentationProtocol) -> float:
-    """Share of the peak learning rate at an iteration."""
+    """Fraction of the peak learning rate at an iteration."""
     done = iteration / protocol.iterations
     if protocol.schedule == "poly":
         return math.pow(1 - done, POLY_POWER)

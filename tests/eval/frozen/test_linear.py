@@ -119,7 +119,7 @@ def test_two_processes_measure_what_one_does(image_folders, tmp_path, run_cli):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ("val/extra", "other classes"),
+        ("val/extra", "different classes"),
         ("broken", "unreadable image"),
     ],
 )
