@@ -8,3 +8,11 @@ PIXEL_STD = (58.395, 57.12, 57.375)
 
 INPUT_FACTS = {"mean": list(PIXEL_MEAN), "std": list(PIXEL_STD), "channel_order": "RGB", "range": "0-255"}
 """The same as a checkpoint's facts record it."""
+
+CAFFE2_INPUT_FACTS = {
+    "mean": [103.53, 116.28, 123.675],
+    "std": [1.0, 1.0, 1.0],
+    "channel_order": "BGR",
+    "range": "0-255",
+}
+"""Input of the networks with Caffe2 names (Detectron2's `MODEL.PIXEL_MEAN` and `PIXEL_STD` for its MSRA models)."""

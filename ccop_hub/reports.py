@@ -10,6 +10,7 @@ from rich.table import Table
 
 from .console import table_console
 from .description import Description, describe
+from .errors import one_line
 from .formats.checkpoint import Weights
 from .publishing.verification import Check
 from .sources.registry import DEFAULTS, REGISTRY
@@ -85,6 +86,7 @@ def _overview(weights: Weights, found: Description) -> list[tuple[str, str]]:
         ("source", weights.source),
         ("digest", weights.digest),
         ("format", weights.format),
+        ("network", _place(weights)),
         ("holds", ", ".join(weights.parts)),
         ("not used", _counted(weights.unused)),
         ("input", f"{shown['channel_order']}, range {shown['range']}, mean {shown['mean']}, std {shown['std']}"),
@@ -99,10 +101,16 @@ def _operations(found: Description) -> str:
     return "; ".join(f"{part} {count / 1e9:.2f} G multiply-adds" for part, count in found.flops.items())
 
 
+def _place(weights: Weights) -> str:
+    """Where in the file the network is, where that is not the whole of it."""
+    also = f" (the file also holds {', '.join(map(one_line, weights.others))})" if weights.others else ""
+    return (one_line(weights.taken) or "the names without a prefix") + also if weights.taken or also else ""
+
+
 def _counted(names: Sequence[str]) -> str:
     if not names:
         return ""
-    some = ", ".join(names[:6])
+    some = ", ".join(map(one_line, names[:6]))
     return f"{len(names)} tensors: {some}{', ...' if len(names) > 6 else ''}"
 
 

@@ -20,8 +20,9 @@ from torch import Tensor
 from ..errors import UserError
 from ..files import bytes_digest, file_digest, write_atomically
 from ..normalization import INPUT_FACTS
+from .facts import checked_facts
 from .fingerprint import fingerprint
-from .recognition import find_state_dict, identify
+from .recognition import identify
 from .safe_reading import facts_in, read_file
 from .timm_folder import TIMM_CONFIG_FILE, TIMM_FILES, timm_facts
 
@@ -44,6 +45,8 @@ class Weights:
         source: path or address that they were read from; `random` for an untrained network.
         format: the naming scheme found in the source (`canonical`, `torchvision`, `timm`, `detectron2`, ...).
         unused: names, as the source has them, of tensors in neither part (heads, queues, ...).
+        taken: where in a checkpoint file the network was found: keys, and the prefix of its names.
+        others: where in it further whole networks are, such as a key encoder.
     """
 
     name: str
@@ -54,6 +57,8 @@ class Weights:
     source: str
     format: str
     unused: tuple[str, ...] = ()
+    taken: str = ""
+    others: tuple[str, ...] = ()
 
     def part(self, prefix: str) -> dict[str, Tensor]:
         """Tensors of one part (`backbone` or `fpn`) with the prefix removed."""
@@ -99,25 +104,27 @@ def read_checkpoint(path: Path) -> Weights:
     """
     file = find_weights_file(path)
     contents = read_file(file)
-    facts = facts_in(contents.metadata, METADATA_KEY, file)
+    facts = checked_facts(facts_in(contents.metadata, METADATA_KEY, file), file)
     config = file.with_name(TIMM_CONFIG_FILE)
-    is_timm = file.name in TIMM_FILES and config.is_file()
-    if is_timm:
-        facts = {**timm_facts(config), **facts}
+    shown = timm_facts(config) if file.name in TIMM_FILES and config.is_file() else None
+    facts = {**(shown or {}), **facts}
     try:
-        found = identify(find_state_dict(contents.tree), facts.get("arch"))
+        found = identify(contents.tree, facts.get("arch"))
     except UserError as error:
         error.args = (f"{file}: {error}",)
         raise
     return Weights(
         name=str(path),
         arch=found.arch,
-        tensors=found.tensors,
-        facts={"input": INPUT_FACTS, **facts, "arch": found.arch},
+        # Tensors of a PyTorch file are views of it, and the file may change.
+        tensors={name: value.clone() for name, value in found.tensors.items()},
+        facts={"input": INPUT_FACTS, **found.facts, **facts, "arch": found.arch},
         digest=file_digest(file),
         source=str(file),
-        format="timm" if is_timm else found.format,
+        format="timm" if shown is not None else found.format,
         unused=found.unused,
+        taken=found.taken,
+        others=found.others,
     )
 
 

@@ -105,7 +105,7 @@ def _timm(name: str, with_fpn: bool) -> str:
     return name.removeprefix("backbone.")
 
 
-def _detectron2_module(name: str) -> str:
+def detectron2_module(name: str) -> str:
     """`backbone.layer1.0.bn2.weight` -> `res2.0.conv2.norm.weight`."""
     name = name.removeprefix("backbone.")
     name = re.sub(r"^(conv1|bn1)\.", r"stem.\1.", name)
@@ -114,27 +114,35 @@ def _detectron2_module(name: str) -> str:
     return name.replace("downsample.0.", "shortcut.").replace("downsample.1.", "shortcut.norm.")
 
 
+def detectron2_pyramid(name: str) -> str:
+    """`inner_blocks.0.1.weight` -> `fpn_lateral2.norm.weight`."""
+    group, level, position, tensor = name.split(".")
+    kind = {"inner_blocks": "fpn_lateral", "layer_blocks": "fpn_output"}[group]
+    return f"{kind}{int(level) + 2}.{'norm.' if position == '1' else ''}{tensor}"
+
+
+def mmdetection_pyramid(name: str) -> str:
+    """`inner_blocks.0.1.weight` -> `neck.lateral_convs.0.bn.weight`."""
+    group, level, position, tensor = name.split(".")
+    kind = {"inner_blocks": "lateral_convs", "layer_blocks": "fpn_convs"}[group]
+    return f"neck.{kind}.{level}.{'conv' if position == '0' else 'bn'}.{tensor}"
+
+
 def _detectron2(name: str, with_fpn: bool) -> str:
     if name.startswith("fpn."):
-        _, group, level, position, tensor = name.split(".")
-        kind = {"inner_blocks": "fpn_lateral", "layer_blocks": "fpn_output"}[group]
-        return f"backbone.{kind}{int(level) + 2}.{'norm.' if position == '1' else ''}{tensor}"
-    return f"backbone.bottom_up.{_detectron2_module(name)}"
+        return f"backbone.{detectron2_pyramid(name.removeprefix('fpn.'))}"
+    return f"backbone.bottom_up.{detectron2_module(name)}"
 
 
 def _detectron2_c4(name: str, with_fpn: bool) -> str:
     if with_fpn:
         raise UserError("Detectron2's C4 detector has no feature pyramid: convert parts=('backbone',) alone")
-    module = _detectron2_module(name)
+    module = detectron2_module(name)
     return f"roi_heads.{module}" if module.startswith("res5.") else f"backbone.{module}"
 
 
 def _mmdetection(name: str, with_fpn: bool) -> str:
-    if name.startswith("fpn."):
-        _, group, level, position, tensor = name.split(".")
-        kind = {"inner_blocks": "lateral_convs", "layer_blocks": "fpn_convs"}[group]
-        return f"neck.{kind}.{level}.{'conv' if position == '0' else 'bn'}.{tensor}"
-    return name
+    return mmdetection_pyramid(name.removeprefix("fpn.")) if name.startswith("fpn.") else name
 
 
 _SCHEMES: dict[str, Callable[[str, bool], str]] = {

@@ -1,328 +1,349 @@
-"""Which format a checkpoint is in, told by its tensor names, and the network in it under canonical names.
+"""Finding the one whole ResNet in a checkpoint by the structure of its tensor names, whatever wraps it.
 
-A format is data: the name that gives it away, and which prefixes hold the backbone and the pyramid under which naming
-scheme. What stands under no such prefix (projection heads, queues, key encoders, detector heads) is named as unused.
+A network begins where the first convolution and the first block of one of `styles.STYLES` stand under the same prefix.
+It counts if its names are exactly those of a known ResNet; nothing is guessed by shape. What stands under no such
+prefix (heads, queues, optimizers) is named as unused.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import UserError, one_line
-from .names import layout_of, to_canonical
+from ..normalization import CAFFE2_INPUT_FACTS
+from .families import FAMILIES, PRIMARY_STATE_KEYS, is_secondary
+from .names import LAYOUTS, KeyMismatchError, layout_of
+from .rebuilders import NotDense
+from .state_dicts import StateDict, flattened, pickled_module, state_dicts
+from .styles import (
+    CAFFE2,
+    COUNTER,
+    PYRAMID_STYLES,
+    STATISTICS,
+    STYLES,
+    PyramidStyle,
+    Style,
+    backbone_table,
+    pyramid_table,
+)
 from .tensor_checks import expected_tensors, find_arch, require_sound
 
-
-@dataclasses.dataclass(frozen=True)
-class Format:
-    """One layout of a checkpoint.
-
-    Attributes:
-        name: short name, as reports print it.
-        title: whose layout it is.
-        markers: tensor names that are all there in this format and not in any format further up the list.
-        scheme: naming scheme (`names.SCHEMES`) that `prefixes` lead to.
-        prefixes: prefix in the file -> prefix in the scheme, first match wins; None leaves the tensor out.
-        alone: recognised only where every tensor stands under one of the prefixes.
-        pyramid_may_differ: people use other pyramids in this format than ours (four levels, norms, no biases); such a
-            pyramid is named as unused.
-    """
-
-    name: str
-    title: str
-    markers: tuple[str, ...]
-    scheme: str
-    prefixes: Mapping[str, str | None]
-    alone: bool = False
-    pyramid_may_differ: bool = False
-
-    def renamed(self, name: str) -> str | None:
-        """The scheme's name of a tensor; None if it belongs neither to the backbone nor to the pyramid."""
-        for source, target in self.prefixes.items():
-            if name.startswith(source):
-                return None if target is None else target + name.removeprefix(source)
-        return None
-
-
-_RESNET = ("conv1.", "bn1.", "layer1.", "layer2.", "layer3.", "layer4.")
-
-
-def _resnet_under(source: str, target: str = "") -> dict[str, str | None]:
-    """A torchvision-named ResNet under a prefix; its classifier or projection head (`fc`) stays out."""
-    return {source + part: target + part for part in _RESNET}
-
-
-_NECK: dict[str, str | None] = {"neck.lateral_convs.": "neck.lateral_convs.", "neck.fpn_convs.": "neck.fpn_convs."}
-
-FORMATS = (
-    Format(
-        "lightning",
-        "a training checkpoint of this project",
-        ("objective.query.network.backbone.conv1.weight",),
-        "canonical",
-        {"objective.query.network.": ""},
-    ),
-    Format(
-        "ccop",
-        "the CCOP authors' training checkpoint",
-        ("backbone_q.bottom_up.stem.conv1.weight",),
-        "detectron2",
-        {"backbone_q.": "backbone."},
-    ),
-    Format(
-        "detectron2",
-        "Detectron2 with feature pyramid",
-        ("backbone.bottom_up.stem.conv1.weight",),
-        "detectron2",
-        {"backbone.bottom_up.stem.fc.": None, "backbone.": "backbone."},
-        pyramid_may_differ=True,
-    ),
-    Format(
-        "detectron2-c4",
-        "Detectron2 C4",
-        ("backbone.stem.conv1.weight",),
-        "detectron2-c4",
-        {
-            "backbone.stem.fc.": None,
-            "backbone.": "backbone.",
-            **{f"roi_heads.res5.{block}.": f"roi_heads.res5.{block}." for block in range(3)},
-        },
-    ),
-    Format(
-        "detectron2-backbone",
-        "Detectron2 names of a converted backbone",
-        ("stem.conv1.weight",),
-        "detectron2",
-        {
-            "stem.fc.": None,
-            "stem.": "backbone.bottom_up.stem.",
-            **{f"res{stage}.": f"backbone.bottom_up.res{stage}." for stage in range(2, 6)},
-            "fpn_lateral": "backbone.fpn_lateral",
-            "fpn_output": "backbone.fpn_output",
-        },
-        pyramid_may_differ=True,
-    ),
-    Format(
-        "slotcon",
-        "SlotCon (its teacher, which its authors transfer)",
-        ("encoder_k.conv1.weight", "grouping_k.slot_embed.weight"),
-        "torchvision",
-        _resnet_under("encoder_k."),
-    ),
-    Format("moco", "MoCo v1 or v2", ("encoder_q.conv1.weight",), "torchvision", _resnet_under("encoder_q.")),
-    Format(
-        "soco",
-        "SoCo",
-        ("encoder.conv1.weight", "neck.lateral_convs.0.conv.weight"),
-        "mmdetection",
-        {**_resnet_under("encoder.", "backbone."), **_NECK},
-        pyramid_may_differ=True,
-    ),
-    Format("pixpro", "PixPro, or SoCo's C4", ("encoder.conv1.weight",), "torchvision", _resnet_under("encoder.")),
-    Format(
-        "dino",
-        "DINO's teacher",
-        ("backbone.conv1.weight", "head.last_layer.weight_g"),
-        "mmdetection",
-        _resnet_under("backbone.", "backbone."),
-    ),
-    Format(
-        "canonical",
-        "this project",
-        ("backbone.conv1.weight", "fpn.inner_blocks.0.0.weight"),
-        "canonical",
-        {"backbone.": "backbone.", "fpn.": "fpn."},
-    ),
-    Format(
-        "mmdetection",
-        "mmdetection with feature pyramid",
-        ("backbone.conv1.weight", "neck.lateral_convs.0.conv.weight"),
-        "mmdetection",
-        {**_resnet_under("backbone.", "backbone."), **_NECK},
-        pyramid_may_differ=True,
-    ),
-    Format(
-        "canonical",
-        "this project, the backbone alone",
-        ("backbone.conv1.weight",),
-        "canonical",
-        {"backbone.": "backbone."},
-        alone=True,
-    ),
-    Format(
-        "openselfsup",
-        "OpenSelfSup or mmselfsup (MoCo, DenseCL, BYOL, ORL, ...)",
-        ("backbone.conv1.weight",),
-        "mmdetection",
-        _resnet_under("backbone.", "backbone."),
-    ),
-    Format(
-        "torchvision",
-        "torchvision's detectors",
-        ("backbone.body.conv1.weight",),
-        "canonical",
-        {**_resnet_under("backbone.body.", "backbone."), "backbone.fpn.": "fpn."},
-        pyramid_may_differ=True,
-    ),
-    Format(
-        "torchvision",
-        "torchvision with feature pyramid",
-        ("body.conv1.weight",),
-        "canonical",
-        {**_resnet_under("body.", "backbone."), "fpn.": "fpn."},
-        pyramid_may_differ=True,
-    ),
-    Format(
-        "swav",
-        "SwAV",
-        ("conv1.weight", "projection_head.0.weight"),
-        "torchvision",
-        _resnet_under(""),
-    ),
-    Format("torchvision", "torchvision or timm (the same names)", ("conv1.weight",), "torchvision", _resnet_under("")),
-)
-"""Recognised from the top down: the first whose markers are all there."""
-
-_PYRAMID = re.compile(
-    r"(?:backbone\.fpn_(?:lateral|output)|neck\.(?:lateral|fpn)_convs\.|fpn\.(?:inner|layer)_blocks\.)"
-    r"(?P<level>\d+)\.(?P<tensor>.+)"
-)
-
-_CAFFE2_NAME = "conv1_w"
-
-WRAPPERS = ("module.", "_orig_mod.")
-"""Prefixes that DistributedDataParallel and `torch.compile` put before every name."""
+FROZEN_VARIANCE = 1 - 1e-5
+"""Running variance that makes a norm (epsilon 1e-5) only scale and shift, as Caffe2's files mean theirs; the value of
+Detectron2's `FrozenBatchNorm2d`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Identified:
-    """A network found in a state dict.
+    """A network found in a checkpoint.
 
     Attributes:
-        format: name of the format.
+        format: name of the format (`families.FAMILIES`).
         arch: timm name of the backbone.
         tensors: canonical name -> tensor; half precision is widened to float32, which is exact.
-        unused: names, as the source has them, of tensors that belong neither to the backbone nor to the pyramid.
+        unused: names, as the state dict has them, of tensors that belong neither to the backbone nor to the pyramid.
+        taken: where in the file the network is: keys, then what its names begin with; empty if it is all there is.
+        others: where in the file further whole networks are.
+        facts: what the format says of the weights, such as another input normalisation.
     """
 
     format: str
     arch: str
     tensors: dict[str, Tensor]
     unused: tuple[str, ...]
+    taken: str = ""
+    others: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def identify(state: Mapping[str, Any], arch: str | None = None) -> Identified:
-    """Recognise a state dict by its names and check that the network in it is whole.
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A place in a checkpoint where a network begins.
+
+    Attributes:
+        state: the state dict.
+        style: how it names a backbone.
+        prefix: what stands before the backbone's names, without wrappers.
+        layout: the plain ResNet that it is, or is most like.
+        backbone: timm's name -> name in `state`.
+        unknown: names of the backbone that no such ResNet has.
+        missing: names that it lacks.
+    """
+
+    state: StateDict
+    style: Style
+    prefix: str
+    layout: str
+    backbone: dict[str, str]
+    unknown: tuple[str, ...]
+    missing: tuple[str, ...]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the names are exactly those of the layout."""
+        return not self.unknown and not self.missing
+
+    @property
+    def place(self) -> str:
+        """Keys of the file and prefix as the file has it, for people."""
+        return ".".join((*self.state.path, _written(self.state, self.style, self.prefix))).rstrip(".")
+
+
+def identify(tree: Any, arch: str | None = None) -> Identified:
+    """Find the network in what a checkpoint holds and check that it is whole.
 
     Args:
-        state: tensor name -> tensor, in any of `FORMATS`; a prefix of `WRAPPERS` may stand before all names.
+        tree: a state dict, or containers with state dicts somewhere in them, as `safe_reading.read_file` returns them.
         arch: timm name of the backbone, where the source states it.
 
     Raises:
-        UserError: no known format; names missing or unknown; shapes, types or numbers that no such network has.
+        UserError: no ResNet; several, of which none is known to be the one meant; names missing or unknown; shapes,
+            types or numbers that no such network has.
     """
-    tensors = {str(name): value.detach() for name, value in state.items() if isinstance(value, Tensor)}
-    wrapper = _wrapper(tensors)
-    inner = {name.removeprefix(wrapper): value for name, value in tensors.items()}
-    if arch is not None and (found := _unusual(inner, arch)) is not None:
+    states = state_dicts(tree)
+    if arch is not None and (found := _unusual(states, arch)) is not None:
         return found
-    known = _recognise(inner)
-    named, unused = {}, []
-    for name, value in inner.items():
-        target = known.renamed(name)
-        if target is None:
-            unused.append(wrapper + name)
-        else:
-            named[target] = value
-    foreign = _foreign_pyramid(named) if known.pyramid_may_differ else set()
-    unused += [wrapper + name for name in inner if known.renamed(name) in foreign]
-    named = {name: value for name, value in named.items() if name not in foreign}
+    candidates = [candidate for state in states for candidate in _candidates(state)]
+    if not candidates and len(states) > 1:
+        candidates = list(_candidates(flattened(states)))
+    if not candidates:
+        raise UserError(_nothing_found(tree, states))
+    whole = [candidate for candidate in candidates if candidate.is_whole]
+    if not whole:
+        nearest = min(candidates, key=lambda candidate: len(candidate.unknown) + len(candidate.missing))
+        raise KeyMismatchError(nearest.style.name, nearest.layout, nearest.unknown, nearest.missing)
+    chosen = _choose(whole)
+    others = tuple(dict.fromkeys(one.place for one in whole if one is not chosen))
+    return _identified(chosen, others, arch)
+
+
+def _identified(chosen: Candidate, others: tuple[str, ...], arch: str | None) -> Identified:
+    state = chosen.state
+    pyramid = _pyramid(chosen)
+    named: dict[str, Any] = {f"backbone.{name}": state.tensors[own] for name, own in chosen.backbone.items()}
+    named |= {f"fpn.{name}": state.tensors[own] for name, own in pyramid.items()}
+    used = {*chosen.backbone.values(), *pyramid.values()}
+    unused = tuple(name for name in state.tensors if name not in used)
     require_sound(named)
-    canonical = _in_full_precision(to_canonical(_with_counters(named), known.scheme))
-    return Identified(known.name, find_arch(canonical, arch), canonical, tuple(unused))
+    facts: dict[str, Any] = {}
+    if chosen.style is CAFFE2:
+        _require_no_biases(chosen, unused)
+        facts = {"input": CAFFE2_INPUT_FACTS, "stride_in_1x1": chosen.layout not in ("resnet18", "resnet34")}
+    canonical = _in_full_precision(_completed(named))
+    family = next(
+        one for one in FAMILIES if one.fits(chosen.style.name, chosen.prefix, state.names.keys(), bool(unused))
+    )
+    return Identified(family.name, find_arch(canonical, arch), canonical, unused, chosen.place, others, facts)
 
 
-def find_state_dict(tree: Any) -> Mapping[str, Any]:
-    """The state dict in what a checkpoint file holds: under the usual keys, or the whole of it.
+def _candidates(state: StateDict) -> Iterator[Candidate]:
+    for style in STYLES:
+        for stem in state.names:
+            prefix = stem.removesuffix(style.stem)
+            if not stem.endswith(style.stem) or prefix[-1:] not in ("", "."):
+                continue
+            if any(name.startswith(prefix + style.first_stage) for name in state.names):
+                yield _candidate(state, style, prefix)
+
+
+def _written(state: StateDict, style: Style, prefix: str) -> str:
+    """A prefix with the wrappers that the file has in it."""
+    stem = state.names[prefix + style.stem]
+    return stem.removesuffix(style.stem) if stem.endswith(style.stem) else prefix
+
+
+def _candidate(state: StateDict, style: Style, prefix: str) -> Candidate:
+    """The layout whose names differ least from those under the prefix."""
+    below = {name.removeprefix(prefix): own for name, own in state.names.items() if name.startswith(prefix)}
+    owned = {name: own for name, own in below.items() if style.owned.match(name)}
+    if style.elsewhere and not any(name.startswith("res5.") for name in owned):
+        start = _parent(prefix) + style.elsewhere
+        for name, own in state.names.items():
+            part = name.removeprefix(start)
+            if name.startswith(start) and part[:6] in ("res5.0", "res5.1", "res5.2"):
+                owned[part] = own
+    fewest: Candidate | None = None
+    for layout in LAYOUTS:
+        table = backbone_table(style, layout)
+        unknown = tuple(own for name, own in owned.items() if name not in table and not _may_be_extra(style, name))
+        missing = tuple(
+            _written(state, style, prefix) + name
+            for name, timm_name in table.items()
+            if name not in owned and not _may_be_absent(style, timm_name)
+        )
+        found = {table[name]: own for name, own in owned.items() if name in table}
+        one = Candidate(state, style, prefix, layout, found, unknown, missing)
+        if fewest is None or len(unknown) + len(missing) < len(fewest.unknown) + len(fewest.missing):
+            fewest = one
+    assert fewest is not None
+    return fewest
+
+
+def _may_be_absent(style: Style, timm_name: str) -> bool:
+    """Batch counters, which many formats leave out; Caffe2's files have folded their norms' statistics."""
+    return timm_name.endswith(COUNTER) or (style is CAFFE2 and timm_name.endswith(STATISTICS))
+
+
+def _may_be_extra(style: Style, name: str) -> bool:
+    """Caffe2's files have a bias and an optimizer's momentum for some convolutions."""
+    return style is CAFFE2 and (name.endswith("_momentum") or (name.endswith("_b") and not name.endswith("_bn_b")))
+
+
+def _choose(whole: Sequence[Candidate]) -> Candidate:
+    """The one network that a checkpoint is about.
 
     Raises:
-        UserError: there is none; the error lists the keys that there are.
+        UserError: there are several, and nothing says which is meant.
     """
-    if isinstance(tree, Mapping):
-        for key in ("state_dict", "model", "teacher", "model_ema", "blobs"):
-            inner = tree.get(key)
-            if isinstance(inner, Mapping) and any(isinstance(value, Tensor) for value in inner.values()):
-                return inner
-        if any(isinstance(value, Tensor) for value in tree.values()):
-            return tree
+    ranks = [
+        sum(is_secondary(where, one.state.names.keys()) for where in (".".join(one.state.path), one.prefix))
+        for one in whole
+    ]
+    rest = [one for one, rank in zip(whole, ranks, strict=True) if rank == min(ranks)]
+    if len({one.layout for one in whole}) > 1 and any("student" in one.place for one in whole):
+        rest = list(whole)  # a teacher of another size is what was distilled, not what was trained
+    for narrowed in (
+        [one for one in rest if one.prefix == "backbone."],
+        *([one for one in rest if key in one.state.path or one.state.path == ()] for key in PRIMARY_STATE_KEYS),
+    ):
+        if narrowed:
+            rest = narrowed
+            break
+    first, *more = rest
+    if any(not _same_tensors(first, other) for other in more):
+        places = ", ".join(one_line(one.place or "the whole file") for one in rest[:4])
         raise UserError(
-            f"no tensors under {', '.join(map(one_line, list(tree)[:10])) or 'nothing'}: give a weights file"
+            f"holds {len(rest)} whole ResNets ({places}), and nothing says which is meant: save the state dict of one "
+            "of them alone"
         )
-    raise UserError(f"holds a {type(tree).__name__}, not tensors by name: save the state_dict")
+    return first
 
 
-def _wrapper(names: Mapping[str, Tensor]) -> str:
-    wrapper = ""
-    while (
-        found := next((w for w in WRAPPERS if names and all(name.startswith(wrapper + w) for name in names)), None)
-    ) is not None:
-        wrapper += found
-    return wrapper
+def _same_tensors(one: Candidate, other: Candidate) -> bool:
+    return one.layout == other.layout and all(
+        _are_equal(one.state.tensors[own], other.state.tensors[other.backbone[name]])
+        for name, own in one.backbone.items()
+        if name in other.backbone
+    )
 
 
-def _recognise(state: Mapping[str, Tensor]) -> Format:
-    for candidate in FORMATS:
-        if all(marker in state for marker in candidate.markers) and not (
-            candidate.alone and any(candidate.renamed(name) is None for name in state)
-        ):
-            return candidate
-    if _CAFFE2_NAME in state:
-        raise UserError(
-            f"Caffe2 names ({_CAFFE2_NAME}, ...), as in Detectron2's ImageNet files of its authors' old framework, are "
-            "not read: give the same network as torchvision, timm or Detectron2's own training saves it"
-        )
-    some = ", ".join(one_line(name) for name in list(state)[:5])
-    titles = ", ".join(dict.fromkeys(candidate.title for candidate in FORMATS))
-    raise UserError(f"no ResNet in a known format among {len(state)} tensors ({some}, ...); known are: {titles}")
+def _are_equal(one: Tensor | NotDense, other: Tensor | NotDense) -> bool:
+    if not isinstance(one, Tensor) or not isinstance(other, Tensor):
+        return False
+    return one.shape == other.shape and torch.equal(one, other)
 
 
-def _unusual(state: dict[str, Tensor], arch: str) -> Identified | None:
+def _pyramid(chosen: Candidate) -> dict[str, str]:
+    """Canonical name without `fpn.` -> name in the state dict, of the pyramid beside a backbone; empty without one.
+
+    A pyramid of another design (convolutions with a bias, other levels than four) is not ours, and left unused.
+
+    Raises:
+        KeyMismatchError: one of our design that is not whole.
+    """
+    state = chosen.state
+    parent = _parent(chosen.prefix)
+    for style in PYRAMID_STYLES:
+        owned = {
+            name.removeprefix(parent): own
+            for name, own in state.names.items()
+            if name.startswith(parent) and style.owned.fullmatch(name.removeprefix(parent))
+        }
+        if not owned or _is_foreign(style, owned):
+            continue
+        table = pyramid_table(style)
+        unknown = [own for name, own in owned.items() if name not in table]
+        missing = [parent + name for name in table if name not in owned and not name.endswith(COUNTER)]
+        if unknown or missing:
+            raise KeyMismatchError(chosen.style.name, f"{chosen.layout} with feature pyramid", unknown, missing)
+        return {table[name]: own for name, own in owned.items()}
+    return {}
+
+
+def _is_foreign(style: PyramidStyle, names: Mapping[str, str]) -> bool:
+    matches = [match for name in names if (match := style.owned.fullmatch(name))]
+    with_bias = any(match["tensor"] in ("bias", "conv.bias", "0.bias") for match in matches)
+    return with_bias or len({match["level"] for match in matches}) != 4
+
+
+def _parent(prefix: str) -> str:
+    """`a.b.` -> `a.`."""
+    return prefix[: prefix.rstrip(".").rfind(".") + 1]
+
+
+def _unusual(states: Sequence[StateDict], arch: str) -> Identified | None:
     """A timm ResNet with another stem or shortcut than the plain one, which only its own names can tell."""
-    expected = list(expected_tensors(arch, with_fpn=False))
-    if layout_of(name.removeprefix("backbone.") for name in expected) is not None:
+    expected = [name.removeprefix("backbone.") for name in expected_tensors(arch, with_fpn=False)]
+    if layout_of(expected) is not None:
         return None
-    scheme = "canonical" if any(name.startswith("backbone.") for name in state) else "timm"
-    unused = tuple(name for name in state if scheme == "timm" and name.startswith("fc."))
-    named = {name: value for name, value in state.items() if name not in unused}
-    require_sound(named)
-    canonical = _in_full_precision(to_canonical(named, scheme, arch))
-    return Identified(scheme, find_arch(canonical, arch), canonical, unused)
+    for state in states:
+        for prefix in ("", "backbone."):
+            if all(prefix + name in state.names for name in expected if not name.endswith(COUNTER)):
+                named = {
+                    f"backbone.{name}": state.tensors[state.names[prefix + name]]
+                    for name in expected
+                    if prefix + name in state.names
+                }
+                fpn = {name: state.tensors[own] for name, own in state.names.items() if name.startswith("fpn.")}
+                named |= fpn if prefix else {}
+                used = {state.names[prefix + name] for name in expected if prefix + name in state.names}
+                unused = tuple(own for name, own in state.names.items() if own not in used and name not in named)
+                require_sound(named)
+                canonical = _in_full_precision(_completed(named))
+                scheme = "canonical" if prefix else "timm"
+                return Identified(scheme, find_arch(canonical, arch), canonical, unused)
+    largest = max(states, key=lambda state: len(state.names), default=None)
+    if largest is None:
+        return None
+    missing = [name for name in expected if name not in largest.names and f"backbone.{name}" not in largest.names]
+    raise KeyMismatchError("timm", arch, (), missing)
 
 
-def _foreign_pyramid(names: Iterable[str]) -> set[str]:
-    """Names of a pyramid of another design than ours: convolutions with a bias, or other levels than four."""
-    found = {name: match for name in names if (match := _PYRAMID.match(name))}
-    levels = {match["level"] for match in found.values()}
-    with_bias = any(match["tensor"] in ("bias", "conv.bias", "0.bias") for match in found.values())
-    return set(found) if found and (with_bias or len(levels) != 4) else set()
+def _nothing_found(tree: Any, states: Sequence[StateDict]) -> str:
+    if module := pickled_module(tree):
+        return (
+            f"holds a pickled {one_line(module, 80)}, which is code and is not read; save its state_dict: "
+            'torch.save(model.state_dict(), "weights.pth")'
+        )
+    if not states:
+        what = f"a {type(tree).__name__}"
+        if isinstance(tree, Mapping):
+            what = ", ".join(one_line(key, 40) for key in list(tree)[:8]) or "nothing"
+        return f"holds {what}, and no tensors by name: give the file of a trained network"
+    state = max(states, key=lambda one: len(one.tensors))
+    some = ", ".join(one_line(name, 80) for name in list(state.tensors)[:5])
+    titles = ", ".join(dict.fromkeys(family.title for family in FAMILIES))
+    return (
+        f"no ResNet among {len(state.tensors)} tensors ({some}, ...); read are the tensor names of torchvision, timm, "
+        f"Detectron2, Caffe2 and numbered children under any prefix, as in: {titles}"
+    )
 
 
-def _with_counters(named: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Add the norms' batch counters where a format keeps none: inference never reads them, PyTorch starts them at 0."""
-    if any(name.endswith(".num_batches_tracked") for name in named):
-        return dict(named)
-    counters = {
-        name.removesuffix("running_mean") + "num_batches_tracked": torch.tensor(0)
-        for name in named
-        if name.endswith(".running_mean")
-    }
-    return {**named, **counters}
+def _require_no_biases(chosen: Candidate, unused: Sequence[str]) -> None:
+    for name in unused:
+        below = name.removeprefix(chosen.prefix)
+        value = chosen.state.tensors[name]
+        is_bias = bool(chosen.style.owned.match(below)) and not below.endswith("_momentum")
+        if is_bias and isinstance(value, Tensor) and bool(value.any()):
+            raise UserError(f"{one_line(name)} is a bias that is not 0, for which a ResNet has no place")
+
+
+def _completed(named: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Add what formats leave out: batch counters, which inference never reads, and statistics of folded norms."""
+    found = dict(named)
+    for name, value in named.items():
+        if not name.endswith(".weight") or value.ndim != 1:
+            continue
+        norm = name.removesuffix("weight")
+        found.setdefault(f"{norm}running_mean", torch.zeros_like(value))
+        found.setdefault(f"{norm}running_var", torch.full_like(value, FROZEN_VARIANCE))
+        found.setdefault(f"{norm}{COUNTER}", torch.tensor(0))
+    return found
 
 
 def _in_full_precision(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

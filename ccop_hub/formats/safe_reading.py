@@ -1,39 +1,40 @@
 """Reading weights files that may be damaged or hostile: nothing of a file is ever run.
 
-safetensors hold no code. PyTorch files go through `torch.load(weights_only=True)` with `argparse.Namespace` as the one
-class added (SlotCon, SoCo, PixPro and DINO keep their command line in it). Other pickles go through `numpy_pickle`.
-Which of them a file is, its first bytes tell; its name does not matter.
+safetensors and `.npz` files hold no code. PyTorch files and other pickles are read by a machine that builds containers,
+arrays and tensors alone; every other object in them becomes a note of its name. The first bytes decide which of them a
+file is; its name does not matter.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
-import pickle
-import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import UserError, one_line
-from .numpy_pickle import read_pickle
+from .inert_pickle import DamagedPickleError, HostilePickleError, Note, Rebuilder, read_pickle
+from .rebuilders import Arrays, NumpyArray, container_names
+from .torch_files import LEGACY_START, ZIP_START, archive_entries, mapped, read_torch_legacy, read_torch_zip
 
-_ZIP = b"PK\x03\x04"
-_TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-"""How `torch.save` files began before torch 1.6: a pickle of the magic number 0x1950a86a20f9469cfc6c."""
+_NPZ_RATIO = 8
+"""Times its own size that a compressed `.npz` may unpack to; trained weights hardly compress."""
 
-_SLACK = 1 << 20
-"""Bytes that an archive's entries may exceed the file by; they are stored uncompressed, so they never do."""
-
-
-_ASKED = re.compile(r"GLOBAL ([\w.]+)|(?:unrecognized function|`add_safe_globals`,? but got) (.{1,80})")
-"""The class or function in what `torch.load` says when it refuses one."""
+_COMPRESSED = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"7z\xbc\xaf": "7-Zip",
+}
+_TAR_MAGIC = slice(257, 262)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,9 +42,10 @@ class Contents:
     """What a weights file holds.
 
     Attributes:
-        tree: plain containers with tensors (CPU) in them; for safetensors name -> tensor.
+        tree: plain containers with tensors (CPU) in them, and a `Note` for each object of another class; for
+            safetensors name -> tensor. Tensors may be views of the file: copy those that are kept.
         metadata: the text metadata of a safetensors file.
-        container: `safetensors`, `torch` or `pickle`.
+        container: `safetensors`, `torch`, `pickle` or `npz`.
     """
 
     tree: Any
@@ -55,24 +57,38 @@ def read_file(path: Path) -> Contents:
     """Read a weights file without running anything in it.
 
     Raises:
-        UserError: not a weights file, damaged, truncated, a decompression bomb, or a pickle that asks for a class
-            beyond those allowed; the error says which, and what to do.
+        UserError: not a weights file, damaged, truncated, larger unpacked than itself, or a pickle that names something
+            which can only serve to run code; the error says which, and what to do.
     """
+    try:
+        return _read(path)
+    except HostilePickleError as error:
+        raise HostilePickleError(f"{path} {error}") from None
+    except DamagedPickleError as error:
+        raise UserError(f"{path} is a damaged or truncated file ({error}): get it again") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror or one_line(error)}): check the path") from None
+
+
+def _read(path: Path) -> Contents:
     with path.open("rb") as stream:
         start = stream.read(512)
-    if start.startswith(_ZIP):
-        _check_archive(path)
-        return Contents(_torch_load(path), {}, "torch")
-    if start.startswith(_TORCH_LEGACY):
-        return Contents(_torch_load(path), {}, "torch")
+    if start.startswith(ZIP_START):
+        entries = archive_entries(path)
+        if entries and all(entry.filename.endswith(".npy") for entry in entries):
+            return Contents(_read_npz(path, entries), {}, "npz")
+        return Contents(_finished(read_torch_zip(path, entries)), {}, "torch")
+    if start.startswith(LEGACY_START):
+        return Contents(_finished(read_torch_legacy(path)), {}, "torch")
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= path.stat().st_size:
         tensors, metadata = _read_safetensors(path)
         return Contents(tensors, metadata, "safetensors")
-    if start[:1] == b"\x80" or path.suffix in (".pkl", ".pickle"):
-        return Contents(read_pickle(path), {}, "pickle")
-    raise UserError(
-        f"{path} is not a weights file ({_looks_like(start, path)}): give a .safetensors, .pth or .pkl file"
-    )
+    if start[:1] == b"\x80" or (path.suffix in (".pkl", ".pickle") and not _is_text(start)):
+        data = mapped(path)
+        arrays = Arrays(len(data))
+        tree, _ = read_pickle(data, container_names() | arrays.names())
+        return Contents(_finished(tree), {}, "pickle")
+    raise UserError(f"{path} is not a weights file ({_looks_like(start)}): give a .safetensors, .pth or .pkl file")
 
 
 def facts_in(metadata: Mapping[str, str], key: str, path: Path) -> dict[str, Any]:
@@ -83,62 +99,63 @@ def facts_in(metadata: Mapping[str, str], key: str, path: Path) -> dict[str, Any
     """
     try:
         facts = json.loads(metadata.get(key, "{}"))
-    except ValueError:
+    except (ValueError, RecursionError):
         facts = None
     if not isinstance(facts, dict):
         raise UserError(f"{path} holds facts that are not a JSON object: export it again")
     return facts
 
 
-def _looks_like(start: bytes, path: Path) -> str:
+def _is_text(start: bytes) -> bool:
+    return not start or start.lstrip()[:1] in (b"<", b"{", b"[")
+
+
+def _looks_like(start: bytes) -> str:
     if not start:
         return "it is empty"
     if start.lstrip()[:15].lower().startswith((b"<!doctype", b"<html")):
         return "it is a web page: the download needed a confirmation or a login"
+    if start.startswith(b"version https://git-lfs"):
+        return "it is a pointer of Git LFS: run git lfs pull"
     if start.lstrip()[:1] in (b"{", b"["):
         return "it is JSON or other text"
     if start[8:9] == b"{":
         return "a truncated safetensors file: get it again"
-    if path.suffix in (".tar", ".gz", ".zst", ".xz"):
-        return "unpack it first"
-    return "unknown first bytes"
+    if start[_TAR_MAGIC] == b"ustar":
+        return "it is a tar archive: unpack it first"
+    packed = next((name for magic, name in _COMPRESSED.items() if start.startswith(magic)), None)
+    return f"it is compressed by {packed}: unpack it first" if packed else "unknown first bytes"
 
 
-def _check_archive(path: Path) -> None:
-    """Refuse what `torch.save` never writes: compressed, repeated or overlapping entries."""
+def _finished(tree: Any) -> Any:
+    """Put tensors in the place of arrays, in every dictionary and list; each container is visited once."""
+    seen: set[int] = set()
+    whole = [tree]
+    pending: list[Any] = [whole]
+    while pending:
+        value = pending.pop()
+        if not isinstance(value, dict | list | tuple) or id(value) in seen:
+            continue
+        seen.add(id(value))
+        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, item in list(pairs):
+            if isinstance(item, NumpyArray | Rebuilder) and not isinstance(value, tuple):
+                value[key] = item.value if isinstance(item, NumpyArray) else Note(item.name)
+            else:
+                pending.append(item)
+    return whole[0]
+
+
+def _read_npz(path: Path, entries: list[zipfile.ZipInfo]) -> dict[str, Tensor]:
+    if sum(entry.file_size for entry in entries) > _NPZ_RATIO * path.stat().st_size:
+        raise UserError(f"{path} would unpack to more than {_NPZ_RATIO} times its size: it holds no trained weights")
     try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        raise UserError(f"{path} is a damaged or truncated archive ({one_line(error)}): get it again") from None
-    names = [entry.filename for entry in entries]
-    if len(set(names)) != len(names):
-        repeated = next(name for name in names if names.count(name) > 1)
-        raise UserError(f"{path} holds the entry {repeated!r} twice, which torch.save never writes: do not trust it")
-    if any(name.endswith("/constants.pkl") for name in names):
-        raise UserError(f"{path} is a TorchScript archive, which holds code: save the state_dict of its module")
-    size = path.stat().st_size
-    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        raise UserError(f"{path} holds compressed entries, which torch.save never writes: do not trust it")
-    if sum(entry.file_size for entry in entries) > size + _SLACK:
-        raise UserError(f"{path} would unpack to more than its own {size} bytes: do not trust it")
-
-
-def _torch_load(path: Path) -> Any:
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        asked = _ASKED.search(str(error))
-        if asked is None:
-            raise UserError(f"{path} is a damaged or truncated PyTorch file: get it again") from None
-        named = one_line(asked[1] or asked[2])
-        if named.startswith("torch.nn."):
-            raise UserError(f"{path} is a pickled {named}, which holds code: save its state_dict instead") from None
-        raise UserError(f"{path} asks for {named}, which weights do not need; do not trust it") from None
-    except Exception as error:  # the bytes decide what fails inside torch: any of it means that they can not be read
-        told = one_line(error) or type(error).__name__
-        raise UserError(f"{path} can not be read as a PyTorch file ({told}): get it again") from None
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    except TypeError:
+        raise UserError(f"{path} holds arrays of something other than numbers: keep those of the weights") from None
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is not a whole .npz file ({one_line(error)}): get it again") from None
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

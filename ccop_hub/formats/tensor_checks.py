@@ -10,6 +10,7 @@ from torch import Tensor
 from ..architectures import ResNetFPN, build_backbone
 from ..errors import UserError, one_line
 from .names import layout_of
+from .rebuilders import NotDense
 
 _LISTED = 5
 
@@ -20,7 +21,7 @@ SAME_NAMES = {
 """timm ResNets that share a layout's tensor names and differ in shapes alone."""
 
 
-def require_sound(tensors: Mapping[str, Tensor]) -> None:
+def require_sound(tensors: Mapping[str, Tensor | NotDense]) -> None:
     """Check that tensors are plain numbers in memory: dense, on the CPU, finite, no larger than their storage.
 
     A tensor may claim any shape over a small storage by a stride of 0; to copy such a one would fill the memory.
@@ -29,14 +30,20 @@ def require_sound(tensors: Mapping[str, Tensor]) -> None:
         UserError: one is not; the error names it.
     """
     for name, value in tensors.items():
-        if value.layout is not torch.strided or value.is_quantized or value.device.type != "cpu" or value.is_complex():
+        if not isinstance(value, Tensor) or not _is_dense(value):
             raise UserError(f"{one_line(name)} is not a dense tensor of real numbers: save weights as ordinary tensors")
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():
             shape = tuple(value.shape)
-            raise UserError(f"{one_line(name)} claims the shape {shape} over a smaller storage: do not trust this file")
-    bad = [name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
+            raise UserError(f"{one_line(name)} has the shape {shape} over a smaller storage: save it by .contiguous()")
+    numbers = {name: value for name, value in tensors.items() if isinstance(value, Tensor)}
+    bad = [name for name, value in numbers.items() if value.is_floating_point() and not value.isfinite().all()]
     if bad:
         raise UserError(f"NaN or infinite numbers in {_shortened(bad)}: take weights from before the run diverged")
+
+
+def _is_dense(value: Tensor) -> bool:
+    plain = value.layout is torch.strided and not value.is_quantized and not value.is_complex()
+    return plain and value.device.type == "cpu"
 
 
 def find_arch(tensors: Mapping[str, Tensor], arch: str | None) -> str:

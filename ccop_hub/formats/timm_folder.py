@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, one_line
+from .facts import checked_facts
 
 TIMM_CONFIG_FILE = "config.json"
 TIMM_WEIGHTS_FILE = "model.safetensors"
@@ -15,26 +16,40 @@ TIMM_FILES = (TIMM_WEIGHTS_FILE, "pytorch_model.bin")
 """Weights files that timm looks for, in this order."""
 
 
-def timm_facts(config: Path) -> dict[str, Any]:
+def timm_facts(config: Path) -> dict[str, Any] | None:
     """The facts in a timm `config.json`: architecture, and the input's mean and std on the 0-255 scale.
 
+    Returns:
+        None if the file is another library's configuration.
+
     Raises:
-        UserError: not a timm configuration.
+        UserError: not JSON, or a timm configuration with a field of another type than timm writes.
     """
     try:
         content = json.loads(config.read_text(encoding="utf-8"))
-        facts: dict[str, Any] = {"arch": content["architecture"]}
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{config} is not a timm configuration: give the weights file itself") from None
+    except (ValueError, OSError, RecursionError):
+        raise UserError(f"{config} is not JSON: get it again, or give the weights file from another folder") from None
+    if not isinstance(content, dict) or "architecture" not in content:
+        return None
     shown = content.get("pretrained_cfg") or {}
-    if "mean" in shown and "std" in shown:
+    if not isinstance(shown, dict):
+        raise UserError(f"{config}: its field pretrained_cfg is {one_line(repr(shown), 60)}, not an object: correct it")
+    facts: dict[str, Any] = {"arch": content["architecture"]}
+    if shown.get("mean") is not None and shown.get("std") is not None:
         facts["input"] = {
-            "mean": [round(255 * value, 6) for value in shown["mean"]],
-            "std": [round(255 * value, 6) for value in shown["std"]],
+            "mean": _on_byte_scale(shown["mean"]),
+            "std": _on_byte_scale(shown["std"]),
             "channel_order": "RGB",
             "range": "0-255",
         }
-    return facts
+    return checked_facts(facts, config)
+
+
+def _on_byte_scale(values: Any) -> Any:
+    """0-1 numbers as 0-255; anything else as it is, for the check to name."""
+    if isinstance(values, list) and all(isinstance(value, int | float) for value in values):
+        return [round(255 * value, 6) for value in values]
+    return values
 
 
 def timm_config(arch: str, num_features: int, facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import UserError
 from ..files import file_digest
 from ..formats.checkpoint import FACTS_FILE, Weights, find_weights_file, read_checkpoint
-from ..formats.fingerprint import differences
+from ..formats.fingerprint import TOLERANCE, differences
 
 FINGERPRINT_KEY = "fingerprint"
 
@@ -59,12 +59,11 @@ def fingerprint_check(weights: Weights) -> Check:
         return Check("features", None, "no fingerprint was stored with these weights")
     try:
         told = differences(stored, weights.arch, weights.tensors)
-        tolerance = float(stored["tolerance"])
-    except (AttributeError, KeyError, TypeError, ValueError, IndexError):
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError, OverflowError):
         return Check("features", False, "the stored fingerprint is damaged")
     if told:
         return Check("features", False, "; ".join(told))
-    return Check("features", True, f"those of the export on the fixed input, within {tolerance:g} of each stage's size")
+    return Check("features", True, f"those of the export on the fixed input, within {TOLERANCE:g} of each stage's size")
 
 
 def _digest_check(file: Path) -> Check:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import logging
 import platform
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,9 +15,11 @@ from torch import Tensor
 from ..architectures import HUB_ARCHITECTURES, build_resnet_fpn
 from ..errors import UserError
 from ..formats.checkpoint import Weights, read_checkpoint, tensors_digest
-from ..formats.recognition import find_state_dict, identify
+from ..formats.recognition import identify
 from ..normalization import INPUT_FACTS
 from . import download, google_drive, huggingface, registry
+
+logger = logging.getLogger(__name__)
 
 RANDOM = "random"
 
@@ -36,10 +39,30 @@ def resolve(weights: str | Path | Mapping[str, Tensor], arch: str | None = None,
         UserError: nothing of that name, not readable, not its digest, or another architecture than `arch`. Says what
             to do.
     """
-    found = _find(weights, arch, seed)
+    found = in_rgb(_find(weights, arch, seed))
     if arch is not None and found.arch != arch:
         raise UserError(f"{found.name} is a {found.arch}, not a {arch}: ask for {found.arch} or give other weights")
     return found
+
+
+def in_rgb(weights: Weights) -> Weights:
+    """Weights that take RGB images: those of a network trained on BGR get the stem's input channels turned around."""
+    shown = weights.facts["input"]
+    if shown["channel_order"] == "RGB":
+        return weights
+    if weights.facts.get("stride_in_1x1"):
+        logger.warning(
+            "%s was trained with strides on 1x1 convolutions; here they are on the 3x3 ones, so its features differ",
+            weights.name,
+        )
+    stem = next(name for name in ("backbone.conv1.weight", "backbone.conv1.0.weight") if name in weights.tensors)
+    facts = {
+        **weights.facts,
+        "input": {**shown, "mean": shown["mean"][::-1], "std": shown["std"][::-1], "channel_order": "RGB"},
+    }
+    return dataclasses.replace(
+        weights, tensors={**weights.tensors, stem: weights.tensors[stem].flip(1).contiguous()}, facts=facts
+    )
 
 
 def _find(weights: str | Path | Mapping[str, Tensor], arch: str | None, seed: int) -> Weights:
@@ -116,7 +139,16 @@ def _random(arch: str | None, seed: int) -> Weights:
 
 
 def _from_state_dict(state: Mapping[str, Tensor], arch: str | None) -> Weights:
-    found = identify(find_state_dict(state), arch)
-    facts = {"arch": found.arch, "input": INPUT_FACTS}
-    digest = tensors_digest(found.tensors)
-    return Weights("state dict", found.arch, found.tensors, facts, digest, "state dict", found.format, found.unused)
+    found = identify(state, arch)
+    return Weights(
+        name="state dict",
+        arch=found.arch,
+        tensors=found.tensors,
+        facts={"input": INPUT_FACTS, **found.facts, "arch": found.arch},
+        digest=tensors_digest(found.tensors),
+        source="state dict",
+        format=found.format,
+        unused=found.unused,
+        taken=found.taken,
+        others=found.others,
+    )

@@ -9,6 +9,7 @@ open-mmlab/mmdetection (FPN); ChenhongyiYang/CCOP (openselfsup/models/ccop.py, t
 from __future__ import annotations
 
 import argparse
+import collections
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -61,6 +62,46 @@ def caffe(state: State) -> State:
     return {rename(key): value for key, value in state.items()}
 
 
+CHILDREN = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6, "layer4": 7}
+
+
+def numbered(state: State) -> State:
+    """The names of `nn.Sequential(*list(resnet.children())[:-1])`."""
+    return {re.sub(r"^\w+", lambda found: str(CHILDREN[found[0]]), key): value for key, value in state.items()}
+
+
+def hugging_face(state: State) -> State:
+    """transformers' names: `embedder`, then stages of layers; a shortcut or three convolutions each."""
+
+    def rename(key: str) -> str:
+        key = re.sub(r"^(conv|bn)1\.", r"embedder.embedder.\1.", key)
+        key = re.sub(r"^layer(\d)\.(\d+)\.", lambda m: f"encoder.stages.{int(m[1]) - 1}.layers.{m[2]}.", key)
+        key = re.sub(r"\b(conv|bn)(\d)\.", lambda m: f"layer.{int(m[2]) - 1}.{m[1]}.", key)
+        key = key.replace("downsample.0.", "shortcut.conv.").replace("downsample.1.", "shortcut.bn.")
+        return key.replace(".conv.", ".convolution.").replace(".bn.", ".normalization.")
+
+    return {rename(key): value for key, value in state.items()}
+
+
+def blobs(state: State) -> State:
+    """Caffe2's names, as Detectron2's `c2_model_loading.py` reads them; statistics are left out."""
+    found = {}
+    for key, value in state.items():
+        *path, kind = key.split(".")
+        if kind not in ("weight", "bias"):
+            continue
+        where = ".".join(path)
+        where = re.sub(r"layer(\d)\.(\d+)\.", lambda m: f"res{int(m[1]) + 1}_{m[2]}_", where)
+        if "_" in where:
+            where = re.sub(r"(conv|bn)(\d)$", lambda m: f"branch2{'abc'[int(m[2]) - 1]}", where)
+        is_norm = path[-1].startswith("bn") or path[-2:] == ["downsample", "1"]
+        where = (
+            {"bn1": "res_conv1"}.get(where, where).replace("downsample.0", "branch1").replace("downsample.1", "branch1")
+        )
+        found[f"{where}{'_bn' if is_norm else ''}_{'b' if kind == 'bias' else 's' if is_norm else 'w'}"] = value
+    return found
+
+
 def fpn_by(state: State, lateral: str, output: str, first: int, conv: str, bn: str) -> State:
     """A pyramid's tensors under other names: `lateral` and `output` with the level's number put in."""
     found = {}
@@ -85,14 +126,6 @@ def without_counters(state: State) -> State:
 
 def optimizer() -> dict[str, Any]:
     return {"state": {0: {"momentum_buffer": filler(2)}}, "param_groups": [{"lr": 0.03, "params": [0]}]}
-
-
-def state_of(tree: dict[str, Any]) -> State:
-    """The state dict that each project reads back from its own file."""
-    for key in ("state_dict", "model", "model_ema", "teacher"):
-        if key in tree:
-            return dict(tree[key])
-    return tree
 
 
 # --- one function a layout: tensors of backbone and pyramid in, what the file holds out
@@ -304,6 +337,143 @@ def compiled(body: State, fpn: State) -> dict[str, Any]:
     return under("_orig_mod.", canonical(body, fpn))
 
 
+def moco_v3(body: State, fpn: State) -> dict[str, Any]:
+    head = linear("fc.0", "fc.3") | norm("fc.1", "fc.4")
+    state = under("module.base_encoder.", body | head) | under("module.momentum_encoder.", blank(body) | head)
+    state |= under("module.predictor.", fillers(["0.weight", "3.weight"]) | norm("1"))
+    return {"epoch": 1000, "arch": "resnet50", "state_dict": state, "optimizer": optimizer(), "scaler": {"scale": 1.0}}
+
+
+def simsiam(body: State, fpn: State) -> dict[str, Any]:
+    head = fillers(["fc.0.weight", "fc.3.weight"]) | norm("fc.1", "fc.4", "fc.7") | linear("fc.6")
+    state = under("module.encoder.", body | head) | under("module.predictor.", linear("3") | norm("1"))
+    return {"epoch": 100, "arch": "resnet50", "state_dict": state, "optimizer": optimizer()}
+
+
+def byol_pytorch(body: State, fpn: State) -> dict[str, Any]:
+    online = under("online_encoder.net.", body | linear("fc")) | under("online_encoder.projector.", linear("0", "3"))
+    target = under("target_encoder.net.", blank(body) | linear("fc")) | under("target_encoder.projector.", linear("0"))
+    return under("net.", body | linear("fc")) | online | target | under("online_predictor.", linear("0", "3"))
+
+
+def byol(body: State, fpn: State) -> dict[str, Any]:
+    tree = byol_pytorch(body, fpn)
+    return {key: value for key, value in tree.items() if not key.startswith("net.")}
+
+
+def byol_files(body: State, fpn: State) -> dict[str, Any]:
+    head = linear("projetion.net.0", "projetion.net.3")
+    online, target = under("encoder.", numbered(body)) | head, under("encoder.", numbered(blank(body))) | head
+    return {"online_network_state_dict": online, "target_network_state_dict": target, "optimizer_state_dict": {}}
+
+
+def solo_learn(body: State, fpn: State) -> dict[str, Any]:
+    state = under("backbone.", body) | under("momentum_backbone.", blank(body)) | linear("classifier", "projector.0")
+    state |= linear("momentum_projector.0") | fillers(["queue", "queue_ptr"])
+    return {
+        "epoch": 399,
+        "pytorch-lightning_version": "1.9.5",
+        "state_dict": state,
+        "hyper_parameters": {"cfg": collections.OrderedDict(method="mocov2plus")},
+        "optimizer_states": [optimizer()],
+    }
+
+
+def lightly_moco(body: State, fpn: State) -> dict[str, Any]:
+    state = under("backbone.", numbered(body)) | under("backbone_momentum.", numbered(blank(body)))
+    for head in ("projection_head", "projection_head_momentum"):
+        state |= linear(f"{head}.layers.0", f"{head}.layers.2")
+    return {"epoch": 99, "pytorch-lightning_version": "2.1.0", "state_dict": state, "loops": {}, "callbacks": {}}
+
+
+def lightly_dino(body: State, fpn: State) -> dict[str, Any]:
+    state = under("student_backbone.", numbered(blank(body))) | under("teacher_backbone.", numbered(body))
+    return {"state_dict": state | linear("student_head.layers.0", "teacher_head.layers.0"), "hyper_parameters": {}}
+
+
+def lightly_train(body: State, fpn: State) -> dict[str, Any]:
+    wrapped = "embedding_model.wrapped_model._features."
+    state = under(f"teacher_{wrapped}", numbered(body)) | under(f"student_{wrapped}", numbered(blank(body)))
+    return {"state_dict": state | linear("student_projection_head.layers.0"), "global_step": 10}
+
+
+def numbered_children(body: State, fpn: State) -> dict[str, Any]:
+    return numbered(body)
+
+
+def vissl(body: State, fpn: State) -> dict[str, Any]:
+    trunk = under("_feature_blocks.", body)
+    model = {"trunk": trunk, "heads": linear("0.clf.0", "0.clf.2")}
+    return {"phase_idx": 200, "iteration": 4, "classy_state_dict": {"base_model": {"model": model}, "train": True}}
+
+
+def vissl_flat(body: State, fpn: State) -> dict[str, Any]:
+    return {"model_state_dict": under("trunk._feature_blocks.", body) | linear("heads.0.clf.0")}
+
+
+def mmengine(body: State, fpn: State) -> dict[str, Any]:
+    state = under("backbone.", body) | linear("neck.fc0", "head.predictor.fc0") | norm("neck.bn0")
+    state |= under("target_net.module.0.", blank(body)) | fillers(["target_net.steps"])
+    return {"meta": {"mmengine_version": "0.8", "seed": 0}, "state_dict": state, "optimizer": optimizer()}
+
+
+def mmengine_ema(body: State, fpn: State) -> dict[str, Any]:
+    ema = under("module.backbone.", blank(body)) | fillers(["steps"])
+    return {"meta": {}, "ema_state_dict": ema, "state_dict": under("backbone.", body) | linear("head.fc")}
+
+
+def timm_training(body: State, fpn: State) -> dict[str, Any]:
+    state, ema = under("module.", body | linear("fc")), blank(body) | linear("fc")
+    return {"epoch": 1, "arch": "resnet50", "state_dict": state, "state_dict_ema": ema, "args": argparse.Namespace()}
+
+
+def torchvision_training(body: State, fpn: State) -> dict[str, Any]:
+    ema = {"n_averaged": torch.tensor(3)} | under("module.", blank(body) | linear("fc"))
+    return {"model_ema": ema, "model": body | linear("fc"), "optimizer": optimizer(), "epoch": 90}
+
+
+def compiled_inside(body: State, fpn: State) -> dict[str, Any]:
+    inside = {(f"_orig_mod.{key}" if key.startswith("layer") else key): value for key, value in body.items()}
+    return {"state_dict": under("backbone.", inside) | linear("head")}
+
+
+def compiled_moco(body: State, fpn: State) -> dict[str, Any]:
+    state = under("module._orig_mod.encoder_q.module._orig_mod.", body | linear("fc"))
+    return {"state_dict": state | under("module._orig_mod.encoder_k.module._orig_mod.", blank(body) | linear("fc"))}
+
+
+def deeply_wrapped(body: State, fpn: State) -> dict[str, Any]:
+    return {"run": [{"trainer": {"model_state_dict": under("model.student_net.backbone.", body)}}], "step": 3}
+
+
+def modules_by_name(body: State, fpn: State) -> dict[str, Any]:
+    stem = {"conv1": part(body, "conv1"), "bn1": part(body, "bn1")}
+    return {"net": stem | {f"layer{stage}": part(body, f"layer{stage}") for stage in range(1, 5)}}
+
+
+def trunk(body: State, fpn: State) -> dict[str, Any]:
+    return {"teacher": under("module.student.backbone.", body) | linear("module.student.head.mlp.0")}
+
+
+def detectron2_wrapped(body: State, fpn: State) -> dict[str, Any]:
+    return {"model": under("student.backbone.bottom_up.", caffe(body)) | linear("student.roi_heads.box_head.fc1")}
+
+
+def transformers(body: State, fpn: State) -> dict[str, Any]:
+    return under("resnet.", hugging_face(body)) | linear("classifier.1")
+
+
+def msra(body: State, fpn: State) -> dict[str, Any]:
+    """Detectron's R-50.pkl: norms folded into a scale and a shift, in Caffe2's names, with some zero biases."""
+    state = blobs(body)
+    state |= {"conv1_b": torch.zeros(64), "pred_w": filler(2, 2), "pred_b": filler(2), "conv1_w_momentum": filler(2)}
+    return {"blobs": state, "lr": 0.1}
+
+
+def caffe2_model(body: State, fpn: State) -> dict[str, Any]:
+    return {"model": blobs(body), "__author__": "someone", "matching_heuristics": True}
+
+
 Layout = Callable[[State, State], dict[str, Any]]
 
 # layout -> (format that is reported, whether a pyramid is read, whether anything is left over)
@@ -340,7 +510,32 @@ LAYOUTS: dict[Layout, tuple[str, bool, bool]] = {
     canonical: ("canonical", True, False),
     canonical_backbone: ("canonical", False, False),
     compiled: ("canonical", True, False),
+    moco_v3: ("moco-v3", False, True),
+    simsiam: ("simsiam", False, True),
+    byol_pytorch: ("torchvision", False, True),
+    byol: ("byol", False, True),
+    byol_files: ("lightly", False, True),
+    solo_learn: ("solo-learn", False, True),
+    lightly_moco: ("lightly", False, True),
+    lightly_dino: ("lightly", False, True),
+    lightly_train: ("lightly", False, True),
+    numbered_children: ("lightly", False, False),
+    vissl: ("vissl", False, False),
+    vissl_flat: ("vissl", False, True),
+    mmengine: ("openselfsup", False, True),
+    mmengine_ema: ("openselfsup", False, True),
+    timm_training: ("torchvision", False, True),
+    torchvision_training: ("torchvision", False, True),
+    compiled_inside: ("openselfsup", False, True),
+    compiled_moco: ("moco", False, True),
+    deeply_wrapped: ("torchvision", False, False),
+    modules_by_name: ("torchvision", False, False),
+    trunk: ("torchvision", False, True),
+    detectron2_wrapped: ("detectron2", False, True),
+    transformers: ("transformers", False, True),
+    msra: ("caffe2", False, True),
+    caffe2_model: ("caffe2", False, False),
 }
 
-PICKLED = (soco_converted, ccop_detector, ccop_classifier, ccop_c5, moco_converted, detectron2_zoo)
+PICKLED = (soco_converted, ccop_detector, ccop_classifier, ccop_c5, moco_converted, detectron2_zoo, caffe2_model)
 """Layouts that Detectron2 reads from `.pkl`."""

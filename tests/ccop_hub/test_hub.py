@@ -94,8 +94,8 @@ def test_random_networks(arch: str) -> None:
 
 def test_a_state_dict(tensors: dict[str, Tensor]) -> None:
     body, fpn = layouts.part(tensors, "backbone"), layouts.part(tensors, "fpn")
-    assert same(ccop_hub.load_backbone("resnet18", layouts.state_of(layouts.moco(body, fpn))), body)
-    assert same(ccop_hub.load_pyramid("resnet18", layouts.state_of(layouts.ccop(body, fpn))), tensors)
+    assert same(ccop_hub.load_backbone("resnet18", layouts.moco(body, fpn)["state_dict"]), body)
+    assert same(ccop_hub.load_pyramid("resnet18", layouts.ccop(body, fpn)), tensors)
 
 
 def test_no_weights_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,6 @@ from ccop_hub.errors import UserError
 from ccop_hub.files import file_digest
 from ccop_hub.formats.checkpoint import read_checkpoint
 from ccop_hub.publishing.publish import publish
-from ccop_hub.publishing.publish import publish as publishing
 from ccop_hub.settings import PublishSettings
 
 from ..hub_server import READER, TOKEN, Fault, HubServer
@@ -204,7 +203,7 @@ def test_conflicts_are_retried(settings: PublishSettings, hub: HubServer) -> Non
 def test_an_interrupted_push_resumes(
     settings: PublishSettings, hub: HubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publishing, "ATTEMPTS", 1)
+    monkeypatch.setattr("ccop_hub.publishing.publish.ATTEMPTS", 1)
     hub.faults["commit"] = [Fault(0)]
     with pytest.raises(UserError, match="run the same command again, what arrived is not sent again"):
         publish(settings)

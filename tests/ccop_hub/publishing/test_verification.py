@@ -88,10 +88,19 @@ def test_facts_that_are_damaged_or_gone(export: Path) -> None:
     assert results(export) == {"digest": None, "tensors": True, "features": True}
 
 
-@pytest.mark.parametrize("stored", [{}, {"values": 3, "tolerance": 1}, {"values": {"res2": []}, "tolerance": 1}, [1]])
+@pytest.mark.parametrize("stored", [{}, {"values": 3, "tolerance": 1}, {"values": {"res2": []}, "tolerance": 1}])
 def test_a_damaged_fingerprint(export: Path, stored: object) -> None:
     tensors = load_file(export / WEIGHTS_FILE)
     save_file(tensors, export / WEIGHTS_FILE, metadata={METADATA_KEY: json.dumps({"fingerprint": stored})})
+    assert results(export)["features"] is False
+
+
+def test_the_tolerance_of_the_file_does_not_count(export: Path) -> None:
+    tensors = load_file(export / WEIGHTS_FILE)
+    facts = json.loads((export / FACTS_FILE).read_text())
+    facts["fingerprint"]["tolerance"] = 1e9
+    tensors["backbone.conv1.weight"] = tensors["backbone.conv1.weight"] * 1.5
+    save_file(tensors, export / WEIGHTS_FILE, metadata={METADATA_KEY: json.dumps(facts)})
     assert results(export)["features"] is False
 
 

@@ -255,3 +255,17 @@ def test_registry_is_whole() -> None:
         registry.default_name("resnet18")
     with pytest.raises(UserError, match="no weights called 'x' in the registry"):
         registry.entry("x")
+
+
+def test_networks_trained_on_bgr_take_rgb(tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    body = layouts.part(tensors, "backbone")
+    torch.save({"model": layouts.blobs(body)}, tmp_path / "msra.pth")
+    found = resolve(tmp_path / "msra.pth")
+    assert torch.equal(found.tensors["backbone.conv1.weight"], body["conv1.weight"][:, [2, 1, 0]])
+    assert torch.equal(found.tensors["backbone.layer1.0.conv1.weight"], body["layer1.0.conv1.weight"])
+    assert found.facts["input"] == {
+        "mean": [123.675, 116.28, 103.53],
+        "std": [1.0, 1.0, 1.0],
+        "channel_order": "RGB",
+        "range": "0-255",
+    }

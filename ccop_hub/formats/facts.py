@@ -1,0 +1,73 @@
+"""The facts of a checkpoint, checked where they come in: a file may hold anything under their names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError, one_line
+
+CHANNEL_ORDERS = ("RGB", "BGR")
+RANGES = ("0-255", "0-1")
+
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "arch": (str,),
+    "objective": (str,),
+    "dataset": (dict,),
+    "input": (dict,),
+    "settings": (dict,),
+    "versions": (dict,),
+    "fingerprint": (dict,),
+    "licence": (str,),
+    "epochs": (int, float),
+    "steps": (int,),
+    "batch_size": (int,),
+}
+_CALLED = {str: "text", dict: "an object", int: "a number", float: "a number"}
+
+
+def checked_facts(facts: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """The facts, with every field that this project reads of the type it has.
+
+    Args:
+        facts: as read from JSON; fields that are null count as absent, those not known here pass as they are.
+        file: what an error names.
+
+    Raises:
+        UserError: a field of another type or out of range; names file, field and value.
+    """
+    found = {name: value for name, value in facts.items() if value is not None}
+    for name, types in _TYPES.items():
+        value = found.get(name)
+        if value is not None and (not isinstance(value, types) or isinstance(value, bool)):
+            raise _wrong(file, name, value, _CALLED[types[0]])
+    if "input" in found:
+        found["input"] = _checked_input(found["input"], file)
+    return found
+
+
+def _checked_input(given: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    for name in ("mean", "std"):
+        numbers = given.get(name)
+        if not isinstance(numbers, list) or len(numbers) != 3 or not all(map(_is_number, numbers)):
+            raise _wrong(file, f"input.{name}", numbers, "three numbers, one for each channel")
+    if not all(value > 0 for value in given["std"]):
+        raise _wrong(file, "input.std", given["std"], "three numbers above 0")
+    order, scale = given.get("channel_order", "RGB"), given.get("range", "0-255")
+    if order not in CHANNEL_ORDERS:
+        raise _wrong(file, "input.channel_order", order, " or ".join(CHANNEL_ORDERS))
+    if scale not in RANGES:
+        raise _wrong(file, "input.range", scale, " or ".join(RANGES))
+    return {**given, "channel_order": order, "range": scale}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _wrong(file: Path, field: str, value: Any, wanted: str) -> UserError:
+    return UserError(
+        f"{file}: its fact {field} is {one_line(repr(value), 60)}, not {wanted}: correct it or export again"
+    )

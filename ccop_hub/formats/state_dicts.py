@@ -1,0 +1,98 @@
+"""State dicts in what a checkpoint file holds, at whatever depth, with the wrappers in their names taken off."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from .inert_pickle import Note
+from .rebuilders import NotDense
+
+WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
+"""Parts of a name that DistributedDataParallel, `torch.compile`, FSDP, activation checkpointing and Fabric put in."""
+
+_MOST_CONTAINERS = 200_000
+"""Containers of a file that are looked into; an optimizer has a few thousand."""
+
+_DEEPEST = 24
+"""Containers within one another that are looked into; real files have at most ten."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StateDict:
+    """Tensors by name.
+
+    Attributes:
+        path: the keys that lead to it in the file.
+        tensors: name as in the file -> tensor.
+        names: name without wrappers -> name as in the file.
+    """
+
+    path: tuple[str, ...]
+    tensors: Mapping[str, Tensor | NotDense]
+    names: Mapping[str, str]
+
+
+def state_dicts(tree: Any) -> list[StateDict]:
+    """Every mapping with tensors under text keys, from the outside in.
+
+    Subclasses of dictionaries count; attributes of other objects do not.
+    """
+    found: list[StateDict] = []
+    seen: set[int] = set()
+    pending: list[tuple[tuple[str, ...], Any]] = [((), tree)]
+    for path, value in pending:
+        if len(seen) >= _MOST_CONTAINERS:
+            break
+        items = _items(value)
+        if items is None or id(value) in seen or len(path) > _DEEPEST:
+            continue
+        seen.add(id(value))
+        tensors = {key: item for key, item in items if isinstance(key, str) and isinstance(item, Tensor | NotDense)}
+        if tensors:
+            found.append(_state_dict(path, tensors))
+        pending += [((*path, str(key)), item) for key, item in items if isinstance(item, Mapping | list | tuple | Note)]
+    return found
+
+
+def flattened(states: Sequence[StateDict]) -> StateDict:
+    """All state dicts in one, with the keys that lead to each before its names."""
+    joined = {".".join((*state.path, name)): value for state in states for name, value in state.tensors.items()}
+    return _state_dict((), joined)
+
+
+def pickled_module(tree: Any) -> str | None:
+    """The class of a `torch.nn.Module` that was pickled whole, if the file holds one."""
+    seen: set[int] = set()
+    pending = [tree]
+    for value in pending:
+        if id(value) in seen or len(seen) >= _MOST_CONTAINERS:
+            continue
+        seen.add(id(value))
+        if isinstance(value, Note) and isinstance(value.state, Mapping):
+            if "_modules" in value.state and "_parameters" in value.state:
+                # Built by copy_reg, the class is an argument.
+                classes = [one for one in value.arguments if isinstance(one, Note)]
+                return classes[0].name if classes and value.name.startswith("copy") else value.name
+            pending += value.state.values()
+        pending += [item for _, item in _items(value) or ()]
+    return None
+
+
+def _items(value: Any) -> list[tuple[Any, Any]] | None:
+    if isinstance(value, Note):
+        return [*value.items.items(), *enumerate(value.entries)]
+    if isinstance(value, Mapping):
+        return list(value.items())
+    return list(enumerate(value)) if isinstance(value, list | tuple) else None
+
+
+def _state_dict(path: tuple[str, ...], tensors: Mapping[str, Tensor | NotDense]) -> StateDict:
+    short = {own: ".".join(part for part in own.split(".") if part not in WRAPPERS) for own in tensors}
+    counts: dict[str, int] = {}
+    for name in short.values():
+        counts[name] = counts.get(name, 0) + 1
+    return StateDict(path, tensors, {name if counts[name] == 1 else own: own for own, name in short.items()})

@@ -1,0 +1,183 @@
+"""Files of `torch.save`, in the ZIP format since torch 1.6 and in the one before, read by the inert pickle machine.
+
+Tensors are views of the file, which is mapped into memory: what is not used costs nothing.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import UserError, one_line
+from .inert_pickle import DamagedPickleError, read_pickle
+from .rebuilders import Arrays, NotDense, Storage, container_names, element_type, tensor_names
+
+ZIP_START = b"PK\x03\x04"
+LEGACY_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""How `torch.save` files began before torch 1.6: a pickle of the magic number 0x1950a86a20f9469cfc6c."""
+
+_SLACK = 1 << 20
+"""Bytes that an archive's entries may exceed the file by; they are stored uncompressed, so they never do."""
+
+_LOCAL_HEADER = struct.Struct("<4s22xHH")
+"""Signature, and the lengths of name and extra field, of a ZIP entry's local header (PKWARE APPNOTE 4.3.7)."""
+
+LARGEST_PICKLE = 1 << 28
+"""Bytes of `data.pkl`, which holds no tensor data."""
+
+
+def mapped(path: Path) -> memoryview:
+    """A file's bytes, mapped into memory; writes to them are private."""
+    if path.stat().st_size == 0:
+        return memoryview(b"")
+    with path.open("rb") as file:
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+
+
+def archive_entries(path: Path) -> list[zipfile.ZipInfo]:
+    """The entries of a ZIP archive.
+
+    Raises:
+        UserError: damaged or truncated.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError, EOFError) as error:
+        raise UserError(f"{path} is a damaged or truncated archive ({one_line(error)}): get it again") from None
+
+
+def read_torch_zip(path: Path, entries: list[zipfile.ZipInfo]) -> Any:
+    """The object in a ZIP file of `torch.save`.
+
+    Raises:
+        UserError: not such a file.
+        DamagedPickleError, HostilePickleError: as `read_pickle`.
+    """
+    _check_entries(path, entries)
+    by_name = {entry.filename: entry for entry in entries}
+    pickled = next((entry for entry in entries if entry.filename.rpartition("/")[2] == "data.pkl"), None)
+    if pickled is None:
+        some = ", ".join(one_line(entry.filename, 60) for entry in entries[:3])
+        raise UserError(f"{path} is a ZIP archive of something other than weights ({some}, ...): unpack it first")
+    if pickled.file_size > LARGEST_PICKLE:
+        raise DamagedPickleError("a data.pkl beyond 256 MiB")
+    data = mapped(path)
+    folder = pickled.filename.removesuffix("data.pkl")
+    order = by_name.get(f"{folder}byteorder")
+    if order is not None and bytes(_content(data, order)) == b"big":
+        raise UserError(f"{path} was written on a big-endian machine: load and save it on a little-endian one")
+    storages: dict[str, Any] = {}
+
+    def storage(identity: Any) -> Any:
+        kind, storage_type, key, *_ = identity
+        if kind != "storage" or not isinstance(key, str):
+            raise DamagedPickleError("refers to something other than a storage")
+        if key not in storages:
+            entry = by_name[f"{folder}data/{key}"]
+            storages[key] = _storage(storage_type, _content(data, entry))
+        return storages[key]
+
+    tree, _ = read_pickle(_content(data, pickled), _names(pickled.file_size), storage)
+    return tree
+
+
+def read_torch_legacy(path: Path) -> Any:
+    """The object in a file of `torch.save` before torch 1.6.
+
+    The file is five pickles (magic number, version, machine, the object, storage keys) and the storages: each its
+    number of elements as int64, and the elements.
+
+    Raises:
+        DamagedPickleError, HostilePickleError: as `read_pickle`.
+    """
+    data = mapped(path)
+    counts: dict[str, tuple[Any, int]] = {}
+
+    def note(identity: Any) -> Any:
+        if identity[0] == "module":  # a class, with the source code that it had
+            return identity[1]
+        kind, storage_type, key, _, count, *view = identity
+        if kind != "storage" or not isinstance(key, str) or not isinstance(count, int) or any(view):
+            raise DamagedPickleError("refers to something other than a whole storage")
+        counts[key] = (storage_type, count)
+        return NotDense("torch.Tensor")
+
+    # The object's tensors stand before their storages: the first reading finds what these are, a second one builds.
+    starts, parts = [0], []
+    for _ in range(5):
+        tree, length = read_pickle(data[starts[-1] :], _names(len(data)), note)
+        parts.append(tree)
+        starts.append(starts[-1] + length)
+    machine, keys, position = parts[2], parts[4], starts[5]
+    if isinstance(machine, dict) and machine.get("little_endian") is False:
+        raise UserError(f"{path} was written on a big-endian machine: load and save it on a little-endian one")
+    storages: dict[str, Any] = {}
+    for key in keys:
+        storage_type, count = counts[key]
+        kind = element_type(storage_type)
+        if kind is None or count != struct.unpack("<q", data[position : position + 8])[0]:
+            raise DamagedPickleError("a storage of an unknown type or another size")
+        end = position + 8 + count * kind.itemsize
+        if count < 0 or end > len(data):
+            raise DamagedPickleError("ends early")
+        storages[key] = _storage(storage_type, data[position + 8 : end])
+        position = end
+
+    def storage(identity: Any) -> Any:
+        return identity[1] if identity[0] == "module" else storages[identity[2]]
+
+    tree, _ = read_pickle(data[starts[3] :], _names(len(data)), storage)
+    return tree
+
+
+def _names(size: int) -> dict[str, Any]:
+    return container_names() | tensor_names(Arrays(size))
+
+
+def _storage(storage_type: Any, content: memoryview) -> Storage | NotDense:
+    kind = element_type(storage_type)
+    if kind is None:
+        return NotDense("a storage of something other than plain numbers")
+    if len(content) % kind.itemsize:
+        raise DamagedPickleError("a storage that does not hold whole numbers")
+    if not content:
+        return Storage(torch.empty(0, dtype=kind))
+    flat = torch.frombuffer(content, dtype=torch.uint8)
+    # The older format does not align its storages.
+    return Storage((flat if flat.data_ptr() % 16 == 0 else flat.clone()).view(kind))
+
+
+def _check_entries(path: Path, entries: list[zipfile.ZipInfo]) -> None:
+    """Refuse what `torch.save` never writes: compressed, repeated or overlapping entries, and code."""
+    names = [entry.filename for entry in entries]
+    if len(set(names)) != len(names):
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise UserError(
+            f"{path} holds the entry {one_line(repeated)!r} twice, which torch.save never writes: get it again"
+        )
+    if any(name.endswith("/constants.pkl") for name in names):
+        raise UserError(
+            f"{path} is a TorchScript archive, which holds code: save its weights, "
+            'torch.save(torch.jit.load("FILE").state_dict(), "weights.pth")'
+        )
+    size = path.stat().st_size
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise UserError(f"{path} holds compressed entries, which torch.save never writes: save it with torch.save")
+    if sum(entry.file_size for entry in entries) > size + _SLACK:
+        raise UserError(f"{path} would unpack to more than its own {size} bytes: get it again")
+
+
+def _content(data: memoryview, entry: zipfile.ZipInfo) -> memoryview:
+    """The bytes of a stored entry."""
+    start = entry.header_offset
+    signature, name, extra = _LOCAL_HEADER.unpack(data[start : start + _LOCAL_HEADER.size])
+    first = start + _LOCAL_HEADER.size + name + extra
+    if signature != ZIP_START or first + entry.file_size > len(data):
+        raise DamagedPickleError("ends early")
+    return data[first : first + entry.file_size]
