@@ -30,6 +30,7 @@ from .shards import (
     read_notes,
     shard_paths,
     write_shard,
+    wrong_column,
 )
 
 PARTS = "parts"
@@ -142,7 +143,7 @@ class Ledger:
             if notes is None or notes.settings != self.settings:
                 continue
             table = read_columns(path, _FACTS)
-            if table is None:
+            if table is None or wrong_column(table) is not None:
                 continue
             self.files.append(path)
             columns = [table[name].to_pylist() for name in _FACTS]

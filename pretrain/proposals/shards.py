@@ -19,14 +19,14 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_origin, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ccop_hub.errors import UserError
+from ccop_hub.errors import UserError, one_line
 from ccop_hub.files import replacing, write_atomically
 
 MANIFEST = "manifest.json"
@@ -35,6 +35,9 @@ IMAGES_PER_SHARD = 256
 FORMAT_VERSION = 2
 
 _NOTES_KEY = b"ccop"
+_MOST = 1 << 62  # of anything counted
+_MOST_IN_SHARD = 1 << 24  # boxes: 256 MiB
+_MOST_JSON = 16 << 20  # bytes
 _SCHEMA = pa.schema(
     [
         pa.field("image", pa.string(), nullable=False),
@@ -120,6 +123,8 @@ class Manifest:
         if not path.is_file():
             raise UserError(f"{folder} holds no proposals (no {MANIFEST}); make them: ccop-pretrain proposals IMAGES")
         try:
+            if path.stat().st_size > _MOST_JSON:
+                raise ValueError(f"it has {path.stat().st_size:,} bytes")
             facts = json.loads(path.read_text(encoding="utf-8"))
             version = facts["format_version"]
             if version != FORMAT_VERSION:
@@ -127,9 +132,9 @@ class Manifest:
                     f"{path} has format {version}, this version reads {FORMAT_VERSION}; make them again into a new "
                     "folder"
                 )
-            return cls(**facts)
-        except (ValueError, TypeError, KeyError) as error:
-            raise UserError(f"{path} is not a manifest of proposals ({error}); make them again") from None
+            return _checked(cls(**facts))
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            raise UserError(f"{path} is not a manifest of proposals ({one_line(error)}); make them again") from None
 
 
 @dataclass(frozen=True)
@@ -149,6 +154,25 @@ class ShardNotes:
     boxes: int
     empty: int
     skipped: dict[str, str]
+
+
+_Facts = TypeVar("_Facts", Manifest, ShardNotes)
+
+
+def _checked(facts: _Facts) -> _Facts:
+    """The same facts, whose types Python does not check.
+
+    Raises:
+        TypeError: one has another type than declared, or is a negative count; names it.
+    """
+    for name, kind in get_type_hints(type(facts)).items():
+        value, base = getattr(facts, name), get_origin(kind) or kind
+        if not isinstance(value, base) or (base is int and (isinstance(value, bool) or not 0 <= value < _MOST)):
+            what = "a whole number from 0" if base is int else base.__name__
+            raise TypeError(f"{name} is {value!r}, not {what}")
+        if kind == dict[str, str] and not all(isinstance(text, str) for item in value.items() for text in item):
+            raise TypeError(f"{name} holds something other than text")
+    return facts
 
 
 def settings_digest(settings: Mapping[str, Any]) -> str:
@@ -212,9 +236,19 @@ def write_shard(path: Path, rows: Sequence[ImageProposals], notes: ShardNotes, c
 def read_notes(path: Path) -> ShardNotes | None:
     """The notes of a shard; None where no whole shard of this format is at `path`."""
     try:
-        return ShardNotes(**json.loads(pq.read_schema(path).metadata[_NOTES_KEY]))
-    except (OSError, KeyError, ValueError, TypeError):
+        parquet = pq.read_metadata(path)
+        notes = _checked(ShardNotes(**json.loads(parquet.metadata[_NOTES_KEY])))
+    except (OSError, KeyError, ValueError, TypeError, RecursionError):
         return None
+    # The counts decide how much memory is taken: what the file itself says of its columns must agree.
+    numbers = sum(
+        group.column(place).num_values
+        for group in (parquet.row_group(number) for number in range(parquet.num_row_groups))
+        for place in range(group.num_columns)
+        if group.column(place).path_in_schema.startswith("boxes.")
+    )
+    agrees = parquet.num_rows == notes.rows and numbers == 4 * notes.boxes + notes.empty  # an empty list is one value
+    return notes if agrees and max(notes.rows, notes.boxes) <= _MOST_IN_SHARD else None
 
 
 def read_columns(path: Path, columns: Sequence[str]) -> pa.Table | None:
@@ -224,6 +258,18 @@ def read_columns(path: Path, columns: Sequence[str]) -> pa.Table | None:
         return pq.read_table(path, columns=list(columns), use_threads=False)
     except (OSError, ValueError, KeyError):
         return None
+
+
+def _damaged(path: Path, field: str, what: str) -> UserError:
+    return UserError(f"{path} is damaged: {field} {what}; delete it and rerun the command that makes the proposals")
+
+
+def wrong_column(table: pa.Table) -> str | None:
+    """Name of a column that has another type than a shard's, or holds a null; None if there is none."""
+    for field in table.schema:
+        if field.type != _SCHEMA.field(field.name).type or table[field.name].null_count:
+            return str(field.name)
+    return None
 
 
 class ShardRows(Sequence[ImageProposals]):
@@ -236,7 +282,10 @@ class ShardRows(Sequence[ImageProposals]):
     def __init__(self, path: Path) -> None:
         table = read_columns(path, [field.name for field in _SCHEMA])
         if table is None:
-            raise UserError(f"{path} is missing or damaged; run the command that makes the proposals once more")
+            raise UserError(f"{path} is missing or damaged; rerun the command that makes the proposals")
+        wrong = wrong_column(table)
+        if wrong is not None:
+            raise _damaged(path, wrong, f"is not {_SCHEMA.field(wrong).type} throughout")
         self.images: list[str] = table["image"].to_pylist()
         self.sizes: npt.NDArray[np.int32] = np.stack((table["width"].to_numpy(), table["height"].to_numpy()), axis=1)
         lists = table["boxes"].combine_chunks()
@@ -245,6 +294,10 @@ class ShardRows(Sequence[ImageProposals]):
             lists.value_lengths().to_numpy(zero_copy_only=False), dtype=np.int64
         )
         self.boxes: npt.NDArray[np.float32] = lists.flatten().flatten().to_numpy().reshape(-1, 4)
+        if (self.sizes < 1).any():
+            raise _damaged(path, "width, height", "has a side below 1 pixel")
+        if not (np.isfinite(self.boxes).all() and (self.boxes[:, 2:] >= self.boxes[:, :2]).all()):
+            raise _damaged(path, "boxes", "has corners that are not finite or not in order")
         self._bytes = table["bytes"].to_pylist()
         self._content = table["content"].to_pylist()
 

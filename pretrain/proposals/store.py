@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ccop_hub.errors import UserError
 
 from ..common.packed_strings import PackedStrings
-from .shards import Manifest, ShardRows, read_notes, shard_path
+from .shards import MANIFEST, Manifest, ShardRows, read_notes, shard_path
 
 
 class ProposalStore:
@@ -33,28 +33,25 @@ class ProposalStore:
         self.manifest = manifest
         self.skipped: dict[str, str] = {}
         rows = manifest.images - manifest.skipped
-        # Filled shard by shard: the boxes of a million images must not stand in memory twice.
+        self._require_fitting(rows)
+        # Filled shard by shard: the boxes of a million images must not be in memory twice.
         self._sizes = np.empty((rows, 2), dtype=np.int32)
         self._ends = np.empty(rows, dtype=np.int64)
         self._boxes = np.empty((manifest.boxes, 4), dtype=np.float32)
         images: list[str] = []
         boxes = 0
         for number in range(manifest.shards):
-            path = shard_path(folder, number)
-            notes = read_notes(path)
-            fits = notes is not None and len(images) + notes.rows <= rows and boxes + notes.boxes <= manifest.boxes
-            if notes is None or not fits:
-                raise UserError(f"{path} is missing or damaged; run the command that makes the proposals once more")
-            shard = ShardRows(path)
+            shard = ShardRows(shard_path(folder, number))
+            if len(images) + len(shard) > rows or boxes + len(shard.boxes) > manifest.boxes:
+                raise self._unfit()
             place = slice(len(images), len(images) + len(shard))
             self._sizes[place] = shard.sizes
             self._ends[place] = shard.ends + boxes
             self._boxes[boxes : boxes + len(shard.boxes)] = shard.boxes
             images += shard.images
             boxes += len(shard.boxes)
-            self.skipped.update(notes.skipped)
         if len(images) != rows or boxes != manifest.boxes:
-            raise UserError(f"the shards in {folder} do not fit their manifest; run the command that makes them again")
+            raise self._unfit()
         self.images = PackedStrings(images)
 
     @classmethod
@@ -66,7 +63,7 @@ class ProposalStore:
         """
         manifest = Manifest.read(folder)
         if not manifest.complete:
-            raise UserError(f"the proposals in {folder} are unfinished; run the command that makes them once more")
+            raise UserError(f"the proposals in {folder} are unfinished; rerun the command that makes them")
         return cls(folder, manifest)
 
     def __len__(self) -> int:
@@ -110,6 +107,24 @@ class ProposalStore:
                 "theirs too: ccop-pretrain proposals IMAGES, with the same --out if it is the same data set that has "
                 "grown, or a new one"
             )
+
+    def _require_fitting(self, rows: int) -> None:
+        """Compare the manifest's counts, which decide how much memory is taken, with those of the shards."""
+        found_rows = found_boxes = 0
+        for number in range(self.manifest.shards):
+            path = shard_path(self.folder, number)
+            notes = read_notes(path)
+            if notes is None:
+                raise UserError(f"{path} is missing or damaged; rerun the command that makes the proposals")
+            found_rows, found_boxes = found_rows + notes.rows, found_boxes + notes.boxes
+            self.skipped.update(notes.skipped)
+        if found_rows != rows or found_boxes != self.manifest.boxes:
+            raise self._unfit()
+
+    def _unfit(self) -> UserError:
+        return UserError(
+            f"the shards in {self.folder} do not fit its {MANIFEST}; rerun the command that makes the proposals"
+        )
 
     def _row(self, image: str) -> int:
         row = self.images.find(image)

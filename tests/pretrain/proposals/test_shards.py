@@ -1,9 +1,12 @@
+import dataclasses
 import errno
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from ccop_pretrain.proposals import shards as proposal_shards
@@ -64,6 +67,43 @@ def test_notes_of_a_shard(shard: Path) -> None:
     assert notes is not None
     assert (notes.settings, notes.rows, notes.boxes, notes.empty) == ("digest", 3, 3, 1)
     assert notes.skipped == {"bad.jpg": "truncated"}
+
+
+def rewritten(shard: Path, **columns: pa.Array) -> Path:
+    """The shard with other columns, and the notes it had."""
+    table = pq.read_table(shard)
+    notes = table.schema.metadata
+    for name, column in columns.items():
+        table = table.set_column(table.schema.get_field_index(name), name, column)
+    pq.write_table(table.replace_schema_metadata(notes), shard)
+    return shard
+
+
+def test_columns_are_checked(shard: Path) -> None:
+    sizes = pa.array([100, 0, 102], pa.int32())
+    with pytest.raises(UserError, match=r"proposals-00000\.parquet is damaged: width, height has a side below 1"):
+        ShardRows(rewritten(shard, width=sizes))
+    with pytest.raises(UserError, match="damaged: width is not int32"):
+        ShardRows(rewritten(shard, width=pa.array([100.0, 1.0, 102.0])))
+    with pytest.raises(UserError, match="damaged: image is not string"):
+        ShardRows(rewritten(shard, width=pa.array([1, 1, 1], pa.int32()), image=pa.array(["a", None, "b"])))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1e6])
+def test_boxes_are_checked(shard: Path, value: float) -> None:
+    boxes = BOXES["a.jpg"].copy()
+    boxes[1, 2] = value
+    rows = [dataclasses.replace(ROWS[0], boxes=boxes)]
+    write_shard(shard, rows, notes_of(rows, {}, "digest"), 0)
+    with pytest.raises(UserError, match="damaged: boxes has corners"):
+        ShardRows(shard)
+
+
+@pytest.mark.parametrize("change", [{"rows": 2}, {"boxes": 10**9}, {"empty": 0}, {"boxes": "3"}, {"skipped": {"a": 1}}])
+def test_notes_that_do_not_fit_their_shard_are_no_notes(shard: Path, change: dict[str, Any]) -> None:
+    notes = notes_of(ROWS, {}, "digest")
+    write_shard(shard, ROWS, dataclasses.replace(notes, **change), 0)
+    assert read_notes(shard) is None
 
 
 def test_a_missing_or_damaged_shard_is_no_shard(shard: Path) -> None:
