@@ -223,6 +223,7 @@ class ProposalSettings(ReadingSettings):
         out: folder for the Parquet shards, the manifest, settings.yaml and skipped.csv.
         workers: number of processes; all cores if not given. The result does not depend on it.
         mode: `fast` (the paper's) or `quality` (more boxes before the NMS, several times slower).
+        engine: what searches: `fast`, ten times as fast as OpenCV and more, or `opencv`, for the authors' very boxes.
         max_side: longest side, in pixels, of the copy that is searched; the image as it is if not given. Boxes are in
             pixels of the original either way. 300 takes a sixth of the time of 640 x 427 and finds fewer objects.
         keep: most boxes kept an image.
@@ -243,6 +244,7 @@ class ProposalSettings(ReadingSettings):
     out: Path
     workers: int | None = None
     mode: Literal["fast", "quality"] = "fast"
+    engine: Literal["fast", "opencv"] = "fast"
     max_side: int | None = None
     keep: int = 50
     seed: int = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from ccop_hub.saved_settings import save_settings
 from ..common.parallel import available_cores
 from ..images.source import ImageSource
 from ..settings import ProposalSettings
+from . import fast_search
 from .ledger import remove_parts
+from .opencv_search import load_opencv, load_ximgproc
 from .publication import finish_publication
-from .selective_search import load_opencv
 from .shards import MANIFEST, Manifest, settings_digest, shard_paths
 
 SETTINGS = "settings.yaml"
@@ -78,8 +80,12 @@ def _manifest(settings: ProposalSettings, source: ImageSource) -> Manifest:
     versions = {"pillow": metadata.version("pillow")}
     if settings.from_coco is not None:
         made_with = {"from_coco": _digest_of(settings.from_coco), "keep": settings.keep}
+    elif settings.engine == "fast":
+        made_with = {"engine": "fast", "engine_version": fast_search.VERSION, **made_with}
+        versions |= {"numba": metadata.version("numba"), "opencv": load_opencv().__version__}
     else:
-        versions["opencv"] = load_opencv().__version__
+        # The engine is not named, so that the digest stays that of proposals made when OpenCV was the only one.
+        versions["opencv"] = load_ximgproc().__version__
     return Manifest(
         root=source.name,
         images=len(source),
@@ -100,10 +106,16 @@ def _digest_of(path: Path) -> str:
 def _require_same_settings(out: Path, there: Manifest, wanted: Manifest) -> None:
     if there.settings_digest == wanted.settings_digest:
         return
-    names = dict.fromkeys([*wanted.settings, *there.settings])
-    pairs = [(name, there.settings.get(name), wanted.settings.get(name)) for name in names]
+    old_settings, new_settings = _with_engine(there.settings), _with_engine(wanted.settings)
+    names = dict.fromkeys([*new_settings, *old_settings])
+    pairs = [(name, old_settings.get(name), new_settings.get(name)) for name in names]
     differences = ", ".join(f"{name} {old} not {new}" for name, old, new in pairs if old != new)
     raise UserError(
         f"{out} holds proposals of other settings ({differences}); add --overwrite to replace them, or give another "
         "--out"
     )
+
+
+def _with_engine(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a manifest with the name of the engine; boxes taken from a COCO JSON have none."""
+    return dict(settings) if "from_coco" in settings else {"engine": "opencv", **settings}

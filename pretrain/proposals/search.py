@@ -12,13 +12,14 @@ from ccop_hub.errors import UserError
 from ccop_hub.images import UnreadableImageError, decode_rgb
 
 from ..common.parallel import OrderedMap, available_cores, one_opencv_thread
-from ..common.progress import Progress
+from ..common.progress import Progress, announce
 from ..images.skipped import SkippedImages, require_readable
 from ..images.source import ImageSource, StoredImage
 from ..settings import ProposalSettings
 from .ledger import Ledger, PartWriter
+from .opencv_search import load_opencv
 from .publication import Shard
-from .selective_search import image_generator, load_opencv, propose
+from .selective_search import image_generator, propose
 from .shards import SKIPPED, ImageProposals, content_digest
 
 
@@ -36,6 +37,8 @@ def search(settings: ProposalSettings, ledger: Ledger) -> dict[int, str]:
     pending = np.fromiter(ledger.pending(), dtype=np.int64)
     if not len(pending):
         return {}
+    if settings.engine == "fast":
+        _compile_search()
     total = ledger.kept + len(pending)
     workers = min(settings.workers or available_cores(), len(pending))
     waiting = (ledger.source[index] for index in pending)
@@ -76,10 +79,19 @@ def propose_image(settings: ProposalSettings, stored: StoredImage) -> ImagePropo
         return error.reason
     generator = image_generator(settings.seed, stored.key)
     try:
-        boxes = propose(pixels, generator, settings.mode, settings.max_side, settings.keep)
+        boxes = propose(pixels, generator, settings.mode, settings.max_side, settings.keep, settings.engine)
     except load_opencv().error as error:
         return f"selective search failed: {' '.join(str(error).split())}"
     return ImageProposals(stored.key, pixels.shape[1], pixels.shape[0], boxes, len(data), content_digest(data))
+
+
+def _compile_search() -> None:
+    """Compile the search before any worker needs it, and say so: it is the longest wait of a first run."""
+    from .fast_search.compilation import COMPILE_SECONDS, is_compiled, load_kernels
+
+    if not is_compiled():
+        announce(f"compiling the search, once: about {COMPILE_SECONDS} s")
+        load_kernels()
 
 
 def within_limit(shards: Iterable[Shard], settings: ProposalSettings, images: int) -> Iterator[Shard]:

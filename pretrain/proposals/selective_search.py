@@ -1,4 +1,4 @@
-"""Object proposals of one image: OpenCV's selective search, the filters and the random-score NMS of CCOP.
+"""Object proposals of one image: selective search, the filters and the random-score NMS of CCOP.
 
 The constants are those of the authors' proposal script (CCOP, arXiv 2111.13651, section 4.1 and the released code).
 """
@@ -6,15 +6,16 @@ The constants are those of the authors' proposal script (CCOP, arXiv 2111.13651,
 from __future__ import annotations
 
 import hashlib
-from importlib import metadata
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from ccop_hub.errors import UserError
+from . import fast_search, opencv_search
+from .opencv_search import load_opencv
 
 SearchMode = Literal["fast", "quality"]
+SearchEngine = Literal["fast", "opencv"]
 Boxes = npt.NDArray[np.float64]
 
 MAX_ASPECT = 3  # a kept box has width / height strictly between 1/3 and 3
@@ -22,76 +23,21 @@ MIN_SIDE = 20  # and sqrt(width * height) strictly above this many pixels
 NMS_IOU = 0.5  # a box with a higher IoU than this with a box of higher score is dropped
 KEPT_BOXES = 50  # boxes an image, after the NMS
 
-_WHEEL = "opencv-contrib-python"
-_OPENCV_WHEELS = (
-    "opencv-python",
-    "opencv-python-headless",
-    "opencv-contrib-python-headless",
-    "opencv-contrib-python",
-    "opencv-python-rolling",
-    "opencv-contrib-python-rolling",
-)
 
-
-def load_opencv() -> Any:
-    """Import `cv2` with selective search in it.
-
-    Raises:
-        UserError: no OpenCV, or one without `ximgproc`; the message names the pip commands that mend it.
-    """
-    try:
-        import cv2
-    except ImportError as error:
-        raise UserError(f"selective search needs OpenCV, which does not load ({error}); {_remedy()}") from None
-    segmentation = getattr(getattr(cv2, "ximgproc", None), "segmentation", None)
-    if not hasattr(segmentation, "createSelectiveSearchSegmentation"):
-        raise UserError(f"OpenCV {cv2.__version__} here has no ximgproc, which selective search needs; {_remedy()}")
-    return cv2
-
-
-def installed_opencv() -> list[str]:
-    """Names of the OpenCV distributions that pip knows of here; they all write the same `cv2` folder."""
-    found = []
-    for name in _OPENCV_WHEELS:
-        try:
-            metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-        found.append(name)
-    return found
-
-
-def _remedy() -> str:
-    installed = installed_opencv()
-    headless = bool(installed) and all("headless" in name for name in installed)
-    wanted = f"{_WHEEL}-headless" if headless else _WHEEL
-    if not installed:
-        return f"run `pip install {wanted}`"
-    # Two wheels over one folder leave a mixture, so every one of them goes before the right one comes.
-    return f"run `pip uninstall -y {' '.join(installed)}` and then `pip install {wanted}`"
-
-
-def search(image: npt.NDArray[np.uint8], mode: SearchMode = "fast") -> npt.NDArray[np.int32]:
-    """All boxes that OpenCV's selective search finds.
+def search(
+    image: npt.NDArray[np.uint8], mode: SearchMode = "fast", engine: SearchEngine = "fast"
+) -> npt.NDArray[np.int32]:
+    """All boxes that selective search finds.
 
     Args:
-        image: uint8 (H, W, 3), RGB. (The search runs on BGR, as the authors' code ran it; its colour spaces tell the
-            channels apart, so the order changes the boxes.)
-        mode: `fast` (the paper's) or `quality`: more colour spaces and starting segmentations.
+        image: uint8 (H, W, 3), RGB.
+        mode: `fast` (the paper's) or `quality`: more colour spaces, starting segmentations and similarities.
+        engine: `fast` (`fast_search`) or `opencv` (`opencv_search`).
 
     Returns:
-        int32 (N, 4), x, y, width, height in pixels, sorted by these four numbers: OpenCV's own order comes from the C
-        library's random numbers and changes from call to call, the set of boxes does not.
+        int32 (N, 4), x, y, width, height in pixels, all different, sorted by these four numbers.
     """
-    finder = load_opencv().ximgproc.segmentation.createSelectiveSearchSegmentation()
-    finder.setBaseImage(np.ascontiguousarray(image[..., ::-1]))
-    if mode == "fast":
-        finder.switchToSelectiveSearchFast()
-    else:
-        finder.switchToSelectiveSearchQuality()
-    found = np.asarray(finder.process(), dtype=np.int32).reshape(-1, 4)
-    boxes: npt.NDArray[np.int32] = found[np.lexsort(found.T[::-1])]
-    return boxes
+    return fast_search.search(image, mode) if engine == "fast" else opencv_search.search(image, mode)
 
 
 def keep_objects(boxes: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -149,6 +95,7 @@ def propose(
     mode: SearchMode = "fast",
     max_side: int | None = None,
     keep: int = KEPT_BOXES,
+    engine: SearchEngine = "fast",
 ) -> npt.NDArray[np.float32]:
     """Proposals of one image: search, filters, NMS with random scores, the first `keep` boxes.
 
@@ -159,6 +106,7 @@ def propose(
         max_side: longest side in pixels of the copy that is searched; None searches the image as it is. Filters and
             NMS see boxes in pixels of the original either way.
         keep: most boxes returned.
+        engine: of the search.
 
     Returns:
         float32 (N, 4), N <= keep, xyxy in absolute pixels of `image`, by falling (random) score.
@@ -171,7 +119,7 @@ def propose(
         small = max(1, round(width * max_side / longest)), max(1, round(height * max_side / longest))
         image = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
         scale = np.tile((width / small[0], height / small[1]), 2)
-    boxes = keep_objects(search(image, mode) * scale)
+    boxes = keep_objects(search(image, mode, engine) * scale)
     kept = boxes[non_maximum_suppression(boxes, generator.random(len(boxes)))[:keep]]
     corners: npt.NDArray[np.float32] = np.hstack((kept[:, :2], kept[:, :2] + kept[:, 2:])).astype(np.float32)
     return corners

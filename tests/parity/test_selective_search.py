@@ -47,7 +47,7 @@ def test_search_finds_the_same_rectangles(
     image = getattr(data, photograph)()
     if digest(image[..., ::-1]) != facts["image_sha_bgr"]:
         pytest.skip("this scikit-image carries another version of the photograph")
-    found = search(image)
+    found = search(image, engine="opencv")
     assert len(found) == facts["n_raw"]
     assert digest(found) == facts["raw_sha_sorted"]
     assert set(map(tuple, found.tolist())) == set(map(tuple, arrays["rects"].tolist()))
@@ -96,7 +96,7 @@ def test_every_image_gets_its_own_boxes(parity: Any, tmp_path: Path) -> None:
         pixels = np.full((80, 40 + 10 * len(images), 3), 30, np.uint8)
         pixels[20:60, 10 + 10 * index : 50 + 10 * index] = 220
         Image.fromarray(pixels).save(tmp_path / "images" / f"{index}.png")
-    make_proposals(ProposalSettings(tmp_path / "images", tmp_path / "out", workers=bug["pcount"]))
+    make_proposals(ProposalSettings(tmp_path / "images", tmp_path / "out", workers=bug["pcount"], engine="opencv"))
     store = ProposalStore.open(tmp_path / "out")
     for index in images:
         # The random scores choose among outlines up to four pixels apart; two images' squares are ten apart.

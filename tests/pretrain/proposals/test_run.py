@@ -14,9 +14,11 @@ import yaml
 from ccop_pretrain.cli import main
 from ccop_pretrain.common.folder_lock import folder_lock
 from ccop_pretrain.images.source import open_source
+from ccop_pretrain.proposals import fast_search
 from ccop_pretrain.proposals import publication as proposal_publication
 from ccop_pretrain.proposals import search as proposal_search
 from ccop_pretrain.proposals import shards as proposal_shards
+from ccop_pretrain.proposals.fast_search import compilation
 from ccop_pretrain.proposals.ledger import Ledger, PartWriter, Share, remove_parts
 from ccop_pretrain.proposals.run import make_proposals, search_share
 from ccop_pretrain.proposals.selective_search import image_generator, propose
@@ -129,13 +131,63 @@ def test_unreadable_images_are_skipped_counted_and_named(
 
 def test_flags_reach_the_search(images: Path, tmp_path: Path) -> None:
     arguments = ["proposals", str(images), "--workers=1", "--max-side=60", "--keep=2", "--seed=5"]
-    arguments += ["--mode=quality", "--max-unreadable=0.2"]
+    arguments += ["--mode=quality", "--engine=opencv", "--max-unreadable=0.2"]
     assert main([*arguments, f"--out={tmp_path / 'out'}"]) == 0
     store = ProposalStore.open(tmp_path / "out")
     assert store.manifest.settings == {"mode": "quality", "max_side": 60, "keep": 2, "seed": 5}
     pixels = np.asarray(Image.open(images / "a/5.png").convert("RGB"))
-    expected = propose(pixels, image_generator(5, "a/5.png"), "quality", 60, 2)
+    expected = propose(pixels, image_generator(5, "a/5.png"), "quality", 60, 2, "opencv")
     np.testing.assert_array_equal(store.boxes("a/5.png"), expected)
+
+
+def test_the_engine_and_its_version_are_part_of_the_settings(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest, _ = make_proposals(wanted(images, tmp_path / "out"))
+    assert manifest.settings == {
+        "engine": "fast",
+        "engine_version": fast_search.VERSION,
+        "mode": "fast",
+        "max_side": None,
+        "keep": 50,
+        "seed": 0,
+    }
+    assert set(manifest.versions) == {"pillow", "numba", "opencv"}
+    with pytest.raises(UserError, match=r"engine fast not opencv.*--overwrite"):
+        make_proposals(wanted(images, tmp_path / "out", engine="opencv"))
+    monkeypatch.setattr(fast_search, "VERSION", fast_search.VERSION + 1)
+    with pytest.raises(UserError, match=f"engine_version {fast_search.VERSION - 1} not {fast_search.VERSION}"):
+        make_proposals(wanted(images, tmp_path / "out"))
+
+
+def test_proposals_made_before_there_were_engines_are_opencvs(
+    images: Path, tmp_path: Path, searched: list[tuple[int, ...]]
+) -> None:
+    manifest, _ = make_proposals(wanted(images, tmp_path / "out", engine="opencv"))
+    # As the manifest of such a folder says; the digest is the one that its shards carry.
+    assert manifest.settings == {"mode": "fast", "max_side": None, "keep": 50, "seed": 0}
+    assert manifest.settings_digest == "33704e64950b6c0f810820c0d36eba04246a9869b2c9a5d1ed0017ec9f7443c1"
+    before = contents(tmp_path / "out")
+    searched.clear()
+    make_proposals(wanted(images, tmp_path / "out", engine="opencv"))
+    assert not searched
+    assert contents(tmp_path / "out") == before
+    with pytest.raises(UserError, match=r"engine opencv not fast.*--overwrite"):
+        make_proposals(wanted(images, tmp_path / "out"))
+
+
+def test_compiling_is_announced_once(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = []
+    monkeypatch.setattr(compilation, "is_compiled", lambda: bool(loaded))
+    monkeypatch.setattr(compilation, "load_kernels", lambda: loaded.append(True))
+    for overwrite in (False, True):
+        make_proposals(wanted(images, tmp_path / "out", overwrite=overwrite))
+    assert capsys.readouterr().err.count("compiling the search, once: about 30 s") == 1
+    loaded.clear()
+    make_proposals(wanted(images, tmp_path / "opencv", engine="opencv"))
+    assert not loaded
 
 
 def test_an_interrupted_run_goes_on(

@@ -1,21 +1,14 @@
-import sys
-from importlib import metadata
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
-from ccop_pretrain.proposals import selective_search
+from ccop_pretrain.proposals import opencv_search
 from ccop_pretrain.proposals.selective_search import (
+    SearchEngine,
     image_generator,
-    installed_opencv,
     keep_objects,
-    load_opencv,
     non_maximum_suppression,
     propose,
     search,
 )
-
-from ccop_hub.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +37,9 @@ def reference_nms(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> li
     return kept
 
 
-def test_search_finds_the_blocks_in_a_stable_order(picture: np.ndarray) -> None:
-    first, second = search(picture), search(picture)
+@pytest.mark.parametrize("engine", ["fast", "opencv"])
+def test_search_finds_the_blocks_in_a_stable_order(picture: np.ndarray, engine: SearchEngine) -> None:
+    first, second = search(picture, engine=engine), search(picture, engine=engine)
     np.testing.assert_array_equal(first, second)
     assert first.dtype == np.int32
     assert [20, 20, 50, 60] in first.tolist()
@@ -53,15 +47,27 @@ def test_search_finds_the_blocks_in_a_stable_order(picture: np.ndarray) -> None:
     assert first.tolist() == sorted(first.tolist())
 
 
-def test_quality_finds_more_than_fast(picture: np.ndarray) -> None:
-    assert len(search(picture, "quality")) > len(search(picture))
+@pytest.mark.parametrize("engine", ["fast", "opencv"])
+def test_quality_finds_more_than_fast(picture: np.ndarray, engine: SearchEngine) -> None:
+    assert len(search(picture, "quality", engine)) > len(search(picture, engine=engine))
 
 
+@pytest.mark.parametrize("engine", ["fast", "opencv"])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 200), (200, 1), (3, 3)])
-def test_tiny_images_are_searched(shape: tuple[int, int]) -> None:
+def test_tiny_images_are_searched(shape: tuple[int, int], engine: SearchEngine) -> None:
     image = np.random.default_rng(0).integers(0, 255, (*shape, 3), dtype=np.uint8)
-    assert len(search(image)) >= 1
-    assert propose(image, image_generator(0, "tiny")).shape == (0, 4)
+    assert len(search(image, engine=engine)) >= 1
+    assert propose(image, image_generator(0, "tiny"), engine=engine).shape == (0, 4)
+
+
+def test_the_engine_reaches_the_search(picture: np.ndarray) -> None:
+    noisy = np.random.default_rng(1).integers(0, 255, (90, 120, 3), dtype=np.uint8)
+    fast, opencv = (propose(noisy, image_generator(0, "x"), engine=engine) for engine in ("fast", "opencv"))
+    np.testing.assert_array_equal(fast, propose(noisy, image_generator(0, "x")))
+    assert fast.tolist() != opencv.tolist()
+    assert {tuple(box) for box in opencv.astype(int)} <= {
+        (x, y, x + w, y + h) for x, y, w, h in opencv_search.search(noisy).tolist()
+    }
 
 
 def test_filters_bounds_are_strict() -> None:
@@ -128,45 +134,3 @@ def test_search_on_a_smaller_copy_gives_boxes_of_the_original(picture: np.ndarra
     assert (boxes <= (540, 480, 540, 480)).all()
     untouched = propose(picture, image_generator(0, "x"), max_side=180)
     np.testing.assert_array_equal(untouched, propose(picture, image_generator(0, "x")))
-
-
-def pretend(monkeypatch: pytest.MonkeyPatch, installed: list[str], cv2: object) -> None:
-    def version(name: str) -> str:
-        if name in installed:
-            return "4.10.0.84"
-        raise metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(selective_search.metadata, "version", version)
-    monkeypatch.setitem(sys.modules, "cv2", cv2)
-
-
-@pytest.mark.parametrize(
-    ("installed", "commands"),
-    [
-        (["opencv-python"], "`pip uninstall -y opencv-python` and then `pip install opencv-contrib-python`"),
-        (
-            ["opencv-python-headless"],
-            "`pip uninstall -y opencv-python-headless` and then `pip install opencv-contrib-python-headless`",
-        ),
-        (
-            ["opencv-python", "opencv-contrib-python"],
-            "`pip uninstall -y opencv-python opencv-contrib-python` and then `pip install opencv-contrib-python`",
-        ),
-        ([], "`pip install opencv-contrib-python`"),
-    ],
-)
-def test_opencv_without_ximgproc_names_the_commands(
-    monkeypatch: pytest.MonkeyPatch, installed: list[str], commands: str
-) -> None:
-    pretend(monkeypatch, installed, SimpleNamespace(__version__="4.10.0"))
-    with pytest.raises(UserError) as raised:
-        load_opencv()
-    assert "OpenCV 4.10.0 here has no ximgproc" in str(raised.value)
-    assert str(raised.value).endswith(f"run {commands}")
-    assert installed_opencv() == installed
-
-
-def test_no_opencv_at_all_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    pretend(monkeypatch, [], None)
-    with pytest.raises(UserError, match=r"needs OpenCV.*run `pip install opencv-contrib-python`"):
-        load_opencv()

@@ -1,0 +1,232 @@
+"""Hierarchical grouping: the two most similar neighbouring regions merge, until one is left (Uijlings et al., 3.1).
+
+The similarity is the sum of some of four measures, each from 0 to 1 (section 3.2): the intersection of the colour
+histograms, that of the texture histograms, the share of the image outside the two regions (size), and the share of the
+image outside the gap between the two regions and their common box (fill).
+
+Histograms are compared as integers, in units of 2**-24 of a region; they are computed from the exact counts after every
+merge, so that nothing depends on the order of sums.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .compilation import inlined, kernel
+from .regions import COLOUR_BINS, Regions
+from .texture import BINS, DIRECTIONS
+
+_UNIT = 1 << 24
+_PARTS = 2 * DIRECTIONS  # histograms of texture for each one of colour: the two parts of every direction
+
+
+@dataclass(frozen=True)
+class Measures:
+    """Which measures make up a similarity, equally weighted."""
+
+    colour: bool = False
+    texture: bool = False
+    size: bool = False
+    fill: bool = False
+
+
+FAST = (Measures(colour=True, texture=True, size=True, fill=True), Measures(texture=True, size=True, fill=True))
+QUALITY = (*FAST, Measures(fill=True), Measures(size=True))
+"""OpenCV's choices for its fast and its quality mode."""
+
+
+def grouped(regions: Regions, pixels: int, measures: Measures) -> npt.NDArray[np.int32]:
+    """Boxes of every region of the hierarchy.
+
+    Args:
+        regions: to start from.
+        pixels: in the image.
+        measures: of the similarity.
+
+    Returns:
+        int32 (M, 4), least x and y, greatest x and y: the boxes of `regions`, then of each merge in its order.
+    """
+    chosen = (measures.colour, measures.texture, measures.size, measures.fill)
+    boxes: npt.NDArray[np.int32] = group(
+        regions.size, regions.box, regions.counts, regions.neighbours, pixels, np.array(chosen, np.int64)
+    )
+    return boxes
+
+
+@kernel("void(int32[::1], int32[::1], int64)")
+def scale_counts(scaled: Any, counts: Any, size: int) -> None:
+    """Counts of a region's pixels as shares of the region, in units of 2**-24."""
+    unit = _UNIT / np.float64(size)
+    for i in range(len(counts)):
+        scaled[i] = np.int32(np.float64(counts[i]) * unit)
+
+
+@kernel("int64(int32[::1], int32[::1])")
+def intersection(first: Any, second: Any) -> Any:
+    """The sum of the smaller ones of each two numbers; below 2**31."""
+    total = np.int32(0)
+    for i in range(len(first)):
+        total += min(first[i], second[i])
+    return total
+
+
+@inlined
+def similarity(
+    scaled: Any, size: Any, box: Any, row: Any, a: Any, b: Any, pixels: Any, colours: Any, chosen: Any
+) -> Any:
+    """The similarity of two regions, in units of 1 / (8 * C * 2**24), but for a constant."""
+    first, second = scaled[row[a]], scaled[row[b]]
+    channels = colours // COLOUR_BINS
+    total = np.int64(0)
+    if chosen[0]:
+        total += _PARTS * intersection(first[:colours], second[:colours])
+    if chosen[1]:
+        total += intersection(first[colours:], second[colours:])
+    width = max(box[a, 2], box[b, 2]) - min(box[a, 0], box[b, 0]) + 1
+    height = max(box[a, 3], box[b, 3]) - min(box[a, 1], box[b, 1]) + 1
+    together = np.int64(size[a]) + np.int64(size[b])
+    lost = chosen[3] * (np.int64(width) * np.int64(height) - together) + chosen[2] * together
+    return total - _PARTS * channels * _UNIT * lost // pixels
+
+
+@inlined
+def precedes(key: Any, item: Any, i: Any, j: Any) -> Any:
+    """Whether entry i leaves the heap before entry j: it is more similar or, if equal, newer."""
+    return key[i] > key[j] or (key[i] == key[j] and item[i] > item[j])
+
+
+@inlined
+def swap(key: Any, item: Any, i: Any, j: Any) -> None:
+    """Exchange two entries of the heap."""
+    key[i], key[j] = key[j], key[i]
+    item[i], item[j] = item[j], item[i]
+
+
+@inlined
+def sift_up(key: Any, item: Any, i: Any) -> None:
+    """Restore the heap after its last entry, i, was added."""
+    while i > 0 and precedes(key, item, i, (i - 1) >> 1):
+        swap(key, item, i, (i - 1) >> 1)
+        i = (i - 1) >> 1
+
+
+@inlined
+def remove_first(key: Any, item: Any, count: Any) -> Any:
+    """Move the first entry behind a heap of `count`, which shrinks by one; returns its item."""
+    count -= 1
+    swap(key, item, 0, count)
+    i = 0
+    while 2 * i + 1 < count:
+        child = 2 * i + 1
+        if child + 1 < count and precedes(key, item, child + 1, child):
+            child += 1
+        if not precedes(key, item, child, i):
+            break
+        swap(key, item, i, child)
+        i = child
+    return item[count]
+
+
+@inlined
+def grown(array: Any, needed: Any) -> Any:
+    """The array, or a copy with twice the room that is needed."""
+    if needed <= len(array):
+        return array
+    larger = np.empty(2 * needed, array.dtype)
+    larger[: len(array)] = array
+    return larger
+
+
+@kernel("Tuple((int64[::1], int64[::1], int32[::1]))(int32[:,::1], int64)")
+def adjacency(pairs: Any, number: int) -> tuple[Any, Any, Any]:
+    """Where each region's neighbours begin and end in a list of all, with room for merged regions; that list."""
+    start, stop = np.zeros(2 * number, np.int64), np.zeros(2 * number, np.int64)
+    for i in range(len(pairs)):
+        stop[pairs[i, 0]] += 1
+        stop[pairs[i, 1]] += 1
+    used = 0
+    for r in range(number):
+        start[r] = used
+        used += stop[r]
+        stop[r] = start[r]
+    near = np.empty(4 * used + 1, np.int32)
+    for i in range(len(pairs)):
+        a, b = pairs[i, 0], pairs[i, 1]
+        near[stop[a]], near[stop[b]] = b, a
+        stop[a] += 1
+        stop[b] += 1
+    return start, stop, near
+
+
+@kernel("int32[:,::1](int32[::1], int32[:,::1], int32[:,::1], int32[:,::1], int64, int64[::1])")
+def group(first_size: Any, first_box: Any, first_counts: Any, pairs: Any, pixels: int, chosen: Any) -> Any:
+    """The kernel of `grouped`; `chosen` are the weights, 0 or 1, of colour, texture, size and fill."""
+    number, columns = first_counts.shape
+    colours = columns // (COLOUR_BINS + _PARTS * BINS) * COLOUR_BINS
+    histograms = chosen[0] + chosen[1] > 0
+    regions = 2 * number
+    size, box = np.zeros(regions, np.int32), np.zeros((regions, 4), np.int32)
+    size[:number], box[:number] = first_size, first_box
+    counts = first_counts.copy() if histograms else np.zeros((number, colours), np.int32)
+    scaled = np.zeros_like(counts)
+    row = np.empty(regions, np.int32)  # of a region's histograms; a merged region takes over one of its parts'
+    into = np.full(regions, -1, np.int32)  # the region that a merged one is part of
+    seen = np.full(regions, -1, np.int32)  # the last merged region that has this one as its neighbour
+    for r in range(number):
+        row[r] = r
+        if histograms:
+            scale_counts(scaled[r], counts[r], size[r])
+    # Neighbours of region r: near[start[r] : stop[r]], as they were when r arose; what has merged since is looked up.
+    start, stop, near = adjacency(pairs, number)
+    used = 2 * len(pairs)
+    key, item = np.empty(4 * len(pairs) + 1, np.int64), np.empty(4 * len(pairs) + 1, np.int64)
+    waiting = 0
+    for i in range(len(pairs)):
+        a, b = pairs[i, 0], pairs[i, 1]
+        key[waiting] = similarity(scaled, size, box, row, a, b, pixels, colours, chosen)
+        item[waiting] = np.int64(a) * regions + b
+        sift_up(key, item, waiting)
+        waiting += 1
+    new = number
+    while waiting > 0:
+        pair = remove_first(key, item, waiting)
+        waiting -= 1
+        a, b = pair // regions, pair % regions
+        if into[a] >= 0 or into[b] >= 0:
+            continue  # one of the two has merged since
+        into[a], into[b] = new, new
+        size[new] = size[a] + size[b]
+        box[new, 0], box[new, 1] = min(box[a, 0], box[b, 0]), min(box[a, 1], box[b, 1])
+        box[new, 2], box[new, 3] = max(box[a, 2], box[b, 2]), max(box[a, 3], box[b, 3])
+        row[new] = row[a]
+        if histograms:
+            total, other = counts[row[a]], counts[row[b]]
+            for i in range(columns):
+                total[i] += other[i]
+            scale_counts(scaled[row[new]], total, size[new])
+        near = grown(near, used + stop[a] - start[a] + stop[b] - start[b])
+        start[new] = used
+        for part in (a, b):
+            for i in range(start[part], stop[part]):
+                r = near[i]
+                while into[r] >= 0:
+                    if into[into[r]] >= 0:
+                        into[r] = into[into[r]]
+                    r = into[r]
+                if r == new or seen[r] == new:
+                    continue
+                seen[r] = new
+                near[used] = r
+                used += 1
+                key, item = grown(key, waiting + 1), grown(item, waiting + 1)
+                key[waiting] = similarity(scaled, size, box, row, new, r, pixels, colours, chosen)
+                item[waiting] = np.int64(new) * regions + r
+                sift_up(key, item, waiting)
+                waiting += 1
+        stop[new] = used
+        new += 1
+    return box[:new].copy()
