@@ -14,18 +14,18 @@ def segment(data, out, *flags, iterations=40):
 
 
 def test_learnable_classes_are_learnt_and_shuffled_ones_are_not(scenes, tmp_path):
-    protocol = ["--protocol", "cityscapes-fcn16-150ep", "--scale_to", "[128,128]", "--crop_size", "128", "--lr", "1e-3"]
+    protocol = ["--protocol", "cityscapes-fcn16-150ep", "--scale_to", "[96,96]", "--crop_size", "96", "--lr", "1e-3"]
     for name in ("learnable", "shuffled"):
         assert segment(scenes / name, tmp_path / name, *protocol, iterations=40) == 0
     learnable, shuffled = (Result.read(tmp_path / name) for name in ("learnable", "shuffled"))
-    assert learnable.per_class["IoU"]["object"] > 30
-    assert shuffled.per_class["IoU"]["object"] < 15
+    assert learnable.per_class["IoU"]["object"] > 20
+    assert shuffled.per_class["IoU"]["object"] < 10
     assert learnable.metrics["mIoU"] == pytest.approx(np.mean(list(learnable.per_class["IoU"].values())))
     low, high = learnable.intervals["mIoU"]
     assert low <= learnable.metrics["mIoU"] <= high
     assert learnable.effective_lr == 0.001
     assert learnable.loaded == "backbone"
-    expected = "crop_size=128,iterations=40,lr=0.001,scale_to=128/128,stride=48"
+    expected = "crop_size=96,iterations=40,lr=0.001,scale_to=96/96,stride=48"
     assert learnable.protocol == f"cityscapes-fcn16-150ep+{expected}"
     assert any("SyncBN became BN" in note for note in learnable.notes)
     for name in ("training-crops", "predictions", "colours"):

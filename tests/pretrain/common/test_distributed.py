@@ -107,7 +107,7 @@ class TestTraining:
     def test_two_processes_are_one_at_the_double_batch_where_nothing_depends_on_the_share(self, ranks: Ranks) -> None:
         both = ranks["double_batch"]
         small = ObjectiveSettings(image_queue=10, box_queue=16, hidden_dim=16, embedding_dim=8, jitters=0)
-        model = ContrastivePretraining(small, "resnet18", 10, 64).eval()
+        model = ContrastivePretraining(small, "test_resnet", 10, 64).eval()
         model.load_state_dict(both[0]["start"])
         one = ViewBatch(
             **{name: torch.cat([each["batch"][name] for each in both]) for name in ("query_images", "key_images")},

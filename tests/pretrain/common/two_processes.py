@@ -65,7 +65,7 @@ def make_batch(counts: list[int]) -> ViewBatch:
 def training(settings: ObjectiveSettings, counts: tuple[list[int], list[int]]) -> dict[str, Any]:
     """Two steps under DistributedDataParallel as the trainer uses it: without `find_unused_parameters`."""
     torch.manual_seed(0)
-    model = ContrastivePretraining(settings, "resnet18", 10, SIZE)
+    model = ContrastivePretraining(settings, "test_resnet", 10, SIZE)
     wrapped = DistributedDataParallel(model, broadcast_buffers=False)
     optimiser = torch.optim.SGD((p for p in model.query.parameters() if p.requires_grad), lr=0.1)
     local: dict[str, Tensor] = {}
@@ -100,7 +100,7 @@ def training(settings: ObjectiveSettings, counts: tuple[list[int], list[int]]) -
 def double_batch() -> dict[str, Any]:
     """A step in which nothing depends on how the batch is shared out: fixed statistics, equal counts, no noise."""
     torch.manual_seed(0)
-    model = ContrastivePretraining(ObjectiveSettings(**{**SMALL, "jitters": 0}), "resnet18", 10, SIZE).eval()
+    model = ContrastivePretraining(ObjectiveSettings(**{**SMALL, "jitters": 0}), "test_resnet", 10, SIZE).eval()
     start = {name: value.clone() for name, value in model.state_dict().items()}
     wrapped = DistributedDataParallel(model, broadcast_buffers=False)
     batch = make_batch([2, 3])
