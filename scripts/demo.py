@@ -1,7 +1,6 @@
-"""Walk the whole road on drawn scenes: draw, propose, pre-train twice, load, evaluate three weights, compare.
+"""The full pipeline on synthetic images: draw, propose, pre-train twice, load, evaluate three weights, compare.
 
-Run as `make demo`. Everything it makes lies in `demo/`. Each step is a command that a user would type, and is printed
-before it runs.
+Run it as `make demo`. All output goes to `demo/`. Each step is a command that a user would type, and is printed first.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ The programs are in {bin}; each takes --help.
 
 
 def main() -> None:
-    """Run every step; the first that fails ends it."""
+    """Run every step; stop at the first that fails."""
     started = time.perf_counter()
     shutil.rmtree(DEMO, ignore_errors=True)
     step("ccop-pretrain", "scenes", "--out", SCENES, "--images", 160, "--seed", 0, "--size", 192, "--clutter", 0)
@@ -64,29 +63,29 @@ def main() -> None:
         how = ("--protocol", "small-cpu", "--iterations", 120)
         step("ccop-eval", "detection", *what, *how, "--out", out)
         results.append(out / "result.json")
-    # The untrained network is the row that the others are read against.
+    # The table shows differences to its first row: the untrained network.
     table = DEMO / "table.md"
     step("ccop-eval", "compare", results[-1], *results[:-1], "--markdown", table)
     sheet = DEMO / "sheet.png"
     looks = [PICTURES / f"{name}.png" for name in ("proposals", "views", "jitters")]
     stack([*looks, *(DETECTION / name / "detections.png" for name in RUNS)], sheet)
     print(NEXT.format(table=table.resolve(), sheet=sheet.resolve(), bin=Path(sys.executable).parent))
-    print(f"The whole road took {(time.perf_counter() - started) / 60:.1f} min.")
+    print(f"The demo took {(time.perf_counter() - started) / 60:.1f} min.")
 
 
 def step(program: str, *arguments: object) -> None:
-    """Print a command as a user would type it, run it, and print how long it took."""
+    """Print a command as a user would type it, run it, and print its duration."""
     words = [program, *map(str, arguments)]
     print(f"\n$ {shlex.join(words)}", flush=True)
     begun = time.perf_counter()
     done = subprocess.run([str(Path(sys.executable).parent / program), *words[1:]], check=False)
     if done.returncode:
-        sys.exit(f"demo: the command above ended with exit code {done.returncode}")
+        sys.exit(f"demo: the command above failed with exit code {done.returncode}")
     print(f"({time.perf_counter() - begun:.0f} s)", flush=True)
 
 
 def stack(pictures: list[Path], target: Path, width: int = 1400) -> None:
-    """Put pictures under each other, each scaled to `width` pixels, and save them as one PNG."""
+    """Save pictures as one PNG, each scaled to a width of `width` pixels and placed below the previous one."""
     rows = []
     for path in pictures:
         picture = read_rgb(path)
