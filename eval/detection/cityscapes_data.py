@@ -1,4 +1,4 @@
-"""Cityscapes' own layout (`leftImg8bit/`, `gtFine/`) as COCO instance JSON with run-length masks."""
+"""Converts Cityscapes' own layout (`leftImg8bit/`, `gtFine/`) to COCO instance JSON with run-length masks."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 from rich.progress import track
 
 from ccop_hub.errors import UserError
-from ccop_hub.images import read_instance_ids
+from ccop_hub.images import MAX_PIXELS, read_instance_ids
 
 INSTANCE_BASE = 1000
 """Instance pictures hold `label id * 1000 + number` for an object, the bare label id for a group of them."""
@@ -45,7 +46,7 @@ def sources(root: Path, split: str) -> list[Path]:
 def convert(root: Path, split: str) -> dict[str, Any]:
     """A split as a COCO instance document; file names are relative to `root`, category ids are Cityscapes' label ids.
 
-    Groups (a crowd of people, a row of bicycles) become COCO's crowds: not trained on, and no error to find.
+    Groups (a crowd of people, a row of bicycles) become COCO's crowds, which are neither trained on nor scored.
     """
     classes = instance_classes()
     images: list[dict[str, Any]] = []
@@ -79,9 +80,44 @@ def _instances(path: Path) -> npt.NDArray[np.int64]:
     from cityscapesscripts.helpers.annotation import Annotation
     from cityscapesscripts.preparation.json2instanceImg import createInstanceImage
 
+    _check_polygons(path)
     annotation = Annotation()
     annotation.fromJsonFile(str(path))
     return np.asarray(createInstanceImage(annotation, "ids")).astype(np.int64)
+
+
+def _check_polygons(path: Path) -> None:
+    """Check what Cityscapes' tool reads: it ends the process at an unknown label.
+
+    Raises:
+        UserError: naming the file and the object.
+    """
+    from cityscapesscripts.helpers.labels import name2label
+
+    def wrong(what: str) -> UserError:
+        return UserError(f"{path} is not a Cityscapes annotation: {what}; unpack gtFine_trainvaltest.zip again")
+
+    try:
+        document = orjson.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise wrong(f"it cannot be read as JSON ({error})") from None
+    if not isinstance(document, dict) or not isinstance(document.get("objects"), list):
+        raise wrong("it has no list 'objects'")
+    width, height = document.get("imgWidth"), document.get("imgHeight")
+    if type(width) is not int or type(height) is not int or not 0 < width * height <= MAX_PIXELS or width < 0:
+        raise wrong(f"imgWidth and imgHeight are {width!r} and {height!r}")
+    for number, entry in enumerate(document["objects"]):
+        label = entry.get("label") if isinstance(entry, dict) else None
+        if not isinstance(label, str) or (label not in name2label and label.removesuffix("group") not in name2label):
+            raise wrong(f"object {number} has the label {label!r}, which Cityscapes does not have")
+        polygon = entry.get("polygon")
+        points = polygon if isinstance(polygon, list) else []
+        if len(points) < 3 or not all(_is_point(point) for point in points):
+            raise wrong(f"object {number} ({label}) has no polygon of three points or more")
+
+
+def _is_point(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(type(side) in (int, float) for side in value)
 
 
 def _mask(mask: npt.NDArray[np.bool_]) -> dict[str, Any]:

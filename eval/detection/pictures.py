@@ -15,6 +15,9 @@ from ccop_hub.images import read_rgb
 
 from .coco_data import CocoSplit
 
+THRESHOLD = 0.5
+"""Detections of a lower score are not drawn."""
+
 CELL = 384
 """Longest side of one picture on the sheet, in pixels."""
 
@@ -23,10 +26,10 @@ _CAPTION = 18
 
 
 def write_sheet(split: CocoSplit, predictions: Path, path: Path, images: int = 8) -> Path:
-    """Draw the first images of a split, ground truth on the left, detections on the right, two pairs a row.
+    """Draw the first images of a split, ground truth on the left and detections on the right, two pairs per row.
 
-    As many detections are drawn as an image has objects, those with the highest scores: a threshold would leave the
-    sheet of a short training empty.
+    Detections scoring at least `THRESHOLD` are drawn. Where there are none, the caption says so and gives the best
+    score, so that an empty picture is not mistaken for a missing one.
 
     Args:
         split: the scored split; registered with Detectron2.
@@ -43,20 +46,40 @@ def write_sheet(split: CocoSplit, predictions: Path, path: Path, images: int = 8
     for entry in json.loads(predictions.read_text(encoding="utf-8")):
         if entry["image_id"] in by_image:
             by_image[entry["image_id"]].append(entry)
-    pairs = []
+    cells: list[tuple[npt.NDArray[np.uint8], str]] = []
     for record in records:
         pixels = np.asarray(read_rgb(Path(record["file_name"])))
         scale = CELL / max(pixels.shape[:2])
         truth = Visualizer(pixels, metadata, scale=scale).draw_dataset_dict(record)
-        best = sorted(by_image[record["image_id"]], key=lambda entry: -entry["score"])[: len(record["annotations"])]
-        instances = _instances(best, pixels.shape[:2], metadata)
+        entries = sorted(by_image[record["image_id"]], key=lambda entry: -entry["score"])
+        drawn = [entry for entry in entries if entry["score"] >= THRESHOLD]
+        instances = _instances(drawn, pixels.shape[:2], metadata)
         found = Visualizer(pixels, metadata, scale=scale, instance_mode=ColorMode.IMAGE).draw_instance_predictions(
             instances
         )
-        pairs.append((truth.get_image(), found.get_image()))
+        cells += [
+            (truth.get_image(), f"ground truth: {_counted(len(record['annotations']), 'object')}"),
+            (found.get_image(), caption([entry["score"] for entry in entries])),
+        ]
     with replacing(path) as temporary:
-        _lay_out(pairs).save(temporary, format="PNG")
+        _lay_out(cells).save(temporary, format="PNG")
     return path
+
+
+def caption(scores: list[float]) -> str:
+    """What is drawn of an image's detections.
+
+    Args:
+        scores: of all of them, the highest first.
+    """
+    drawn = sum(score >= THRESHOLD for score in scores)
+    if drawn:
+        return f"{_counted(drawn, 'detection')}, score >= {THRESHOLD}"
+    return f"nothing above {THRESHOLD}" + (f" (best score {scores[0]:.2f})" if scores else " (no detection)")
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" + ("" if count == 1 else "s")
 
 
 def _instances(entries: list[dict[str, Any]], size: tuple[int, int], metadata: Any) -> Any:
@@ -77,18 +100,15 @@ def _instances(entries: list[dict[str, Any]], size: tuple[int, int], metadata: A
     return instances
 
 
-def _lay_out(pairs: list[tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]) -> Image.Image:
-    """Two pairs a row, each half with its caption."""
-    cells = [
-        (picture, caption) for pair in pairs for picture, caption in zip(pair, ("ground truth", "found"), strict=True)
-    ]
+def _lay_out(cells: list[tuple[npt.NDArray[np.uint8], str]]) -> Image.Image:
+    """Pictures with their captions, four per row."""
     columns = 4
     rows = -(-len(cells) // columns)
     sheet = Image.new("RGB", (columns * (CELL + _GAP), rows * (CELL + _GAP + _CAPTION)), "white")
     draw = ImageDraw.Draw(sheet)
-    for index, (picture, caption) in enumerate(cells):
+    for index, (picture, text) in enumerate(cells):
         x, y = (index % columns) * (CELL + _GAP), (index // columns) * (CELL + _GAP + _CAPTION)
-        draw.text((x + 2, y + 2), caption, fill="black")
+        draw.text((x + 2, y + 2), text, fill="black")
         cell = Image.fromarray(picture)
         cell.thumbnail((CELL, CELL))
         sheet.paste(cell, (x, y + _CAPTION))

@@ -1,7 +1,8 @@
-"""Pascal VOC's own layout as COCO instance JSON: 2007 and 2012 trainval to train on, 2007 test to score on."""
+"""Converts Pascal VOC's own layout to COCO instance JSON: 2007 and 2012 trainval to train on, 2007 test to score on."""
 
 from __future__ import annotations
 
+import math
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,7 +35,7 @@ CLASSES = (
 """The twenty classes in the order of the VOC devkit; category ids count from 1."""
 
 SPLITS = {"train": (("VOC2007", "trainval"), ("VOC2012", "trainval")), "val": (("VOC2007", "test"),)}
-"""Years and image sets that each split is made of (MoCo's VOC07+12)."""
+"""Years and image sets of each split (VOC07+12, as in MoCo)."""
 
 
 def find_root(folder: Path) -> Path | None:
@@ -53,7 +54,7 @@ def sources(root: Path, split: str) -> list[Path]:
         listing = root / year / "ImageSets" / "Main" / f"{image_set}.txt"
         if not listing.is_file():
             raise UserError(f"{listing} is missing: VOC07+12 needs 2007 trainval and test, and 2012 trainval, unpacked")
-        found += [root / year / "Annotations" / f"{name}.xml" for name in listing.read_text(encoding="utf-8").split()]
+        found += [root / year / "Annotations" / f"{name}.xml" for name in _names(listing)]
     absent = next((path for path in found if not path.is_file()), None)
     if absent is not None:
         raise UserError(f"{absent} is missing: unpack the data set again")
@@ -63,16 +64,19 @@ def sources(root: Path, split: str) -> list[Path]:
 def convert(root: Path, split: str) -> dict[str, Any]:
     """A split as a COCO instance document; file names are relative to `root`.
 
-    Boxes on a continuous plane: VOC counts pixels from 1 with both ends included, so that (1, 1, W, H) is all of the
-    image, here x 0, y 0, width W, height H (as Detectron2 reads them). Difficult objects are kept, and trained on; the
-    mark stays as `difficult`.
+    VOC counts pixels from 1 and includes both ends, so (1, 1, W, H) is the whole image; here it is x 0, y 0, width W,
+    height H on a continuous plane, as Detectron2 reads it. Difficult objects are kept and trained on; they keep their
+    mark as `difficult`.
+
+    Raises:
+        UserError: a file is not XML or not a VOC annotation; the message names the file and the object.
     """
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for number, path in enumerate(sources(root, split), start=1):
         tree = _parse(path)
         picture = path.parent.parent / "JPEGImages" / f"{path.stem}.jpg"
-        size = {side: int(_text(tree, f"size/{side}", path)) for side in ("width", "height")}
+        size = {side: int(_number(tree, f"size/{side}", path)) for side in ("width", "height")}
         images.append({"id": number, "file_name": picture.relative_to(root).as_posix(), **size})
         for entry in _objects(tree, path):
             annotations.append({"id": len(annotations) + 1, "image_id": number, "iscrowd": 0, **entry})
@@ -80,30 +84,52 @@ def convert(root: Path, split: str) -> dict[str, Any]:
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
+def _names(listing: Path) -> list[str]:
+    try:
+        return listing.read_text(encoding="utf-8-sig").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{listing} cannot be read ({error}); unpack the data set again") from None
+
+
 def _objects(tree: ElementTree.Element, path: Path) -> Iterator[dict[str, Any]]:
-    for entry in tree.iter("object"):
+    for number, entry in enumerate(tree.iter("object"), start=1):
         name = _text(entry, "name", path)
         if name not in CLASSES:
             raise UserError(
-                f"{path} has an object of class {name!r}, which VOC does not: convert the data set to COCO's"
+                f"{path} has an object of class {name!r}, which VOC does not have: convert the data set to COCO's"
             )
-        left, top, right, bottom = (
-            float(_text(entry, f"bndbox/{side}", path)) for side in ("xmin", "ymin", "xmax", "ymax")
-        )
+        left, top, right, bottom = (_number(entry, f"bndbox/{side}", path) for side in ("xmin", "ymin", "xmax", "ymax"))
         width, height = right - (left - 1), bottom - (top - 1)
+        if width <= 0 or height <= 0:
+            raise UserError(
+                f"{path}: object {number} ({name}) has a box without area, xmin {left:g} ymin {top:g} xmax {right:g} "
+                f"ymax {bottom:g}; correct it or remove the object"
+            )
         yield {
             "category_id": CLASSES.index(name) + 1,
             "bbox": [left - 1, top - 1, width, height],
             "area": width * height,
-            "difficult": int(entry.findtext("difficult", "0")),
+            "difficult": int(entry.findtext("difficult", "0").strip() not in ("", "0")),
         }
 
 
 def _parse(path: Path) -> ElementTree.Element:
     try:
         return ElementTree.parse(path).getroot()
-    except ElementTree.ParseError as error:
+    # An unknown encoding is a LookupError, and one that expat does not support a ValueError.
+    except (ElementTree.ParseError, OSError, LookupError, ValueError) as error:
         raise UserError(f"{path} is not XML ({error}); unpack the data set again") from None
+
+
+def _number(element: ElementTree.Element, path: str, file: Path) -> float:
+    text = _text(element, path, file)
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not math.isfinite(found):
+        raise UserError(f"{file} is not a VOC annotation: {path} is {text!r}, not a number; correct it")
+    return found
 
 
 def _text(element: ElementTree.Element, path: str, file: Path) -> str:

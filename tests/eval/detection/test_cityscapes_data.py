@@ -109,6 +109,41 @@ def test_an_image_without_annotation_is_named(tmp_path: Path) -> None:
         open_data(str(root))
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda document: document.pop("objects"), "it has no list 'objects'"),
+        (lambda document: document.update(imgWidth=None), "imgWidth and imgHeight are None and 32"),
+        (lambda document: document.update(imgWidth=10**9, imgHeight=10**9), "imgWidth and imgHeight are 1000000000"),
+        (lambda document: document["objects"][1].update(label="robot"), "object 1 has the label 'robot'"),
+        (lambda document: document["objects"][1].update(polygon=[[1, 2]]), r"object 1 \(person\) has no polygon of"),
+        (lambda document: document["objects"][1].update(polygon=[["a", 2]] * 3), r"object 1 \(person\) has no polyg"),
+    ],
+)
+def test_a_wrong_annotation_names_file_and_object(tmp_path: Path, change: Any, told: str) -> None:
+    root = _write(tmp_path, pictures=False)
+    path = next((root / "gtFine" / "train").rglob("*.json"))
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
+    with pytest.raises(UserError, match=f"{path.name} is not a Cityscapes annotation: {told}"):
+        open_data(str(root))
+
+
+def test_an_annotation_that_is_no_json_is_named(tmp_path: Path) -> None:
+    root = _write(tmp_path, pictures=False)
+    next((root / "gtFine" / "val").rglob("*.json")).write_text("{")
+    with pytest.raises(UserError, match=r"polygons\.json is not a Cityscapes annotation: it cannot be read as JSON"):
+        open_data(str(root))
+
+
+def test_a_picture_that_is_no_image_is_named(tmp_path: Path) -> None:
+    root = _write(tmp_path, pictures=True)
+    next((root / "gtFine" / "val").rglob("*.png")).write_text("text")
+    with pytest.raises(UserError, match=r"instanceIds\.png"):
+        open_data(str(root))
+
+
 def test_a_split_without_images_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no images in .*leftImg8bit/val"):
         open_data(str(_write(tmp_path, pictures=True, splits=("train",))))

@@ -81,6 +81,8 @@ def test_the_conversion_is_kept_and_made_again_when_the_data_change(write_voc: W
         ("VOC2007/JPEGImages/000003.jpg", None, r"1 images of .* are not in"),
         ("VOC2007/Annotations/000003.xml", "<annotation>", r"000003\.xml is not XML"),
         ("VOC2007/Annotations/000003.xml", "<annotation/>", "is not a VOC annotation: it has no size/width"),
+        ("VOC2007/Annotations/000003.xml", "", r"000003\.xml is not XML"),
+        ("VOC2007/Annotations/000003.xml", '<?xml version="1.0" encoding="x"?><a/>', r"000003\.xml is not XML"),
     ],
 )
 def test_what_is_missing_is_named(
@@ -91,6 +93,24 @@ def test_what_is_missing_is_named(
         (root / path).unlink()
     else:
         (root / path).write_text(content)
+    with pytest.raises(UserError, match=told):
+        open_data(str(root))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ("<xmax>33</xmax>", "<xmax>1</xmax>", r"3\.xml: object 1 \(tvmonitor\) has a box without area, xmin 2 ymin 3"),
+        ("<xmax>33</xmax>", "<xmax>wide</xmax>", r"000003\.xml is not .*: bndbox/xmax is 'wide', not a number"),
+        ("<xmax>33</xmax>", "<xmax>nan</xmax>", "bndbox/xmax is 'nan', not a number"),
+        ("<xmax>33</xmax>", "", "it has no bndbox/xmax"),
+        ("<width>64</width>", "<width>65</width>", r"000003\.jpg has 64 x 48 pixels, but .* lists it with 65 x 48"),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_is_named(write_voc: WriteVoc, tmp_path: Path, before: str, after: str, told: str) -> None:
+    root = write_voc(tmp_path / "voc")
+    path = root / "VOC2007" / "Annotations" / "000003.xml"
+    path.write_text(path.read_text().replace(before, after, 1))
     with pytest.raises(UserError, match=told):
         open_data(str(root))
 
