@@ -1,4 +1,4 @@
-"""Stopping in order when the terminal (SIGINT, SIGHUP), a time limit or a scheduler (SIGTERM) asks for it."""
+"""Orderly stops on a signal of the terminal (SIGINT, SIGHUP), a time limit or a scheduler (SIGTERM)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STOP_SIGNALS = tuple(
 
 
 class Stopped(KeyboardInterrupt):
-    """A stop signal has come.
+    """Raised by the first stop signal.
 
     Attributes:
         signal: its number.
@@ -68,7 +68,7 @@ def stop_signals_blocked() -> Iterator[None]:
 
 
 def ignore_stop_signals() -> None:
-    """In a worker process: leave the decision to the parent, though signals reach the whole process group."""
+    """For worker processes: signals reach the whole process group, but only the parent decides."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):

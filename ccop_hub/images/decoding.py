@@ -1,7 +1,7 @@
 """Decoding image files: every image that any of the programs reads is opened here.
 
 What a file may cost is bounded before it is decoded, its format is one of an explicit list, and only regular files are
-opened: a FIFO would block for ever, and a device such as /dev/zero never ends.
+opened: a FIFO would block forever, and a device such as /dev/zero never ends.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ _OUTPUT_FILES = frozenset({"environment.json", "manifest.json", "metrics.csv", "
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """What lies below a folder.
+    """The contents of a folder.
 
     Attributes:
         images: paths of all images, relative to the folder, POSIX, sorted by code point.
@@ -133,7 +133,7 @@ def describe_passed_over(passed_over: Mapping[str, int]) -> str:
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
-    """What lies in a folder, by name, hidden files left out."""
+    """The entries of a folder, sorted by name, without hidden files."""
     try:
         with os.scandir(folder) as scan:
             return sorted((entry for entry in scan if not is_hidden(entry.name)), key=lambda entry: entry.name)

@@ -1,1 +1,1 @@
-"""What several rooms need: processes, parallel work, seeds."""
+"""Shared by the other sub-packages: processes, parallel work, progress, locks, seeds."""

@@ -1,4 +1,4 @@
-"""The only module that speaks to other processes; at world size 1 every function is the identity and draws nothing."""
+"""All communication between processes; with one process every function is the identity and draws nothing."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from torch import Tensor
 
 
 def world_size() -> int:
-    """Number of processes, 1 where none were joined."""
+    """Number of processes; 1 without a process group."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Index of this process, 0 where none were joined."""
+    """Index of this process; 0 without a process group."""
     return dist.get_rank() if world_size() > 1 else 0
 
 
 def any_process(flag: bool, device: torch.device) -> bool:
-    """Whether any process says so; `device` is where the collectives of the process group take their tensors."""
+    """Whether `flag` is true in any process; `device` is where the process group's collectives take tensors."""
     return flag if world_size() == 1 else bool(gather_rows(torch.tensor([flag], device=device)).any())
 
 
 @torch.no_grad()
 def gather_rows(rows: Tensor) -> Tensor:
-    """Rows of all processes in the order of their ranks, the same on each, without gradient.
+    """Rows of all processes in the order of their ranks, the same on every process, without gradient.
 
     Args:
-        rows: (N, ...); N may differ between processes and be 0, the rest may not.
+        rows: (N, ...); N may differ between processes and may be 0, the other dimensions must not differ.
 
     Returns:
         (sum of N, ...).
@@ -39,7 +39,7 @@ def gather_rows(rows: Tensor) -> Tensor:
     lengths = [torch.zeros(1, dtype=torch.long, device=rows.device) for _ in range(world_size())]
     dist.all_gather(lengths, torch.tensor([len(rows)], device=rows.device))
     counts = [int(length) for length in lengths]
-    # Gloo gathers equal shapes alone, so that shorter parts travel padded.
+    # Gloo only gathers equal shapes, so shorter parts are padded.
     padded = rows.new_zeros(max(counts), *rows.shape[1:])
     padded[: len(rows)] = rows
     parts = [torch.empty_like(padded) for _ in counts]
@@ -48,18 +48,18 @@ def gather_rows(rows: Tensor) -> Tensor:
 
 
 class BatchShuffle:
-    """One permutation of the images of all processes, so that BN statistics do not tell a query's key (ShuffleBN).
+    """Shuffles the images of all processes, so that batch norm statistics do not give away a query's key (ShuffleBN).
 
-    MoCo (arXiv 1911.05722, section 3.3) undoes the permutation on the embeddings; the authors of CCOP gather p2 to p5
-    as well, to pool boxes at home. Here the boxes follow their images and only embeddings come back: the same numbers
-    without sending feature maps.
+    MoCo (arXiv 1911.05722, section 3.3) undoes the permutation on the embeddings; the authors of CCOP also gather p2 to
+    p5, to pool the boxes in their own process. Here the boxes move with their images and only embeddings return: the
+    same numbers without sending feature maps.
 
-    Every process draws a permutation from torch's global generator, so that their generators stay in step; rank 0's is
+    Every process draws a permutation from torch's global generator, which keeps their generators in step; rank 0's is
     used.
 
     Args:
-        images: images of this process; may differ between processes.
-        device: where the collectives of the process group take their tensors.
+        images: number of images of this process; may differ between processes.
+        device: where the process group's collectives take tensors.
     """
 
     def __init__(self, images: int, device: torch.device) -> None:
@@ -75,19 +75,19 @@ class BatchShuffle:
         self._mine = permutation.argsort()[start : start + images].tolist()
 
     def shuffle(self, rows: Tensor, counts: Sequence[int]) -> tuple[Tensor, list[int]]:
-        """Trade own images' rows for those of the images that this process embeds.
+        """Exchange the rows of this process's images for those of the images that it embeds.
 
         Args:
-            rows: (M, ...) image by image.
-            counts: rows of each image; they add up to M.
+            rows: (M, ...), image by image.
+            counts: number of rows of each image; they add up to M.
 
         Returns:
-            Rows and counts of as many images, permuted.
+            Rows and counts of the same number of images, permuted.
         """
         return _exchange(rows, counts, self._seen)
 
     def restore(self, rows: Tensor, counts: Sequence[int]) -> Tensor:
-        """Undo `shuffle`: take what it returned (or anything with the same counts), give own images' rows back."""
+        """Undo `shuffle` on what it returned, or on anything with the same counts."""
         return _exchange(rows, counts, self._mine)[0]
 
 

@@ -140,7 +140,7 @@ class OrderedMap(Generic[Item, Outcome]):
 
 def _start_worker(initialize: Callable[[], None] | None) -> None:
     ignore_stop_signals()
-    # A parent that is killed outright cannot stop its workers, and they would wait for work for ever.
+    # A parent that is killed cannot stop its workers, which would wait for work forever.
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     if initialize is not None:
         initialize()

@@ -1,4 +1,4 @@
-"""Seeds derived from what a draw belongs to, so that no draw depends on the draws before it."""
+"""Seeds derived from what a draw is for, so that no draw depends on earlier ones."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 
 
 def derive_seed(purpose: str, *parts: int) -> int:
-    """A 63-bit seed that depends on the purpose and on every part, and on nothing else.
+    """A 63-bit seed that depends only on the purpose and the parts.
 
     Args:
-        purpose: what is drawn ("views", "step", ...): equal parts give unrelated draws for two purposes.
+        purpose: what is drawn ("views", "step", ...); the same parts give unrelated draws for two purposes.
         parts: non-negative integers, such as (seed, epoch, image index) or (seed, step, rank).
     """
     entropy = [zlib.crc32(purpose.encode()), *parts]
@@ -23,9 +23,9 @@ def derive_seed(purpose: str, *parts: int) -> int:
 
 @contextmanager
 def seeded_cpu(seed: int) -> Iterator[None]:
-    """Inside, torch's global CPU generator draws from `seed`; on leaving, it goes on where it was.
+    """Seed torch's global CPU generator within the block, and restore its state afterwards.
 
-    Generators of GPUs are left alone.
+    Generators of GPUs are not touched.
     """
     state = torch.random.get_rng_state()
     torch.default_generator.manual_seed(seed)

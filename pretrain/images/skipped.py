@@ -1,4 +1,4 @@
-"""Which images a run left out, and why."""
+"""The images that a run leaves out, with the reasons."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class SkippedImages:
         return image in self._reasons
 
     def add(self, image: str, reason: str) -> None:
-        """Note that `image` (a path relative to the image folder) was left out; a second reason replaces the first."""
+        """Record that `image` (its key) was left out; a second reason replaces the first."""
         self._reasons[image] = reason
 
     def reasons(self) -> dict[str, str]:
@@ -30,7 +30,7 @@ class SkippedImages:
         return dict(sorted(self._reasons.items()))
 
     def write_csv(self, path: Path) -> None:
-        """Write the columns `image,reason`, sorted by path; no image leaves the header alone."""
+        """Write the columns `image,reason`, sorted by path; without images, only the header."""
         path.parent.mkdir(parents=True, exist_ok=True)
         with (
             replacing(path) as temporary,
@@ -60,10 +60,10 @@ def require_readable(skipped: SkippedImages, images: int, allowed: float) -> Non
         allowed: share of them, 0 to 1.
 
     Raises:
-        UserError: more are: most likely a disk, a download or a converter is at fault, not single files.
+        UserError: more are: a disk, a download or a converter is probably at fault, not single files.
     """
     if len(skipped) / images > allowed:
         raise UserError(
             f"{len(skipped)} of {images} images cannot be used, more than the share of {allowed:g} that "
-            f"--max-unreadable allows ({skipped.summary()}); mend or remove them, or allow more"
+            f"--max-unreadable allows ({skipped.summary()}); fix or remove them, or allow more"
         )

@@ -1,14 +1,14 @@
-"""Where the images of a run come from: one listing, and each image readable at any time, whatever holds them.
+"""The images of a run: one listing of them and random access to each, whatever holds them.
 
     a folder                     every image below it; the key is its relative path
     a folder of tar shards       every image in them; the key is `SHARD.tar/MEMBER`
     `shards/{000..099}.tar`      the same for the shards of a pattern (braces or `*`), or of a single `.tar`
-    a text file                  one path a line, relative to the file's folder or absolute; the key is the line
+    a text file                  one path per line, relative to the file's folder or absolute; the key is the line
     a COCO JSON                  the images that it lists; the key is `file_name`
     a COCO data set's folder     the training split of its `annotations/`
 
-Keys are sorted by code point and POSIX. An image's index is the place of its key: nothing in a run depends on the order
-in which a disk, a list or a shard happens to name the images.
+Keys are POSIX paths, sorted by code point. An image's index is the position of its key: nothing in a run depends on the
+order in which a disk, a list or a shard happens to name the images.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 @dataclass(frozen=True)
 class StoredImage:
-    """One image's bytes: a whole file, or a part of one.
+    """The bytes of one encoded image: a file, or part of one.
 
     Attributes:
-        key: what the image is called everywhere.
+        key: name of the image, unique in its listing.
         path: the file that holds it.
         offset: first byte in that file.
         length: number of bytes; None for all of them.
@@ -143,7 +143,7 @@ class ImageSource:
         return len(self.keys)
 
     def __getitem__(self, index: int) -> StoredImage:
-        """Where the image at `index` lies."""
+        """The image at `index`."""
         key = self.keys[index]
         if self._tars is None:
             return StoredImage(key, self.root / key)
@@ -163,7 +163,7 @@ def listing_digest(keys: Iterable[str]) -> str:
 
 
 def open_source(images: Path, exclude: Collection[Path] = ()) -> ImageSource:
-    """List the images that `images` stands for; see the module's text for what it may be.
+    """List the images that `images` stands for; the module's docstring lists what it may be.
 
     Args:
         images: folder, list, pattern of tar shards or COCO JSON.
@@ -193,7 +193,7 @@ def _open_folder(folder: Path, exclude: Collection[Path]) -> ImageSource:
         return ImageSource(folder, folder.resolve().name, PackedStrings(found.images), passed_over=found.passed_over)
     if images := scan_images(folder, exclude).images:
         raise UserError(
-            f"{folder} holds images ({images[0]}) and tar files; give the folder of the images alone, or "
+            f"{folder} holds images ({images[0]}) and tar files; give the folder that holds only the images, or "
             f"'{folder}/*.tar'"
         )
     return _open_tars(folder, shards, folder.resolve().name)
@@ -221,7 +221,7 @@ def _open_file(path: Path) -> ImageSource:
     if suffix == TAR_SUFFIX:
         return _open_tars(path.parent, [path.name], path.stem)
     if path.name.lower().endswith(_COMPRESSED):
-        raise UserError(f"{path} is compressed, and a compressed tar cannot be read at any place; unpack it to .tar")
+        raise UserError(f"{path} is compressed, which allows no random access; decompress it to .tar")
     raise UserError(
         f"{path} is a file, not a folder of images, and none of a list of paths ({', '.join(LIST_SUFFIXES)}), a tar "
         "shard (.tar) or a COCO JSON (.json)"
@@ -239,7 +239,7 @@ def _open_pattern(pattern: Path) -> ImageSource:
         raise UserError(f"{missing[0] if missing else pattern} does not exist; check the pattern {pattern}")
     others = [path for path in paths if path.suffix.lower() != TAR_SUFFIX]
     if others:
-        raise UserError(f"{others[0]} is no .tar file; a pattern names (uncompressed) tar shards")
+        raise UserError(f"{others[0]} is not a .tar file; a pattern names (uncompressed) tar shards")
     root = Path(os.path.commonpath([path.parent for path in paths]))
     return _open_tars(root, [path.relative_to(root).as_posix() for path in paths], root.resolve().name)
 
@@ -254,7 +254,7 @@ def _open_tars(root: Path, shards: list[str], name: str) -> ImageSource:
 def _open_list(path: Path) -> ImageSource:
     lines = sorted(posixpath.normpath(line) for line in _lines(path) if line and not line.startswith("#"))
     if not lines:
-        raise UserError(f"{path} lists no image; write one path a line")
+        raise UserError(f"{path} lists no image; write one path per line")
     _require_different(path, lines)
     if not any((path.parent / line).is_file() for line in lines):
         raise UserError(f"none of the {len(lines)} images in {path} is there (first: {path.parent / lines[0]})")
@@ -262,7 +262,7 @@ def _open_list(path: Path) -> ImageSource:
 
 
 def _lines(path: Path) -> list[str]:
-    """The lines of a text file without the blanks around them; UTF-8, or UTF-16 if it begins with the mark of that."""
+    """The stripped lines of a text file: UTF-8, or UTF-16 if it starts with that byte order mark."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -271,7 +271,7 @@ def _lines(path: Path) -> list[str]:
     try:
         text = data.decode("utf-16") if utf16 else data.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not whole UTF-16 text ({error.reason}); save it as UTF-8") from None
+        raise UserError(f"{path} is not valid UTF-16 text ({error.reason}); save it as UTF-8") from None
     if "\0" in text:
         raise UserError(f"{path} holds zero bytes, so it is no UTF-8 text; save it as UTF-8")
     return [line.strip() for line in text.split("\n")]

@@ -1,9 +1,9 @@
-"""Where the images lie inside WebDataset tar shards, so that any of them can be read at any time.
+"""Positions of the images inside WebDataset tar shards, for random access.
 
-WebDataset's own loader streams: a worker reads its shards from front to back and shuffles what passes through a buffer.
-A run that draws from (seed, epoch, image index) and goes on at any step needs the image of any index at any moment, and
-an order that does not depend on the number of workers. A tar file without compression has both: one pass over its
-headers gives each member's offset, and a member is then read like a file.
+WebDataset's own loader streams: each worker reads its shards from front to back and shuffles them in a buffer. A run
+whose draws depend on (seed, epoch, image index) and that resumes at any step needs random access, and an order that
+does not depend on the number of workers. An uncompressed tar file allows both: one pass over its headers gives each
+member's offset, and a member is then read like a file.
 """
 
 from __future__ import annotations
@@ -59,11 +59,11 @@ class TarIndex:
     def read(cls, root: Path, shards: Sequence[str]) -> TarIndex:
         """Read the headers of all shards.
 
-        Hidden members (a leading dot) and those without an image's suffix are left out; of members with the same name,
-        the last counts, as when a tar file is unpacked.
+        Hidden members (a leading dot) and those without an image's suffix are left out. Of members with the same
+        name the last one counts, as when a tar file is unpacked.
 
         Raises:
-            UserError: a shard that is not an uncompressed, whole tar file.
+            UserError: a shard is compressed, truncated or damaged.
         """
         places: dict[str, tuple[int, int, int]] = {}
         passed_over: Counter[str] = Counter()
@@ -119,8 +119,8 @@ def _members(path: Path, passed_over: Counter[str]) -> list[tuple[str, int, int]
                     found.append((str(name), member.offset_data, member.size))
     except tarfile.TarError as error:
         raise UserError(
-            f"{path} is not a whole, uncompressed tar file ({one_line(error)}); unpack a compressed one, replace a "
-            "damaged one or leave it out"
+            f"{path} is not a whole, uncompressed tar file ({one_line(error)}); decompress it, or replace or "
+            "remove it if it is damaged"
         ) from None
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror or error}); check the path and its permissions") from None

@@ -1,4 +1,4 @@
-"""`ccop-pretrain proposals --check`: what a folder of proposals covers, and how well it finds known objects."""
+"""`ccop-pretrain proposals --check`: coverage of a folder of proposals, and recall of known objects."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Boxes = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What a folder of proposals holds of a set of images.
+    """Coverage and quality of the proposals of a set of images.
 
     Attributes:
         images: the images, as the user gave them.
@@ -54,7 +54,7 @@ class CheckReport:
 
 
 def check_proposals(source: ImageSource, settings: ProposalSettings) -> CheckReport:
-    """Measure what the folder `out` holds of the images, finished or not, and write it to its `check.json`."""
+    """Measure the proposals of these images in the folder `out`, finished or not, and write `check.json`."""
     manifest = Manifest.read(settings.out)
     workers = settings.workers or available_cores()
     ledger = Ledger(source, settings.out, manifest.settings_digest, settings.max_pixels, workers)
@@ -76,7 +76,7 @@ def _skipped_keys(folder: Path, manifest: Manifest) -> set[str]:
 
 
 def coverage(ledger: Ledger, skipped: set[str]) -> dict[str, Any]:
-    """How many of the listed images have proposals that were made of them as they are now."""
+    """How many of the listed images have proposals that fit their current contents."""
     images, made = len(ledger.source), int((ledger.file >= 0).sum())
     left_out = sum(1 for index in ledger.pending() if ledger.source.keys[index] in skipped)
     return {
@@ -89,9 +89,11 @@ def coverage(ledger: Ledger, skipped: set[str]) -> dict[str, Any]:
 
 
 def box_counts(ledger: Ledger) -> dict[str, Any]:
-    """Boxes an image, and the sizes of the boxes (square root of the area, in pixels)."""
+    """Boxes per image, and box sizes (square root of the area, in pixels)."""
     counts = np.zeros(int((ledger.file >= 0).sum()), dtype=np.int32)
-    sides = np.zeros(_LARGEST_SIDE + 1, dtype=np.int64)  # a histogram: a million images have fifty million boxes
+    sides = np.zeros(
+        _LARGEST_SIDE + 1, dtype=np.int64
+    )  # a histogram, because a million images have fifty million boxes
     for place, (_, row) in enumerate(_rows(ledger)):
         counts[place] = len(row.boxes)
         side = np.sqrt(np.prod(row.boxes[:, 2:] - row.boxes[:, :2], axis=1, dtype=np.float64))
@@ -123,7 +125,7 @@ def _rows(ledger: Ledger) -> Iterator[tuple[int, ImageProposals]]:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Known objects and the best proposal of each.
+    """Known objects and the best proposal for each.
 
     Attributes:
         overlaps: (M,) float64, the largest IoU of any proposal with each object; 0 where the image has no proposal.

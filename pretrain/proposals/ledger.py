@@ -1,4 +1,4 @@
-"""Which listed images have proposals already, and in which file: what a second run need not search again."""
+"""Which images already have proposals, and in which file, so that another run does not search them again."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ from .shards import (
 )
 
 PARTS = "parts"
-PART_IMAGES = 256  # rows in a part at most, and
-PART_SECONDS = 20.0  # seconds between two parts: what a killed run may lose
+PART_IMAGES = 256  # most rows in a part
+PART_SECONDS = 20.0  # most seconds between two parts: the work that a killed run may lose
 _FACTS = ("image", "width", "height", "bytes", "content")
 _Row = tuple[str, int, int, int, int, int, int]  # _FACTS, index of the file, row in it
 
 
 @dataclass(frozen=True)
 class Share:
-    """One of `of` parts of an image set, numbered from 1: each image's key alone decides whose it is."""
+    """Part `number` of `of` of an image set, from 1; only an image's key decides which part it belongs to."""
 
     number: int
     of: int
@@ -72,26 +72,25 @@ WHOLE = Share(1, 1)
 
 
 class Ledger:
-    """Where the proposals of each image of a listing lie.
+    """Finds the row of proposals of each image of a listing.
 
-    A row stands for an image while its size in bytes is the same and the file that holds it is not newer than the
-    row's own; where it is newer, while its content is the same (if that is known: rows taken over from a COCO JSON do
-    not tell).
+    A row is valid while the image's size in bytes is the same and the image file is not newer than the row's file. If
+    it is newer, the contents are compared by digest (rows imported from a COCO JSON have none, and stay valid).
 
     Args:
         source: the listing.
         folder: of the proposals.
-        settings: digest of the settings; files of others do not count.
-        max_pixels: rows of larger images do not count.
+        settings: digest of the settings; files of other settings are ignored.
+        max_pixels: rows of larger images are ignored.
         workers: processes that compare contents.
-        share: the part of the listing that counts; images outside it are never pending.
+        share: the part of the listing to look at; images outside it are never pending.
 
     Attributes:
         files: shards and parts that hold rows.
         file: (N,) int32, index into `files` of each image's row; -1 where it has none.
         row: (N,) int32, row in that file.
-        share: the part of the listing that counts.
-        kept: number of rows that count.
+        share: the part of the listing to look at.
+        kept: number of valid rows.
         compared_ns: when this listing was taken, in ns.
     """
 
@@ -108,7 +107,7 @@ class Ledger:
         self.share = share
         streams = [self._rows_of(shard_paths(folder))]
         streams += [self._rows_of(sorted(run.glob("*.parquet"))) for run in sorted((folder / PARTS).glob("*"))]
-        # Walking up the listing needs one file of each stream at a time, and of the parts that are written meanwhile.
+        # Going through the listing in order needs one file of each stream at a time, and of the new parts.
         self._rows_of_file = functools.lru_cache(maxsize=2 * len(streams) + 2)(ShardRows)
         self._verify(self._match(heapq.merge(*streams), max_pixels), workers)
         self.kept = int((self.file >= 0).sum())
@@ -122,13 +121,13 @@ class Ledger:
         return (index for index, image in enumerate(self.source.keys) if image in self.share)
 
     def add(self, path: Path, indices: Sequence[int]) -> None:
-        """Take up a new file that holds the rows of these images, in this order."""
+        """Register a new file that holds the rows of these images, in this order."""
         self.files.append(path)
         self.file[indices] = len(self.files) - 1
         self.row[indices] = np.arange(len(indices))
 
     def rows(self, indices: Iterable[int]) -> Iterator[ImageProposals]:
-        """The rows of images that have one; a file is read once where the indices rise."""
+        """The rows of images that have one; each file is read once if the indices rise."""
         rows_of = self._rows_of_file
         return (rows_of(self.files[self.file[index]])[int(self.row[index])] for index in indices)
 
@@ -137,7 +136,7 @@ class Ledger:
         return [path for path in self.files if path.parent != self.folder]
 
     def _rows_of(self, paths: Iterable[Path]) -> Iterator[_Row]:
-        """The rows of files that follow each other, sorted; damaged files and those of other settings are left out."""
+        """The rows of consecutive files, sorted; damaged files and files of other settings are left out."""
         for path in paths:
             notes = read_notes(path)
             if notes is None or notes.settings != self.settings:
@@ -150,7 +149,7 @@ class Ledger:
             yield from zip(*columns, [len(self.files) - 1] * notes.rows, range(notes.rows), strict=True)
 
     def _match(self, rows: Iterator[_Row], max_pixels: int) -> Iterator[tuple[int, int]]:
-        """Walk the listing and the rows side by side; yield (index, content digest) of rows that must be verified."""
+        """Merge the listing with the rows; yield (index, content digest) of rows to verify."""
         stamps: dict[int, int] = {}
         row = next(rows, None)
         for index, stored in enumerate(self.source):
@@ -170,7 +169,7 @@ class Ledger:
                 row = next(rows, None)
 
     def _verify(self, doubtful: Iterator[tuple[int, int]], workers: int) -> None:
-        """Read images whose file is newer than their row, and strike out the rows of those that have changed."""
+        """Read the images whose file is newer than their row, and drop the rows of those that have changed."""
         doubts = list(doubtful)
         images = (self.source[index] for index, _ in doubts)
         few = 1 if len(doubts) < PART_IMAGES else workers
@@ -189,10 +188,10 @@ def stored_content(stored: StoredImage) -> int | None:
 
 
 class PartWriter:
-    """Writes rows into parts as they come, in a folder of its own, so that many machines can share one `parts`.
+    """Writes rows to parts as they come, in its own folder, so that several machines can share one `parts`.
 
     Args:
-        ledger: told of every part.
+        ledger: every part is registered here.
     """
 
     def __init__(self, ledger: Ledger) -> None:
@@ -204,18 +203,18 @@ class PartWriter:
         self._last = time.monotonic()
 
     def add(self, index: int, row: ImageProposals) -> None:
-        """Take one more row; rows come sorted by image."""
+        """Add a row; rows come sorted by image."""
         self._rows.append(row)
         self._indices.append(index)
         if len(self._rows) >= PART_IMAGES or time.monotonic() - self._last > PART_SECONDS:
             self.flush()
 
     def flush(self) -> None:
-        """Write what has come since the last part."""
+        """Write the rows since the last part."""
         self._last = time.monotonic()
         if not self._rows:
             return
-        # The run that merges may have tidied up while this one was searching.
+        # The run that merges may have removed the folder while this one was searching.
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{self._written:06d}.parquet"
         notes: ShardNotes = notes_of(self._rows, {}, self._ledger.settings)
@@ -226,7 +225,7 @@ class PartWriter:
 
 
 def _new_folder(parts: Path, name: str) -> Path:
-    """A folder that no other process has: numbered, for a share may be searched in several goes."""
+    """A folder that no other process has; numbered, because a share may be searched in several runs."""
     try:
         parts.mkdir(parents=True, exist_ok=True)
         for number in range(10**6):
@@ -237,7 +236,7 @@ def _new_folder(parts: Path, name: str) -> Path:
                 continue
             return folder
     except OSError as error:
-        raise UserError(f"cannot write into {parts} ({error.strerror}); mend its permissions") from None
+        raise UserError(f"cannot write into {parts} ({error.strerror}); fix its permissions") from None
     raise UserError(f"{parts} is full of interrupted runs; remove it")
 
 
@@ -253,7 +252,7 @@ def remove_parts(folder: Path, files: Sequence[Path] | None = None) -> None:
         try:
             path.rmdir()
         except OSError:
-            continue  # another machine has written there meanwhile
+            continue  # another machine has written to it in the meantime
 
 
 def take_parts(folder: Path, others: Sequence[Path], settings: str) -> None:
@@ -277,7 +276,7 @@ def take_parts(folder: Path, others: Sequence[Path], settings: str) -> None:
                 continue
             if notes.settings != settings:
                 raise UserError(f"{other} holds proposals of other settings; merge those of one run")
-            # The folders' own order must hold within each run: a sorted stream of rows.
+            # Within a folder the files must keep their order: together they are one sorted stream of rows.
             name = f"merged-{content_digest(os.fsencode(path.parent.resolve())):016x}"
             target = folder / PARTS / name / path.name
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-"""Shards become the result of a folder all at once: a killed run leaves the old result or the new one.
+"""Replaces the result of a folder at once: a killed run leaves the old result or the new one.
 
-Everything new is first written to `staging/`, its manifest last. From then on the new result is what counts: whoever
-comes next finishes moving it into place, which can be begun anew at any point.
+Everything new is first written to `staging/`, the manifest last. From then on the new result is valid: the next run
+finishes moving it into place, which can be restarted at any point.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Shard:
     Attributes:
         number: from 0.
         notes: of its rows.
-        rows: sorted by image; None where the file that is there already holds them.
+        rows: sorted by image; None if the existing file already holds them.
     """
 
     number: int
@@ -50,7 +50,7 @@ class Shard:
 
 
 def gather_shards(ledger: Ledger, skipped: Mapping[int, str]) -> Iterator[Shard]:
-    """The shards of a whole listing, from wherever its rows lie; `skipped` has the reason for each that has no row."""
+    """The shards of a whole listing, from any files; `skipped` has the reason for each image without a row."""
     for number, indices in shard_bounds(len(ledger.source)):
         made = [index for index in indices if ledger.file[index] >= 0]
         left_out = {ledger.source.keys[index]: skipped[index] for index in indices if ledger.file[index] < 0}
@@ -77,7 +77,7 @@ def publish(
         compared_ns: when the listing was taken that the rows were compared with, in ns.
 
     Returns:
-        The manifest as it now stands in the folder, and the images left out.
+        The manifest of the folder, and the images left out.
     """
     staging = folder / STAGING
     shutil.rmtree(staging, ignore_errors=True)
@@ -100,7 +100,7 @@ def publish(
 
 
 def finish_publication(folder: Path) -> None:
-    """Move a staged result into place, wherever that was interrupted; remove one that was never whole."""
+    """Finish moving a staged result into place; remove one that is incomplete."""
     staging = folder / STAGING
     if (staging / MANIFEST).is_file():
         manifest = Manifest.read(staging)

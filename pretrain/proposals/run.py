@@ -26,12 +26,12 @@ from .shards import Manifest
 
 @dataclass(frozen=True)
 class ProposalsResult:
-    """What a search has come to.
+    """The outcome of a search.
 
     Attributes:
         images: what was searched, as the user gave it.
         folder: of the proposals.
-        proposed: number of images with proposals, those of `share` alone where it is set.
+        proposed: number of images with proposals, only those of `share` if it is set.
         boxes: number of boxes; None for a share.
         empty: number of images without a box; None for a share.
         skipped: images left out.
@@ -91,11 +91,11 @@ def make_proposals(settings: ProposalSettings, source: ImageSource | None = None
     """Make the proposals of a set of images. What earlier runs with equal settings have found is kept.
 
     Args:
-        settings: of the command; `shard`, `to_coco` and `check` are not looked at.
+        settings: of the command; `shard`, `to_coco` and `check` are ignored.
         source: the images; those of `settings.images` unless given.
 
     Returns:
-        The manifest as it stands in the output folder, and the images left out.
+        The manifest of the output folder, and the images left out.
 
     Raises:
         UserError: no image, too many that cannot be read, a setting out of range, OpenCV without selective search, or
@@ -158,10 +158,12 @@ def _check_flags(settings: ProposalSettings) -> None:
         raise UserError(f"--max-unreadable is {settings.max_unreadable}; give a share from 0 to 1")
     one_of = [name for name in ("shard", "merge", "from_coco", "check") if getattr(settings, name)]
     if len(one_of) > 1:
-        raise UserError(f"{' and '.join(_flag(name) for name in one_of)} do not go together; give one of them")
+        raise UserError(f"{' and '.join(_flag(name) for name in one_of)} exclude each other; give one of them")
     if settings.shard and (settings.overwrite or settings.to_coco):
         other = _flag("overwrite" if settings.overwrite else "to_coco")
-        raise UserError(f"{other} is for the whole result, not for one machine of many; leave out {other} or --shard")
+        raise UserError(
+            f"{other} applies to the whole result, not to one machine's share; leave out {other} or --shard"
+        )
     if settings.ground_truth and not settings.check:
         raise UserError("--ground-truth is what --check compares with; add --check")
     if settings.shard:

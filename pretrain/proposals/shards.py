@@ -1,13 +1,13 @@
 """Proposals on disk: Parquet shards with a manifest, keyed by image.
 
-    manifest.json             what the shards hold: settings, number of images, digests of the listing
-    proposals-00000.parquet   a row for each image: image, width, height, boxes, bytes, content; sorted by image
+    manifest.json             contents of the shards: settings, number of images, digest of the listing
+    proposals-00000.parquet   one row per image: image, width, height, boxes, bytes, content; sorted by image
     skipped.csv               images left out, with the reason
-    parts/                    while proposals are being made: rows not yet in a shard
+    parts/                    while proposals are being made: rows that are in no shard yet
 
-A file appears under its name only when it is whole, and holds for each row what it was made from: the image's size and
-digest in the row, the digest of the settings in the file. The time stamp of a file is that of the listing its rows were
-last compared with, so that an image changed since is told from one that was not, without reading either.
+A file appears under its name only when it is complete, and records what each row was made from: the image's size and
+digest in the row, the digest of the settings in the file. The modification time of a file is that of the listing its
+rows were last compared with, so that changed images are found without reading the others.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class ImageProposals:
         height: of the upright image, in pixels.
         boxes: float32 (N, 4), xyxy in absolute pixels of the upright image.
         bytes: size of the encoded image.
-        content: digest of the encoded image; see `content_digest`. 0 where the image was not read.
+        content: digest of the encoded image (see `content_digest`); 0 if the image was not read.
     """
 
     image: str
@@ -73,19 +73,19 @@ class ImageProposals:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a folder of proposals is.
+    """Description of a folder of proposals.
 
     Attributes:
-        root: name of the data set, for a person; its path may change.
+        root: name of the data set, for people; its path may change.
         images: number of images listed, those left out included.
         listing: SHA-256 of the listed keys.
         settings: what the boxes depend on, by name.
-        settings_digest: SHA-256 of `settings`; every shard names it.
-        versions: of the libraries that made the first of them.
+        settings_digest: SHA-256 of `settings`; recorded in every shard.
+        versions: of the libraries that made the first shard.
         skipped: number of images left out.
         boxes: number of boxes.
         empty: number of images without a box.
-        complete: whether every shard is there.
+        complete: whether all shards exist.
         format_version: of this layout.
     """
 
@@ -102,7 +102,7 @@ class Manifest:
     format_version: int = FORMAT_VERSION
 
     def write(self, folder: Path) -> None:
-        """Write `manifest.json` in one step: a reader sees the old file or the new one."""
+        """Write `manifest.json` atomically."""
         # A name that is not UTF-8 becomes an escape that JSON reads back.
         text = json.dumps(vars(self), indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace")
         write_atomically(folder / MANIFEST, text + b"\n")
@@ -139,7 +139,7 @@ class Manifest:
 
 @dataclass(frozen=True)
 class ShardNotes:
-    """What a shard says of itself, in its Parquet metadata.
+    """Description of a shard, kept in its Parquet metadata.
 
     Attributes:
         settings: digest of the settings.
@@ -181,7 +181,7 @@ def settings_digest(settings: Mapping[str, Any]) -> str:
 
 
 def content_digest(data: bytes) -> int:
-    """64 bits that tell an image's bytes from others."""
+    """64-bit BLAKE2b digest of an image's bytes."""
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
 
@@ -191,13 +191,13 @@ def shard_path(folder: Path, number: int) -> Path:
 
 
 def shard_paths(folder: Path) -> list[Path]:
-    """The shards that lie in a folder, in the order of their numbers."""
+    """The shards in a folder, in the order of their numbers."""
     numbered = ((path.stem.rpartition("-")[2], path) for path in folder.glob("proposals-*.parquet"))
     return [path for _, path in sorted((int(number), path) for number, path in numbered if number.isdigit())]
 
 
 def shard_bounds(images: int) -> Iterator[tuple[int, range]]:
-    """The indices of each shard's images, with its number: always the same cut, whoever makes the shards."""
+    """Number and image indices of each shard; they depend only on the number of images."""
     for number, start in enumerate(range(0, images, IMAGES_PER_SHARD)):
         yield number, range(start, min(start + IMAGES_PER_SHARD, images))
 
@@ -209,13 +209,14 @@ def notes_of(rows: Sequence[ImageProposals], skipped: dict[str, str], settings: 
 
 
 def write_shard(path: Path, rows: Sequence[ImageProposals], notes: ShardNotes, compared_ns: int) -> None:
-    """Write one shard in one step: a process killed at any moment leaves no half shard under `path`.
+    """Write one shard atomically.
 
     Args:
         path: of the shard.
         rows: sorted by image.
         notes: of these rows.
-        compared_ns: the file's time stamp, in ns: when the listing was taken that the rows were compared with.
+        compared_ns: modification time to give the file, in ns: when the listing was made that the rows were compared
+            with.
     """
     values = np.concatenate([np.zeros((0, 4), np.float32), *(row.boxes for row in rows)]).astype(np.float32)
     offsets = np.cumsum([0, *(len(row.boxes) for row in rows)], dtype=np.int32)
@@ -234,13 +235,13 @@ def write_shard(path: Path, rows: Sequence[ImageProposals], notes: ShardNotes, c
 
 
 def read_notes(path: Path) -> ShardNotes | None:
-    """The notes of a shard; None where no whole shard of this format is at `path`."""
+    """The notes of a shard; None if there is no complete shard of this format at `path`."""
     try:
         parquet = pq.read_metadata(path)
         notes = _checked(ShardNotes(**json.loads(parquet.metadata[_NOTES_KEY])))
     except (OSError, KeyError, ValueError, TypeError, RecursionError):
         return None
-    # The counts decide how much memory is taken: what the file itself says of its columns must agree.
+    # The counts decide how much memory is allocated, so they must agree with the file's own metadata.
     numbers = sum(
         group.column(place).num_values
         for group in (parquet.row_group(number) for number in range(parquet.num_row_groups))
@@ -252,9 +253,9 @@ def read_notes(path: Path) -> ShardNotes | None:
 
 
 def read_columns(path: Path, columns: Sequence[str]) -> pa.Table | None:
-    """Some columns of a shard; None where it is damaged."""
+    """Some columns of a shard; None if it is damaged."""
     try:
-        # One thread: a shard is small, and the threads of Arrow's pool would each keep memory.
+        # One thread: a shard is small, and each thread of Arrow's pool would keep memory.
         return pq.read_table(path, columns=list(columns), use_threads=False)
     except (OSError, ValueError, KeyError):
         return None

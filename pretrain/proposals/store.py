@@ -1,4 +1,4 @@
-"""The proposals of an image set in memory, found by image."""
+"""The proposals of an image set in memory, looked up by image."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from .shards import MANIFEST, Manifest, ShardRows, read_notes, shard_path
 
 
 class ProposalStore:
-    """The proposals of an image set, read whole: 16 bytes a box and the keys.
+    """The proposals of an image set, read into memory: 16 bytes per box, plus the keys.
 
-    A million images with 50 boxes take 1.2 GB while opening. All of it are plain arrays, so that the forked workers of
-    a data loader share them.
+    A million images with 50 boxes each take 1.2 GB while they are opened. Everything is in plain arrays, which the
+    forked workers of a data loader share.
 
     Attributes:
         folder: where they were read from.
         manifest: of the folder.
-        images: keys of the images that have an entry (which may hold no box), sorted.
+        images: keys of the images that have an entry (possibly without boxes), sorted.
         skipped: reason by image for those that were left out.
     """
 
@@ -59,7 +59,7 @@ class ProposalStore:
         """Read a folder of proposals.
 
         Raises:
-            UserError: no proposals there, unfinished ones, or a damaged shard.
+            UserError: there are no proposals, they are unfinished, or a shard is damaged.
         """
         manifest = Manifest.read(folder)
         if not manifest.complete:
@@ -96,20 +96,19 @@ class ProposalStore:
         """Check that every image has an entry here or was skipped for a reason.
 
         Raises:
-            UserError: some have neither: these are proposals of another folder, or the folder has grown.
+            UserError: some have neither: the proposals belong to other images, or images were added.
         """
         known = set(self.images) | self.skipped.keys()
         unknown = [image for image in images if image not in known]
         if unknown:
             raise UserError(
                 f"{len(unknown)} of {len(images)} images (first: {unknown[0]}) are not among the proposals in "
-                f"{self.folder}, which were made of {self.manifest.root!r} with {self.manifest.images} images; make "
-                "theirs too: ccop-pretrain proposals IMAGES, with the same --out if it is the same data set that has "
-                "grown, or a new one"
+                f"{self.folder}, which were made of {self.manifest.root!r} with {self.manifest.images} images; "
+                "run ccop-pretrain proposals IMAGES for them, with the same --out if images were added, else a new one"
             )
 
     def _require_fitting(self, rows: int) -> None:
-        """Compare the manifest's counts, which decide how much memory is taken, with those of the shards."""
+        """Compare the manifest's counts, which decide how much memory is allocated, with those of the shards."""
         found_rows = found_boxes = 0
         for number in range(self.manifest.shards):
             path = shard_path(self.folder, number)

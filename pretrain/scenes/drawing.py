@@ -92,7 +92,7 @@ def _save(picture: Image.Image, path: Path, compression: int = _PNG_COMPRESSION)
 
 
 def _visible_parts(scene: Scene, number: int) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """The visible pixels of an object, and those in parts too small to mean anything."""
+    """Masks of the visible pixels of an object, and of those in parts too small to label."""
     mask = scene.instances == number
     _, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     small = stats[:, cv2.CC_STAT_AREA] < _MIN_PART
@@ -101,7 +101,7 @@ def _visible_parts(scene: Scene, number: int) -> tuple[npt.NDArray[np.bool_], np
 
 
 def _bounds(mask: npt.NDArray[np.bool_]) -> tuple[int, int, int, int]:
-    """Left, top, width and height of the pixels of a mask that has some."""
+    """Left, top, width and height of the true pixels of a mask that is not empty."""
     rows, columns = np.nonzero(mask.any(axis=1))[0], np.nonzero(mask.any(axis=0))[0]
     return int(columns[0]), int(rows[0]), int(np.ptp(columns)) + 1, int(np.ptp(rows)) + 1
 

@@ -8,9 +8,9 @@ import numpy.typing as npt
 
 Points = npt.NDArray[np.float64]
 
-# Outlines are traced through sample centres: at 4 samples a pixel they run 1/8 pixel inside the mask's true edge.
+# Outlines are traced through sample centres: with 4 samples per pixel, 1/8 pixel inside the mask's true edge.
 _SAMPLES = 4
-_TOLERANCE = 0.3  # pixels that a simplified outline may stray from the traced one
+_TOLERANCE = 0.3  # pixels that a simplified outline may deviate from the traced one
 
 
 def mask_to_polygons(mask: npt.NDArray[np.bool_]) -> list[list[float]]:

@@ -1,4 +1,4 @@
-"""Painting one scene: a textured background, and textured shapes that stand in each other's way."""
+"""Painting one scene: textured shapes that hide parts of each other, over a textured background."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from .textures import Field, fractal_noise, texture
 NO_OBJECT = -1
 
 _ASPECTS = (4 / 3, 3 / 2, 1.0, 3 / 4)
-# Each for clutter 0 and for clutter 1; anything between is on the straight line between them.
+# Each pair holds for clutter 0 and clutter 1; values between are interpolated linearly.
 _FEWEST_OBJECTS = (2, 4)
 _MOST_OBJECTS = (4, 10)
-_SMALLEST_REACH = (0.2, 0.09)  # of an object, in shorter sides of the image; reaches are drawn log-uniformly
+_SMALLEST_REACH = (0.2, 0.09)  # radius of an object, in shorter sides of the image; drawn log-uniformly
 _LARGEST_REACH = (0.36, 0.34)
 _MOST_STRANDS = (0, 3)
 _NEIGHBOURLY_SHARE = (0.1, 0.6)  # of objects that are placed beside another
-_BACKGROUND_CONTRAST = (0.15, 1.0)  # of what a cluttered background has
-_MIN_VISIBLE_SHARE = 0.4  # of an object's own area, after all that stands before it
+_BACKGROUND_CONTRAST = (0.15, 1.0)  # relative to a cluttered background
+_MIN_VISIBLE_SHARE = 0.4  # of an object's area, once everything in front of it is painted
 _MIN_VISIBLE_PIXELS = 120
 _PLACEMENT_TRIES = 12
-_SUPERSAMPLING_BITS = 2  # outlines are filled at 4 x 4 samples a pixel
+_SUPERSAMPLING_BITS = 2  # outlines are filled at 4 x 4 samples per pixel
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def _background(rng: np.random.Generator, height: int, width: int, clutter: floa
         side = (y - height * rng.uniform(0.3, 0.7)) * np.cos(angle) + (x - width / 2) * np.sin(angle) + bend
         share = np.clip(side + 0.5, 0, 1)[..., None].astype(np.float32)
         canvas = canvas * (1 - share) + share * texture(rng, height, width, short * rng.uniform(0.04, 0.3))
-    # Less contrast than the objects have, as behind them in a photograph; still of every colour.
+    # Less contrast than the objects, as in the background of a photograph, but any colour.
     contrast = np.float32(rng.uniform(0.45, 0.9) * _between(_BACKGROUND_CONTRAST, clutter))
     canvas = canvas.mean(axis=(0, 1)) + contrast * (canvas - canvas.mean(axis=(0, 1)))
     _strands(rng, canvas, round(_between(_MOST_STRANDS, clutter)))
@@ -107,7 +107,7 @@ def _background(rng: np.random.Generator, height: int, width: int, clutter: floa
 
 
 def _strands(rng: np.random.Generator, canvas: Field, most: int) -> None:
-    """Curved lines that belong to no class: what is long and thin is no object here."""
+    """Curved lines of no class: long, thin things are never objects here."""
     height, width = canvas.shape[:2]
     for _ in range(int(rng.integers(0, most + 1))):
         ends = rng.uniform(-0.2, 1.2, (4, 2)) * (width, height)
@@ -128,7 +128,7 @@ def _draw_contours(
     centre = rng.uniform(0.02, 0.98, 2) * (width, height)
     taken = np.argwhere(instances != NO_OBJECT)
     if len(taken) and rng.random() < _between(_NEIGHBOURLY_SHARE, clutter):
-        # Beside something that is there already: free placement alone seldom makes objects overlap.
+        # Next to an existing object: free placement seldom makes objects overlap.
         near = taken[int(rng.integers(len(taken)))][::-1]
         angle = rng.uniform(0, 2 * np.pi)
         centre = near + reach * rng.uniform(0.4, 1.0) * np.array([np.cos(angle), np.sin(angle)])
@@ -136,9 +136,9 @@ def _draw_contours(
 
 
 def _coverage(contours: list[Points], height: int, width: int) -> tuple[Field, float]:
-    """How much of each pixel the outline covers, float32 (H, W) in 0-1, and its whole area in pixels."""
+    """Share of each pixel that the outline covers, float32 (H, W) in 0-1, and its total area in pixels."""
     scale = 1 << _SUPERSAMPLING_BITS
-    # Sample centres are whole numbers to OpenCV, pixel edges are to us: hence the half; 8 bits of sub-sample position.
+    # OpenCV puts sample centres on whole numbers, we put pixel edges there: hence the half. 8 bits of position.
     points = [np.round((contour * scale - 0.5) * 256).astype(np.int32) for contour in contours]
     fine = np.zeros((height * scale, width * scale), np.uint8)
     cv2.fillPoly(fine, points, 255, cv2.LINE_8, 8)
@@ -187,7 +187,7 @@ def _relief(rng: np.random.Generator, alpha: Field, reach: float, direction: npt
 
 
 def _develop(rng: np.random.Generator, canvas: Field) -> npt.NDArray[np.uint8]:
-    """What a camera adds: darker corners, a slight blur, a tint, noise."""
+    """Effects of a camera: darker corners, a slight blur, a tint, noise."""
     height, width = canvas.shape[:2]
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
     corners = 1 - np.float32(rng.uniform(0, 0.3)) * (x**2 + y**2) / 2

@@ -1,4 +1,4 @@
-"""Outlines of the scene set's classes: what makes an object a star is its outline, whatever its colour or texture."""
+"""Outlines of the classes: only its outline makes an object a star, not its colour or texture."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def outline(shape: str, rng: np.random.Generator) -> list[Points]:
 
 
 def place(contours: list[Points], rng: np.random.Generator, reach: float, centre: tuple[float, float]) -> list[Points]:
-    """Turn, mirror, stretch and shear an outline at random, and put it somewhere.
+    """Turn, mirror, stretch and shear an outline at random, and place it.
 
     Args:
         contours: as `outline` returns them.
@@ -43,7 +43,7 @@ def place(contours: list[Points], rng: np.random.Generator, reach: float, centre
     """
     angle, stretch, shear = rng.uniform(0, 2 * np.pi), rng.uniform(0, np.log(1.7)), rng.uniform(-0.25, 0.25)
     turn = _rotation(angle)
-    # The stretch has an axis of its own: along the shape's axes alone, every box would stay a rectangle.
+    # The stretch has its own axis: along the shape's axes, every box would stay a rectangle.
     axis = _rotation(rng.uniform(0, np.pi)) if rng.random() < 0.3 else np.eye(2)
     form = axis @ np.diag(np.exp([stretch / 2, -stretch / 2])) @ np.array([[1.0, shear], [0.0, 1.0]]) @ axis.T
     mirror = np.diag([rng.choice((-1.0, 1.0)), 1.0])

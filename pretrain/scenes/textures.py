@@ -1,4 +1,4 @@
-"""Random textures and colours of the scene set, independent of what they cover."""
+"""Random textures and colours, independent of what they cover."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def fractal_noise(rng: np.random.Generator, height: int, width: int, period: flo
     weight, weights = 1.0, 0.0
     for _ in range(octaves):
         grid = rng.random((int(height / period) + 3, int(width / period) + 3), dtype=np.float32)
-        # A random phase, lest every image had its grid points at the same pixels.
+        # A random phase, so that the grid points differ from image to image.
         shift = rng.random(2) * 0.999
         transform = np.array([[1 / period, 0, shift[0]], [0, 1 / period, shift[1]]])
         flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
@@ -112,7 +112,7 @@ def _bricks(rng: np.random.Generator, height: int, width: int, period: float) ->
     u, v = _coordinates(rng, height, width, period)
     row = np.floor(v * 1.8)
     column = u + 0.5 * (row % 2)
-    # One shade a brick, from a hash of its row and column.
+    # One shade per brick, from a hash of its row and column.
     shade = np.sin(row * 12.9898 + np.floor(column) * 78.233) * 43758.5453 % 1
     joint = np.minimum(np.minimum(column % 1, 1 - column % 1), np.minimum(v * 1.8 % 1, 1 - v * 1.8 % 1) / 1.8)
     bricks: Field = (0.35 + 0.6 * shade.astype(np.float32)) * _step(joint - np.float32(0.06), 1.5 / period)

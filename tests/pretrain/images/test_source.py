@@ -265,7 +265,7 @@ def test_wrong_input_is_named(folder: Path, shards: Path, tmp_path: Path) -> Non
         tmp_path / "absent": "does not exist; give a folder of images, a list",
         tmp_path / "none-{0..3}.tar": r"none-0\.tar does not exist",
         tmp_path / "none-*.tar": "does not exist",
-        tmp_path / "photos" / "*.webp": "is no .tar file",
+        tmp_path / "photos" / "*.webp": "is not a .tar file",
         tmp_path / "labels.tar": "no image in the 1 tar files",
         tmp_path / "packed.tar": "not a whole, uncompressed tar",
         tmp_path / "cut.tar": "whole|ends within",
