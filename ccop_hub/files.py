@@ -81,6 +81,15 @@ def is_temporary(path: Path) -> bool:
     return path.name.endswith(_SUFFIX)
 
 
+def final_path(path: Path) -> Path:
+    """The file that an unfinished file is to become; any other path stays as it is."""
+    match = _TEMPORARY.fullmatch(path.name)
+    if match is not None:
+        return path.with_name(match["name"])
+    name = path.name.removesuffix(_SUFFIX).removeprefix(".")
+    return path.with_name(name) if name and is_temporary(path) else path
+
+
 def remove_temporary_files(folder: Path) -> None:
     """Delete the unfinished files in a folder that no other process is writing to."""
     for path in folder.glob(f"*{_SUFFIX}"):

@@ -22,6 +22,7 @@ RENAMED = {
     "checkpoint_period": "save_every",
     "eval_period": "evaluate_every",
     "device": "accelerator",
+    "jobs": "workers",
 }
 """Settings under the names that earlier versions wrote -> their names today."""
 

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
+
+from .validation import Validated
+
+Format = Literal["safetensors", "torchvision", "timm", "detectron2", "detectron2-c4", "mmdetection"]
+"""Formats that `convert` writes; see `ccop_hub.formats.conversion`."""
 
 
 @dataclass(frozen=True)
-class ListSettings:
-    """Print the registry of published weights as a table."""
+class ListSettings(Validated):
+    """List the published weights: name, backbone, objective, data, epochs and reported results."""
 
 
 @dataclass(frozen=True)
-class InfoSettings:
-    """Say what a set of weights is: source, digest, format, tensors by stage, parameters, FLOPs, how to load it.
+class InfoSettings(Validated):
+    """Describe a set of weights: source, digest, format, tensors per stage, parameters, FLOPs, how to load it.
 
     Args:
         weights: registry name, file or folder, hf-hub:ORG/NAME[@REVISION], https address, or random.
-        backbone: timm name of the backbone; needed only for random weights.
+        backbone: name of a timm ResNet; needed only for random weights.
     """
 
     weights: str
@@ -25,25 +31,25 @@ class InfoSettings:
 
 
 @dataclass(frozen=True)
-class ConvertSettings:
-    """Write weights in another library's format, read them back and compare tensors and features.
+class ConvertSettings(Validated):
+    """Write weights in another library's format, then read them back and compare tensors and features.
 
     Args:
         weights: registry name, file or folder, hf-hub:ORG/NAME[@REVISION], https address, or random.
         to: safetensors (a folder), torchvision (.pth), timm (a folder), detectron2 (.pkl or .pth), detectron2-c4 (.pkl
             or .pth) or mmdetection (.pth).
         out: file or folder to write.
-        backbone: timm name of the backbone; needed only for random weights.
+        backbone: name of a timm ResNet; needed only for random weights.
     """
 
     weights: str
-    to: str
+    to: Format
     out: Path
     backbone: str | None = None
 
 
 @dataclass(frozen=True)
-class VerifySettings:
+class VerifySettings(Validated):
     """Recompute digests, check shapes and finiteness, and compare features with the fingerprint of the export.
 
     Args:
@@ -54,17 +60,17 @@ class VerifySettings:
 
 
 @dataclass(frozen=True)
-class PublishSettings:
+class PublishSettings(Validated):
     """Push an exported network to the Hugging Face Hub, with a model card, in every format that people load.
 
     Args:
-        run: folder of a run, or of an exported checkpoint.
+        run: folder of a run or of an exported checkpoint.
         repo: ORG/NAME on the Hub.
-        private: whether only you may see a repository that is created.
+        private: make a newly created repository visible only to you.
         dry_run: write the same files to a folder and push nothing.
-        out: folder of the dry run; RUN/published if not given.
-        results: result.json files of ccop-eval to put into the card.
-        licence: SPDX id of the weights' licence, as the Hub spells it (lower case).
+        out: folder of the dry run; RUN/published by default.
+        results: result.json files of ccop-eval to include in the card.
+        licence: SPDX identifier of the weights' licence, in lower case as on the Hub.
         revision: branch to push to.
     """
 

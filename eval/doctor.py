@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from rich.console import Console
 
 from ccop_hub.errors import UserError
 
-Task = Literal["all", "detection", "segmentation", "linear", "knn", "voc-svm", "regions", "pretrain"]
+from .settings import DoctorSettings, Task
 
 _NAMES = 24
 """Width of the column of names."""
@@ -24,17 +23,6 @@ _OPENCV = (
     "pip uninstall -y opencv-python opencv-python-headless opencv-contrib-python-headless && "
     "pip install --force-reinstall --no-deps opencv-contrib-python"
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class DoctorSettings:
-    """What works on this machine, one line per part; exit code 1 if a part that the task needs is missing.
-
-    Args:
-        task: check the parts that this task needs: one of the evaluations, `pretrain`, or `all`.
-    """
-
-    task: Task = "all"
 
 
 class Missing(Exception):  # noqa: N818 - a finding, not a failure of ours
@@ -67,33 +55,69 @@ class Part:
     fix: str
 
 
-def run(settings: DoctorSettings) -> int:
-    """Print one line per part; returns the exit code."""
-    console = Console(soft_wrap=True, highlight=False)
-    missing = []
+@dataclass(frozen=True)
+class Finding:
+    """What was found of one part.
+
+    Attributes:
+        name: of the part.
+        works: whether it is here and works.
+        needed: whether the chosen task needs it.
+        found: a few words.
+        fix: command that brings the part, or what to do where no command can; None where it works.
+    """
+
+    name: str
+    works: bool
+    needed: bool
+    found: str
+    fix: str | None
+
+
+def run(settings: DoctorSettings) -> list[Finding]:
+    """Examine every part."""
+    findings = []
     for part in PARTS:
         needed = settings.task in part.needed_by or (settings.task == "all" and bool(part.needed_by))
         found, fix = _examine(part)
-        mark = "[green]ok[/]     " if fix is None else "[red]missing[/]" if needed else "[yellow]absent[/] "
-        console.print(f"{mark} {part.name:<{_NAMES}} {_plain(found)}")
-        if fix is not None:
-            console.print(f"{'':<{_NAMES + 9}}fix: {_plain(fix)}")
-        if needed and fix is not None:
-            missing.append(part.name)
-    if missing:
-        console.print(f"\n{settings.task}: {len(missing)} needed parts are missing: {', '.join(missing)}")
-        return 1
-    console.print(f"\n{settings.task}: all needed parts work")
-    return 0
+        findings.append(Finding(part.name, fix is None, needed, found, fix))
+    return findings
+
+
+def missing(findings: Sequence[Finding]) -> list[str]:
+    """Names of the parts that are needed and do not work."""
+    return [finding.name for finding in findings if finding.needed and not finding.works]
+
+
+def exit_code(findings: Sequence[Finding]) -> int:
+    """1 if a part that is needed does not work, else 0."""
+    return 1 if missing(findings) else 0
+
+
+def show(findings: Sequence[Finding], settings: DoctorSettings) -> int:
+    """Print one line for each part; returns the exit code."""
+    console = Console(soft_wrap=True, highlight=False)
+    for finding in findings:
+        mark = "[green]ok[/]     " if finding.works else "[red]missing[/]" if finding.needed else "[yellow]absent[/] "
+        console.print(f"{mark} {finding.name:<{_NAMES}} {_plain(finding.found)}")
+        if finding.fix is not None:
+            console.print(f"{'':<{_NAMES + 9}}fix: {_plain(finding.fix)}")
+    absent = missing(findings)
+    if absent:
+        parts = "1 needed part is" if len(absent) == 1 else f"{len(absent)} needed parts are"
+        console.print(f"\n{settings.task}: {parts} missing: {', '.join(absent)}")
+    else:
+        console.print(f"\n{settings.task}: everything needed is here")
+    return exit_code(findings)
 
 
 def _examine(part: Part) -> tuple[str, str | None]:
-    """What was found, and how to fix it; None if the part works."""
+    """What was found, and what fixes it; None where nothing needs fixing."""
     try:
         return part.find(), None
     except (Missing, ImportError, OSError, RuntimeError, UserError) as error:
-        found = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return found, (error.fix if isinstance(error, Missing) else None) or part.fix
+        told = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return told, (error.fix if isinstance(error, Missing) else None) or part.fix
 
 
 def _plain(text: str) -> str:

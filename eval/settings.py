@@ -5,29 +5,28 @@ A setting whose default is None takes the chosen protocol's value; any other val
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 from ccop_hub.errors import UserError
+from ccop_hub.validation import (
+    Described,
+    Ge,
+    Interval,
+    Len,
+    NonNegativeInt,
+    OneOf,
+    PositiveFloat,
+    PositiveInt,
+    Predicate,
+    Seed,
+    Validated,
+)
 
-_LEAST = {
-    "batch_size": 1,
-    "crop_size": 32,
-    "devices": 1,
-    "epochs": 1,
-    "evaluate_every": 0,
-    "image_size": 32,
-    "iterations": 1,
-    "limit": 1,
-    "num_nodes": 1,
-    "save_every": 1,
-    "seed": 0,
-    "short_side": 32,
-    "stride": 0,
-    "workers": 0,
-}
-"""Smallest value of a setting of that name; 32 pixels are one cell of the network's last stage."""
+DETECTION_PROTOCOLS = tuple(sorted(path.stem for path in Path(__file__).parent.glob("detection/protocols/[!_]*.yaml")))
+"""Ids of the detection protocols; each is a YAML file."""
 
 DEFAULT_PROTOCOL = "coco-fpn-4conv1fc-1x"
 """Detection protocol of the paper, and the one that most of the field reports."""
@@ -41,66 +40,93 @@ Precision = Literal["float32", "bf16", "fp16"]
 LoadedParts = Literal["backbone", "backbone+fpn"]
 """Which parts of the weights go into a detector."""
 
+Task = Literal["all", "detection", "segmentation", "linear", "knn", "voc-svm", "regions", "pretrain"]
+"""What `doctor` checks a machine for."""
+
+Pixels = Annotated[int, Ge(32)]
+"""Length of an image side; 32 pixels are one cell of the network's last stage."""
+
+Holdout = Annotated[float, Interval(gt=0, lt=1)]
+"""Share of the training data that is held out to choose a head."""
+
+
+def _is_box(box: Sequence[float]) -> bool:
+    return 0 <= box[0] < box[2] and 0 <= box[1] < box[3]
+
+
+Box = Annotated[
+    tuple[float, float, float, float],
+    Predicate(_is_box),
+    Described("four numbers x1 y1 x2 y2 in pixels, with 0 <= x1 < x2 and 0 <= y1 < y2"),
+]
+"""A box as corners in absolute pixels."""
+
+
+def _is_label_pair(text: str) -> bool:
+    value, _, label = text.partition(":")
+    return all(part.isdecimal() and int(part) <= 255 for part in (value, label))
+
+
+LabelPair = Annotated[str, Predicate(_is_label_pair), Described("VALUE:ID, two numbers from 0 to 255")]
+"""A value in label files and the id that it stands for."""
+
 
 @dataclass(frozen=True, kw_only=True)
-class CompareSettings:
-    """Compare results: one table per group of comparable ones.
+class CompareSettings(Validated):
+    """Compare results: one table for each group of results that can be compared.
 
     Args:
-        results: `result.json` files, or folders that hold one; the others of a group are compared with its first.
-        metrics: metrics to show, such as `bbox/AP`; `all` shows every one; by default the task's main ones.
-        markdown: file for the tables as Markdown.
-        csv: file for every value at full precision, one per line.
-        html: file for tables and plots as one self-contained page.
+        results: `result.json` files, or folders that contain one; the others are compared with the first of each group.
+        metrics: metrics to show, such as `bbox/AP`, or `all`; the task's main metrics by default.
+        markdown: file to write the tables to as Markdown.
+        csv: file to write every value to, one line each, at full precision.
+        html: file to write the tables and plots to, as one self-contained page.
     """
 
-    results: list[Path]
+    results: Annotated[list[Path], Len(1)]
     metrics: list[str] = field(default_factory=list)
     markdown: Path | None = None
     csv: Path | None = None
     html: Path | None = None
 
 
-class Checked:
-    """Settings that refuse a number below its smallest value when they are made."""
-
-    def __post_init__(self) -> None:
-        for name, least in _LEAST.items():
-            value = getattr(self, name, None)
-            if value is not None and value < least:
-                raise UserError(f"--{name.replace('_', '-')} {value} is too small: give {least} or more")
-
-
 @dataclass(frozen=True)
-class RunSettings(Checked):
+class RunSettings(Validated):
     """What every evaluation shares; `weights`, `data` and `out` may be given by position.
 
     Args:
         weights: weights to evaluate: a registry name, a file or folder, `hf-hub:ORG/NAME[@REVISION]`, or `random`.
-        data: the data set; its layout depends on the evaluation.
+        data: folder of the data set.
         out: folder for the result, the pictures and the state that an interrupted run resumes from.
-        backbone: timm name of the backbone; needed only for `random` weights.
+        backbone: name of a timm ResNet; needed only for `random` weights.
         seed: seed of every random draw: new layers, order, augmentation, hold-out, bootstrap, `random` weights.
-        resume: resume an unfinished run of the same settings in `out`; with `--no-resume`, any run there is refused.
+        resume: resume an unfinished run of the same settings in `out`; with --no-resume, any run there is refused.
         overwrite: start anew, replacing what an earlier run left in `out`.
         accelerator: `auto` (a GPU where there is one), `cpu`, `gpu`, `cuda` or `mps`.
         devices: devices of this machine, one process each; batch sizes are totals over all of them.
-        precision: `float32`, or autocast of the networks to `bf16` or `fp16`.
+        precision: `float32` (the default), or autocast of the networks to `bf16` or `fp16` (GPU only).
         workers: data-loading processes per device; 0 loads in the main process.
     """
+
+    TOPIC: ClassVar[str] = "Running"
 
     weights: str
     data: Path
     out: Path
     _: KW_ONLY
     backbone: str | None = None
-    seed: int = 0
+    seed: Seed = 0
     resume: bool = True
     overwrite: bool = False
     accelerator: Accelerator = "auto"
-    devices: int = 1
+    devices: PositiveInt = 1
     precision: Precision | None = None
-    workers: int = 2
+    workers: NonNegativeInt = 2
+
+    def check_together(self) -> None:
+        """Refuse half precision on a processor."""
+        if self.precision == "fp16" and self.accelerator == "cpu":
+            raise UserError("--precision fp16 needs a GPU: give bf16, or leave --accelerator cpu out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,167 +137,158 @@ class PairedSettings(RunSettings):
         against: second weights, evaluated on the same data in the same run, for a paired comparison.
     """
 
+    TOPIC: ClassVar[str] = "Running"
+
     against: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class LinearSettings(PairedSettings):
-    """Linear classifiers on frozen features, two weights in one run over the same batches.
+    """Train linear classifiers on frozen features, for one or two weights on the same batches.
 
     Args:
         data: folder with `train/CLASS/*` and `val/CLASS/*` images.
-        protocol: `linear-sweep` (a grid of heads, chosen on a hold-out of the training images) or `linear-moco-lr30`.
+        protocol: `linear-sweep` (a grid of heads; a hold-out of the training images chooses one) or `linear-moco-lr30`.
         epochs: passes over the training images.
         batch_size: images per step, over all devices.
-        image_size: side of the square the networks see, in pixels.
-        holdout: share of the training images of each class that chooses the head (`linear-sweep` only).
+        image_size: side of the square images that the networks see, in pixels.
+        holdout: share of each class's training images that is held out to choose the head; only for the sweep.
     """
 
+    TOPIC: ClassVar[str] = "Protocol"
+
     protocol: Literal["linear-sweep", "linear-moco-lr30"] = "linear-sweep"
-    epochs: int | None = None
-    batch_size: int | None = None
-    image_size: int | None = None
-    holdout: float | None = None
+    epochs: PositiveInt | None = None
+    batch_size: PositiveInt | None = None
+    image_size: Pixels | None = None
+    holdout: Holdout | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class KnnSettings(PairedSettings):
-    """Weighted nearest neighbours on frozen features, two weights over the same images.
+    """Classify by weighted nearest neighbours of frozen features, for one or two weights on the same images.
 
     Args:
         data: folder with `train/CLASS/*` and `val/CLASS/*` images.
         neighbours: values of k.
-        temperature: of the votes' weights, exp(cosine similarity / temperature).
-        image_size: side of the square the networks see, in pixels.
-        batch_size: images per forward pass, over all devices; it does not change the numbers.
-        cache: folder of computed features; `features` in $CCOP_CACHE if not given.
+        temperature: temperature of the votes' weights, exp(cosine similarity / temperature).
+        image_size: side of the square images that the networks see, in pixels.
+        batch_size: images per forward pass, over all devices; does not change the result.
+        cache: folder of computed features; `features` in $CCOP_CACHE by default.
     """
 
-    neighbours: list[int] | None = None
-    temperature: float | None = None
-    image_size: int | None = None
-    batch_size: int = 64
+    TOPIC: ClassVar[str] = "Protocol"
+
+    neighbours: Annotated[list[PositiveInt], Len(1)] | None = None
+    temperature: PositiveFloat | None = None
+    image_size: Pixels | None = None
+    batch_size: PositiveInt = 64
     cache: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class VocSvmSettings(PairedSettings):
-    """VOC2007 image classification by linear SVMs on frozen features.
+    """Classify VOC2007 images by linear SVMs on frozen features.
 
     Args:
-        data: the `VOC2007` folder (`JPEGImages`, `ImageSets/Main`), or the `VOCdevkit` that holds it.
+        data: the `VOC2007` folder (`JPEGImages`, `ImageSets/Main`), or the `VOCdevkit` that contains it.
         costs: values of C; 3-fold cross-validation chooses one per class.
-        image_size: side of the square the network sees, in pixels.
-        batch_size: images per forward pass, over all devices; it does not change the numbers.
-        cache: folder of computed features; `features` in $CCOP_CACHE if not given.
+        image_size: side of the square images that the network sees, in pixels.
+        batch_size: images per forward pass, over all devices; does not change the result.
+        workers: processes that load images (per device) and that fit SVMs; 0 does both in the main process.
+        cache: folder of computed features; `features` in $CCOP_CACHE by default.
     """
 
-    costs: list[float] | None = None
-    image_size: int | None = None
-    batch_size: int = 64
+    TOPIC: ClassVar[str] = "Protocol"
+
+    costs: Annotated[list[PositiveFloat], Len(1)] | None = None
+    image_size: Pixels | None = None
+    batch_size: PositiveInt = 64
     cache: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class RegionSettings(PairedSettings):
-    """Classification of ground-truth boxes from frozen, RoI-aligned features, two weights over the same boxes.
+    """Classify ground-truth boxes from frozen, RoI-aligned features, for one or two weights on the same boxes.
 
     Args:
         data: COCO-format folder: `annotations/instances_{train,val}2017.json`, `train2017`, `val2017`.
-        features: `pyramid` (p2..p5), `stages` (res2..res5 of the backbone), or `auto`: the pyramid if all weights
-            have one, else the stages.
+        features: `pyramid` (p2..p5), `stages` (res2..res5 of the backbone), or `auto`: the pyramid if all weights have
+            one, else the stages.
         short_side: images are scaled to this shorter side, in pixels.
-        long_side: upper limit of the longer side after scaling, in pixels.
+        long_side: the longer side is limited to this many pixels.
         epochs: passes over the training boxes.
         batch_size: boxes per step.
-        holdout: share of the training images whose boxes choose the head.
-        neighbours: k of the region kNN.
-        temperature: of the kNN votes' weights.
-        cache: folder of computed features; `features` in $CCOP_CACHE if not given.
+        holdout: share of the training images that is held out to choose the head.
+        neighbours: k of the nearest-neighbour classifier.
+        temperature: temperature of the nearest neighbours' votes.
+        cache: folder of computed features; `features` in $CCOP_CACHE by default.
     """
 
+    TOPIC: ClassVar[str] = "Protocol"
+
     features: Literal["auto", "pyramid", "stages"] = "auto"
-    short_side: int | None = None
-    long_side: int | None = None
-    epochs: int | None = None
-    batch_size: int | None = None
-    holdout: float | None = None
-    neighbours: int | None = None
-    temperature: float | None = None
+    short_side: Pixels | None = None
+    long_side: Pixels | None = None
+    epochs: PositiveInt | None = None
+    batch_size: PositiveInt | None = None
+    holdout: Holdout | None = None
+    neighbours: PositiveInt | None = None
+    temperature: PositiveFloat | None = None
     cache: Path | None = None
+
+    def check_together(self) -> None:
+        """Also refuse a longer side below the shorter one."""
+        super().check_together()
+        if self.short_side is not None and self.long_side is not None and self.long_side < self.short_side:
+            raise UserError(f"--long-side {self.long_side} is below --short-side {self.short_side}: give a larger one")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentationSettings(RunSettings):
-    """Semantic segmentation by a fully convolutional head on the backbone at stride 16.
+    """Train and score semantic segmentation with a fully convolutional head on the backbone, at stride 16.
 
     Args:
         data: Cityscapes' own folder (`leftImg8bit`, `gtFine`); or a folder with `train` and `val`, each with `images`
             and `labels` (PNGs of class ids, same stems), and optionally `classes.txt`, one class name per line; or a
-            COCO folder (`train2017`, `val2017`) with such labels below `semantic`.
+            COCO folder (`train2017`, `val2017`) with such labels under `semantic`.
         protocol: `cityscapes-fcn16-90k` or `cityscapes-fcn16-150ep`.
-        frozen: train only the head; the backbone stays in eval mode, unchanged.
+        frozen: train only the head; the backbone stays as it is, in eval mode.
         ignore: label ids, besides 255, that are neither trained on nor scored (not for Cityscapes, which has its own).
-        label_map: values in label files that stand for another id, as VALUE:ID; masks of 0 and 255 need 255:1.
-        iterations: optimizer steps; instead of the protocol's iterations or epochs.
-        batch_size: crops per step, over all devices; learning rate and iterations are not adapted.
+        label_map: label values that stand for another id, as VALUE:ID; masks of 0 and 255 need 255:1.
+        iterations: optimizer steps, in place of the protocol's iterations or epochs.
+        batch_size: crops per step, over all devices; learning rate and iterations do not change with it.
         lr: peak learning rate.
-        scale_to: width and height, in pixels, to which images are resized before augmentation and for testing;
-            `0 0` keeps their own size.
-        crop_size: side of training crops and of the test window, in pixels.
-        stride: step of the test window, in pixels.
-        evaluate_every: iterations between evaluations; 0 evaluates only the final network.
+        scale_to: width and height, in pixels, that images are scaled to before augmentation and for the test; `0 0`
+            keeps the size of each image.
+        crop_size: side of the training crops and of the test window, in pixels.
+        stride: step of the sliding test window, in pixels; 0 tests each image as a whole.
+        evaluate_every: iterations between two evaluations; 0 evaluates only the final network.
         save_every: iterations between two saved states.
         save_predictions: write the final predictions as PNGs of label ids (Cityscapes: as its own scorer reads them).
     """
 
+    TOPIC: ClassVar[str] = "Protocol"
+
     protocol: Literal["cityscapes-fcn16-90k", "cityscapes-fcn16-150ep"] = "cityscapes-fcn16-90k"
     frozen: bool = False
-    ignore: list[int] = field(default_factory=list)
-    label_map: list[str] = field(default_factory=list)
-    iterations: int | None = None
-    batch_size: int | None = None
-    lr: float | None = None
-    scale_to: tuple[int, int] | None = None
-    crop_size: int | None = None
-    stride: int | None = None
-    evaluate_every: int | None = None
-    save_every: int = 1000
+    ignore: list[Annotated[int, Interval(ge=0, le=255)]] = field(default_factory=list)
+    label_map: list[LabelPair] = field(default_factory=list)
+    iterations: PositiveInt | None = None
+    batch_size: PositiveInt | None = None
+    lr: PositiveFloat | None = None
+    scale_to: tuple[NonNegativeInt, NonNegativeInt] | None = None
+    crop_size: Pixels | None = None
+    stride: NonNegativeInt | None = None
+    evaluate_every: NonNegativeInt | None = None
+    save_every: PositiveInt = 1000
     save_predictions: bool = False
 
-
-@dataclass(frozen=True, kw_only=True)
-class VisualizeSettings(Checked):
-    """Show what networks see: feature maps as colours, and similarity to a chosen box, one row per network.
-
-    Args:
-        images: image files, or folders of them.
-        weights: one or more weights, one row each.
-        backbone: timm name of the backbone; needed only for `random` weights.
-        out: folder for the pictures.
-        box: x1,y1,x2,y2 in absolute pixels of each image; by default the middle third of the image.
-        image_size: images are scaled to this shorter side, in pixels.
-        limit: maximum number of images.
-        seed: of `random` weights.
-        accelerator: `auto` (a GPU where there is one), `cpu`, `gpu`, `cuda` or `mps`.
-        overwrite: replace what an earlier run left in `out`.
-    """
-
-    images: list[Path]
-    weights: list[str]
-    backbone: str | None = None
-    out: Path
-    box: tuple[float, float, float, float] | None = None
-    image_size: int = 480
-    limit: int = 16
-    seed: int = 0
-    accelerator: Accelerator = "auto"
-    overwrite: bool = False
-
-
-@dataclass(frozen=True)
-class InstallSettings:
-    """Install Detectron2, the detection engine, into this Python environment."""
+    def check_together(self) -> None:
+        """Also refuse a size with one side of 0."""
+        super().check_together()
+        if self.scale_to is not None and 0 in self.scale_to and any(self.scale_to):
+            raise UserError(f"--scale-to {self.scale_to[0]} {self.scale_to[1]}: give two sides of 1 or more, or 0 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -284,32 +301,34 @@ class DetectionSettings(PairedSettings):
             (leftImg8bit/, gtFine/); or coco, voc or cityscapes, found through $COCO_DIR or $DETECTRON2_DATASETS.
         out: folder for result.json, the picture sheet, the settings and Detectron2's own files; those of the second
             weights go to OUT/against.
-        protocol: id of the evaluation protocol; only results of one protocol compare.
-        load: parts of the weights to load, "backbone+fpn" or "backbone"; all others start at random.
+        protocol: id of the evaluation protocol; only results of one protocol can be compared.
+        load: parts of the weights to load, `backbone+fpn` or `backbone`; all others start at random.
         few_images: share of the training images to train on, chosen by the seed; the number of iterations stays.
-        iterations: training iterations, one batch each; the protocol's if not given. Steps and warm-up scale with it.
-        batch_size: images per iteration, over all processes; if not given, as many per GPU as the protocol has.
-            Learning rate, length, steps and warm-up follow by the linear rule.
+        iterations: training iterations, one batch each; the protocol's by default. Steps and warm-up scale with it.
+        batch_size: images per iteration, over all processes; as many per GPU as in the protocol by default. Learning
+            rate, length, steps and warm-up follow by the linear rule.
         num_nodes: machines with `devices` GPUs each, all running this command.
         node_rank: number of this machine, from 0; machine 0 writes the result.
-        dist_url: where the processes meet, tcp://HOST:PORT of machine 0; "auto" on a single machine.
-        save_every: iterations between two checkpoints; the protocol's if not given.
+        dist_url: where the processes meet, tcp://HOST:PORT of machine 0; `auto` on a single machine.
+        save_every: iterations between two checkpoints; the protocol's by default.
         evaluate_every: iterations between two evaluations during training, for a learning curve of AP; 0 evaluates
-            only at the end. The protocol's if not given.
-        precision: "float32", or "fp16" for autocast to float16 (GPU only); the protocol's if not given.
+            only at the end. The protocol's by default.
+        precision: `float32`, or `fp16` for autocast to float16 (GPU only); the protocol's by default.
         eval_only: evaluate the finished training in `out` again, without training.
     """
 
-    protocol: str = DEFAULT_PROTOCOL
+    TOPIC: ClassVar[str] = "Protocol"
+
+    protocol: Annotated[str, OneOf(DETECTION_PROTOCOLS)] = DEFAULT_PROTOCOL
     load: LoadedParts = "backbone+fpn"
     few_images: Literal["1%", "5%", "10%"] | None = None
-    iterations: int | None = None
-    batch_size: int | None = None
-    num_nodes: int = 1
-    node_rank: int = 0
+    iterations: PositiveInt | None = None
+    batch_size: PositiveInt | None = None
+    num_nodes: PositiveInt = 1
+    node_rank: NonNegativeInt = 0
     dist_url: str = "auto"
-    save_every: int | None = None
-    evaluate_every: int | None = None
+    save_every: PositiveInt | None = None
+    evaluate_every: NonNegativeInt | None = None
     precision: Literal["float32", "fp16"] | None = None
     eval_only: bool = False
 
@@ -317,3 +336,61 @@ class DetectionSettings(PairedSettings):
     def processes(self) -> int:
         """Training processes over all machines, one per GPU."""
         return self.devices * self.num_nodes
+
+    def check_together(self) -> None:
+        """Also refuse machines that cannot meet, and an evaluation of what would be removed."""
+        super().check_together()
+        if self.node_rank >= self.num_nodes:
+            raise UserError(
+                f"--node-rank {self.node_rank} is not allowed: with --num-nodes {self.num_nodes}, give a number from 0 "
+                f"to {self.num_nodes - 1}"
+            )
+        if self.num_nodes > 1 and self.dist_url == "auto":
+            raise UserError("--num-nodes above 1 needs a meeting place: give --dist-url tcp://HOST:PORT of machine 0")
+        if self.eval_only and self.overwrite:
+            raise UserError("--overwrite would remove what --eval-only evaluates: give one of the two")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorSettings(Validated):
+    """Check what works on this machine, one line per part; exit code 1 if a part that the task needs is missing.
+
+    Args:
+        task: whose parts are needed: one of the evaluations, `pretrain`, or `all`.
+    """
+
+    task: Task = "all"
+
+
+@dataclass(frozen=True)
+class InstallSettings(Validated):
+    """Install Detectron2, the detection engine, into this Python environment."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisualizeSettings(Validated):
+    """Draw feature maps as colours, and the similarity to a chosen box, with one row of pictures for each network.
+
+    Args:
+        images: image files, or folders of images.
+        weights: one or more weights; each becomes a row.
+        backbone: name of a timm ResNet; needed only for `random` weights.
+        out: folder for the pictures.
+        box: x1 y1 x2 y2 in absolute pixels of each image; the middle third of the image by default.
+        image_size: images are scaled to this shorter side, in pixels.
+        limit: at most this many images.
+        seed: seed of `random` weights.
+        accelerator: `auto` (a GPU where there is one), `cpu`, `gpu`, `cuda` or `mps`.
+        overwrite: replace what an earlier run of other settings left in `out`.
+    """
+
+    images: Annotated[list[Path], Len(1)]
+    weights: Annotated[list[str], Len(1)]
+    backbone: str | None = None
+    out: Path
+    box: Box | None = None
+    image_size: Pixels = 480
+    limit: PositiveInt = 16
+    seed: Seed = 0
+    accelerator: Accelerator = "auto"
+    overwrite: bool = False

@@ -26,7 +26,7 @@ from ccop_hub.sources.resolve import resolve
 from .common import pictures
 from .common.environment import hardware, versions
 from .common.images import data_digest, list_images, read_rgb
-from .common.run_folder import SETTINGS_FILE, lightning_engine
+from .common.run_folder import SETTINGS_FILE, check_folder, lightning_engine, require_same
 from .frozen.features import require_finite
 from .frozen.network import FrozenNetwork
 from .results.result import RESULT_FILE, DataIdentity, Result, WeightsIdentity
@@ -103,8 +103,8 @@ def box_similarity(features: Tensor, box: Box, stride: int) -> Tensor:
     return F.cosine_similarity(features, region.mean((2, 3))[0][:, None, None], dim=0)
 
 
-def run(settings: VisualizeSettings) -> None:
-    """Write one sheet per image with one row per network, and one result per network."""
+def run(settings: VisualizeSettings) -> list[Path]:
+    """Write one sheet per image, one row per network in it, and one result per network; returns the sheets."""
     files = _listed(settings.images)[: settings.limit]
     images = [_scaled(read_rgb(file), settings.image_size) for file in files]
     boxes = [_scaled_box(settings.box, file, image) for file, image in zip(files, images, strict=True)]
@@ -139,9 +139,10 @@ def run(settings: VisualizeSettings) -> None:
             versions=versions(),
             hardware=hardware(1, fabric.device.type),
         ).write(settings.out / f"{number:02d}" / RESULT_FILE)
-    for file, sheet_rows in zip(files, rows, strict=True):
-        target = pictures.save(pictures.sheet(sheet_rows, _TILE, titles), settings.out / f"{file.stem}.png")
-        print(f"wrote {target}")
+    return [
+        pictures.save(pictures.sheet(sheet_rows, _TILE, titles), settings.out / f"{file.stem}.png")
+        for file, sheet_rows in zip(files, rows, strict=True)
+    ]
 
 
 def _listed(paths: Sequence[Path]) -> list[Path]:
@@ -157,8 +158,9 @@ def _listed(paths: Sequence[Path]) -> list[Path]:
 
 
 def _prepare(settings: VisualizeSettings) -> None:
-    if (settings.out / SETTINGS_FILE).exists() and not settings.overwrite:
-        raise UserError(f"{settings.out} holds an earlier run: pass --overwrite to replace it")
+    check_folder(settings.out)
+    if not settings.overwrite and any(settings.out.glob(f"*/{RESULT_FILE}")):
+        require_same(settings.out, settings)
     save_settings(settings, settings.out / SETTINGS_FILE)
 
 

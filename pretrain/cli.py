@@ -1,29 +1,67 @@
-"""The console program `ccop-pretrain`."""
+"""Pre-train networks on unlabelled images: synthetic data, object proposals, inspection, training."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ccop_hub.console import Command, run_program
 
 from .settings import InspectSettings, ProposalSettings, RunSettings, SceneSettings
 
+if TYPE_CHECKING:
+    from .look.inspection import Inspection
+    from .proposals.check import CheckReport
+    from .proposals.run import ProposalsResult
+    from .scenes.run import ScenesResult
+
 NAMED_SETTINGS = Path(__file__).parent / "named_settings"
 """One YAML file per `--setting`."""
 
 
-def _scenes(settings: SceneSettings) -> None:
-    from .scenes.run import report, run
+def _scenes(settings: SceneSettings) -> ScenesResult:
+    from .scenes.run import run
 
-    report(run(settings))
+    return run(settings)
 
 
-def _proposals(settings: ProposalSettings) -> int:
-    from .proposals.report import report
+def _show_scenes(result: ScenesResult, _: SceneSettings) -> None:
+    from .scenes.run import report
+
+    report(result)
+
+
+def _proposals(settings: ProposalSettings) -> ProposalsResult | CheckReport:
     from .proposals.run import run
 
-    return report(run(settings))
+    return run(settings)
+
+
+def _show_proposals(result: ProposalsResult | CheckReport, _: ProposalSettings) -> int:
+    from .proposals.report import report
+
+    return report(result)
+
+
+def _proposals_document(result: ProposalsResult | CheckReport, settings: ProposalSettings) -> dict[str, Any]:
+    from .proposals.check import CheckReport
+
+    if isinstance(result, CheckReport):
+        return dict(result.measures)
+    return {
+        "folder": str(result.folder),
+        "images": result.proposed,
+        "boxes": result.boxes,
+        "images without a box": result.empty,
+        "left out": len(result.skipped),
+    }
+
+
+def _proposals_code(result: ProposalsResult | CheckReport) -> int:
+    from .proposals.check import CheckReport
+
+    return 1 if isinstance(result, CheckReport) and result.missing else 0
 
 
 def _run(settings: RunSettings) -> int:
@@ -32,20 +70,64 @@ def _run(settings: RunSettings) -> int:
     return run(settings)
 
 
-def _inspect(settings: InspectSettings) -> None:
+def _inspect(settings: InspectSettings) -> Inspection:
     from ccop_hub.stopping import stoppable
 
     from .look.inspection import run
 
     with stoppable():
-        run(settings)
+        return run(settings)
+
+
+def _show_inspection(inspection: Inspection, _: InspectSettings) -> None:
+    from .look.inspection import show
+
+    show(inspection)
+
+
+def _inspection_document(inspection: Inspection, _: InspectSettings) -> dict[str, Any]:
+    return {"measures": dict(inspection.measures), "sheets": [str(path) for path in inspection.sheets]}
 
 
 COMMANDS: list[Command] = [
-    Command("scenes", "draw a small scene set in COCO's layout, with masks and labels", SceneSettings, _scenes),
-    Command("proposals", "find object proposals in images", ProposalSettings, _proposals, positional=("images",)),
-    Command("run", "pre-train a network on a folder of images", RunSettings, _run, named_settings=NAMED_SETTINGS),
-    Command("inspect", "draw what a run would see, and count it", InspectSettings, _inspect),
+    Command(
+        "scenes",
+        "Draw a small synthetic data set in COCO's layout, with masks and labels.",
+        SceneSettings,
+        _scenes,
+        show=_show_scenes,
+    ),
+    Command(
+        "proposals",
+        "Find object proposals in images.",
+        ProposalSettings,
+        _proposals,
+        ("images",),
+        common=("workers", "mode", "max_side", "keep", "seed", "resume", "overwrite", "check"),
+        show=_show_proposals,
+        document=_proposals_document,
+        code=_proposals_code,
+    ),
+    Command(
+        "inspect",
+        "Draw and count what a run would see.",
+        InspectSettings,
+        _inspect,
+        common=("count", "draws", "seed", "image_size", "crop_area", "jitters"),
+        show=_show_inspection,
+        document=_inspection_document,
+    ),
+    Command(
+        "run",
+        "Pre-train a network on unlabelled images.",
+        RunSettings,
+        _run,
+        common=(
+            *("proposals", "objective", "backbone", "init", "epochs", "steps", "batch_size", "lr", "image_size"),
+            *("seed", "accelerator", "devices", "precision", "workers", "resume", "overwrite"),
+        ),
+        named_settings=NAMED_SETTINGS,
+    ),
 ]
 
 

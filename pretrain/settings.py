@@ -1,44 +1,95 @@
-"""Settings of every command of `ccop-pretrain`; nothing here imports torch, so that `--help` answers at once.
+"""Settings of every command of `ccop-pretrain`; nothing here imports torch, so that `--help` is fast.
 
 Every default of a run is the paper's, as the authors' code has it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
-from ccop_hub.images import MAX_PIXELS
+from ccop_hub.errors import UserError
+from ccop_hub.limits import MAX_PIXELS
+from ccop_hub.validation import (
+    Described,
+    Ge,
+    Gt,
+    Interval,
+    Len,
+    Lt,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Predicate,
+    Rising,
+    Seed,
+    Share,
+    Validated,
+)
+
+Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps"]
+"""Where to train; `auto` takes a GPU where there is one."""
+
+AreaRange = Annotated[
+    tuple[Annotated[float, Interval(gt=0, le=1)], Annotated[float, Interval(gt=0, le=1)]],
+    Rising,
+    Described("two shares above 0 and at most 1, the smaller one first"),
+]
+
+RatioRange = Annotated[
+    tuple[PositiveFloat, PositiveFloat], Rising, Described("two numbers above 0, the smaller one first")
+]
+
+StartEnd = tuple[NonNegativeFloat, NonNegativeFloat]
+"""Value at the start and at the end of training."""
+
+Momentum = Annotated[float, Interval(ge=0, lt=1)]
+"""Share of an average that a step keeps."""
+
+
+def _is_shard(text: str) -> bool:
+    place, slash, of = text.partition("/")
+    return bool(slash) and place.isdecimal() and of.isdecimal() and 1 <= int(place) <= int(of)
+
+
+SceneSize = Annotated[int, Ge(96)]
+"""Pixels: below 96, objects of a synthetic image are too small to tell their shapes apart."""
+
+Part = Annotated[str, Predicate(_is_shard), Described("I/N, with I from 1 to N")]
+"""One of N parts of a set of images."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReadingSettings:
+class ReadingSettings(Validated):
     """Which images of a data set are left out, and how many may be.
 
     Args:
-        max_pixels: width x height beyond which an image is left out, undecoded; it may exceed Pillow's own limit. An
-            image takes about 3 bytes a pixel in each process that reads it, and ten times that to be searched.
-        max_unreadable: share of the images (0 to 1) that may be unreadable or left out; beyond it the command stops.
+        max_pixels: largest width x height of an image that is read; it may exceed Pillow's own limit. An image takes
+            about 3 bytes per pixel in each process that reads it, and ten times that when it is searched.
+        max_unreadable: largest share of the images that may be unreadable or left out before the command stops.
     """
 
-    max_pixels: int = MAX_PIXELS
-    max_unreadable: float = 0.01
+    TOPIC: ClassVar[str] = "Reading images"
+
+    max_pixels: PositiveInt = MAX_PIXELS
+    max_unreadable: Share = 0.01
 
 
-@dataclass(frozen=True)
-class ObjectiveSettings:
-    """The CCOP objective; a loss weight of 0 switches that loss, and what only it needs, off.
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveSettings(Validated):
+    """The CCOP objective; a loss weight of 0 switches off that loss and whatever only that loss needs.
 
     Args:
-        objective: `ccop` (image, box and intra-image losses) or `mocov2` (the image loss alone).
+        objective: `ccop` (image, box and intra-image losses) or `mocov2` (only the image loss).
         temperature_image: InfoNCE temperature of the image loss.
         temperature_box: InfoNCE temperature of the box loss.
-        momentum: share of the key encoder kept at each moving-average step.
+        momentum: share of the key encoder that each moving-average step keeps; 1 freezes it.
         image_queue: image keys kept as negatives.
         box_queue: box keys kept as negatives.
-        queue_end: what happens to box keys that run past the queue's end: `drop` them (the authors' code) or `wrap`.
-        jitters: jittered copies of each key box; the unjittered box is one more candidate.
+        queue_end: what happens to box keys that exceed the end of the queue: `drop` them (the authors' code) or `wrap`.
+        jitters: jittered copies of each key box; the box itself is one more candidate.
         iou_threshold: smallest IoU of a valid jitter with its box, at the start and the end of training.
         centre_magnitude: width of the uniform centre shift, in box sizes, at the start and the end of training.
         size_magnitude: width of the uniform log-size change, at the start and the end of training.
@@ -52,122 +103,146 @@ class ObjectiveSettings:
         weight_intra: weight of the intra-image box loss.
     """
 
+    TOPIC: ClassVar[str] = "Objective"
+
     objective: Literal["ccop", "mocov2"] = "ccop"
-    temperature_image: float = 0.2
-    temperature_box: float = 0.2
-    momentum: float = 0.999
-    image_queue: int = 65536
-    box_queue: int = 65536
+    temperature_image: PositiveFloat = 0.2
+    temperature_box: PositiveFloat = 0.2
+    momentum: Share = 0.999
+    image_queue: PositiveInt = 65536
+    box_queue: PositiveInt = 65536
     queue_end: Literal["drop", "wrap"] = "drop"
-    jitters: int = 10
-    iou_threshold: tuple[float, float] = (0.8, 0.4)
-    centre_magnitude: tuple[float, float] = (0.15, 0.6)
-    size_magnitude: tuple[float, float] = (0.35, 1.4)
-    intra_iou: float = 0.05
-    intra_margin: float = 0.4
-    dropout: float = 0.1
-    embedding_dim: int = 128
-    hidden_dim: int = 2048
-    weight_image: float = 1.0
-    weight_box: float = 1.0
-    weight_intra: float = 1.0
+    jitters: NonNegativeInt = 10
+    iou_threshold: tuple[Share, Share] = (0.8, 0.4)
+    centre_magnitude: StartEnd = (0.15, 0.6)
+    size_magnitude: StartEnd = (0.35, 1.4)
+    intra_iou: Share = 0.05
+    intra_margin: Annotated[float, Interval(ge=0, le=2)] = 0.4
+    dropout: Annotated[float, Ge(0), Lt(1)] = 0.1
+    embedding_dim: PositiveInt = 128
+    hidden_dim: PositiveInt = 2048
+    weight_image: NonNegativeFloat = 1.0
+    weight_box: NonNegativeFloat = 1.0
+    weight_intra: NonNegativeFloat = 1.0
 
     @property
     def uses_boxes(self) -> bool:
         """Whether any loss looks at boxes, so that proposals are needed."""
         return self.objective == "ccop" and (self.weight_box != 0 or self.weight_intra != 0)
 
+    def check_together(self) -> None:
+        """Refuse an objective without any loss."""
+        super().check_together()
+        weights = (
+            (self.weight_image,)
+            if self.objective == "mocov2"
+            else (
+                self.weight_image,
+                self.weight_box,
+                self.weight_intra,
+            )
+        )
+        if not any(weights):
+            raise UserError(f"every loss of --objective {self.objective} has weight 0: give one a weight above 0")
 
-@dataclass(frozen=True)
-class ViewSettings:
-    """How the two views of an image are cut out of it, and which boxes survive in both.
+
+@dataclass(frozen=True, kw_only=True)
+class ViewSettings(Validated):
+    """How the two views of an image are cropped, and which boxes are kept in both.
 
     Args:
         image_size: side of both views in pixels; the pyramid levels of the boxes scale with it.
         crop_area: smallest and largest area of a crop, as a share of the image.
         crop_ratio: smallest and largest width over height of a crop.
-        crop_tries: crops drawn for one view until enough boxes are kept; the best one counts, the last among equals.
+        crop_tries: crops drawn for one view until enough boxes are kept; the best one is taken, the last among equals.
         min_boxes: boxes that a crop must keep to be taken at once.
         kept_share: a crop keeps a box if more than this share of the box's area is inside.
         min_box_area: smallest area of a box in a view, in square pixels at 224 pixels; scales with the image size.
-        max_boxes: proposals used of one image, the first ones in the order of their seeded random scores.
+        max_boxes: proposals used per image, the first ones in the order of their seeded random scores.
     """
 
-    image_size: int = 224
-    crop_area: tuple[float, float] = (0.1, 1.0)
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    crop_tries: int = 10
-    min_boxes: int = 1
-    kept_share: float = 0.6
-    min_box_area: float = 144.0
-    max_boxes: int = 100
+    TOPIC: ClassVar[str] = "Views"
+
+    image_size: PositiveInt = 224
+    crop_area: AreaRange = (0.1, 1.0)
+    crop_ratio: RatioRange = (3 / 4, 4 / 3)
+    crop_tries: PositiveInt = 10
+    min_boxes: NonNegativeInt = 1
+    kept_share: Share = 0.6
+    min_box_area: NonNegativeFloat = 144.0
+    max_boxes: PositiveInt = 100
 
 
-@dataclass(frozen=True)
-class OptimisationSettings:
-    """SGD with a warm-up and a cosine.
+@dataclass(frozen=True, kw_only=True)
+class OptimisationSettings(Validated):
+    """SGD with a warm-up and a cosine schedule.
 
     Args:
         epochs: passes over the images; the last, partial batch of a pass is left out.
         steps: length of the run in steps, in place of `epochs`.
-        batch_size: images in a step, over all processes together.
+        batch_size: images per step, over all processes together.
         micro_batches: equal parts, two images or more each, that a process's share of a batch goes through the encoders
-            in, one after the other (gradient accumulation); the memory of one part. Batch norm has a part's statistics.
-        lr: peak learning rate for 256 images a step; scaled linearly with the batch.
+            in, one after the other (gradient accumulation), to save memory. Batch norm sees one part at a time.
+        lr: peak learning rate for 256 images per step; scaled linearly with the batch.
         sgd_momentum: momentum of SGD.
         weight_decay: weight decay of every parameter, biases and batch norm included.
         warmup_epochs: epochs of linear warm-up, step by step; never more than half of the run.
         warmup_start: share of the learning rate that the warm-up starts from.
     """
 
-    epochs: int = 800
-    steps: int | None = None
-    batch_size: int = 256
-    micro_batches: int = 1
-    lr: float = 0.3
-    sgd_momentum: float = 0.9
-    weight_decay: float = 1e-4
-    warmup_epochs: float = 10.0
-    warmup_start: float = 1e-4
+    TOPIC: ClassVar[str] = "Optimisation"
+
+    epochs: PositiveInt = 800
+    steps: PositiveInt | None = None
+    batch_size: PositiveInt = 256
+    micro_batches: PositiveInt = 1
+    lr: PositiveFloat = 0.3
+    sgd_momentum: Momentum = 0.9
+    weight_decay: NonNegativeFloat = 1e-4
+    warmup_epochs: NonNegativeFloat = 10.0
+    warmup_start: Share = 1e-4
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class RunSettings(ObjectiveSettings, ViewSettings, OptimisationSettings, ReadingSettings):
-    """One pre-training run.
+    """Pre-train a network; `images` and `out` may be given by position.
 
     Args:
         images: folder of images (recursive) or of tar shards, list of paths (.txt), pattern of tar shards
             ('train-{000..099}.tar'), COCO JSON, or folder of a COCO data set.
-        out: the run's folder; an unfinished run of the same settings in it is continued.
-        proposals: folder written by `ccop-pretrain proposals` for the same `images`; not needed by `mocov2`.
+        out: the run's folder.
+        proposals: folder written by `ccop-pretrain proposals` for the same `images`; `mocov2` needs none.
         backbone: name of any timm ResNet.
         init: weights to start from, by any name that the hub resolves (registry name, file, folder, hf-hub:ORG/NAME);
-            random ones of `seed` if not given. Heads and queues start at random either way.
-        precision: `float32`, or autocast of the networks to `bf16` or `fp16` (GPU only); geometry of boxes,
-            augmentation, similarities and losses stay float32.
+            random ones by default. Heads and queues start at random either way.
+        precision: `float32`, or autocast of the networks to `bf16` or `fp16` (GPU only); box geometry, augmentation,
+            similarities and losses stay in float32.
         channels_last: keep images and convolutions in the channels-last memory layout, which tensor cores prefer.
         compile: compile both encoders with torch.compile; takes minutes at the start.
-        activation_checkpointing: compute activations inside the query encoder's blocks again in the backward pass, in
-            place of keeping them: less memory, more time.
+        activation_checkpointing: recompute activations of the query encoder's blocks in the backward pass instead of
+            keeping them: less memory, more time.
         seed: seed of the initial weights and of every random draw.
-        devices: processes of a machine, one per GPU; `auto` takes every GPU, or one process on a CPU.
-        num_nodes: machines to train on, `devices` processes each; torchrun or SLURM starts them.
-        accelerator: where to train, by Lightning's name (`auto`, `cpu`, `gpu`).
-        workers: processes that read and crop images, per training process; by default one a core, at most 8. The
+        devices: processes per machine, one for each GPU; `auto` takes every GPU, or one process on a CPU.
+        num_nodes: machines to train on, with `devices` processes each; start them with torchrun or SLURM.
+        accelerator: `auto` (a GPU where there is one), `cpu`, `gpu`, `cuda` or `mps`.
+        workers: processes per training process that read and crop images; one per core, at most 8, by default. The
             result does not depend on it.
         log_every: steps between two rows of metrics.csv.
         save_every: steps between two checkpoints; the last two are kept.
         pictures: images on the picture sheets in the run's folder; 0 draws none.
-        tensorboard: write the figures of metrics.csv for TensorBoard as well.
+        tensorboard: also write the figures of metrics.csv for TensorBoard.
         wandb: project of Weights & Biases to send the figures to as well; needs the package `wandb`.
-        probe: folder with one folder of images a class; its kNN accuracy is one more figure.
+        probe: folder with one folder of images per class; its kNN accuracy is logged as one more figure.
         probe_every: epochs between two probes.
         resume: resume an unfinished run of the same settings in `out`; with --no-resume, any run there is refused.
-        overwrite: start anew where the folder already holds a run.
+        overwrite: start anew, replacing the run in `out`.
     """
+
+    TOPIC: ClassVar[str] = "Running"
 
     images: Path
     out: Path
+    _: KW_ONLY
     proposals: Path | None = None
     backbone: str = "resnet50"
     init: str | None = None
@@ -175,25 +250,46 @@ class RunSettings(ObjectiveSettings, ViewSettings, OptimisationSettings, Reading
     channels_last: bool = False
     compile: bool = False
     activation_checkpointing: bool = False
-    seed: int = 0
-    devices: int | Literal["auto"] = "auto"
-    num_nodes: int = 1
-    accelerator: str = "auto"
-    workers: int | None = None
-    log_every: int = 50
-    save_every: int = 500
-    pictures: int = 3
+    seed: Seed = 0
+    devices: PositiveInt | Literal["auto"] = "auto"
+    num_nodes: PositiveInt = 1
+    accelerator: Accelerator = "auto"
+    workers: NonNegativeInt | None = None
+    log_every: PositiveInt = 50
+    save_every: PositiveInt = 500
+    pictures: NonNegativeInt = 3
     tensorboard: bool = True
     wandb: str | None = None
     probe: Path | None = None
-    probe_every: float = 10.0
+    probe_every: PositiveFloat = 10.0
     resume: bool = True
     overwrite: bool = False
+
+    def check_together(self) -> None:
+        """Refuse settings that exclude one another.
+
+        Raises:
+            UserError: no proposals though a loss needs boxes, half precision on a processor, or a compiled network
+                that is told what to recompute.
+        """
+        super().check_together()
+        if self.uses_boxes and self.proposals is None:
+            raise UserError(
+                f"the objective {self.objective!r} needs boxes: give --proposals DIR (`ccop-pretrain proposals "
+                f"{self.images} --out DIR` makes them), or --objective mocov2"
+            )
+        if self.precision == "fp16" and self.accelerator == "cpu":
+            raise UserError("--precision fp16 needs a GPU: give bf16, or leave --accelerator cpu out")
+        if self.compile and self.activation_checkpointing:
+            raise UserError(
+                "--compile and --activation-checkpointing exclude one another: leave one out (a compiled network "
+                "decides by itself what to recompute)"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class InspectSettings(ObjectiveSettings, ViewSettings, ReadingSettings):
-    """Picture sheets of what a run would see.
+    """Draw and count what a run would see.
 
     Args:
         images: folder of images (recursive) or of tar shards, list of paths (.txt), pattern of tar shards
@@ -205,82 +301,100 @@ class InspectSettings(ObjectiveSettings, ViewSettings, ReadingSettings):
         seed: seed of the run to look at.
     """
 
+    TOPIC: ClassVar[str] = "Pictures"
+
     images: Path
     proposals: Path
     out: Path
-    count: int = 6
-    draws: int = 200
-    seed: int = 0
+    count: PositiveInt = 6
+    draws: PositiveInt = 200
+    seed: Seed = 0
 
 
 @dataclass(frozen=True)
 class ProposalSettings(ReadingSettings):
-    """Selective-search proposals of a set of images.
+    """Find object proposals in a set of images by selective search; `images` and `out` may be given by position.
 
     Args:
         images: folder of images (recursive) or of tar shards, list of paths (.txt), pattern of tar shards
             ('train-{000..099}.tar'), COCO JSON, or folder of a COCO data set.
         out: folder for the Parquet shards, the manifest, settings.yaml and skipped.csv.
-        workers: number of processes; all cores if not given. The result does not depend on it.
+        workers: number of processes; all cores by default. The result does not depend on it.
         mode: `fast` (the paper's) or `quality` (more boxes before the NMS, several times slower).
-        engine: what searches: `fast`, ten times as fast as OpenCV and more, or `opencv`, for the authors' very boxes.
-        max_side: longest side, in pixels, of the copy that is searched; the image as it is if not given. Boxes are in
+        engine: what searches: `fast`, more than ten times as fast as OpenCV, or `opencv`, for exactly the authors' boxes.
+        max_side: longest side, in pixels, of the copy that is searched; the image itself by default. Boxes are in
             pixels of the original either way. 300 takes a sixth of the time of 640 x 427 and finds fewer objects.
-        keep: most boxes kept an image.
-        seed: of the random scores that the non-maximum suppression ranks overlapping boxes by.
+        keep: largest number of boxes kept per image.
+        seed: seed of the random scores by which the non-maximum suppression ranks overlapping boxes.
         resume: resume what a run of the same settings left in `out`; with --no-resume, any proposals there are refused.
-        overwrite: throw away the proposals that `out` holds and begin anew.
-        shard: I/N: search the I-th of N parts (I from 1), on one of N machines that share `out`; the same command
-            without it then makes the result of all parts.
-        merge: folders that other machines have written with --shard where there is no shared one; their rows are taken
-            over into `out`.
+        overwrite: start anew, replacing the proposals in `out`.
+        shard: I/N: search the I-th of N parts (I from 1), on one of N machines that share `out`; then run the command
+            without --shard to merge the parts.
+        merge: folders that other machines wrote with --shard, if they do not share `out`.
         from_coco: COCO JSON to take the boxes from, in place of a search.
         to_coco: COCO JSON to write the proposals to as well, one file in the format of the authors' script.
-        check: make nothing; report coverage and boxes an image, and with --ground-truth recall and overlap.
+        check: make nothing; report coverage and boxes per image, and with --ground-truth recall and overlap.
         ground_truth: COCO instance JSON of the same images that --check compares with.
     """
 
+    TOPIC: ClassVar[str] = "Search"
+
     images: Path
     out: Path
-    workers: int | None = None
+    _: KW_ONLY
+    workers: PositiveInt | None = None
     mode: Literal["fast", "quality"] = "fast"
     engine: Literal["fast", "opencv"] = "fast"
-    max_side: int | None = None
-    keep: int = 50
-    seed: int = 0
+    max_side: PositiveInt | None = None
+    keep: PositiveInt = 50
+    seed: Seed = 0
     resume: bool = True
     overwrite: bool = False
-    shard: str | None = None
-    merge: list[Path] | None = None
+    shard: Part | None = None
+    merge: Annotated[list[Path], Len(1)] | None = None
     from_coco: Path | None = None
     to_coco: Path | None = None
     check: bool = False
     ground_truth: Path | None = None
 
+    def check_together(self) -> None:
+        """Refuse flags that ask for two different things."""
+        super().check_together()
+        asked = {"--shard": self.shard, "--merge": self.merge, "--from-coco": self.from_coco, "--check": self.check}
+        given = [name for name, value in asked.items() if value]
+        if len(given) > 1:
+            raise UserError(f"{' and '.join(given)} exclude one another: give one of them")
+        if self.shard and (self.overwrite or self.to_coco):
+            other = "--overwrite" if self.overwrite else "--to-coco"
+            raise UserError(f"{other} is for the whole result, not for one part: leave out {other} or --shard")
+        if self.ground_truth and not self.check:
+            raise UserError("--ground-truth is what --check compares with: add --check")
+
 
 @dataclass(frozen=True)
-class SceneSettings:
-    """A procedurally drawn data set in COCO's layout: nothing to download.
+class SceneSettings(Validated):
+    """Draw a synthetic data set in COCO's layout; nothing is downloaded.
 
     Args:
         out: folder for the images, the annotations, the label images and the crops.
-        images: number of images in all.
-        val_share: share of the images that make up the val split (0 to 1, exclusive).
+        images: total number of images.
+        val_share: share of the images that make up the val split.
         size: longest side of an image, in pixels; the other side varies from image to image.
-        clutter: 0 (a few large objects, mostly apart, over a faint background) to 1 (many of any size that hide each
-            other, over a textured background); a detector learns from few images only where it is low.
-        seed: of every random draw; an image depends on it, on its split and on its number alone.
-        workers: number of processes; all cores if not given. The result does not depend on it.
+        clutter: 0 (a few large objects, mostly apart, over a faint background) to 1 (many objects of any size that
+            hide each other, over a textured background); a detector learns from few images only if it is low.
+        seed: seed of every random draw; an image depends only on the seed, its split and its number.
+        workers: number of processes; all cores by default. The result does not depend on it.
         resume: resume an unfinished set of the same settings in `out`; with --no-resume, any set there is refused.
-        overwrite: replace a scene set that `out` holds.
+        overwrite: start anew, replacing the set in `out`.
     """
 
     out: Path
-    images: int = 600
-    val_share: float = 0.25
-    size: int = 320
-    clutter: float = 1.0
-    seed: int = 0
-    workers: int | None = None
+    _: KW_ONLY
+    images: Annotated[int, Ge(2)] = 600
+    val_share: Annotated[float, Gt(0), Lt(1)] = 0.25
+    size: SceneSize = 320
+    clutter: Share = 1.0
+    seed: Seed = 0
+    workers: PositiveInt | None = None
     resume: bool = True
     overwrite: bool = False

@@ -110,4 +110,4 @@ def test_importing_ccop_hub_brings_no_heavy_package() -> None:
     """The console programs answer `--help` without torch; loading pulls in torch, timm and their own needs alone."""
     code = "import sys, ccop_hub, ccop_hub.console, ccop_hub.cli; print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert {"torch", "timm", "huggingface_hub", "jsonargparse", "rich"} & set(found) == set()
+    assert {"torch", "timm", "huggingface_hub", "cyclopts", "pydantic", "rich"} & set(found) == set()

@@ -1,7 +1,7 @@
 """Image files: which files are images, and decoding any of them."""
 
+from ..limits import MAX_PIXELS
 from .decoding import (
-    MAX_PIXELS,
     ImageHeader,
     UnreadableImageError,
     decode_header,

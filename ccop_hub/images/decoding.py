@@ -24,12 +24,10 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ..errors import UserError
+from ..limits import MAX_PIXELS
 from .formats import formats_to_try, suffix_of
 
 Result = TypeVar("Result")
-
-MAX_PIXELS = 89_478_485
-"""Default limit: Pillow's own `Image.MAX_IMAGE_PIXELS`, 256 MiB as 24-bit RGB."""
 
 _ALPHA_BACKGROUND = (255, 255, 255)  # what a browser shows behind a transparent picture
 _UINT16_TO_UINT8 = 257  # 65535 / 255

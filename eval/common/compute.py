@@ -11,7 +11,7 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from ccop_hub.errors import UserError
+from ccop_hub.errors import UserError, one_line
 
 from ..settings import Precision, RunSettings
 
@@ -32,7 +32,10 @@ def launch(settings: RunSettings) -> Fabric:
             accelerator=settings.accelerator, devices=settings.devices, precision=lightning_precision(settings)
         )
     except Exception as error:  # Lightning raises its own, torch's and plain ValueErrors for a missing device
-        raise UserError(f"no such device: {error}; see --accelerator and --devices") from None
+        where = f"--accelerator {settings.accelerator} --devices {settings.devices}"
+        raise UserError(f"{where}: {one_line(error)}") from None
+    if settings.precision == "fp16" and fabric.device.type != "cuda":
+        raise UserError("--precision fp16 needs a CUDA GPU: give bf16, or leave it out")
     fabric.launch()
     return fabric
 

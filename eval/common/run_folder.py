@@ -17,7 +17,7 @@ from ccop_hub.files import replacing
 from ccop_hub.saved_settings import differences, plain, read_settings, save_settings
 
 from ..results.result import RESULT_FILE, Engine, Result
-from ..settings import RunSettings
+from ..settings import RunSettings, VisualizeSettings
 from .environment import hardware, versions
 
 SETTINGS_FILE = "settings.yaml"
@@ -148,7 +148,7 @@ def check_folder(out: Path) -> None:
         raise UserError(f"{out} is a file: give a folder as --out")
 
 
-def require_same(out: Path, settings: RunSettings) -> None:
+def require_same(out: Path, settings: RunSettings | VisualizeSettings) -> None:
     """Refuse to resume a run of other settings.
 
     Raises:

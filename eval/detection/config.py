@@ -14,6 +14,7 @@ from ccop_hub.architectures import HUB_ARCHITECTURES
 from ccop_hub.errors import UserError
 from ccop_hub.normalization import PIXEL_MEAN, PIXEL_STD
 
+from ..settings import DETECTION_PROTOCOLS
 from .average_precision import Scorer
 from .coco_data import CocoData, register
 
@@ -50,7 +51,7 @@ class Configuration:
 
 def protocol_ids() -> list[str]:
     """The ids that `--protocol` takes."""
-    return sorted(path.stem for path in PROTOCOLS.glob("[!_]*.yaml"))
+    return list(DETECTION_PROTOCOLS)
 
 
 def load_protocol(protocol: str) -> Any:

@@ -89,7 +89,6 @@ def make_plan(settings: DetectionSettings) -> Plan:
     Raises:
         UserError: anything wrong with them, or with the machine.
     """
-    _check_numbers(settings)
     engine = load_engine()
     weights = resolve(settings.weights, settings.backbone, settings.seed)
     data = open_data(str(settings.data), masks=load_protocol(settings.protocol).MODEL.MASK_ON)
@@ -224,25 +223,3 @@ def _device(settings: DetectionSettings) -> str:
     if device == "cpu" and settings.precision == "fp16":
         raise UserError("--precision fp16 needs a CUDA GPU: give float32, or leave the flag out")
     return device
-
-
-def _check_numbers(settings: DetectionSettings) -> None:
-    for name, least in (
-        ("iterations", 1),
-        ("batch_size", 1),
-        ("devices", 1),
-        ("num_nodes", 1),
-        ("save_every", 1),
-        ("seed", 0),
-        ("workers", 0),
-        ("evaluate_every", 0),
-    ):
-        value = getattr(settings, name)
-        if value is not None and value < least:
-            raise UserError(f"--{name.replace('_', '-')} {value} is too small: give {least} or more")
-    if not 0 <= settings.node_rank < settings.num_nodes:
-        raise UserError(f"--node-rank {settings.node_rank} is not a number from 0 to {settings.num_nodes - 1}")
-    if settings.num_nodes > 1 and settings.dist_url == "auto":
-        raise UserError("--num-nodes above 1 needs a place to meet: give --dist-url tcp://HOST:PORT of machine 0")
-    if settings.eval_only and settings.overwrite:
-        raise UserError("--eval-only scores what --overwrite would remove: give one of the two")

@@ -120,10 +120,8 @@ def usable_neighbours(neighbours: Sequence[int], bank: int) -> list[int]:
     """The values of k that a bank of that many images allows.
 
     Raises:
-        UserError: none does, or one is not positive.
+        UserError: none does.
     """
-    if min(neighbours, default=0) < 1:
-        raise UserError("--neighbours takes positive numbers: give values of k such as --neighbours 10 20")
     usable = [k for k in neighbours if k <= bank]
     if not usable:
         raise UserError(f"{bank} training images are fewer than every k: give a smaller k with --neighbours")

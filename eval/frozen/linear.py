@@ -111,8 +111,6 @@ def split_holdout(labels: list[int], holdout: float, seed: int, classes: list[st
     """
     if holdout == 0:
         return list(range(len(labels))), []
-    if not 0 < holdout < 1:
-        raise UserError(f"--holdout {holdout:g} is not a share: give a number between 0 and 1")
     generator = torch.Generator().manual_seed(derived_seed(seed, HOLDOUT_DRAW))
     kept, held = [], []
     values = torch.tensor(labels)

@@ -12,13 +12,12 @@ from .tables import print_group
 from .text import visible
 
 
-def announce(result: Result, out: Path, pictures: Path) -> None:
+def announce(result: Result, out: Path) -> None:
     """Print the metrics with protocol id, loaded parts and effective learning rate, and where the files are.
 
     Args:
         result: of the evaluation.
         out: folder of the run.
-        pictures: file or folder of its pictures.
     """
     console = table_console()
     for group in group_results([result]):
@@ -26,4 +25,4 @@ def announce(result: Result, out: Path, pictures: Path) -> None:
     rate = "none" if result.effective_lr is None else f"{result.effective_lr:g}"
     told = visible(f"protocol {result.protocol}; loaded {result.loaded}; effective lr {rate}")
     console.print(told, soft_wrap=True, markup=False)
-    console.print(visible(f"wrote {out / RESULT_FILE}; pictures in {pictures}"), soft_wrap=True, markup=False)
+    console.print(visible(f"wrote {out / RESULT_FILE}, with pictures beside it"), soft_wrap=True, markup=False)

@@ -191,10 +191,14 @@ class Result:
         """Write as JSON, atomically, to `path` (a file, or a folder that gets `result.json`); returns the file."""
         target = path / RESULT_FILE if path.is_dir() or not path.suffix else path
         target.parent.mkdir(parents=True, exist_ok=True)
-        plain = _finite(_RESULT.dump_python(self, by_alias=True, mode="json"))
-        content = json.dumps(plain, indent=2, allow_nan=False, ensure_ascii=False)
+        content = json.dumps(self.document(), indent=2, allow_nan=False, ensure_ascii=False)
         write_atomically(target, (content + "\n").encode())
         return target
+
+    def document(self) -> dict[str, Any]:
+        """The contents of `result.json`; numbers that are not finite are None."""
+        document: dict[str, Any] = _finite(_RESULT.dump_python(self, by_alias=True, mode="json"))
+        return document
 
     @staticmethod
     def read(path: Path) -> Result:

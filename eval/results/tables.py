@@ -6,6 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -122,6 +123,41 @@ def comma_separated(groups: Sequence[Group]) -> str:
             for metric, value in published.metrics.items():
                 writer.writerow([*map(visible, [*texts, metric]), value, None, None, None])
     return buffer.getvalue()
+
+
+def document(groups: Sequence[Group], metrics: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Every group as values for JSON, at full precision: what its rows share, and each row's metrics."""
+    return [
+        {
+            "task": group.task,
+            "data": group.data,
+            "data_digest": group.digest,
+            "images": group.images,
+            "protocol": group.protocol,
+            "engine": group.engine,
+            "rows": [_row_document(group, row, group.metric_names(metrics)) for row in group.rows],
+            "published": [
+                {"name": published.label, "source": published.source, "metrics": dict(published.metrics)}
+                for published in group.published
+            ],
+        }
+        for group in groups
+    ]
+
+
+def _row_document(group: Group, row: Row, names: Sequence[str]) -> dict[str, Any]:
+    intervals = {name: group.paired_interval(row, name) for name in names}
+    return {
+        "weights": row.label,
+        "digest": row.measured.weights.digest,
+        "loaded": row.measured.loaded,
+        "seed": row.result.seed,
+        "effective_lr": row.measured.effective_lr,
+        "metrics": {name: row.metrics.get(name) for name in names},
+        "differences": {name: group.difference(row, name) for name in names},
+        "intervals": {name: [interval.low, interval.high] for name, interval in intervals.items() if interval},
+        "notes": list(row.result.notes),
+    }
 
 
 def shared_cells(group: Group, row: Row) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -36,20 +37,40 @@ AUGMENTED = 5
 """Augmented copies on the sheet of augmentations."""
 
 
-def run(settings: InspectSettings) -> None:
-    """Write `proposals.png`, `views.png`, `jitters.png`, `augmentation.png` and `summary.csv`; print the table."""
+@dataclass(frozen=True)
+class Inspection:
+    """What a run would see.
+
+    Attributes:
+        measures: measure -> value, as the table shows it.
+        sheets: the picture sheets.
+        draws: draws of two views that the table was made from.
+    """
+
+    measures: dict[str, str]
+    sheets: list[Path]
+    draws: int
+
+
+def run(settings: InspectSettings) -> Inspection:
+    """Write `proposals.png`, `views.png`, `jitters.png`, `augmentation.png` and `summary.csv`."""
     listing = ImageListing.open(settings.images, settings.proposals, settings, exclude=[settings.out])
     sheets = write_sheets(listing, settings, settings.out, settings.count)
     rows = summarise(listing, settings, settings.draws)
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows([("measure", "value"), *rows])
     write_atomically(settings.out / "summary.csv", text.getvalue())
-    table = Table("measure", "value", title=f"{settings.draws} draws of two views")
-    for name, value in rows:
+    return Inspection(dict(rows), sheets, settings.draws)
+
+
+def show(inspection: Inspection) -> None:
+    """Print the table and where the sheets are."""
+    table = Table("measure", "value", title=f"{inspection.draws} draws of two views")
+    for name, value in inspection.measures.items():
         table.add_row(name, value)
     console = Console()
     console.print(table)
-    for path in sheets:
+    for path in inspection.sheets:
         console.print(str(path), soft_wrap=True, highlight=False)
 
 

@@ -58,7 +58,6 @@ def run(settings: ProposalSettings) -> ProposalsResult | CheckReport:
         UserError: as `make_proposals`.
         Stopped: a stop signal came; what was found until then is kept.
     """
-    _check_flags(settings)
     with stoppable():
         announce(f"listing the images of {settings.images}")
         source = open_source(settings.images, exclude=[settings.out])
@@ -101,7 +100,6 @@ def make_proposals(settings: ProposalSettings, source: ImageSource | None = None
         UserError: no image, too many that cannot be read, a setting out of range, OpenCV without selective search, or
             an output folder that holds other proposals or is being written by another process.
     """
-    _check_flags(settings)
     source = source or open_source(settings.images, exclude=[settings.out])
     make_folder(settings.out)
     with folder_lock(settings.out):
@@ -128,7 +126,6 @@ def search_share(source: ImageSource, settings: ProposalSettings, share: Share) 
     Raises:
         UserError: as `make_proposals`.
     """
-    _check_flags(settings)
     make_folder(settings.out)
     with folder_lock(settings.out, shared=True), folder_lock(settings.out, f"{LOCK_FILE}-{share}"):
         manifest = claim(settings, source)
@@ -147,28 +144,3 @@ def _take_stock(settings: ProposalSettings, source: ImageSource, manifest: Manif
             f"{source.name!r} as it was; add --overwrite to replace them, or give another --out"
         )
     return ledger
-
-
-def _check_flags(settings: ProposalSettings) -> None:
-    for name in ("workers", "max_side", "keep", "max_pixels"):
-        value = getattr(settings, name)
-        if value is not None and value < 1:
-            raise UserError(f"--{name.replace('_', '-')} is {value}; give 1 or more")
-    if not 0 <= settings.max_unreadable <= 1:
-        raise UserError(f"--max-unreadable is {settings.max_unreadable}; give a share from 0 to 1")
-    one_of = [name for name in ("shard", "merge", "from_coco", "check") if getattr(settings, name)]
-    if len(one_of) > 1:
-        raise UserError(f"{' and '.join(_flag(name) for name in one_of)} exclude each other; give one of them")
-    if settings.shard and (settings.overwrite or settings.to_coco):
-        other = _flag("overwrite" if settings.overwrite else "to_coco")
-        raise UserError(
-            f"{other} applies to the whole result, not to one machine's share; leave out {other} or --shard"
-        )
-    if settings.ground_truth and not settings.check:
-        raise UserError("--ground-truth is what --check compares with; add --check")
-    if settings.shard:
-        Share.parse(settings.shard)
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"

@@ -31,7 +31,6 @@ from .shapes import SHAPES
 
 SETTINGS = "settings.yaml"
 
-_MIN_SIZE = 96  # pixels; in smaller images objects are too small for their shapes to differ
 _OUTPUTS = (*(f"{split}2017" for split in SPLITS), "annotations", "semantic", "crops", SETTINGS)
 _MAY_DIFFER = ("out", "workers", "resume", "overwrite")
 
@@ -77,7 +76,7 @@ def make_scenes(settings: SceneSettings) -> ScenesResult:
     workers.
 
     Raises:
-        UserError: a setting out of range, or `out` holds another set or is being written by another process.
+        UserError: `out` holds another set or is being written by another process.
     """
     counts = _split_sizes(settings)
     out = settings.out
@@ -120,18 +119,6 @@ def _annotations(out: Path, split: str) -> Path:
 
 
 def _split_sizes(settings: SceneSettings) -> dict[str, int]:
-    if settings.images < 2:
-        raise UserError(f"--images is {settings.images}; give 2 or more, one for each split")
-    if not 0 < settings.val_share < 1:
-        raise UserError(f"--val-share is {settings.val_share}; give a share between 0 and 1")
-    if settings.size < _MIN_SIZE:
-        raise UserError(f"--size is {settings.size} pixels; give {_MIN_SIZE} or more")
-    if not 0 <= settings.clutter <= 1:
-        raise UserError(f"--clutter is {settings.clutter}; give 0 (easy to see) to 1 (as crowded as it gets)")
-    if settings.seed < 0:
-        raise UserError(f"--seed is {settings.seed}; give 0 or more")
-    if settings.workers is not None and settings.workers < 1:
-        raise UserError(f"--workers is {settings.workers}; give 1 or more")
     val = min(max(round(settings.images * settings.val_share), 1), settings.images - 1)
     return {"train": settings.images - val, "val": val}
 

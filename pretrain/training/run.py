@@ -51,10 +51,6 @@ NOISE = (
 """Lightning's warnings of things that are meant: few readers, a run that goes on, a position that our sampler keeps."""
 
 
-AT_LEAST_ONE = ("micro_batches", "image_queue", "box_queue", "image_size", "num_nodes", "log_every", "save_every")
-"""Settings that count something of which there has to be one."""
-
-
 def run(settings: RunSettings) -> int:
     """Pre-train, or go on where an interrupted run of the same settings stopped; then export.
 
@@ -62,9 +58,9 @@ def run(settings: RunSettings) -> int:
         The exit code, 0.
 
     Raises:
-        UserError: wrong input; see `check_settings`, `ImageListing.open`, `Schedule.of`, `RunFolder.prepare`.
+        UserError: wrong input; see `check_machine`, `ImageListing.open`, `Schedule.of`, `RunFolder.prepare`.
     """
-    check_settings(settings)
+    check_machine(settings)
     listing = ImageListing.open(
         settings.images, settings.proposals if settings.uses_boxes else None, settings, exclude=[settings.out]
     )
@@ -102,38 +98,24 @@ def run(settings: RunSettings) -> int:
         weights_only=False,
     )
     if trainer.global_step < schedule.steps:
-        LOG.info("stopped after step %d; the same command goes on from there", trainer.global_step)
+        LOG.info("stopped after step %d; rerun the command to resume", trainer.global_step)
         return exit_code(trainer)
     finish(trainer, module, settings, schedule, listing, folder)
     return 0
 
 
-def check_settings(settings: RunSettings) -> None:
-    """Refuse what cannot go together.
+def check_machine(settings: RunSettings) -> None:
+    """Refuse what this machine cannot do.
 
     Raises:
-        UserError: no proposals where a loss needs boxes, a number out of range, or settings that exclude one another.
+        UserError: fp16 without a GPU, or several machines without a launcher.
     """
-    if settings.uses_boxes and settings.proposals is None:
-        raise UserError(
-            f"the objective {settings.objective!r} needs boxes: give --proposals DIR (`ccop-pretrain proposals "
-            f"{settings.images} --out DIR` makes them), or take --objective mocov2"
-        )
-    if settings.precision == "fp16" and (settings.accelerator == "cpu" or not torch.cuda.is_available()):
+    if settings.precision == "fp16" and not torch.cuda.is_available():
         raise UserError("--precision fp16 needs a CUDA GPU: give --precision bf16, or leave it out")
-    for name in AT_LEAST_ONE:
-        if getattr(settings, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} is {getattr(settings, name)}; give 1 or more")
-    if settings.jitters < 0:
-        raise UserError(f"--jitters is {settings.jitters}; give 0 or more")
     if settings.num_nodes > 1 and not launched():
         raise UserError(
-            f"--num-nodes {settings.num_nodes} needs a launcher on every machine: start the command by torchrun or srun"
-        )
-    if settings.compile and settings.activation_checkpointing:
-        raise UserError(
-            "--compile and --activation-checkpointing exclude one another: leave one out (a compiled network chooses "
-            "by itself what it computes again)"
+            f"--num-nodes {settings.num_nodes} needs a launcher on every machine: start the command with torchrun or "
+            "srun"
         )
 
 

@@ -161,7 +161,7 @@ def test_scoring_alone_gives_the_same_ap_and_changes_no_checkpoint(work: Path, u
         ),
         ("whole", ["--iterations=9"], "holds a run of other settings: iterations"),
         ("nothing", ["--eval-only"], "holds no finished training to score"),
-        ("whole", ["--eval-only", "--overwrite"], "--eval-only scores what --overwrite would remove"),
+        ("whole", ["--eval-only", "--overwrite"], "--overwrite would remove what --eval-only evaluates"),
     ],
 )
 def test_another_run_is_neither_gone_on_with_nor_scored(

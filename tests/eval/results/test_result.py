@@ -102,12 +102,12 @@ def test_protocol_id_names_every_departure():
 @pytest.mark.parametrize(
     ("command", "flags", "said"),
     [
-        ("linear", ["--epochs", "0"], "--epochs 0 is too small: give 1 or more"),
-        ("knn", ["--image-size", "0"], "--image-size 0 is too small: give 32 or more"),
-        ("regions", ["--batch-size", "0"], "--batch-size 0 is too small"),
-        ("segmentation", ["--iterations", "-3"], "--iterations -3 is too small"),
-        ("segmentation", ["--crop-size", "0"], "--crop-size 0 is too small"),
-        ("voc-svm", ["--devices", "0"], "--devices 0 is too small"),
+        ("linear", ["--epochs", "0"], "--epochs 0 is not allowed"),
+        ("knn", ["--image-size", "0"], "--image-size 0 is not allowed"),
+        ("regions", ["--batch-size", "0"], "--batch-size 0 is not allowed"),
+        ("segmentation", ["--iterations", "-3"], "--iterations -3 is not allowed"),
+        ("segmentation", ["--crop-size", "0"], "--crop-size 0 is not allowed"),
+        ("voc-svm", ["--devices", "0"], "--devices 0 is not allowed"),
     ],
 )
 def test_numbers_that_measure_nothing_are_refused(command, flags, said, tmp_path, capsys):

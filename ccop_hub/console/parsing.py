@@ -1,0 +1,364 @@
+"""From the words of a command line to a command and its settings.
+
+Cyclopts splits the words into flags and values, and prints the help; the settings class then converts and checks the
+values, so that one check holds for flags, YAML files and Python callers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import os
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, CycloptsError, Group, Parameter, Token
+
+from ..errors import UserError
+from ..validation import SettingError, choices, describe, did_you_mean, field_types, flag, without_bounds
+from .command import Command, version
+from .config import read_config
+from .errors import describe_parse_error
+
+CONFIG, SETTING, JSON = "config", "setting", "json"
+"""Flags that are no settings: where settings come from, and how the outcome is printed."""
+
+HELP_ALL = "--help-all"
+_NOTHING = ("none", "null")
+_TRUTHS = ("true", "false", "yes", "no")
+_COMMON = Group("Common", sort_key=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Invocation:
+    """A command with its settings.
+
+    Attributes:
+        command: the command.
+        settings: an instance of its settings class.
+        json: whether the outcome is wanted as JSON.
+    """
+
+    command: Command
+    settings: Any
+    json: bool = False
+
+
+def parse(program: str, description: str, commands: Sequence[Command], words: Sequence[str]) -> Invocation | None:
+    """What a command line asks for; None where it asked for a help text, which is then printed.
+
+    Raises:
+        UserError: a word, a flag or a value that is not known, or a setting that is missing.
+    """
+    names = [command.name for command in commands]
+    name = next(iter(words), None)
+    if name is None:
+        raise UserError(f"give a command: {', '.join(names)} (see `{program} --help`)")
+    if not name.startswith("-") and name not in names:
+        raise UserError(f"there is no command {name!r}{did_you_mean(name, names)} (see `{program} --help`)")
+    chosen = next((command for command in commands if command.name == name), None)
+    everything = HELP_ALL in words
+    words = ["--help" if word == HELP_ALL else word for word in words]
+    app, function = build_app(program, description, commands, chosen, everything)
+    if chosen is not None:
+        words = [name, *_with_joined_switches(words[1:], chosen)]
+    try:
+        called, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        where = f"{program} {name}" if chosen else program
+        message = describe_parse_error(error, _flags(chosen) if chosen else ["--help", "--version"])
+        raise UserError(f"{message} (see `{where} --help`)") from None
+    if chosen is None or called is not function:
+        called(*bound.args, **bound.kwargs)
+        return None
+    given = dict(bound.arguments)
+    return Invocation(chosen, _settings(program, chosen, given), bool(given.get(JSON)))
+
+
+def build_app(
+    program: str, description: str, commands: Sequence[Command], chosen: Command | None, everything: bool
+) -> tuple[App, Any]:
+    """The program as cyclopts sees it, and the function that stands for the chosen command.
+
+    Args:
+        program: its name.
+        description: its help text.
+        commands: all of its commands.
+        chosen: the one whose flags are needed; the others are then listed by name only. None needs no flags.
+        everything: show all settings in the help text, not only the common ones.
+    """
+    app = App(name=program, help=description, version=version(), help_format="plaintext")
+    app.help_epilogue = f"Help on a command: {program} COMMAND --help"
+    function = None
+    for place, command in enumerate(commands):
+        if command is not chosen:
+            app.command(_function(), name=command.name, help=command.help, sort_key=place)
+            continue
+        function = _function(_parameters(command, everything))
+        app.command(function, name=command.name, help=command.help, sort_key=place)
+        sub = app[command.name]
+        sub.help = _introduction(command)
+        sub.help_epilogue = "" if everything else _more(program, command)
+    return app, function
+
+
+def completion_script(
+    program: str, description: str, commands: Sequence[Command], shell: Literal["bash", "zsh"]
+) -> str:
+    """A script that completes commands, flags, choices and paths in a shell."""
+    app = App(name=program, help=description, version=version(), help_format="plaintext")
+    for command in commands:
+        app.command(_function(_parameters(command, True)), name=command.name, help=command.help)
+    return app.generate_completion(shell=shell)
+
+
+def _function(parameters: Sequence[inspect.Parameter] = ()) -> Any:
+    """A function that stands for a command; cyclopts reads its signature, and nobody calls it."""
+
+    def command(**_: Any) -> None: ...
+
+    command.__signature__ = inspect.Signature(list(parameters))  # type: ignore[attr-defined]
+    return command
+
+
+def _words(_: Any, tokens: Sequence[Token]) -> list[str]:
+    """Several words as they stand: the settings class converts them."""
+    return [token.value for token in tokens]
+
+
+def _word(_: Any, tokens: Sequence[Token]) -> str:
+    """One word as it stands."""
+    return tokens[-1].value
+
+
+def _parameters(command: Command, everything: bool) -> list[inspect.Parameter]:
+    """A cyclopts parameter for each setting, in the order of the help text."""
+    kinds, texts, first = field_types(command.settings), field_help(command.settings), command.shown_first()
+    fields = {field.name: field for field in dataclasses.fields(command.settings)}
+    names = list(dict.fromkeys([*command.positional, *command.required(), *command.common, *fields]))
+    topics = _topics(command.settings)
+    headings = list(dict.fromkeys(topics.values()))
+    groups = {topic: Group(topic, sort_key=place) for place, topic in enumerate(headings, start=1)}
+    parameters = []
+    for name in names:
+        group = _COMMON if name in first else groups[topics[name]]
+        default = _default(fields[name])
+        text = texts.get(name, "")
+        if name in command.required():
+            text = f"{text} [required]"
+        parameters.append(
+            _parameter(
+                name,
+                kinds[name],
+                default,
+                text,
+                group,
+                show=everything or name in first,
+                by_position=name in command.positional,
+            )
+        )
+    parameters.append(_parameter(CONFIG, list[Path], None, "YAML file of settings; flags override it.", _COMMON))
+    if command.named_settings is not None:
+        kind: Any = _choice_of(command.setting_names())
+        parameters.append(_parameter(SETTING, kind, None, "Named settings to start from.", _COMMON))
+    if command.document is not None:
+        parameters.append(_parameter(JSON, bool, False, "Print JSON instead of a table.", _COMMON))
+    return parameters
+
+
+def _parameter(
+    name: str, kind: Any, default: Any, text: str, group: Group, show: bool = True, by_position: bool = False
+) -> inspect.Parameter:
+    plain_kind = _without_none(kind)
+    several = typing.get_origin(plain_kind) in (list, tuple)
+    options: dict[str, Any] = {"help": _sentence(text, kind), "group": group, "show": show, "allow_repeating": True}
+    if plain_kind is bool:
+        hint: Any = bool
+    else:
+        options |= {"converter": _words if several else _word, "consume_multiple": several}
+        options |= {"metavar": _metavar(plain_kind), "negative": (), "json_list": False}
+        hint = _word_type(plain_kind, choices(kind))
+    options["show_default"] = "" if default is None or default is False or default == [] else _as_typed(default)
+    position = inspect.Parameter.POSITIONAL_OR_KEYWORD if by_position else inspect.Parameter.KEYWORD_ONLY
+    # The real default is the settings class's: a file may stand between it and the flags.
+    return inspect.Parameter(name, position, default=None, annotation=Annotated[hint | None, Parameter(**options)])
+
+
+def _word_type(kind: Any, words: Sequence[str]) -> Any:
+    """What cyclopts is told about a setting: enough to list choices and to complete paths."""
+    if typing.get_origin(kind) in (list, tuple):
+        return list[Path] if Path in typing.get_args(kind) else list[str]
+    return Path if kind is Path else _choice_of(words) if words else str
+
+
+def _choice_of(words: Sequence[str]) -> Any:
+    # With `str`, cyclopts lists and completes the choices and leaves their check to us.
+    return Literal.__getitem__(tuple(words)) | str
+
+
+def _metavar(kind: Any) -> str:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is tuple:
+        return " ".join([_metavar(without_bounds(arguments[0])[0])] * len(arguments))
+    if origin is list:
+        return f"{_metavar(without_bounds(arguments[0])[0])}..."
+    if origin is Literal:
+        return "NAME"
+    if arguments:
+        return _metavar(without_bounds(arguments[0])[0])
+    return {int: "N", float: "X", Path: "PATH"}.get(kind, "NAME")
+
+
+def _sentence(text: str, kind: Any) -> str:
+    """A field's help as a sentence, with its range where it has one."""
+    plain_kind = _without_none(kind)
+    range_ = "" if plain_kind in (bool, Path, str) or choices(plain_kind) else _range(kind)
+    text = text[:1].upper() + text[1:]
+    return f"{text} [{range_}]" if range_ else text
+
+
+def _range(kind: Any) -> str:
+    """The bounds of a number in words; nothing where any number will do."""
+    words = describe(_without_none(kind, keep_bounds=True))
+    for start in ("a whole number, ", "a number, ", "a whole number ", "a number "):
+        if words.startswith(start):
+            return words.removeprefix(start)
+    return ""
+
+
+def _without_none(kind: Any, keep_bounds: bool = False) -> Any:
+    """The type of a value that is given, bounds left out."""
+    plain_kind, _ = without_bounds(kind)
+    arguments = typing.get_args(plain_kind)
+    if type(None) in arguments:
+        others = tuple(part for part in arguments if part is not type(None))
+        if len(others) == 1:
+            return _without_none(others[0], keep_bounds)
+    return kind if keep_bounds else plain_kind
+
+
+def _as_typed(value: Any) -> str:
+    """A default as one would type it."""
+    if isinstance(value, tuple | list):
+        return " ".join(_as_typed(item) for item in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return None if field.default is dataclasses.MISSING else field.default
+
+
+def _topics(settings: type[Any]) -> dict[str, str]:
+    """Field name -> heading of the class that adds it."""
+    topics: dict[str, str] = {}
+    for base in reversed(settings.__mro__):
+        for name in vars(base).get("__annotations__", {}):
+            topics.setdefault(name, getattr(base, "TOPIC", "Settings"))
+    return topics
+
+
+def field_help(settings: type[Any]) -> dict[str, str]:
+    """Field name -> its entry in the `Args` of the class that describes it last."""
+    from docstring_parser import parse as parse_docstring
+
+    texts: dict[str, str] = {}
+    for base in reversed(settings.__mro__):
+        for entry in parse_docstring(base.__doc__ or "").params:
+            texts[entry.arg_name] = " ".join((entry.description or "").split())
+    return texts
+
+
+def _introduction(command: Command) -> str:
+    return (command.settings.__doc__ or command.help).partition("\n\n    Args:")[0].partition("\n\nArgs:")[0]
+
+
+def _more(program: str, command: Command) -> str:
+    hidden = len(dataclasses.fields(command.settings)) - len(command.shown_first())
+    return f"{hidden} more settings: {program} {command.name} {HELP_ALL}" if hidden > 0 else ""
+
+
+def _flags(command: Command) -> list[str]:
+    extra = [CONFIG, *([SETTING] if command.named_settings else []), *([JSON] if command.document else [])]
+    return [flag(name) for name in (*field_types(command.settings), *extra)] + ["--help", HELP_ALL]
+
+
+def _with_joined_switches(words: Sequence[str], command: Command) -> list[str]:
+    """`--overwrite true`, as older versions wrote it, as `--overwrite=true`."""
+    switches = {flag(name) for name, kind in field_types(command.settings).items() if without_bounds(kind)[0] is bool}
+    joined: list[str] = []
+    for word in words:
+        last = joined[-1].replace("_", "-") if joined else ""
+        if last in switches and word.lower() in _TRUTHS:
+            joined[-1] = f"{joined[-1]}={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+def _settings(program: str, command: Command, given: dict[str, Any]) -> Any:
+    """The settings of named settings, then files, then flags, each overriding those before it."""
+    kinds = field_types(command.settings)
+    values: dict[str, Any] = {}
+    places: dict[str, str] = {}
+    for file in _config_files(command, given):
+        found, where = read_config(file, list(kinds))
+        values |= found
+        places |= where
+    for name, words in given.items():
+        if name in kinds:
+            values[name] = _value(kinds[name], words)
+            places.pop(name, None)
+    missing = [name for name in command.required() if name not in values]
+    if missing:
+        raise UserError(_missing(program, command, missing, given))
+    try:
+        return command.settings(**values)
+    except SettingError as error:
+        place = places.get(error.field)
+        raise UserError(f"{place}: {error}" if place else str(error)) from None
+
+
+def _config_files(command: Command, given: dict[str, Any]) -> list[Path]:
+    files = []
+    if command.named_settings is not None and SETTING in given:
+        name = given[SETTING]
+        if name not in command.setting_names():
+            near = did_you_mean(name, command.setting_names())
+            raise UserError(f"{flag(SETTING)} {name}: give one of {', '.join(command.setting_names())}{near}")
+        files.append(command.named_settings / f"{name}.yaml")
+    return [*files, *(Path(os.path.expanduser(word)) for word in given.get(CONFIG, []))]  # noqa: PTH111
+
+
+def _value(kind: Any, words: Any) -> Any:
+    """The words behind a flag as a value for the settings class, which converts it further."""
+    if isinstance(words, bool):
+        return words
+    optional = type(None) in typing.get_args(without_bounds(kind)[0])
+    if optional and (words if isinstance(words, str) else " ".join(words)).lower() in _NOTHING:
+        return None
+    plain_kind = _without_none(kind)
+    if typing.get_origin(plain_kind) not in (list, tuple):
+        return words
+    if len(words) == 1 and words[0].startswith("["):
+        words = words[0].strip("[]").replace(",", " ").split()
+    if _is_numeric(plain_kind):
+        return [part for word in words for part in word.split(",") if part] or words
+    return words
+
+
+def _is_numeric(kind: Any) -> bool:
+    return {without_bounds(part)[0] for part in typing.get_args(kind)} <= {int, float}
+
+
+def _missing(program: str, command: Command, missing: Sequence[str], given: dict[str, Any]) -> str:
+    shown = [name.upper() if name in command.positional else flag(name) for name in missing]
+    message = f"{' and '.join(shown)} {'is' if len(shown) == 1 else 'are'} missing"
+    kinds = field_types(command.settings)
+    lists = [name for name in given if name in kinds and typing.get_origin(_without_none(kinds[name])) is list]
+    if lists and any(name in command.positional for name in missing):
+        message += f"; {flag(lists[0])} takes every word after it, so put {command.positional[0].upper()} first"
+    return f"{message} (see `{program} {command.name} --help`)"

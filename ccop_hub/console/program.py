@@ -1,0 +1,109 @@
+"""Running a console program: its command line, its errors and its exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from ..errors import UserError
+from ..stopping import Stopped
+from ..validation import Validated
+from .command import Command, version
+from .errors import describe_os_error
+from .output import print_json, reserved_stdout
+
+EXIT_WRONG_INPUT = 2
+EXIT_INTERRUPTED = 130
+EXIT_UNREAD = 141
+"""128 plus the number of the signal (SIGINT, SIGPIPE), as a shell reports them."""
+
+_EXTRAS = {"ccop-hub": "hub", "ccop-pretrain": "pretrain", "ccop-eval": "eval"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompletionSettings(Validated):
+    """Print a script that completes commands, flags, choices and paths in a shell.
+
+    For bash: `eval "$(PROGRAM completion bash)"` in ~/.bashrc. For zsh: `PROGRAM completion zsh > DIR/_PROGRAM` for a
+    folder DIR of $fpath.
+
+    Args:
+        shell: the shell.
+    """
+
+    TOPIC: ClassVar[str] = "Settings"
+
+    shell: Literal["bash", "zsh"]
+
+
+def run_program(program: str, description: str, commands: Sequence[Command], argv: Sequence[str] | None = None) -> int:
+    """Parse the command line, run the chosen command and return the exit code.
+
+    A `UserError`, a wrong command line or an error of the operating system prints one line on standard error and
+    returns 2; a missing optional package prints the extra that brings it; an interrupt returns 130, another stop signal
+    128 plus its number, a reader that has had enough (`... | head`) 141. Any other exception is a defect of ours and
+    shows its traceback.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    # timm and torchvision still script some functions when they are imported; users can do nothing about it.
+    warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
+    try:
+        code = _run(program, description, commands, words)
+        sys.stdout.flush()
+        return code
+    except UserError as error:
+        print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
+        return EXIT_WRONG_INPUT
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get(program)
+        if extra is None or (error.name or "").startswith("ccop_"):
+            raise
+        print(f"{program}: needs the package {error.name!r}: pip install 'ccop-hub[{extra}]'", file=sys.stderr)
+        return EXIT_WRONG_INPUT
+    except Stopped as stopped:
+        print(f"{program}: {stopped}", file=sys.stderr)
+        return stopped.exit_code
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # What is still in the buffer has nowhere to go; without this, Python would complain of it at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_UNREAD
+    except OSError as error:
+        print(f"{program}: {describe_os_error(error)}", file=sys.stderr)
+        return EXIT_WRONG_INPUT
+
+
+def _run(program: str, description: str, commands: Sequence[Command], words: list[str]) -> int:
+    if words == ["--version"]:
+        print(f"{program} {version()}")
+        return 0
+    from .parsing import completion_script, parse
+
+    completion = Command(
+        "completion",
+        "Print a script that completes commands and flags in bash or zsh.",
+        CompletionSettings,
+        lambda settings: print(completion_script(program, description, commands, settings.shell)),
+        ("shell",),
+    )
+    invocation = parse(program, description, [*commands, completion], words)
+    if invocation is None:
+        return 0
+    command, settings = invocation.command, invocation.settings
+    if invocation.json and command.document is not None:
+        with reserved_stdout():
+            outcome = command.run(settings)
+            document = command.document(outcome, settings)
+        if document is not None:
+            print_json(document)
+        return command.code(outcome)
+    outcome = command.run(settings)
+    if command.show is not None:
+        return command.show(outcome, settings) or 0
+    return outcome if isinstance(outcome, int) else 0

@@ -1,0 +1,262 @@
+"""Settings that check themselves: the range or the choices of a field stand in its type, and hold for every caller.
+
+A settings class is a frozen dataclass derived from `Validated`. Its annotations say what is allowed
+(`Annotated[int, Ge(1)]`, `Literal["fast", "quality"]`); pydantic converts and checks the values whenever an instance is
+made, be it from flags, from YAML or from Python. Pydantic itself is imported only then, so that `--help` stays fast.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from annotated_types import Ge, GroupedMetadata, Gt, Interval, Le, Len, Lt, Predicate
+
+from .errors import UserError, one_line
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+PositiveInt = Annotated[int, Ge(1)]
+NonNegativeInt = Annotated[int, Ge(0)]
+PositiveFloat = Annotated[float, Gt(0)]
+NonNegativeFloat = Annotated[float, Ge(0)]
+Share = Annotated[float, Interval(ge=0, le=1)]
+Seed = Annotated[int, Interval(ge=0, le=2**32 - 1)]
+"""What NumPy, torch and Detectron2 all take as a seed."""
+
+
+_TYPES: dict[type[Any], dict[str, Any]] = {}
+_MODELS: dict[type[Any], type[BaseModel]] = {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Described:
+    """Words for an annotated type whose range no bound expresses, such as `two numbers, the smaller one first`."""
+
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class OneOf(GroupedMetadata):
+    """Words that a text may be, where they are not known to the type checker, such as the names of files."""
+
+    words: tuple[str, ...]
+
+    def __iter__(self) -> Iterator[Any]:
+        """What pydantic checks."""
+        yield Predicate(self.words.__contains__)
+
+
+def _rises(pair: Sequence[float]) -> bool:
+    return pair[0] <= pair[1]
+
+
+Rising = Predicate(_rises)
+"""Bound of a pair: the first value is not above the second."""
+
+
+class SettingError(UserError):
+    """A setting whose value is not allowed.
+
+    Attributes:
+        field: name of the setting.
+    """
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class Validated:
+    """Base of every settings class: refuses a value outside its field's type or range, in one line.
+
+    Raises:
+        SettingError: names the flag, the value and what is allowed.
+        UserError: settings that do not go together; see `check_together`.
+    """
+
+    TOPIC: ClassVar[str] = "Settings"
+    """Heading under which `--help-all` shows the fields that a class adds."""
+
+    def __post_init__(self) -> None:
+        fields = dataclasses.fields(self)  # type: ignore[arg-type]  # the subclasses are dataclasses
+        values = {field.name: getattr(self, field.name) for field in fields}
+        for name, value in _validated(type(self), values).items():
+            object.__setattr__(self, name, value)
+        self.check_together()
+
+    def check_together(self) -> None:
+        """Refuse values that are each allowed, but not together; classes with such a rule override this.
+
+        Raises:
+            UserError: names the flags and what to do.
+        """
+
+
+def flag(name: str) -> str:
+    """A field's flag: `image_size` -> `--image-size`."""
+    return f"--{name.replace('_', '-')}"
+
+
+def shown(value: Any) -> str:
+    """A value as one would type it."""
+    if isinstance(value, list | tuple):
+        return " ".join(shown(item) for item in value)
+    return "none" if value is None else one_line(value) if str(value) else "''"
+
+
+def field_types(settings: type[Any]) -> dict[str, Any]:
+    """Field name -> type with its bounds, of a settings class."""
+    if settings in _TYPES:
+        return _TYPES[settings]
+    hints = typing.get_type_hints(settings, include_extras=True)
+    _TYPES[settings] = {field.name: hints[field.name] for field in dataclasses.fields(settings)}
+    return _TYPES[settings]
+
+
+def describe(kind: Any) -> str:
+    """What a type allows, in words: `a whole number, 1 or more`."""
+    plain, bounds = without_bounds(kind)
+    described = [bound.text for bound in bounds if isinstance(bound, Described)]
+    if described:
+        return described[0]
+    origin, arguments = typing.get_origin(plain), typing.get_args(plain)
+    words = choices(kind) if plain is str or origin is Literal else []
+    if words:
+        return " or ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(describe(choice) for choice in arguments if choice is not type(None))
+    if origin is tuple:
+        return f"{len(arguments)} values, each {describe(arguments[0])}"
+    if origin is list:
+        return f"one or more values, each {describe(arguments[0])}"
+    names = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path", str: "text"}
+    name, limits = names.get(plain, "another value"), _limits(bounds)
+    if limits.startswith(("from", "above", "below")):
+        return f"{name} {limits}"
+    return f"{name}, {limits}" if limits else name
+
+
+def without_bounds(kind: Any) -> tuple[Any, tuple[Any, ...]]:
+    """A type and what annotates it."""
+    if typing.get_origin(kind) is Annotated:
+        plain, *bounds = typing.get_args(kind)
+        return plain, tuple(bounds)
+    return kind, ()
+
+
+def choices(kind: Any) -> list[str]:
+    """The words that a type allows, if it allows any by name."""
+    plain, bounds = without_bounds(kind)
+    if typing.get_origin(plain) is Literal:
+        return [str(choice) for choice in typing.get_args(plain)]
+    listed = [word for bound in bounds if isinstance(bound, OneOf) for word in bound.words]
+    if listed:
+        return listed
+    return [word for part in typing.get_args(plain) for word in choices(part)]
+
+
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """`; did you mean X?` for the nearest of the known words; nothing if none is near."""
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _limits(bounds: Sequence[Any]) -> str:
+    low = high = above = below = None
+    for bound in bounds:
+        low = getattr(bound, "ge", None) if getattr(bound, "ge", None) is not None else low
+        high = getattr(bound, "le", None) if getattr(bound, "le", None) is not None else high
+        above = getattr(bound, "gt", None) if getattr(bound, "gt", None) is not None else above
+        below = getattr(bound, "lt", None) if getattr(bound, "lt", None) is not None else below
+    if low is not None and high is not None:
+        return f"from {low} to {high}"
+    if low is not None:
+        return f"{low} or more" + (f" and below {below}" if below is not None else "")
+    parts = [f"above {above}" if above is not None else "", f"below {below}" if below is not None else ""]
+    parts.append(f"at most {high}" if high is not None else "")
+    return " and ".join(filter(None, parts))
+
+
+def _model(settings: type[Any]) -> type[BaseModel]:
+    if settings in _MODELS:
+        return _MODELS[settings]
+    from pydantic import ConfigDict, create_model
+
+    fields: dict[str, Any] = {name: (kind, ...) for name, kind in field_types(settings).items()}
+    config = ConfigDict(extra="forbid", allow_inf_nan=False, protected_namespaces=())
+    _MODELS[settings] = create_model(settings.__name__, __config__=config, **fields)
+    return _MODELS[settings]
+
+
+def _validated(settings: type[Any], values: dict[str, Any]) -> dict[str, Any]:
+    """The values, converted to their fields' types."""
+    from pydantic import ValidationError
+
+    kinds = field_types(settings)
+    for name, value in values.items():
+        if not _is_plausible(value, kinds[name]):
+            raise _refusal(name, value, kinds[name])
+    try:
+        checked = _model(settings)(**values)
+    except ValidationError as error:
+        name = str(error.errors(include_url=False)[0]["loc"][0])
+        raise _refusal(name, values[name], kinds[name]) from None
+    return {name: getattr(checked, name) for name in values}
+
+
+def _is_plausible(value: Any, kind: Any) -> bool:
+    """Whether pydantic may convert the value: it takes `true` for 1, and an empty word for the current folder."""
+    if isinstance(value, bool):
+        return bool in _leaves(kind)
+    if isinstance(value, list | tuple):
+        return all(_is_plausible(item, kind) for item in value)
+    return not (isinstance(value, str) and not value.strip())
+
+
+def _leaves(kind: Any) -> set[Any]:
+    plain, _ = without_bounds(kind)
+    arguments = typing.get_args(plain)
+    if not arguments or typing.get_origin(plain) is Literal:
+        return {plain}
+    return set().union(*(_leaves(part) for part in arguments))
+
+
+def _refusal(name: str, value: Any, kind: Any) -> SettingError:
+    near = did_you_mean(value, choices(kind)) if isinstance(value, str) else ""
+    return SettingError(name, f"{flag(name)} {shown(value)} is not allowed: give {describe(kind)}{near}")
+
+
+__all__ = [
+    "Described",
+    "Ge",
+    "Gt",
+    "Interval",
+    "Le",
+    "Len",
+    "Lt",
+    "NonNegativeFloat",
+    "NonNegativeInt",
+    "OneOf",
+    "PositiveFloat",
+    "PositiveInt",
+    "Predicate",
+    "Rising",
+    "Seed",
+    "SettingError",
+    "Share",
+    "Validated",
+    "choices",
+    "describe",
+    "did_you_mean",
+    "field_types",
+    "flag",
+    "shown",
+    "without_bounds",
+]

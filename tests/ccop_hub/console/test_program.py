@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ccop_hub import __version__
+from ccop_hub.console import Command, run_program
+from ccop_hub.errors import UserError
+
+from .conftest import Lookup, Program
+
+
+def _failing(error: BaseException) -> list[Command]:
+    def run(_: Lookup) -> None:
+        raise error
+
+    return [Command("look", "Look.", Lookup, run, ("name",))]
+
+
+def test_user_error_of_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_program("painter", "", _failing(UserError("no paint;\n   buy some")), ["look"]) == 2
+    assert capsys.readouterr().err == "painter: no paint; buy some\n"
+
+
+def test_missing_package_names_the_extra(capsys: pytest.CaptureFixture[str]) -> None:
+    missing = ModuleNotFoundError("No module named 'fvcore'", name="fvcore")
+    assert run_program("ccop-hub", "", _failing(missing), ["look"]) == 2
+    assert capsys.readouterr().err == "ccop-hub: needs the package 'fvcore': pip install 'ccop-hub[hub]'\n"
+
+
+def test_our_own_defects_keep_their_traceback() -> None:
+    with pytest.raises(ModuleNotFoundError):
+        run_program("ccop-hub", "", _failing(ModuleNotFoundError("", name="ccop_hub.colour")), ["look"])
+    with pytest.raises(ZeroDivisionError):
+        run_program("ccop-hub", "", _failing(ZeroDivisionError()), ["look"])
+
+
+def test_interrupt_and_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_program("painter", "", _failing(KeyboardInterrupt()), ["look"]) == 130
+    assert capsys.readouterr().err == "painter: interrupted\n"
+    assert run_program("painter", "", [Command("look", "Look.", Lookup, lambda _: 1)], ["look"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.EACCES, "permission denied"),
+        (errno.EPERM, "not permitted"),
+        (errno.EROFS, "read-only"),
+        (errno.ENOENT, "no such file"),
+        (errno.ENOTDIR, "is a file, not a folder"),
+        (errno.EISDIR, "is a folder, not a file"),
+        (errno.EEXIST, "exists already"),
+        (errno.ENAMETOOLONG, "too long"),
+        (errno.ELOOP, "symbolic links"),
+        (errno.ENOSPC, "no space left"),
+        (errno.EDQUOT, "quota"),
+        (errno.EMFILE, "too many open files"),
+        (errno.EIO, "input/output error"),
+    ],
+)
+def test_errors_of_the_operating_system_name_the_path(
+    capsys: pytest.CaptureFixture[str], number: int, said: str
+) -> None:
+    error = OSError(number, os.strerror(number), "run/.model.pth.4711-0123abcd.partial", None, "run/model.pth")
+    for failed in (error, OSError(number, os.strerror(number), "run/.model.pth.4711-0123abcd.partial")):
+        assert run_program("painter", "", _failing(failed), ["look"]) == 2
+        err = capsys.readouterr().err
+        assert err.startswith("painter: run/model.pth: ")
+        assert said in err.lower()
+        assert "; " in err
+        assert "partial" not in err
+        assert err.count("\n") == 1
+
+
+def test_an_error_without_a_path_is_one_line_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_program("painter", "", _failing(ConnectionResetError(104, "Connection reset by peer")), ["look"]) == 2
+    assert capsys.readouterr().err.startswith("painter: Connection reset by peer; ")
+
+
+def test_a_real_failure_to_write(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    command = Command("look", "Look.", Lookup, lambda settings: Path(settings.name).mkdir(parents=True), ("name",))
+    assert run_program("painter", "", [command], ["look", str(tmp_path / "file" / "folder")]) == 2
+    assert f"{tmp_path / 'file' / 'folder'}: a part of the path is a file" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_had_enough_is_no_defect() -> None:
+    script = (
+        "import sys, dataclasses; from ccop_hub.console import *; from ccop_hub.validation import Validated\n"
+        "@dataclasses.dataclass(frozen=True)\nclass Settings(Validated): 'Talk.'\n"
+        "command = Command('talk', 'Talk.', Settings, lambda _: [print(line) for line in range(100_000)] and 0)\n"
+        "sys.exit(run_program('talker', '', [command], ['talk']))"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as talker:
+        assert talker.stdout is not None
+        assert talker.stdout.readline() == b"0\n"
+        talker.stdout.close()
+        assert talker.stderr is not None
+        assert talker.stderr.read() == b""
+    assert talker.returncode == 141
+
+
+def test_version(program: Program, capsys: pytest.CaptureFixture[str]) -> None:
+    assert program("--version") == 0
+    assert capsys.readouterr().out == f"painter {__version__}\n"
+
+
+def test_json_is_all_that_stands_on_standard_output(program: Program, capsys: pytest.CaptureFixture[str]) -> None:
+    assert program("look", "this") == 0
+    assert capsys.readouterr().out == "looking\ntable of this\n"
+    assert program("look", "this", "--json") == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {"name": "this"}
+    assert err == "looking\n"
+
+
+def test_what_other_processes_print_does_not_get_into_the_json() -> None:
+    script = (
+        "import os, sys, dataclasses; from ccop_hub.console import *; from ccop_hub.validation import Validated\n"
+        "@dataclasses.dataclass(frozen=True)\nclass Settings(Validated): 'Talk.'\n"
+        "command = Command('talk', 'Talk.', Settings, lambda _: os.system('echo noise'), document=lambda *_: [1])\n"
+        "sys.exit(run_program('talker', '', [command], ['talk', '--json']))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == [1]
+    assert done.stderr == "noise\n"
