@@ -321,7 +321,7 @@ class ProposalSettings(ReadingSettings):
         out: folder for the Parquet shards, the manifest, settings.yaml and skipped.csv.
         workers: number of processes; all cores by default. The result does not depend on it.
         mode: `fast` (the paper's) or `quality` (more boxes before the NMS, several times slower).
-        engine: what searches: `fast`, more than ten times as fast as OpenCV, or `opencv`, for exactly the authors' boxes.
+        engine: `fast`, more than ten times as fast as OpenCV, or `opencv`, for exactly the authors' boxes.
         max_side: longest side, in pixels, of the copy that is searched; the image itself by default. Boxes are in
             pixels of the original either way. 300 takes a sixth of the time of 640 x 427 and finds fewer objects.
         keep: largest number of boxes kept per image.

@@ -343,8 +343,8 @@ def _value(kind: Any, words: Any) -> Any:
     plain_kind = _without_none(kind)
     if typing.get_origin(plain_kind) not in (list, tuple):
         return words
-    if len(words) == 1 and words[0].startswith("["):
-        words = words[0].strip("[]").replace(",", " ").split()
+    if len(words) == 1 and words[0].startswith("[") and words[0].endswith("]"):
+        words = [part for word in words[0][1:-1].split(",") if (part := word.strip(" '\""))]
     if _is_numeric(plain_kind):
         return [part for word in words for part in word.split(",") if part] or words
     return words
