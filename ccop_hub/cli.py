@@ -70,13 +70,16 @@ def _convert(settings: ConvertSettings) -> Converted:
     from .formats.conversion import convert
     from .sources.resolve import resolve
 
-    return convert(resolve(settings.weights, settings.backbone), settings.to, settings.out)
+    return convert(resolve(settings.weights, settings.backbone), settings.to, settings.out, settings.overwrite)
 
 
 def _show_conversion(done: Converted, _: ConvertSettings) -> None:
     print(f"{done.path}: {done.tensors} tensors, read back equal; features differ by {done.largest_difference:g}")
     if done.left_out:
         print(f"left out, because the format has no place for them: {', '.join(done.left_out)}")
+    if done.config is not None:
+        print(f"{done.config}: merge it into the detector's configuration; without it the features are wrong")
+        print(done.config.read_text(encoding="utf-8"), end="")
 
 
 def _verify(settings: VerifySettings) -> list[Check]:

@@ -76,6 +76,20 @@ def write_atomically(path: Path, content: bytes | str, sync: bool = True) -> Non
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it; one that exists is fine.
+
+    Raises:
+        UserError: it cannot be made; names the path and the reason.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise UserError(f"{path} is a file, but a folder is needed there: choose another path") from None
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
 def is_temporary(path: Path) -> bool:
     """Whether a path has the name of an unfinished file."""
     return path.name.endswith(_SUFFIX)
@@ -171,7 +185,7 @@ def _write_error(error: BaseException, temporary: Path) -> OSError | None:
 
 def _cannot_write(path: Path, error: OSError) -> UserError:
     reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
-    if path.is_dir():
+    if isinstance(error, IsADirectoryError):
         return UserError(f"cannot write {path}: it is a folder; choose another path")
     remedy = _REMEDIES.get(error.errno or 0, "check the path and the disk")
     return UserError(f"cannot write {path} ({reason}); {remedy}")

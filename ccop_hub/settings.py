@@ -40,12 +40,14 @@ class ConvertSettings(Validated):
             or .pth) or mmdetection (.pth).
         out: file or folder to write.
         backbone: name of a timm ResNet; needed only for random weights.
+        overwrite: replace files that exist.
     """
 
     weights: str
     to: Format
     out: Path
     backbone: str | None = None
+    overwrite: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """A network's weights with their facts, in memory and on disk.
 
-On disk a checkpoint is a folder with two files: `backbone_fpn.safetensors`, tensors under canonical names with the
-facts in its metadata (so that the file alone is enough), and `facts.json`, the same facts for people and tools.
+On disk a checkpoint is a folder with two files: `backbone_fpn.safetensors` (`backbone.safetensors` without a pyramid),
+which has tensors under canonical names and the facts in its metadata, so that the file alone is enough; and
+`facts.json`, the same facts for people and tools.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ from .safe_reading import facts_in, read_file
 from .timm_folder import TIMM_CONFIG_FILE, TIMM_FILES, timm_facts
 
 WEIGHTS_FILE = "backbone_fpn.safetensors"
+BACKBONE_FILE = "backbone.safetensors"
+"""Name of the same file where it holds no pyramid."""
+
+WEIGHTS_FILES = (WEIGHTS_FILE, BACKBONE_FILE)
 FACTS_FILE = "facts.json"
 METADATA_KEY = "ccop"
 """Key of the safetensors metadata that holds the facts as JSON."""
@@ -86,10 +91,14 @@ def save_checkpoint(folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[
     contiguous = {key: value.detach().cpu().contiguous() for key, value in sorted(tensors.items())}
     # One entry of metadata: safetensors writes several in a random order, and equal checkpoints are to be equal bytes.
     blob = save(contiguous, metadata={METADATA_KEY: json.dumps(facts, sort_keys=True)})
-    write_atomically(folder / WEIGHTS_FILE, blob)
-    recorded = {**facts, "digest": bytes_digest(blob), "file": WEIGHTS_FILE}
+    file = folder / (WEIGHTS_FILE if any(name.startswith("fpn.") for name in tensors) else BACKBONE_FILE)
+    write_atomically(file, blob)
+    recorded = {**facts, "digest": bytes_digest(blob), "file": file.name}
     write_atomically(folder / FACTS_FILE, json.dumps(recorded, indent=2, sort_keys=True) + "\n")
-    return folder / WEIGHTS_FILE
+    for name in WEIGHTS_FILES:
+        if name != file.name:
+            (folder / name).unlink(missing_ok=True)
+    return file
 
 
 def read_checkpoint(path: Path) -> Weights:
@@ -138,7 +147,8 @@ def find_weights_file(path: Path) -> Path:
         return path
     if not path.is_dir():
         raise UserError(f"{path} does not exist: give a checkpoint file, its folder or a run's folder")
-    for candidate in (path / WEIGHTS_FILE, path / "exported" / WEIGHTS_FILE, *(path / name for name in TIMM_FILES)):
+    own = [place / name for place in (path, path / "exported") for name in WEIGHTS_FILES]
+    for candidate in (*own, *(path / name for name in TIMM_FILES)):
         if candidate.is_file():
             return candidate
     raise UserError(f"{path} holds no {WEIGHTS_FILE}, nor does its exported/: give a checkpoint file or a run's folder")

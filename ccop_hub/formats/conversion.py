@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ from torch import Tensor
 
 from ..architectures import build_backbone
 from ..errors import UserError
-from ..files import replacing, write_atomically
-from .checkpoint import Weights, read_checkpoint, save_checkpoint
+from ..files import make_folder, replacing, write_atomically
+from .checkpoint import WEIGHTS_FILES, Weights, read_checkpoint, save_checkpoint
+from .detectron2_config import detectron2_c4_config, detectron2_config
 from .fingerprint import features
 from .names import from_canonical
+from .styles import COUNTER
 from .timm_folder import TIMM_CONFIG_FILE, TIMM_WEIGHTS_FILE, timm_config
 
 AUTHOR = "ccop-hub"
@@ -34,14 +37,16 @@ class Converted:
     Attributes:
         path: the file or folder.
         tensors: number of tensors in it.
-        left_out: parts of the weights that the format can not hold.
+        left_out: parts of the weights that the format cannot hold.
         largest_difference: of any feature between the weights and what was read back.
+        config: the settings file written beside it, for libraries that need one to build the same network.
     """
 
     path: Path
     tensors: int
     left_out: tuple[str, ...]
     largest_difference: float
+    config: Path | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +59,8 @@ class Target:
         parts: what it has names for.
         suffixes: file endings it is written with; empty for a folder.
         write: writes tensors (the scheme's names) and facts to a path; returns the weights file.
+        counters: whether it has a place for the norms' batch counters.
+        config: the text of the settings file that belongs to the weights, for a path and the parts written.
     """
 
     title: str
@@ -61,55 +68,98 @@ class Target:
     parts: tuple[str, ...]
     suffixes: tuple[str, ...]
     write: Callable[[Path, Mapping[str, Tensor], Weights], Path]
+    counters: bool = True
+    config: Callable[[Weights, tuple[str, ...], Path], str] | None = None
 
 
-def convert(weights: Weights, target: str, out: Path) -> Converted:
-    """Write weights in another format, read them back, and compare every tensor and the features on a fixed input.
+def convert(weights: Weights, target: str, out: Path, overwrite: bool = False) -> Converted:
+    """Write weights in another format, after reading them back and comparing every tensor and the features.
+
+    The features are those of a fixed input. What fails the comparison never appears at `out`.
 
     Args:
         weights: what to write.
         target: one of `TARGETS`.
         out: file or folder, as the target has it.
+        overwrite: replace files that exist.
 
     Raises:
-        UserError: no such target, a file ending that the target does not have, or a difference after reading back.
+        UserError: no such target, a file ending that the target does not have, a file that exists, or a difference
+            after reading back.
     """
     if target not in TARGETS:
         raise UserError(f"no format {target!r} to write: take one of {', '.join(TARGETS)}")
     chosen = TARGETS[target]
+    _require_path(target, chosen, out, overwrite)
+    parts = tuple(part for part in weights.parts if part in chosen.parts)
+    named = from_canonical(weights.tensors, chosen.scheme, parts, arch=weights.arch)
+    if not chosen.counters:
+        named = {name: value for name, value in named.items() if not name.endswith(COUNTER)}
+    make_folder(out.parent)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name[:100]}.", suffix=".partial", dir=out.parent) as scratch:
+        written = Path(scratch) / out.name
+        file = chosen.write(written, {name: value.contiguous() for name, value in named.items()}, weights)
+        difference = _compare(weights, parts, file, out, chosen.counters)
+        config = out.with_suffix(".yaml") if chosen.config is not None else None
+        if config is not None and chosen.config is not None:
+            write_atomically(Path(scratch) / config.name, chosen.config(weights, parts, out))
+        _move(Path(scratch), written, out, overwrite)
+    left_out = tuple(part for part in weights.parts if part not in parts)
+    return Converted(out, len(named), left_out, difference, config)
+
+
+def _require_path(target: str, chosen: Target, out: Path, overwrite: bool) -> None:
+    if out.is_file() and chosen.suffixes and not overwrite:
+        raise UserError(f"{out} exists: pass --overwrite to replace it, or another --out")
     if chosen.suffixes and out.suffix not in chosen.suffixes:
         raise UserError(f"{target} is written to a file ending in {' or '.join(chosen.suffixes)}: rename {out.name}")
     if not chosen.suffixes and out.suffix in _FILE_SUFFIXES:
         raise UserError(f"{target} is written as a folder: leave {out.suffix} out of {out.name}")
     if not chosen.suffixes and out.is_file():
         raise UserError(f"{out} is a file, but {target} is written as a folder: give another path")
-    parts = tuple(part for part in weights.parts if part in chosen.parts)
-    named = from_canonical(weights.tensors, chosen.scheme, parts, arch=weights.arch)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    file = chosen.write(out, {name: value.contiguous() for name, value in named.items()}, weights)
-    difference = _compare(weights, parts, file)
-    left_out = tuple(part for part in weights.parts if part not in parts)
-    return Converted(out, len(named), left_out, difference)
+    if chosen.suffixes and out.is_dir():
+        raise UserError(f"{out} is a folder, but {target} is written as a file: give another path")
 
 
-def _compare(weights: Weights, parts: tuple[str, ...], file: Path) -> float:
+def _move(scratch: Path, written: Path, out: Path, overwrite: bool) -> None:
+    """Move finished files from the scratch folder to where they belong: all of them, or none if one exists."""
+    if written.is_dir():
+        moves = {path: out / path.name for path in sorted(written.iterdir())}
+    else:
+        moves = {path: out.with_name(path.name) for path in sorted(scratch.iterdir())}
+    existing = [target for target in moves.values() if target.exists()]
+    if existing and not overwrite:
+        raise UserError(f"{existing[0]} exists: pass --overwrite to replace it, or another --out")
+    if written.is_dir():
+        make_folder(out)
+        if set(WEIGHTS_FILES) & {path.name for path in moves}:
+            moves_to = {target.name for target in moves.values()}
+            for name in set(WEIGHTS_FILES) - moves_to:
+                (out / name).unlink(missing_ok=True)
+    for source, target in moves.items():
+        source.replace(target)
+
+
+def _compare(weights: Weights, parts: tuple[str, ...], file: Path, out: Path, counters: bool) -> float:
     """The largest difference of a feature, after all tensors were found equal."""
     found = read_checkpoint(file)
     expected = {name: value for name, value in weights.tensors.items() if name.split(".", 1)[0] in parts}
     differing = [
         name
         for name in expected.keys() | found.tensors.keys()
-        if name not in expected or name not in found.tensors or not torch.equal(expected[name], found.tensors[name])
+        if (counters or not name.endswith(COUNTER)) and not _are_equal(expected.get(name), found.tensors.get(name))
     ]
     if differing or found.arch != weights.arch:
-        raise UserError(
-            f"{file} reads back differently ({', '.join(sorted(differing)[:5])}): check the disk, do not use it"
-        )
+        raise UserError(f"{out} would read back differently ({', '.join(sorted(differing)[:5])}): check the disk")
     before, after = features(weights.arch, expected), features(found.arch, found.tensors)
     largest = max(float((before[name] - after[name]).abs().max()) for name in before)
     if not largest <= FEATURE_TOLERANCE:
-        raise UserError(f"the features of {file} differ by {largest:.2g}: do not use it")
+        raise UserError(f"the features of {out} would differ by {largest:.2g}: nothing was written")
     return largest
+
+
+def _are_equal(one: Tensor | None, other: Tensor | None) -> bool:
+    return one is not None and other is not None and torch.equal(one, other)
 
 
 def _write_canonical(path: Path, tensors: Mapping[str, Tensor], weights: Weights) -> Path:
@@ -117,7 +167,7 @@ def _write_canonical(path: Path, tensors: Mapping[str, Tensor], weights: Weights
 
 
 def _write_timm(path: Path, tensors: Mapping[str, Tensor], weights: Weights) -> Path:
-    path.mkdir(parents=True, exist_ok=True)
+    make_folder(path)
     write_atomically(path / TIMM_WEIGHTS_FILE, save(dict(tensors), metadata={"format": "pt"}))
     with torch.device("meta"):
         channels = build_backbone(weights.arch).num_features
@@ -155,8 +205,24 @@ TARGETS = {
     "safetensors": Target("this project", "canonical", _BOTH, (), _write_canonical),
     "torchvision": Target("torchvision", "torchvision", _BOTH, (".pth",), _write_state_dict),
     "timm": Target("timm", "timm", ("backbone",), (), _write_timm),
-    "detectron2": Target("Detectron2 with feature pyramid", "detectron2", _BOTH, (".pkl", ".pth"), _write_detectron2),
-    "detectron2-c4": Target("Detectron2 C4", "detectron2-c4", ("backbone",), (".pkl", ".pth"), _write_detectron2),
+    "detectron2": Target(
+        "Detectron2 with feature pyramid",
+        "detectron2",
+        _BOTH,
+        (".pkl", ".pth"),
+        _write_detectron2,
+        counters=False,
+        config=detectron2_config,
+    ),
+    "detectron2-c4": Target(
+        "Detectron2 C4",
+        "detectron2-c4",
+        ("backbone",),
+        (".pkl", ".pth"),
+        _write_detectron2,
+        counters=False,
+        config=detectron2_c4_config,
+    ),
     "mmdetection": Target("mmdetection", "mmdetection", _BOTH, (".pth",), _write_mmdetection),
 }
 """Formats by the name that `--to` takes."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from ..formats.checkpoint import WEIGHTS_FILE, Weights
+from ..formats.checkpoint import Weights
 from ..formats.names import layout_of
 from ..formats.timm_folder import TIMM_WEIGHTS_FILE
 from ..normalization import PIXEL_MEAN, PIXEL_STD
@@ -77,12 +78,13 @@ def _eval_results(evaluation: Evaluation) -> list[EvalResult]:
 def _about(weights: Weights, repo: str) -> str:
     objective = str(weights.facts.get("objective", "unknown"))
     parts = "backbone and feature pyramid" if "fpn" in weights.parts else "backbone"
+    file = Path(weights.source).name
     return (
         f"# {repo}\n\n"
         f"A {weights.arch} ({parts}), pre-trained without labels by {OBJECTIVES.get(objective, objective)}.\n\n"
-        f"`{WEIGHTS_FILE}` holds the {parts}, `{TIMM_WEIGHTS_FILE}` the backbone for timm and torchvision"
+        f"`{file}` holds the {parts}, `{TIMM_WEIGHTS_FILE}` the backbone for timm and torchvision"
         + (f", `{DETECTRON2_FILE}` the {parts} for Detectron2" if is_plain(weights) else "")
-        + f". Digest of `{WEIGHTS_FILE}`: `{weights.digest}`."
+        + f". Digest of `{file}`: `{weights.digest}`."
     )
 
 

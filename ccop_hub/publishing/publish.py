@@ -21,7 +21,7 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]
 
 from ..errors import UserError, one_line
 from ..files import write_atomically
-from ..formats.checkpoint import FACTS_FILE, WEIGHTS_FILE, Weights, find_weights_file, read_checkpoint
+from ..formats.checkpoint import FACTS_FILE, Weights, find_weights_file, read_checkpoint
 from ..formats.conversion import convert
 from ..sources.cache import is_offline
 from ..sources.huggingface import endpoint
@@ -88,11 +88,11 @@ def write_tree(
     """
     folder.mkdir(parents=True, exist_ok=True)
     exported = Path(weights.source)
-    for name in (WEIGHTS_FILE, FACTS_FILE):
+    for name in (exported.name, FACTS_FILE):
         write_atomically(folder / name, exported.with_name(name).read_bytes())
-    convert(weights, "timm", folder)
+    convert(weights, "timm", folder, overwrite=True)
     if is_plain(weights):
-        convert(weights, "detectron2", folder / DETECTRON2_FILE)
+        convert(weights, "detectron2", folder / DETECTRON2_FILE, overwrite=True)
     settings = yaml.safe_dump(weights.facts.get("settings", {}), sort_keys=True, allow_unicode=True)
     write_atomically(folder / SETTINGS_FILE, settings)
     for number, evaluation in enumerate(evaluations, start=1):

@@ -21,7 +21,7 @@ from huggingface_hub.errors import (
 
 from ..errors import UserError
 from ..files import file_digest
-from ..formats.checkpoint import FACTS_FILE, WEIGHTS_FILE
+from ..formats.checkpoint import FACTS_FILE, WEIGHTS_FILES
 from ..formats.timm_folder import TIMM_CONFIG_FILE, TIMM_FILES
 from .cache import is_offline
 from .download import is_reachable
@@ -55,7 +55,7 @@ def fetch_hf(address: str) -> Path:
     # The client would wait through its retries where there is no network: ask once, and let the cache serve.
     local = is_offline() or not is_reachable(endpoint())
     unreachable: LocalEntryNotFoundError | None = None
-    for name in (WEIGHTS_FILE, *TIMM_FILES):
+    for name in (*WEIGHTS_FILES, *TIMM_FILES):
         try:
             file = _fetch_file(repo, name, revision, local)
         except LocalEntryNotFoundError as error:
@@ -64,14 +64,14 @@ def fetch_hf(address: str) -> Path:
         except EntryNotFoundError:
             continue
         with contextlib.suppress(EntryNotFoundError):
-            _fetch_file(repo, FACTS_FILE if name == WEIGHTS_FILE else TIMM_CONFIG_FILE, revision, local)
+            _fetch_file(repo, FACTS_FILE if name in WEIGHTS_FILES else TIMM_CONFIG_FILE, revision, local)
         _check_content(file)
         return file
     if unreachable is not None:
         reason = "HF_HUB_OFFLINE forbids the network" if is_offline() else f"{endpoint()} can not be reached"
         raise UserError(f"{address} is not in the cache and {reason}: connect, or give the path of a downloaded copy")
     raise UserError(
-        f"{address} holds none of {WEIGHTS_FILE}, {', '.join(TIMM_FILES)}: give the path of its weights file"
+        f"{address} holds none of {', '.join((*WEIGHTS_FILES, *TIMM_FILES))}: give the path of its weights file"
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 import timm
 import torch
 import torchvision
+import yaml
 from torch import Tensor, nn
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 
@@ -21,6 +22,8 @@ from ccop_hub.formats.checkpoint import Weights, read_checkpoint
 from ccop_hub.formats.conversion import TARGETS, convert
 from ccop_hub.loading import load_pyramid
 from ccop_hub.sources.resolve import resolve
+
+from ..conftest import distinct_network
 
 CASES = [
     ("safetensors", "folder", "canonical", True),
@@ -59,9 +62,11 @@ def test_round_trip(
     found = read_checkpoint(done.path)
     assert (found.format, found.arch, found.unused) == (reported, "resnet18", ())
     assert set(found.tensors) == {key for key in tensors if has_pyramid or key.startswith("backbone")}
-    assert done.tensors == len(found.tensors)
-    assert all(torch.equal(found.tensors[key], tensors[key]) for key in found.tensors)
-    assert not list(tmp_path.rglob("*.partial"))
+    is_kept = {key: target[:10] != "detectron2" or not key.endswith("num_batches_tracked") for key in found.tensors}
+    assert done.tensors == sum(is_kept.values())
+    assert all(torch.equal(found.tensors[key], tensors[key]) for key in found.tensors if is_kept[key])
+    written = [path for path in tmp_path.iterdir() if path != done.path]
+    assert written == ([done.config] if target.startswith("detectron2") else [])
 
 
 def test_torchvision_reads_its_file(weights: Weights, tmp_path: Path) -> None:
@@ -104,9 +109,13 @@ def test_detectron2_pickle_is_as_detectron2_reads_it(weights: Weights, tmp_path:
 
 def test_backbone_without_pyramid(weights: Weights, tmp_path: Path) -> None:
     backbone = resolve({key: value for key, value in weights.tensors.items() if key.startswith("backbone")})
-    for target, name in (("torchvision", "a.pth"), ("detectron2", "a.pkl"), ("mmdetection", "b.pth")):
+    for target, name, count in (
+        ("torchvision", "a.pth", 120),
+        ("detectron2", "a.pkl", 100),
+        ("mmdetection", "b.pth", 120),
+    ):
         done = convert(backbone, target, tmp_path / name)
-        assert (done.tensors, done.left_out) == (120, ())
+        assert (done.tensors, done.left_out) == (count, ())
     assert "conv1.weight" in torch.load(tmp_path / "a.pth", weights_only=True)
 
 
@@ -127,18 +136,41 @@ def test_refusals(weights: Weights, tmp_path: Path) -> None:
     assert convert(unusual, "timm", tmp_path / "timm").tensors > 120
 
 
+@pytest.mark.parametrize(("target", "name"), [("torchvision", "a.pth"), ("detectron2", "a.pkl"), ("safetensors", "a")])
+def test_existing_files_are_replaced_only_if_asked(weights: Weights, tmp_path: Path, target: str, name: str) -> None:
+    convert(weights, target, tmp_path / name)
+    other = load_pyramid("resnet18", "random").state_dict()
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match=r"exists: pass --overwrite"):
+        convert(resolve(other), target, tmp_path / name)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    convert(resolve(other), target, tmp_path / name, overwrite=True)
+    found = read_checkpoint(tmp_path / name)
+    assert torch.equal(found.tensors["backbone.conv1.weight"], other["backbone.conv1.weight"])
+
+
+def test_a_file_without_a_pyramid_is_not_named_after_one(weights: Weights, tmp_path: Path) -> None:
+    backbone = resolve({key: value for key, value in weights.tensors.items() if key.startswith("backbone")})
+    convert(weights, "safetensors", tmp_path / "a")
+    convert(backbone, "safetensors", tmp_path / "a", overwrite=True)
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["backbone.safetensors", "facts.json"]
+    assert json.loads((tmp_path / "a" / "facts.json").read_text())["file"] == "backbone.safetensors"
+    assert read_checkpoint(tmp_path / "a").parts == ("backbone",)
+
+
 def test_a_difference_after_reading_back_is_an_error(
     weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def damaged(content: object, path: Path) -> None:
+    def damaged(content: object, path: object) -> None:
         assert isinstance(content, dict)
         changed = {**content, "body.bn1.bias": content["body.bn1.bias"] + 1e-6}
         real_save(changed, path)
 
     real_save = torch.save
     monkeypatch.setattr(conversion.torch, "save", damaged)
-    with pytest.raises(UserError, match=r"reads back differently \(backbone\.bn1\.bias\)"):
+    with pytest.raises(UserError, match=r"a\.pth would read back differently \(backbone\.bn1\.bias\)"):
         convert(weights, "torchvision", tmp_path / "a.pth")
+    assert not list(tmp_path.iterdir())
 
 
 def test_different_features_are_an_error(weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,14 +182,16 @@ def test_different_features_are_an_error(weights: Weights, tmp_path: Path, monke
         return {name: value + 0.01 * len(calls) for name, value in real(arch, tensors).items()}
 
     monkeypatch.setattr(conversion, "features", drifting)
-    with pytest.raises(UserError, match=r"the features of .* differ by 0\.01"):
+    with pytest.raises(UserError, match=r"the features of .* would differ by 0\.01"):
         convert(weights, "detectron2", tmp_path / "a.pth")
+    assert not list(tmp_path.iterdir())
 
 
 def test_command(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["convert", str(run), "--to", "detectron2-c4", "--out", str(tmp_path / "c4.pkl")]) == 0
     told = capsys.readouterr().out
-    assert "120 tensors, read back equal; features differ by 0" in told
+    assert "100 tensors, read back equal; features differ by 0" in told
+    assert "STRIDE_IN_1X1: false" in told
     assert "left out, since the format has no place for it: fpn" in told
     assert main(["convert", str(run), "--to", "caffe", "--out", str(tmp_path / "x")]) == 2
     assert "take one of" in capsys.readouterr().err
@@ -168,8 +202,8 @@ def test_out_folders_are_made(weights: Weights, tmp_path: Path) -> None:
     assert convert(weights, "mmdetection", tmp_path / "new" / "deep" / "a.pth").path.is_file()
 
 
-@pytest.mark.parametrize("name", ["a.pkl", "a.pth"])
-def test_detectron2_reads_its_file(weights: Weights, tmp_path: Path, name: str) -> None:
+def detectron2_backbone(*configs: Path, **changed: object) -> nn.Module:
+    """Detectron2's backbone of its default configuration with files merged into it."""
     pytest.importorskip("detectron2")
     from ccop_eval.detection.engine import load_engine
 
@@ -178,16 +212,69 @@ def test_detectron2_reads_its_file(weights: Weights, tmp_path: Path, name: str) 
     from detectron2.config import get_cfg
     from detectron2.modeling import build_backbone
 
-    convert(weights, "detectron2", tmp_path / name)
     cfg = get_cfg()
-    cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.FREEZE_AT = "build_resnet_fpn_backbone", 0
-    cfg.MODEL.RESNETS.DEPTH, cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 18, 64
-    cfg.MODEL.RESNETS.NORM = cfg.MODEL.FPN.NORM = "BN"
-    cfg.MODEL.RESNETS.STRIDE_IN_1X1 = False
-    cfg.MODEL.RESNETS.OUT_FEATURES = cfg.MODEL.FPN.IN_FEATURES = ["res2", "res3", "res4", "res5"]
+    for config in configs:
+        cfg.merge_from_file(str(config))
+    for key, value in changed.items():
+        cfg.merge_from_list([key.replace("__", "."), value])
     detector = nn.ModuleDict({"backbone": build_backbone(cfg)}).eval()
-    DetectionCheckpointer(detector).load(str(tmp_path / name))
+    DetectionCheckpointer(detector).load(cfg.MODEL.WEIGHTS)
+    built: nn.Module = detector["backbone"]
+    return built
+
+
+STOCK = """
+MODEL:
+  META_ARCHITECTURE: GeneralizedRCNN
+  BACKBONE: {NAME: build_resnet_fpn_backbone}
+  RESNETS: {DEPTH: 50, OUT_FEATURES: [res2, res3, res4, res5]}
+  FPN: {IN_FEATURES: [res2, res3, res4, res5]}
+  PIXEL_MEAN: [103.53, 116.28, 123.675]
+"""
+"""What matters here of Detectron2's Base-RCNN-FPN.yaml."""
+
+
+@pytest.mark.parametrize("name", ["a.pkl", "a.pth"])
+@pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
+def test_detectron2_computes_the_same_with_the_written_configuration(tmp_path: Path, name: str, arch: str) -> None:
+    weights = resolve(distinct_network(arch).state_dict())
+    done = convert(weights, "detectron2", tmp_path / name)
+    assert done.config == tmp_path / "a.yaml"
+    (tmp_path / "stock.yaml").write_text(STOCK)
     images = torch.rand(1, 3, 64, 64)
+    theirs = detectron2_backbone(tmp_path / "stock.yaml", done.config)
     with torch.no_grad():
-        expected, found = load_pyramid("resnet18", weights.source)(images), detector["backbone"](images)
+        expected, found = load_pyramid(arch, dict(weights.tensors))(images), theirs(images)
     assert all(torch.equal(found[level], expected[level]) for level in ("p2", "p3", "p4", "p5", "p6"))
+    if arch == "resnet50":
+        # What the configuration is for: with the stock stride all tensors load, and the features are others.
+        wrong = detectron2_backbone(tmp_path / "stock.yaml", done.config, MODEL__RESNETS__STRIDE_IN_1X1=True)
+        with torch.no_grad():
+            assert not torch.allclose(wrong(images)["p5"], expected["p5"], atol=1e-2)
+
+
+def test_detectron2_c4_computes_the_same_with_the_written_configuration(tmp_path: Path) -> None:
+    weights = resolve(distinct_network("resnet50").state_dict())
+    done = convert(weights, "detectron2-c4", tmp_path / "c4.pkl")
+    assert done.config is not None
+    images = torch.rand(1, 3, 64, 64)
+    theirs = detectron2_backbone(done.config)
+    with torch.no_grad():
+        expected = load_pyramid("resnet50", dict(weights.tensors)).stages(images)
+        assert torch.equal(theirs(images)["res4"], expected["res4"])
+
+
+def test_the_configuration_states_the_input(weights: Weights, tmp_path: Path) -> None:
+    done = convert(weights, "detectron2", tmp_path / "a.pkl")
+    assert done.config is not None
+    config = yaml.safe_load(done.config.read_text())
+    assert config["INPUT"] == {"FORMAT": "RGB"}
+    model = config["MODEL"]
+    assert (model["PIXEL_MEAN"], model["PIXEL_STD"]) == ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375])
+    assert model["WEIGHTS"] == str(tmp_path / "a.pkl")
+    assert (model["RESNETS"]["DEPTH"], model["RESNETS"]["RES2_OUT_CHANNELS"]) == (18, 64)
+    assert (model["RESNETS"]["NORM"], model["FPN"]["NORM"]) == ("SyncBN", "SyncBN")
+    backbone = resolve({key: value for key, value in weights.tensors.items() if key.startswith("backbone")})
+    done = convert(backbone, "detectron2", tmp_path / "b.pkl")
+    assert done.config is not None
+    assert yaml.safe_load(done.config.read_text())["MODEL"]["FPN"]["NORM"] == ""
