@@ -192,7 +192,7 @@ def test_command(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     told = capsys.readouterr().out
     assert "100 tensors, read back equal; features differ by 0" in told
     assert "STRIDE_IN_1X1: false" in told
-    assert "left out, since the format has no place for it: fpn" in told
+    assert "left out, because the format has no place for them: fpn" in told
     assert main(["convert", str(run), "--to", "caffe", "--out", str(tmp_path / "x")]) == 2
     assert "take one of" in capsys.readouterr().err
 
