@@ -112,6 +112,15 @@ def normalise(
     return _open(path, copy, json.loads(report.read_text(encoding="utf-8")), files)
 
 
+def only_roots_differ(one: NormalisedCoco, other: NormalisedCoco) -> bool:
+    """Whether the classes of two files differ only by categories that group others and that one of the files annotates.
+
+    Both then have to be normalised with `roots`.
+    """
+    differing = {number for number, _ in one.classes.items() ^ other.classes.items()}
+    return bool(differing) and differing <= one.roots & other.roots
+
+
 def _digest(path: Path) -> str:
     try:
         return file_digest(path).removeprefix("sha256:")

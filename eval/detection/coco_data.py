@@ -11,7 +11,7 @@ import hashlib
 from pathlib import Path
 
 from ccop_hub.coco.findings import Kind
-from ccop_hub.coco.normalised import MaskFormat, NormalisedCoco, normalise
+from ccop_hub.coco.normalised import MaskFormat, NormalisedCoco, normalise, only_roots_differ
 from ccop_hub.errors import UserError
 
 _UNSEEN_IN_TRAINING = (Kind.BOX_WITHOUT_AREA, Kind.BOX_OUTSIDE, Kind.BOX_CLIPPED, Kind.BAD_POLYGON)
@@ -124,7 +124,7 @@ def open_pair(name: str, train: tuple[Path, Path], val: tuple[Path, Path], masks
     """
     places = (train, val)
     found = [normalise(*place) for place in places]
-    keep_roots = _only_roots_differ(*found)
+    keep_roots = only_roots_differ(*found)
     needs_masks = masks and all(split.masked for split in found)
     if keep_roots or (needs_masks and any(split.maskless for split in found)):
         found = [normalise(*place, masks=needs_masks, roots=keep_roots) for place in places]
@@ -145,12 +145,6 @@ def open_part(annotations: Path, whole: CocoData) -> CocoSplit:
         whole.train.images,
         training=True,
     )
-
-
-def _only_roots_differ(train: NormalisedCoco, val: NormalisedCoco) -> bool:
-    """Whether the splits' classes differ by categories that group others, and that one of the splits annotates."""
-    differing = dict(train.classes.items() ^ val.classes.items())
-    return bool(differing) and set(differing) <= train.roots & val.roots
 
 
 def _split(normalised: NormalisedCoco, images: Path, training: bool) -> CocoSplit:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ccop_hub.coco.findings import Kind
 from ccop_hub.coco.json_stream import stream_entries
-from ccop_hub.coco.normalised import normalise
+from ccop_hub.coco.normalised import NormalisedCoco, normalise, only_roots_differ
 from ccop_hub.errors import UserError
 
 SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, float("inf"))}
@@ -57,20 +57,22 @@ class BoxedImages:
         return np.repeat(np.arange(len(self.paths)), self.counts)
 
     @classmethod
-    def read(cls, data: Path, split: str) -> BoxedImages:
+    def read(cls, data: Path, split: str, roots: bool = False) -> BoxedImages:
         """Read `annotations/instances_{split}2017.json` and list `{split}2017/`.
 
         Crowds, and boxes with less than one pixel per side inside their image, are left out; so are images without a
         box.
 
+        Args:
+            data: the data set's folder.
+            split: `train` or `val`.
+            roots: keep categories without a box that only group others.
+
         Raises:
             UserError: not COCO's layout or format, an image is missing, or there is no box.
         """
-        file = data / "annotations" / f"instances_{split}2017.json"
-        if not file.is_file():
-            raise UserError(f"no {file}: give --data a COCO folder with annotations/instances_{split}2017.json")
-        folder = data / f"{split}2017"
-        normalised = normalise(file, folder)
+        normalised = _normalise(data, split, roots)
+        file, folder = normalised.source, data / f"{split}2017"
         labels = {number: place for place, number in enumerate(normalised.classes)}
         images: dict[int, dict[str, Any]] = {}
         found: dict[int, list[list[float]]] = {}
@@ -103,10 +105,18 @@ def read_splits(data: Path) -> tuple[BoxedImages, BoxedImages]:
     Raises:
         UserError: as `BoxedImages.read`; or the splits have other classes.
     """
-    train, val = BoxedImages.read(data, "train"), BoxedImages.read(data, "val")
+    roots = only_roots_differ(_normalise(data, "train"), _normalise(data, "val"))
+    train, val = BoxedImages.read(data, "train", roots), BoxedImages.read(data, "val", roots)
     if train.classes != val.classes:
         raise UserError(f"the annotations of {data} have other categories for train than for val: give both the same")
     return train, val
+
+
+def _normalise(data: Path, split: str, roots: bool = False) -> NormalisedCoco:
+    file = data / "annotations" / f"instances_{split}2017.json"
+    if not file.is_file():
+        raise UserError(f"no {file}: give --data a COCO folder with annotations/instances_{split}2017.json")
+    return normalise(file, data / f"{split}2017", roots=roots)
 
 
 def _row(entry: dict[str, Any], image: dict[str, Any], labels: dict[int, int]) -> list[float] | None:

@@ -26,6 +26,8 @@ from .shards import ImageProposals, Manifest, ShardRows, notes_of, shard_bounds,
 
 _SHARDS_A_BUCKET = 64  # boxes are sorted by image in buckets of so many shards: 16 MB at 50 boxes an image
 _BOXES_AT_ONCE = 1 << 18
+_ENOUGH_IMAGES = 100
+_MOST_OVERHANGING = 0.1  # of the images that have boxes; more, and the boxes are taken for those of other images
 
 Boxes = npt.NDArray[np.float32]
 """(N, 4) xyxy in absolute pixels."""
@@ -85,12 +87,14 @@ def take_over(source: ImageSource, path: Path, folder: Path, settings: str, keep
         keep: most boxes taken of an image.
 
     Raises:
-        UserError: not a COCO JSON, or none of its images is in the source.
+        UserError: not a COCO JSON, none of its images is in the source, or the boxes of too many do not fit them, as in
+            the files of the authors' original script, which give images the boxes of others.
     """
     scratch = folder / "sorting"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     findings = Findings()
+    boxed = overhanging = 0
     try:
         sizes, numbers = _read_listing(source, path)
         _sort_into_buckets(path, numbers, scratch, findings)
@@ -109,8 +113,16 @@ def take_over(source: ImageSource, path: Path, folder: Path, settings: str, keep
                 except _SizeError as error:
                     skipped[image.key] = f"{path.name} {error}"
                     continue
-                boxes = _inside(image.key, turn(bucket.boxes.get(index, _NO_BOXES)), size, findings)[:keep]
+                given = turn(bucket.boxes.get(index, _NO_BOXES))
+                boxed += len(given) > 0
+                overhanging += bool(_overhang(given, size).any())
+                boxes = _inside(image.key, given, size, findings)[:keep]
                 rows.append(ImageProposals(image.key, *size, boxes, image.state()[0], 0))
+            if boxed >= _ENOUGH_IMAGES and overhanging > _MOST_OVERHANGING * boxed:
+                raise UserError(
+                    f"{path}: {overhanging} of {boxed} images have boxes that reach beyond them; the JSON must be of "
+                    "these images, with bbox as x, y, width, height"
+                )
             yield Shard(number, notes_of(rows, skipped, settings), rows)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -256,12 +268,18 @@ def _turned(header: ImageHeader, boxes: Boxes) -> Boxes:
     return turned
 
 
+def _overhang(boxes: Boxes, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """(N,) which boxes reach beyond an image of (width, height) by more than rounding."""
+    edges = np.tile(np.asarray(size, dtype=np.float32), 2)
+    return np.asarray(((boxes < -TOLERANCE) | (boxes > edges + TOLERANCE)).any(axis=1))
+
+
 def _inside(image: str, boxes: Boxes, size: tuple[int, int], findings: Findings) -> Boxes:
     """The boxes' parts inside their image; those that have none are dropped."""
     edges = np.tile(np.asarray(size, dtype=np.float32), 2)
     clipped: Boxes = np.clip(boxes, 0, edges)
     kept = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
-    over = int((((boxes < -TOLERANCE) | (boxes > edges + TOLERANCE)).any(axis=1) & kept).sum())
+    over = int((_overhang(boxes, size) & kept).sum())
     for kind, count in ((Kind.BOX_CLIPPED, over), (Kind.BOX_OUTSIDE, int((~kept).sum()))):
         if count:
             findings.add(kind, image, count)

@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from ccop_eval.region_probe.coco_boxes import BoxedImages
+from ccop_eval.region_probe.coco_boxes import BoxedImages, read_splits
 from PIL import Image
 
 from ccop_hub.errors import UserError
@@ -39,3 +39,27 @@ def test_json_that_is_not_coco_is_one_line(tmp_path, content, says):
         (tmp_path / "annotations" / "instances_train2017.json").write_text(content)
     with pytest.raises(UserError, match=says):
         BoxedImages.read(tmp_path, "train")
+
+
+def test_a_category_that_groups_others_is_a_class_if_one_split_annotates_it(tmp_path):
+    (tmp_path / "annotations").mkdir()
+    for split in ("train", "val"):
+        (tmp_path / f"{split}2017").mkdir()
+        Image.new("RGB", (20, 10)).save(tmp_path / f"{split}2017" / "a.png")
+    categories = [{"id": 0, "name": "pets", "supercategory": "none"}, {"id": 1, "name": "cat", "supercategory": "pets"}]
+
+    def write(split, category):
+        content = {
+            "images": [{"id": 4, "file_name": "a.png", "width": 20, "height": 10}],
+            "categories": categories,
+            "annotations": [{"id": 1, "image_id": 4, "category_id": category, "bbox": [1, 2, 3, 4]}],
+        }
+        (tmp_path / "annotations" / f"instances_{split}2017.json").write_text(json.dumps(content))
+
+    write("train", 1)
+    write("val", 1)
+    assert [split.classes for split in read_splits(tmp_path)] == [["cat"], ["cat"]]
+    write("train", 0)
+    train, val = read_splits(tmp_path)
+    assert train.classes == val.classes == ["pets", "cat"]
+    assert (train.labels[0].tolist(), val.labels[0].tolist()) == ([0], [1])

@@ -167,6 +167,14 @@ def test_odd_boxes_and_entries_are_put_right_and_counted(
     assert "fixed 7 images whose width and height were swapped" in told
 
 
+def test_boxes_of_other_images_are_refused(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proposal_exchange, "_ENOUGH_IMAGES", 5)
+    inside = [[1, 2, 30, 40]]
+    path = authors_file(tmp_path / "ss.json", dict.fromkeys(range(1, 6), inside) | {6: [[100, 0, 60, 20]]})
+    with pytest.raises(UserError, match="1 of 6 images have boxes that reach beyond them; the JSON must be of these"):
+        make_proposals(settings(images, tmp_path / "out", from_coco=path))
+
+
 def test_boxes_of_stored_pixels_are_turned_as_exif_turns_the_image(images: Path, tmp_path: Path) -> None:
     with Image.open(images / "00.png") as image:
         exif = image.getexif()
