@@ -67,7 +67,7 @@ def _proposals_code(result: ProposalsResult | CheckReport) -> int:
 def _run(settings: RunSettings) -> int:
     from .training.run import run
 
-    return run(settings)
+    return run(settings).exit_code
 
 
 def _inspect(settings: InspectSettings) -> Inspection:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import pickle
+import re
 import signal
+import time
 import zipfile
 from pathlib import Path
 from types import FrameType
@@ -18,21 +21,23 @@ from ccop_hub.errors import UserError
 from ccop_hub.files import remove_temporary_files, replacing
 
 from ..common import distributed
+from ..common.signals import STOP_SIGNALS
+from .divergence import require_finite_state
 
 LOG = logging.getLogger("ccop_pretrain.training.checkpoints")
 
 KEPT = 2
 """Checkpoints kept: should the newest be damaged, there is the one before."""
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-"""Signals that end a run behind its current step, with a checkpoint; a second one ends it at once. Schedulers send
-SIGTERM or SIGUSR1 before a time limit, a person SIGINT (Ctrl-C)."""
+SAME_SIGNAL = 1.0
+"""Seconds within which further signals count as the first one: `timeout` signals its command and then, again, the whole
+group that the command belongs to."""
 
 
 class WholeFiles(TorchCheckpointIO):
-    """Writes a checkpoint beside its name, flushes it to the disk, then moves it there.
+    """Writes a checkpoint beside its name, flushes it to the disk, then moves it there; reads only plain contents.
 
-    Lightning's own moves it from the folder of temporary files, which is a copy where that is another file system.
+    Lightning's own class moves it from the folder of temporary files, which copies it if that is another file system.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
@@ -49,9 +54,30 @@ class WholeFiles(TorchCheckpointIO):
         except UserError as error:
             raise UserError(f"{error}; rerun the command to resume from the checkpoint before") from error
 
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read one file onto the CPU. It holds tensors and plain containers alone: anything else could run code.
+
+        Raises:
+            UserError: it holds something else.
+        """
+        try:
+            contents: dict[str, Any] = torch.load(path, map_location=map_location or "cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            found = re.search(r"(?:GLOBAL|global|class|function) `?([\w.]+\.[\w.]+)", str(error))
+            what = f" ({found[1]})" if found else ""
+            raise UserError(
+                f"{path} holds more than tensors and plain values{what} and is not loaded, since it could run code: "
+                "delete it to resume from the checkpoint before, or give --overwrite to start anew"
+            ) from error
+        return contents
+
 
 class KeepCheckpoints(Checkpoint):
-    """Saves every so many steps, at the last one, and behind the step in which a stop signal arrives.
+    """Saves every so many steps, at the last one, and after the step in which a stop signal arrives.
+
+    Nothing that is not finite is ever saved, so the last checkpoint of a run that diverged can still be used.
 
     Args:
         folder: of the checkpoints.
@@ -59,7 +85,7 @@ class KeepCheckpoints(Checkpoint):
         steps: of the whole run.
 
     Attributes:
-        stopped_by: the signal that the run was stopped by on this process, or None.
+        stopped_by: the signal that stopped the run on this process, or None. A second one ends the process at once.
     """
 
     def __init__(self, folder: Path, every: int, steps: int) -> None:
@@ -67,6 +93,7 @@ class KeepCheckpoints(Checkpoint):
         self.every = every
         self.steps = steps
         self.stopped_by: signal.Signals | None = None
+        self._stopped_at = 0.0
         self._handlers: dict[signal.Signals, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -78,8 +105,8 @@ class KeepCheckpoints(Checkpoint):
         steps = distributed.gather_rows(torch.tensor([trainer.global_step], device=pl_module.device)).tolist()
         if len(set(steps)) > 1:
             raise UserError(
-                f"the processes would go on after different steps ({', '.join(map(str, steps))}): all machines need "
-                f"the folder {self.folder.parent} in common"
+                f"the processes would resume after different steps ({', '.join(map(str, steps))}): all machines must "
+                f"share the folder {self.folder.parent}"
             )
         self.stopped_by = None
         self._handlers = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
@@ -87,10 +114,15 @@ class KeepCheckpoints(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save where one is due, and stop where a process was asked to."""
+        """Save if a checkpoint is due, and stop if any process was asked to.
+
+        Raises:
+            DivergedError: there is something to save that is not finite.
+        """
         done = trainer.global_step
         stop = distributed.any_process(self.stopped_by is not None, pl_module.device)
         if stop or done % self.every == 0 or done == self.steps:
+            require_finite_state(done, pl_module, batch.indices)
             trainer.save_checkpoint(self.folder / f"step-{done:09d}.ckpt")
             if trainer.is_global_zero:
                 remove_others(self.folder, keep=KEPT)
@@ -108,8 +140,12 @@ class KeepCheckpoints(Checkpoint):
         self.on_train_end(trainer, pl_module)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.stopped_by = signal.Signals(number)
-        signal.signal(number, signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler)
+        now = time.monotonic()
+        if self.stopped_by is None:
+            self.stopped_by, self._stopped_at = signal.Signals(number), now
+        elif now - self._stopped_at > SAME_SIGNAL:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ccop_hub.formats.checkpoint import save_checkpoint
+from ccop_hub.formats.tensor_checks import require_sound
 from ccop_hub.normalization import PIXEL_MEAN, PIXEL_STD
 from ccop_hub.saved_settings import plain
 from ccop_hub.sources import huggingface
@@ -35,10 +36,16 @@ def export(
 
     Returns:
         The safetensors file.
+
+    Raises:
+        UserError: a tensor holds NaN or infinite numbers.
     """
     facts = run_facts(settings, schedule, listing)
     tensors = objective.query.network.state_dict()
-    kept = {name: value for name, value in tensors.items() if name.split(".", 1)[0] in facts["parts"]}
+    kept = {name: value.cpu() for name, value in tensors.items() if name.split(".", 1)[0] in facts["parts"]}
+    # Narrowed before they are checked: a float64 may be finite and its float32 not.
+    kept = {name: value.float() if value.is_floating_point() else value for name, value in kept.items()}
+    require_sound(kept)
     return save_checkpoint(folder, kept, facts)
 
 

@@ -33,6 +33,10 @@ class MetricsFile(Logger):
         if self._columns:
             self._rewrite(rows)
 
+    def last(self) -> dict[str, float]:
+        """The last value of every column; empty without a file."""
+        return {name: float(value) for row in self._read() for name, value in row.items() if value}
+
     @property
     def name(self) -> str:
         """Lightning wants one."""

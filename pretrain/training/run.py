@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import platform
 import signal
 import sys
-import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback, RichProgressBar
-from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
-from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from ccop_hub.errors import UserError
+from ccop_hub.formats.checkpoint import WEIGHTS_FILE
 from ccop_hub.images import UnreadableImageError
 
 from ..common import distributed
@@ -28,37 +24,49 @@ from ..look.inspection import write_sheets
 from ..settings import RunSettings
 from ..views.dataset import PretrainingData, images_per_process
 from ..views.listing import ImageListing
-from .checkpoints import KeepCheckpoints, WholeFiles, checkpoint_step, newest_checkpoint, remove_others
+from .checkpoints import KeepCheckpoints, checkpoint_step, newest_checkpoint, remove_others
+from .divergence import DivergedError, likely_cause
 from .export import export, library_versions
 from .metrics_file import MetricsFile
 from .monitoring import advice, expected_boxes
 from .run_folder import RunFolder, RunState
 from .schedule import REFERENCE_BATCH, Schedule
 from .step import STEPS_LOG, PretrainingModule
+from .trainer import build_trainer, further_loggers, launched
 
 LOG = logging.getLogger("ccop_pretrain.training.run")
 
-LIGHTNING_PRECISION: dict[str, Any] = {"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
-"""Lightning's names of the precisions: parameters are float32 in each."""
 
-NOISE = (
-    ".*does not have many workers.*",
-    ".*Checkpoint directory .* exists and is not empty.*",
-    ".*`isinstance.treespec, LeafSpec.` is deprecated.*",
-    ".*your dataloader is not resumable.*",
-    ".*`broadcast_buffers` is deprecated.*",
-)
-"""Lightning's warnings of things that are meant: few readers, a run that goes on, a position that our sampler keeps."""
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended.
+
+    Attributes:
+        out: the run's folder.
+        exported: the safetensors file of the network; None if the run was stopped before its end.
+        steps: steps done.
+        metrics: the last value of every column of metrics.csv.
+        stopped_by: the signal that stopped it, if one did.
+    """
+
+    out: Path
+    exported: Path | None
+    steps: int
+    metrics: dict[str, float]
+    stopped_by: signal.Signals | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """0 for a whole run, 128 + the number of the signal for a stopped one, as shells have it."""
+        return 0 if self.exported is not None else 128 + (self.stopped_by or signal.SIGTERM)
 
 
-def run(settings: RunSettings) -> int:
-    """Pre-train, or go on where an interrupted run of the same settings stopped; then export.
-
-    Returns:
-        The exit code, 0.
+def run(settings: RunSettings) -> RunResult:
+    """Pre-train, or resume an interrupted run of the same settings; then export.
 
     Raises:
-        UserError: wrong input; see `check_machine`, `ImageListing.open`, `Schedule.of`, `RunFolder.prepare`.
+        UserError: wrong input (see `check_machine`, `ImageListing.open`, `Schedule.of`, `RunFolder.prepare`), a run
+            that diverged, or a disk that is full.
     """
     check_machine(settings)
     listing = ImageListing.open(
@@ -70,38 +78,35 @@ def run(settings: RunSettings) -> int:
     metrics = MetricsFile(folder.metrics)
     trainer = build_trainer(settings, schedule, folder, metrics)
     images_per_process(settings, trainer.world_size)
-    # Under a launcher all processes come here at once: the first alone changes the folder, the others look on.
+    # A launcher starts all processes at once: only the first changes the folder, the others read it.
     finished = folder.prepare(settings) is RunState.FINISHED if trainer.is_global_zero else folder.is_finished
+    exported = folder.exported / WEIGHTS_FILE
     if finished and not settings.overwrite:
-        print(f"{folder.path} holds this run, finished: nothing to do (--overwrite starts anew)")
-        return 0
+        print(f"{folder.path} holds this run, finished; the network is {exported} (--overwrite starts anew)")
+        return RunResult(folder.path, exported, schedule.steps, metrics.last())
     if trainer.is_global_zero:
         start_logging(folder.log)
     checkpoint = None if settings.overwrite else newest_checkpoint(folder.checkpoints)
     done = checkpoint_step(checkpoint) if checkpoint else 0
+    if checkpoint is not None:
+        folder.require_same_images(len(listing), listing.digest)
     if trainer.is_global_zero:
-        remove_others(folder.checkpoints, until=done)
-        metrics.keep_until(done)
-        folder.write_environment(environment())
-        if settings.pictures and not folder.pictures.exists():
-            write_sheets(listing, settings, folder.pictures, settings.pictures)
-    announce(settings, schedule, listing, done, trainer.world_size)
-    if trainer.is_global_zero:
+        tidy(folder, metrics, listing, settings, done)
         for warning in advice(settings, schedule, len(listing), expected_boxes(listing, settings)):
             LOG.warning("%s", warning)
+    announce(settings, schedule, listing, done, trainer.world_size)
     trainer.loggers = [metrics, *further_loggers(settings, folder, done, trainer.is_global_zero)]
-    trainer.fit(
-        module,
-        datamodule=PretrainingData(listing, settings, schedule.steps),
-        ckpt_path=checkpoint,
-        # Checkpoints are our own files and hold more than tensors (Lightning's progress counters).
-        weights_only=False,
-    )
+    try:
+        trainer.fit(module, datamodule=PretrainingData(listing, settings, schedule.steps), ckpt_path=checkpoint)
+    except DivergedError as error:
+        if trainer.is_global_zero:
+            error.record(folder.diverged, listing.paths)
+        raise UserError(diverged(error, settings, folder)) from error
     if trainer.global_step < schedule.steps:
         LOG.info("stopped after step %d; rerun the command to resume", trainer.global_step)
-        return exit_code(trainer)
+        return RunResult(folder.path, None, trainer.global_step, metrics.last(), stop_signal(trainer))
     finish(trainer, module, settings, schedule, listing, folder)
-    return 0
+    return RunResult(folder.path, exported, schedule.steps, metrics.last())
 
 
 def check_machine(settings: RunSettings) -> None:
@@ -119,85 +124,19 @@ def check_machine(settings: RunSettings) -> None:
         )
 
 
-def build_trainer(settings: RunSettings, schedule: Schedule, folder: RunFolder, metrics: MetricsFile) -> Trainer:
-    """A quiet Lightning trainer that sees the whole run as one epoch, so that its position is the step alone.
-
-    Raises:
-        UserError: Lightning refuses the devices, the machines, or what a launcher says of them.
-    """
-    for logger in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(logger).setLevel(logging.WARNING)
-    for noise in NOISE:
-        warnings.filterwarnings("ignore", message=noise)
-    callbacks: list[Callback] = [KeepCheckpoints(folder.checkpoints, settings.save_every, schedule.steps)]
-    on_terminal = sys.stderr.isatty()
-    if on_terminal:
-        callbacks.append(RichProgressBar())
-    try:
-        return Trainer(
-            accelerator=settings.accelerator,
-            devices=settings.devices,
-            num_nodes=settings.num_nodes,
-            strategy=choose_strategy(settings),
-            precision=LIGHTNING_PRECISION[settings.precision],
-            max_steps=schedule.steps,
-            max_epochs=1,
-            logger=metrics,
-            callbacks=callbacks,
-            plugins=[WholeFiles()],
-            enable_progress_bar=on_terminal,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-            num_sanity_val_steps=0,
-            log_every_n_steps=1,
-        )
-    except (MisconfigurationException, ValueError, RuntimeError) as error:
-        said = " ".join(str(error).split())
-        raise UserError(
-            f"--accelerator, --devices or --num-nodes do not fit this machine or its launcher: {said}"
-        ) from error
-
-
-def further_loggers(settings: RunSettings, folder: RunFolder, done: int, first: bool) -> list[Logger]:
-    """Loggers beside metrics.csv; what they hold of steps past `done` will be written again.
-
-    Args:
-        settings: of the run.
-        folder: of the run.
-        done: steps done.
-        first: whether this is the process that logs.
-
-    Raises:
-        UserError: W&B is asked for and not installed.
-    """
-    loggers: list[Logger] = []
-    if settings.tensorboard:
-        where = folder.tensorboard
-        loggers.append(TensorBoardLogger(where.parent, name=where.name, version="", purge_step=done + 1))
-    if settings.wandb is not None:
-        if importlib.util.find_spec("wandb") is None:
-            raise UserError("--wandb needs a package that is not installed: pip install wandb")
-        where = folder.path
-        # Only the first process has a run there; the others' loggers do nothing.
-        identifier = folder.wandb_run_id() if first else None
-        loggers.append(WandbLogger(project=settings.wandb, name=where.name, save_dir=where, id=identifier))
-    return loggers
-
-
-def choose_strategy(settings: RunSettings) -> Strategy | str:
-    """DDP where several processes train; every process keeps its own BN statistics, as MoCo's and CCOP's do."""
-    several_gpus = settings.accelerator in ("auto", "gpu", "cuda") and torch.cuda.device_count() > 1
-    alone = settings.devices == 1 or (settings.devices == "auto" and not several_gpus)
-    return "auto" if alone and not launched() else DDPStrategy(broadcast_buffers=False)
-
-
-def launched() -> bool:
-    """Whether torchrun or SLURM started this process among others."""
-    return int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1"))) > 1
+def tidy(folder: RunFolder, metrics: MetricsFile, listing: ImageListing, settings: RunSettings, done: int) -> None:
+    """Bring the folder to the state after step `done`, and write what is known before the first step."""
+    remove_others(folder.checkpoints, until=done)
+    metrics.keep_until(done)
+    folder.diverged.unlink(missing_ok=True)
+    folder.write_images(len(listing), listing.digest)
+    folder.write_environment(environment())
+    if settings.pictures and not folder.pictures.exists():
+        write_sheets(listing, settings, folder.pictures, settings.pictures)
 
 
 def announce(settings: RunSettings, schedule: Schedule, listing: ImageListing, done: int, processes: int) -> None:
-    """Say what is about to happen, with every number that was derived."""
+    """Log what is about to happen, with every number that was derived."""
     boxes = f", {len(listing.proposals)} of them with proposals" if listing.proposals is not None else ""
     LOG.info("%s, %s: %d images%s", settings.objective, settings.backbone, len(listing), boxes)
     share, parts = settings.batch_size // processes, settings.micro_batches
@@ -218,9 +157,19 @@ def announce(settings: RunSettings, schedule: Schedule, listing: ImageListing, d
         schedule.warmup_steps,
     )
     if settings.proposals is not None and not settings.uses_boxes:
-        LOG.info("no loss looks at boxes: --proposals is not used")
+        LOG.info("no loss uses boxes: --proposals is ignored")
     if done:
-        LOG.info("going on after step %d", done)
+        LOG.info("resuming after step %d", done)
+
+
+def diverged(error: DivergedError, settings: RunSettings, folder: RunFolder) -> str:
+    """What to tell a user whose run diverged."""
+    kept = newest_checkpoint(folder.checkpoints)
+    last = f"the checkpoint of step {checkpoint_step(kept)} is kept" if kept else "no checkpoint was saved before"
+    return (
+        f"{error.what} at step {error.step}: {likely_cause(settings)}, and start anew with --overwrite or another "
+        f"--out; {folder.diverged} names the images of that step, {last}"
+    )
 
 
 def finish(
@@ -231,23 +180,23 @@ def finish(
     listing: ImageListing,
     folder: RunFolder,
 ) -> None:
-    """Report unreadable images, export."""
-    met = distributed.gather_rows(torch.tensor(sorted(module.skipped), dtype=torch.long, device=module.device))
+    """Report unreadable images and export the network."""
+    found = distributed.gather_rows(torch.tensor(sorted(module.skipped), dtype=torch.long, device=module.device))
     if not trainer.is_global_zero:
         return
-    skipped = collect_skipped(listing, set(met.tolist()))
+    skipped = collect_skipped(listing, set(found.tolist()))
     skipped.write_csv(folder.skipped)
     path = export(folder.exported, module.objective, settings, schedule, listing)
     LOG.info("%s", skipped.summary())
     LOG.info("exported %s", path)
 
 
-def collect_skipped(listing: ImageListing, met: set[int]) -> SkippedImages:
-    """Unreadable images by name and reason: those met, and those already left out of the proposals."""
+def collect_skipped(listing: ImageListing, found: set[int]) -> SkippedImages:
+    """Unreadable images by path and reason: those found while training, and those left out of the proposals."""
     skipped = SkippedImages()
     known = listing.proposals.skipped if listing.proposals is not None else {}
     for index, name in enumerate(listing.paths):
-        if index in met or name in known:
+        if index in found or name in known:
             try:
                 listing.read(index)
             except UnreadableImageError as error:
@@ -255,11 +204,10 @@ def collect_skipped(listing: ImageListing, met: set[int]) -> SkippedImages:
     return skipped
 
 
-def exit_code(trainer: Trainer) -> int:
-    """The exit code of a run that was asked to stop: 128 + the signal's number, as shells have it."""
+def stop_signal(trainer: Trainer) -> signal.Signals | None:
+    """The signal that stopped this process; None if another process was signalled."""
     keeper = trainer.checkpoint_callback
-    number = keeper.stopped_by if isinstance(keeper, KeepCheckpoints) else None
-    return 128 + (number or signal.SIGTERM)
+    return keeper.stopped_by if isinstance(keeper, KeepCheckpoints) else None
 
 
 def environment() -> dict[str, Any]:
@@ -275,7 +223,7 @@ def environment() -> dict[str, Any]:
 
 
 def start_logging(path: Path) -> None:
-    """Send what the program says to `train.log` and to standard error; steps have a progress bar on a terminal."""
+    """Send log messages to `train.log` and to standard error; on a terminal a progress bar replaces those of steps."""
     parent = logging.getLogger("ccop_pretrain")
     parent.setLevel(logging.INFO)
     for handler in list(parent.handlers):

@@ -105,6 +105,16 @@ class RunFolder:
         """Unreadable images and why."""
         return self.path / "skipped.csv"
 
+    @property
+    def images(self) -> Path:
+        """How many images the run trains on, and the digest of their listing."""
+        return self.path / "images.json"
+
+    @property
+    def diverged(self) -> Path:
+        """The step in which a run diverged and the images of its batch; not there otherwise."""
+        return self.path / "diverged.json"
+
     def prepare(self, settings: RunSettings) -> RunState:
         """Look at what is there, clear it where the settings say so, and write the settings.
 
@@ -141,6 +151,27 @@ class RunFolder:
         """Write `environment.json`."""
         write_atomically(self.environment, json.dumps(facts, indent=2) + "\n")
 
+    def write_images(self, count: int, digest: str) -> None:
+        """Write `images.json`."""
+        write_atomically(self.images, json.dumps({"images": count, "digest": digest}, indent=2) + "\n")
+
+    def require_same_images(self, count: int, digest: str) -> None:
+        """Check that a resumed run trains on the images that it began with. Folders without a record pass.
+
+        Raises:
+            UserError: images were added, removed or renamed.
+        """
+        if not self.images.is_file():
+            return
+        before = json.loads(self.images.read_text(encoding="utf-8"))
+        if before["digest"] != digest:
+            change = f"began with {before['images']} images and would resume with {count}"
+            if before["images"] == count:
+                change = f"began with {count} images, and some of them have other names now"
+            raise UserError(
+                f"the run in {self.path} {change}: restore the images to resume, or give --overwrite to start anew"
+            )
+
     def state(self) -> RunState:
         """What the folder holds.
 
@@ -167,7 +198,16 @@ class RunFolder:
     def _clear(self) -> None:
         for folder in (self.checkpoints, self.exported, self.pictures, self.tensorboard):
             shutil.rmtree(folder, ignore_errors=True)
-        for file in (self.settings, self.environment, self.log, self.metrics, self.skipped, self.wandb):
+        for file in (
+            self.settings,
+            self.environment,
+            self.log,
+            self.metrics,
+            self.skipped,
+            self.wandb,
+            self.images,
+            self.diverged,
+        ):
             file.unlink(missing_ok=True)
 
     def _require_same(self, settings: RunSettings) -> None:

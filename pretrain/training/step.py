@@ -27,6 +27,7 @@ from ..method.objective import ContrastivePretraining, StepOutput
 from ..settings import RunSettings
 from ..views.photometric import PhotometricAugmentation
 from .activation_checkpointing import checkpoint_activations
+from .divergence import SkippedSteps, require_finite
 from .monitoring import CollapseAlarm
 from .probe import LabelledFolder
 from .schedule import Schedule
@@ -70,6 +71,7 @@ class PretrainingModule(LightningModule):
         self.augmentation = PhotometricAugmentation()
         self.skipped: dict[int, str] = {}
         self._throughput = Throughput()
+        self._skipped_steps = SkippedSteps()
         self._alarm = CollapseAlarm(settings.embedding_dim, schedule.warmup_steps)
         self._probe = None if settings.probe is None else LabelledFolder(settings.probe, settings.image_size)
 
@@ -81,12 +83,21 @@ class PretrainingModule(LightningModule):
         assert isinstance(rate, LRScheduler)
         optimiser.zero_grad()
         output = self.accumulate_gradients(batch, batch_idx)
-        optimiser.step()
+        require_finite(batch_idx + 1, {**output.losses, "sum": output.loss}, batch.indices)
+        self._update(optimiser, batch_idx + 1, batch)
         rate.step()
         self._throughput.step_ended(len(batch) * distributed.world_size())
         # Here rather than in a hook after the step: the row of a step has to be written before its checkpoint.
         self._watch(output, batch_idx + 1)
         return {"loss": output.loss}
+
+    def _update(self, optimiser: LightningOptimizer, step: int, batch: ViewBatch) -> None:
+        """Step the optimiser. fp16's loss scaling skips a step, and halves its scale, if gradients overflowed."""
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        scale = scaler.get_scale() if scaler is not None else 0.0
+        optimiser.step()
+        if scaler is not None:
+            self._skipped_steps.look(step, scaler.get_scale() < scale, batch.indices)
 
     def accumulate_gradients(self, batch: ViewBatch, step: int) -> StepOutput:
         """The gradients of a batch, part by part; `step` counts from 0.

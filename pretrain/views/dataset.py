@@ -7,7 +7,6 @@ listing, so that neither the size of the batch nor any other image's draws chang
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +22,7 @@ from ccop_hub.errors import UserError
 from ccop_hub.images import UnreadableImageError
 
 from ..common.seeding import derive_seed
+from ..common.signals import ignore_stop_signals
 from ..images.skipped import require_readable
 from ..method.batch import ViewBatch
 from ..settings import OptimisationSettings, RunSettings, ViewSettings
@@ -261,7 +261,5 @@ def default_workers() -> int:
 
 def _start_reader(_: int) -> None:
     torch.set_num_threads(1)
-    # `timeout`, SLURM, Kubernetes and Ctrl-C signal every process of a run. The training process alone decides when to
-    # stop, and needs its readers until then; they leave when it closes their queue, or when it is gone.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
+    # A reader leaves when the training process closes its queue, or when that process is gone.
+    ignore_stop_signals()

@@ -80,7 +80,7 @@ def start(settings: RunSettings, sabotage: object = None) -> int:
     try:
         if callable(sabotage):
             sabotage()
-        code = run.run(settings)
+        code = run.run(settings).exit_code
     except UserError as error:
         print(error, file=sys.stderr)
         code = 2

@@ -83,8 +83,8 @@ def test_activation_checkpointing_changes_no_bit_of_a_run(tiny_run, tmp_path):
     states = []
     for name, changes in {"plain": {}, "checkpointed": {"activation_checkpointing": True}}.items():
         settings = tiny_run(out=tmp_path / name, backbone="test_resnet", steps=3, **changes)
-        assert run(settings) == 0
-        state = torch.load(settings.out / "checkpoints" / "step-000000003.ckpt", weights_only=False)["state_dict"]
+        assert run(settings).exit_code == 0
+        state = torch.load(settings.out / "checkpoints" / "step-000000003.ckpt", weights_only=True)["state_dict"]
         states.append(state | load_file(settings.out / "exported" / "backbone_fpn.safetensors"))
     plain, checkpointed = states
     assert plain.keys() == checkpointed.keys()
@@ -93,11 +93,11 @@ def test_activation_checkpointing_changes_no_bit_of_a_run(tiny_run, tmp_path):
 
 def test_a_bf16_run_is_exported_in_float32_and_starts_another(tiny_run, tmp_path):
     first = tiny_run(backbone="test_resnet", precision="bf16", channels_last=True, steps=2)
-    assert run(first) == 0
+    assert run(first).exit_code == 0
     again = tiny_run(out=tmp_path / "again", backbone="test_resnet", init=str(first.out))
     module = PretrainingModule(again, Schedule.of(again, 14))
     for encoder in (module.objective.query, module.objective.key):
-        saved = torch.load(first.out / "checkpoints" / "step-000000002.ckpt", weights_only=False)["state_dict"]
+        saved = torch.load(first.out / "checkpoints" / "step-000000002.ckpt", weights_only=True)["state_dict"]
         for name, value in encoder.network.state_dict().items():
             assert value.dtype in (torch.float32, torch.long)
             assert torch.equal(value, saved[f"objective.query.network.{name}"]), name

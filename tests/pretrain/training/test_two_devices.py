@@ -42,7 +42,7 @@ def two(tiny_run, tmp_path):
 
 
 def weights(folder):
-    return torch.load(newest_checkpoint(folder.checkpoints), weights_only=False)["state_dict"]
+    return torch.load(newest_checkpoint(folder.checkpoints), weights_only=True)["state_dict"]
 
 
 def test_every_launcher_trains_the_same_network_and_two_machines_go_on_where_one_stopped(two):
@@ -62,7 +62,7 @@ def test_every_launcher_trains_the_same_network_and_two_machines_go_on_where_one
     machine = [*torchrun, "--nnodes", "2", "--nproc-per-node", "1"]
     machine += ["--rdzv-backend", "c10d", "--rdzv-endpoint", meeting, "--rdzv-id", "tests"]
     two([machine, machine], "torchrun", devices=1, num_nodes=2)
-    assert "going on after step 4" in other.log.read_text()
+    assert "resuming after step 4" in other.log.read_text()
     first, second = weights(own), weights(other)
     assert first.keys() == second.keys()
     assert all(torch.equal(value, second[name]) for name, value in first.items())

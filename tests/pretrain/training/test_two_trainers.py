@@ -47,7 +47,7 @@ def folder(tiny_run, tmp_path):
 def weights(path):
     newest = newest_checkpoint(RunFolder(path).checkpoints)
     assert newest.name == f"step-{STEPS:09d}.ckpt"
-    return torch.load(newest, weights_only=False)["state_dict"]
+    return torch.load(newest, weights_only=True)["state_dict"]
 
 
 def test_micro_batches_add_up_and_a_signal_to_one_process_stops_both(folder):

@@ -44,18 +44,18 @@ def main(settings_file: str, folder: str) -> None:
     before_steps()
     out = Path(folder)
     codes = {
-        "whole": run(dataclasses.replace(settings, out=out / "whole")),
-        "split": run(dataclasses.replace(settings, out=out / "split", micro_batches=2)),
+        "whole": run(dataclasses.replace(settings, out=out / "whole")).exit_code,
+        "split": run(dataclasses.replace(settings, out=out / "split", micro_batches=2)).exit_code,
     }
     stopped = dataclasses.replace(settings, out=out / "stopped")
     rank = os.environ["RANK"]
     if rank == "1":
         before_steps(signalled=1)
-    codes["stopped"] = run(stopped)
+    codes["stopped"] = run(stopped).exit_code
     before_steps()
     if rank == "0":
         shutil.copytree(out / "stopped", out / "apart0")
-    codes["resumed"] = run(stopped)
+    codes["resumed"] = run(stopped).exit_code
     try:
         run(dataclasses.replace(settings, out=out / f"apart{rank}"))
     except UserError as error:

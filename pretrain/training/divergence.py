@@ -1,0 +1,112 @@
+"""Runs that diverge: they stop at the first number that is not finite, and name its likely cause."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ccop_hub.files import write_atomically
+
+from ..common import distributed
+from ..settings import RunSettings
+
+MOST_SKIPPED = 16
+"""Steps in a row that fp16's loss scaling may skip. Each halves the scale, which starts at 2^16 (torch's `GradScaler`):
+gradients that still overflow at a scale of 1 are not a matter of scaling."""
+
+SUSPICIOUS = 3.0
+"""A setting this many times as extreme as its default is named as the likely cause."""
+
+
+class DivergedError(Exception):
+    """A number of the run is not finite.
+
+    Attributes:
+        step: the step in which it was found, from 1.
+        what: what is not finite.
+        indices: places in the listing of the images of that step, those of all processes.
+    """
+
+    def __init__(self, step: int, what: str, indices: Sequence[int]) -> None:
+        super().__init__(f"{what} at step {step}")
+        self.step = step
+        self.what = what
+        self.indices = list(indices)
+
+    def record(self, path: Path, paths: Sequence[str]) -> None:
+        """Write step, finding and the images of the batch to a JSON file; `paths` are those of the whole listing."""
+        content = {"step": self.step, "found": self.what, "images": [paths[index] for index in self.indices]}
+        write_atomically(path, json.dumps(content, indent=2) + "\n")
+
+
+def require_finite(step: int, losses: Mapping[str, torch.Tensor], indices: Sequence[int]) -> None:
+    """Check the losses of a step, on all processes together.
+
+    Args:
+        step: from 1.
+        losses: 0-d losses of this process, by name.
+        indices: places of this process's images in the listing.
+
+    Raises:
+        DivergedError: a loss of any process is NaN or infinite.
+    """
+    values = torch.stack(list(losses.values()))
+    if distributed.any_process(not bool(values.isfinite().all()), values.device):
+        figures = ", ".join(f"{name} {value:.4g}" for name, value in zip(losses, values.tolist(), strict=True))
+        raise DivergedError(step, f"the loss is not finite ({figures})", _of_all_processes(indices, values.device))
+
+
+def require_finite_state(step: int, module: nn.Module, indices: Sequence[int]) -> None:
+    """Check every tensor of a module before it is saved; arguments and errors as of `require_finite`."""
+    tensors = {name: value for name, value in module.state_dict().items() if value.is_floating_point()}
+    finite = torch.stack([value.isfinite().all() for value in tensors.values()])
+    if distributed.any_process(not bool(finite.all()), finite.device):
+        wrong = [name for name, is_finite in zip(tensors, finite.tolist(), strict=True) if not is_finite]
+        what = f"{wrong[0]} is not finite" if wrong else "the weights of another process are not finite"
+        raise DivergedError(step, what, _of_all_processes(indices, finite.device))
+
+
+class SkippedSteps:
+    """Counts the steps in a row that fp16's loss scaling skipped because gradients overflowed."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def look(self, step: int, skipped: bool, indices: Sequence[int]) -> None:
+        """Note whether a step, from 1, was skipped.
+
+        Raises:
+            DivergedError: more than `MOST_SKIPPED` in a row were.
+        """
+        self.count = self.count + 1 if skipped else 0
+        if self.count > MOST_SKIPPED:
+            raise DivergedError(step, f"the gradients overflowed in {self.count} steps in a row", indices)
+
+
+def likely_cause(settings: RunSettings) -> str:
+    """The setting that is most likely to have made a run diverge, and what to do about it."""
+    defaults: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(RunSettings)}
+    extremes = {"lr": settings.lr / defaults["lr"]}
+    for name in ("temperature_image", "temperature_box"):
+        extremes[name] = defaults[name] / getattr(settings, name)
+    for name in ("weight_image", "weight_box", "weight_intra"):
+        extremes[name] = getattr(settings, name) / defaults[name]
+    name, factor = max(extremes.items(), key=lambda item: item[1])
+    if factor < SUSPICIOUS and settings.precision != "float32":
+        return f"--precision {settings.precision} is the likely cause: use --precision float32"
+    if factor < SUSPICIOUS:
+        return f"--lr {settings.lr:g} is the likely cause: lower it"
+    flag, value = name.replace("_", "-"), getattr(settings, name)
+    remedy = "raise" if name.startswith("temperature") else "lower"
+    return f"--{flag} {value:g} is the likely cause (the default is {defaults[name]:g}): {remedy} it"
+
+
+def _of_all_processes(indices: Sequence[int], device: torch.device) -> list[int]:
+    gathered: list[int] = distributed.gather_rows(torch.tensor(indices, dtype=torch.long, device=device)).tolist()
+    return gathered

@@ -1,0 +1,114 @@
+"""The Lightning trainer of a run: devices, processes, precision, loggers."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import sys
+import warnings
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback, RichProgressBar
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.strategies import DDPStrategy, Strategy
+
+from ccop_hub.errors import UserError
+
+from ..settings import RunSettings
+from .checkpoints import KeepCheckpoints, WholeFiles
+from .metrics_file import MetricsFile
+from .run_folder import RunFolder
+from .schedule import Schedule
+
+LIGHTNING_PRECISION: dict[str, Any] = {"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+"""Lightning's names of the precisions; parameters are float32 in each."""
+
+NOISE = (
+    ".*does not have many workers.*",
+    ".*Checkpoint directory .* exists and is not empty.*",
+    ".*`isinstance.treespec, LeafSpec.` is deprecated.*",
+    ".*your dataloader is not resumable.*",
+    ".*`broadcast_buffers` is deprecated.*",
+)
+"""Lightning's warnings about what is intended: few readers, a resumed run, a sampler that knows its own position."""
+
+
+def build_trainer(settings: RunSettings, schedule: Schedule, folder: RunFolder, metrics: MetricsFile) -> Trainer:
+    """A quiet Lightning trainer. It sees the whole run as one epoch, so that the step alone is its position.
+
+    Raises:
+        UserError: Lightning refuses the devices, the machines, or what a launcher says of them.
+    """
+    for logger in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(logger).setLevel(logging.WARNING)
+    for noise in NOISE:
+        warnings.filterwarnings("ignore", message=noise)
+    callbacks: list[Callback] = [KeepCheckpoints(folder.checkpoints, settings.save_every, schedule.steps)]
+    on_terminal = sys.stderr.isatty()
+    if on_terminal:
+        callbacks.append(RichProgressBar())
+    try:
+        return Trainer(
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            num_nodes=settings.num_nodes,
+            strategy=choose_strategy(settings),
+            precision=LIGHTNING_PRECISION[settings.precision],
+            max_steps=schedule.steps,
+            max_epochs=1,
+            logger=metrics,
+            callbacks=callbacks,
+            plugins=[WholeFiles()],
+            enable_progress_bar=on_terminal,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            num_sanity_val_steps=0,
+            log_every_n_steps=1,
+        )
+    except (MisconfigurationException, ValueError, RuntimeError) as error:
+        said = " ".join(str(error).split())
+        raise UserError(
+            f"--accelerator, --devices or --num-nodes do not fit this machine or its launcher ({said}): change them"
+        ) from error
+
+
+def further_loggers(settings: RunSettings, folder: RunFolder, done: int, first: bool) -> list[Logger]:
+    """The loggers besides metrics.csv; what they hold of steps after `done` will be written again.
+
+    Args:
+        settings: of the run.
+        folder: of the run.
+        done: steps done.
+        first: whether this is the process that logs.
+
+    Raises:
+        UserError: W&B is asked for and not installed.
+    """
+    loggers: list[Logger] = []
+    if settings.tensorboard:
+        where = folder.tensorboard
+        loggers.append(TensorBoardLogger(where.parent, name=where.name, version="", purge_step=done + 1))
+    if settings.wandb is not None:
+        if importlib.util.find_spec("wandb") is None:
+            raise UserError("--wandb needs a package that is not installed: pip install wandb")
+        where = folder.path
+        # Only the first process has a run there; the others' loggers do nothing.
+        identifier = folder.wandb_run_id() if first else None
+        loggers.append(WandbLogger(project=settings.wandb, name=where.name, save_dir=where, id=identifier))
+    return loggers
+
+
+def choose_strategy(settings: RunSettings) -> Strategy | str:
+    """DDP if several processes train; each process keeps its own BN statistics, as in MoCo and CCOP."""
+    several_gpus = settings.accelerator in ("auto", "gpu", "cuda") and torch.cuda.device_count() > 1
+    alone = settings.devices == 1 or (settings.devices == "auto" and not several_gpus)
+    return "auto" if alone and not launched() else DDPStrategy(broadcast_buffers=False)
+
+
+def launched() -> bool:
+    """Whether torchrun or SLURM started this process among others."""
+    return int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1"))) > 1
