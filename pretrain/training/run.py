@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from ccop_hub.errors import UserError
+from ccop_hub.files import remove_temporary_files
 from ccop_hub.formats.checkpoint import WEIGHTS_FILE
 from ccop_hub.images import UnreadableImageError
 
@@ -126,6 +127,7 @@ def check_machine(settings: RunSettings) -> None:
 
 def tidy(folder: RunFolder, metrics: MetricsFile, listing: ImageListing, settings: RunSettings, done: int) -> None:
     """Bring the folder to the state after step `done`, and write what is known before the first step."""
+    remove_temporary_files(folder.path)
     remove_others(folder.checkpoints, until=done)
     metrics.keep_until(done)
     folder.diverged.unlink(missing_ok=True)

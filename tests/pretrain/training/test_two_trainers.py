@@ -54,7 +54,7 @@ def test_micro_batches_add_up_and_a_signal_to_one_process_stops_both(folder):
     stopped = {"whole": 0, "split": 0, "stopped": 128 + signal.SIGTERM, "resumed": 0}
     for rank in (0, 1):
         codes = json.loads((folder / f"codes{rank}.json").read_text())
-        assert "would go on after different steps (2, 0)" in codes.pop("apart")
+        assert "would resume after different steps (2, 0)" in codes.pop("apart")
         assert codes == stopped
     whole, split, resumed = (weights(folder / name) for name in ("whole", "split", "stopped"))
     assert (
@@ -66,4 +66,4 @@ def test_micro_batches_add_up_and_a_signal_to_one_process_stops_both(folder):
             assert whole[name].abs().max() == 0, "batch norm was to be fixed"
         assert torch.equal(resumed[name], whole[name]), name
         assert_close(split[name], whole[name], rtol=1e-4, atol=1e-5, msg=lambda said, name=name: f"{name}: {said}")
-    assert "stopped after step 2; the same command goes on from there" in RunFolder(folder / "stopped").log.read_text()
+    assert "stopped after step 2; rerun the command to resume" in RunFolder(folder / "stopped").log.read_text()
