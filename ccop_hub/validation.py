@@ -120,6 +120,17 @@ def field_types(settings: type[Any]) -> dict[str, Any]:
     return _TYPES[settings]
 
 
+def field_help(settings: type[Any]) -> dict[str, str]:
+    """Field name -> its entry in the `Args` of the class that describes it last."""
+    from docstring_parser import parse as parse_docstring
+
+    texts: dict[str, str] = {}
+    for base in reversed(settings.__mro__):
+        for entry in parse_docstring(base.__doc__ or "").params:
+            texts[entry.arg_name] = " ".join((entry.description or "").split())
+    return texts
+
+
 def describe(kind: Any) -> str:
     """What a type allows, in words: `a whole number, 1 or more`."""
     plain, bounds = without_bounds(kind)
@@ -255,6 +266,7 @@ __all__ = [
     "choices",
     "describe",
     "did_you_mean",
+    "field_help",
     "field_types",
     "flag",
     "shown",

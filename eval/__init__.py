@@ -1,1 +1,51 @@
-"""Downstream evaluation of pre-trained backbones: detection and the comparison of results."""
+"""Measure pre-trained backbones downstream: detection, segmentation, probes of frozen features, comparison.
+
+Each function takes the settings of the command of the same task and returns a typed result:
+
+    >>> import ccop_eval
+    >>> result = ccop_eval.knn("RUN", "data", "results/knn", neighbours=[20])
+    >>> result.metrics["top1/k20"]
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .api import compare, detect, knn, linear, regions, segment, visualize, voc_svm
+    from .results.compare import Comparison
+    from .results.result import Result
+
+__all__ = [
+    "Comparison",
+    "Result",
+    "compare",
+    "detect",
+    "knn",
+    "linear",
+    "regions",
+    "segment",
+    "visualize",
+    "voc_svm",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # The console program imports this package for its help texts: nothing heavy is loaded before it is used.
+    if name == "Comparison":
+        from .results.compare import Comparison
+
+        return Comparison
+    if name == "Result":
+        from .results.result import Result
+
+        return Result
+    if name in __all__:
+        from . import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

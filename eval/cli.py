@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ccop_hub.console import Command, run_program
 
+from . import tasks
 from .settings import (
     CompareSettings,
     DetectionSettings,
@@ -26,68 +27,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .doctor import Finding
-    from .results.comparison import Group
+    from .results.compare import Comparison
     from .results.result import Result
-
-
-def _detection(settings: DetectionSettings) -> Result | None:
-    from .detection.run import run
-
-    return run(settings)
-
-
-def _segmentation(settings: SegmentationSettings) -> Result:
-    from .segmentation.run import run
-
-    return run(settings)
-
-
-def _linear(settings: LinearSettings) -> Result:
-    from .frozen.linear import run
-
-    return run(settings)
-
-
-def _knn(settings: KnnSettings) -> Result:
-    from .frozen.knn import run
-
-    return run(settings)
-
-
-def _voc_svm(settings: VocSvmSettings) -> Result:
-    from .frozen.voc_svm import run
-
-    return run(settings)
-
-
-def _regions(settings: RegionSettings) -> Result:
-    from .region_probe.run import run
-
-    return run(settings)
-
-
-def _visualize(settings: VisualizeSettings) -> list[Path]:
-    from .visualize import run
-
-    return run(settings)
-
-
-def _compare(settings: CompareSettings) -> list[Group]:
-    from .results.compare import run
-
-    return run(settings)
-
-
-def _doctor(settings: DoctorSettings) -> list[Finding]:
-    from .doctor import run
-
-    return run(settings)
-
-
-def _install_detectron2(settings: InstallSettings) -> None:
-    from .detection.install import install
-
-    install(settings)
 
 
 def _show_result(result: Result | None, settings: RunSettings) -> None:
@@ -114,16 +55,14 @@ def _show_pictures(written: list[Path], _: VisualizeSettings) -> None:
         print(f"wrote {path}")
 
 
-def _show_groups(groups: list[Group], settings: CompareSettings) -> None:
+def _show_comparison(comparison: Comparison, settings: CompareSettings) -> None:
     from .results.compare import show
 
-    show(groups, settings)
+    show(comparison, settings)
 
 
-def _groups_document(groups: list[Group], settings: CompareSettings) -> list[dict[str, Any]]:
-    from .results.tables import document
-
-    return document(groups, settings.metrics)
+def _comparison_document(comparison: Comparison, _: CompareSettings) -> list[dict[str, Any]]:
+    return comparison.document()
 
 
 def _show_findings(findings: list[Finding], settings: DoctorSettings) -> int:
@@ -152,7 +91,7 @@ COMMANDS: list[Command] = [
         "detection",
         "Mask R-CNN (Detectron2) trained on COCO-format data: box and mask AP.",
         DetectionSettings,
-        _detection,
+        tasks.detection,
         common=(*_RUN, "protocol", "against", "few_images", "iterations", "batch_size"),
         **_PRINTED,
     ),
@@ -160,7 +99,7 @@ COMMANDS: list[Command] = [
         "segmentation",
         "Semantic segmentation of Cityscapes or of any folder of images and label PNGs.",
         SegmentationSettings,
-        _segmentation,
+        tasks.segmentation,
         common=(*_RUN, "protocol", "frozen", "iterations", "batch_size"),
         **_PRINTED,
     ),
@@ -168,7 +107,7 @@ COMMANDS: list[Command] = [
         "linear",
         "Linear classifiers on frozen features.",
         LinearSettings,
-        _linear,
+        tasks.linear,
         common=(*_RUN, "protocol", "against", "epochs", "batch_size", "image_size"),
         **_PRINTED,
     ),
@@ -176,7 +115,7 @@ COMMANDS: list[Command] = [
         "knn",
         "Nearest neighbours of frozen features.",
         KnnSettings,
-        _knn,
+        tasks.knn,
         common=(*_RUN, "against", "neighbours", "image_size"),
         **_PRINTED,
     ),
@@ -184,7 +123,7 @@ COMMANDS: list[Command] = [
         "voc-svm",
         "VOC2007 classification by linear SVMs on frozen features.",
         VocSvmSettings,
-        _voc_svm,
+        tasks.voc_svm,
         common=(*_RUN, "against", "costs"),
         **_PRINTED,
     ),
@@ -192,7 +131,7 @@ COMMANDS: list[Command] = [
         "regions",
         "Classification of ground-truth boxes from frozen features.",
         RegionSettings,
-        _regions,
+        tasks.regions,
         common=(*_RUN, "against", "features", "epochs"),
         **_PRINTED,
     ),
@@ -200,7 +139,7 @@ COMMANDS: list[Command] = [
         "visualize",
         "Feature maps as colours, and what resembles a chosen box, side by side for several weights.",
         VisualizeSettings,
-        _visualize,
+        tasks.visualize,
         ("images",),
         show=_show_pictures,
     ),
@@ -208,16 +147,16 @@ COMMANDS: list[Command] = [
         "compare",
         "Results side by side: in the terminal, as Markdown, CSV or an HTML page.",
         CompareSettings,
-        _compare,
+        tasks.compare,
         ("results",),
-        show=_show_groups,
-        document=_groups_document,
+        show=_show_comparison,
+        document=_comparison_document,
     ),
     Command(
         "doctor",
         "What works on this machine, and the command that fixes what does not.",
         DoctorSettings,
-        _doctor,
+        tasks.doctor,
         show=_show_findings,
         document=_findings_document,
         code=_findings_code,
@@ -226,7 +165,7 @@ COMMANDS: list[Command] = [
         "install-detectron2",
         "Install Detectron2 into this environment: digest pinned, no compiler needed.",
         InstallSettings,
-        _install_detectron2,
+        tasks.install_detectron2,
     ),
 ]
 

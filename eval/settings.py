@@ -71,7 +71,7 @@ LabelPair = Annotated[str, Predicate(_is_label_pair), Described("VALUE:ID, two n
 """A value in label files and the id that it stands for."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class CompareSettings(Validated):
     """Compare results: one table for each group of results that can be compared.
 
@@ -84,6 +84,7 @@ class CompareSettings(Validated):
     """
 
     results: Annotated[list[Path], Len(1)]
+    _: KW_ONLY
     metrics: list[str] = field(default_factory=list)
     markdown: Path | None = None
     csv: Path | None = None
@@ -367,7 +368,7 @@ class InstallSettings(Validated):
     """Install Detectron2, the detection engine, into this Python environment."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class VisualizeSettings(Validated):
     """Draw feature maps as colours, and the similarity to a chosen box, with one row of pictures for each network.
 
@@ -386,8 +387,9 @@ class VisualizeSettings(Validated):
 
     images: Annotated[list[Path], Len(1)]
     weights: Annotated[list[str], Len(1)]
-    backbone: str | None = None
     out: Path
+    _: KW_ONLY
+    backbone: str | None = None
     box: Box | None = None
     image_size: Pixels = 480
     limit: PositiveInt = 16

@@ -287,7 +287,7 @@ class RunSettings(ObjectiveSettings, ViewSettings, OptimisationSettings, Reading
             )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class InspectSettings(ObjectiveSettings, ViewSettings, ReadingSettings):
     """Draw and count what a run would see.
 
@@ -306,6 +306,7 @@ class InspectSettings(ObjectiveSettings, ViewSettings, ReadingSettings):
     images: Path
     proposals: Path
     out: Path
+    _: KW_ONLY
     count: PositiveInt = 6
     draws: PositiveInt = 200
     seed: Seed = 0

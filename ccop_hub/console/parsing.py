@@ -17,7 +17,16 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Group, Parameter, Token
 
 from ..errors import UserError
-from ..validation import SettingError, choices, describe, did_you_mean, field_types, flag, without_bounds
+from ..validation import (
+    SettingError,
+    choices,
+    describe,
+    did_you_mean,
+    field_help,
+    field_types,
+    flag,
+    without_bounds,
+)
 from .command import Command, version
 from .config import read_config
 from .errors import describe_parse_error
@@ -259,17 +268,6 @@ def _topics(settings: type[Any]) -> dict[str, str]:
         for name in vars(base).get("__annotations__", {}):
             topics.setdefault(name, getattr(base, "TOPIC", "Settings"))
     return topics
-
-
-def field_help(settings: type[Any]) -> dict[str, str]:
-    """Field name -> its entry in the `Args` of the class that describes it last."""
-    from docstring_parser import parse as parse_docstring
-
-    texts: dict[str, str] = {}
-    for base in reversed(settings.__mro__):
-        for entry in parse_docstring(base.__doc__ or "").params:
-            texts[entry.arg_name] = " ".join((entry.description or "").split())
-    return texts
 
 
 def _introduction(command: Command) -> str:

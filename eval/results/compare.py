@@ -4,19 +4,52 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ccop_hub.console import table_console
 from ccop_hub.errors import UserError
 from ccop_hub.files import write_atomically
+from ccop_hub.notebook import page_html
 
 from ..settings import CompareSettings
 from .comparison import Group, group_results
 from .result import Result
-from .tables import comma_separated, markdown, print_group
+from .tables import comma_separated, document, markdown, print_group
 
 
-def run(settings: CompareSettings) -> list[Group]:
+@dataclass(frozen=True)
+class Comparison:
+    """Results side by side; a notebook shows it as tables and plots.
+
+    Attributes:
+        groups: results that can be compared with each other, one group for each task, data set, protocol and engine.
+        metrics: metrics to show; the task's main ones if empty.
+    """
+
+    groups: list[Group]
+    metrics: list[str]
+
+    def markdown(self) -> str:
+        """A table for each group."""
+        return markdown(self.groups, self.metrics)
+
+    def html(self) -> str:
+        """One page of tables and plots that needs no other file."""
+        from .page import page  # matplotlib is slow to import, and only the page needs it
+
+        return page(self.groups, self.metrics)
+
+    def document(self) -> list[dict[str, Any]]:
+        """The groups as plain values, ready for JSON."""
+        return document(self.groups, self.metrics)
+
+    def _repr_html_(self) -> str:
+        return page_html(self.html())
+
+
+def run(settings: CompareSettings) -> Comparison:
     """Group the results and write the files that were asked for.
 
     Raises:
@@ -24,21 +57,20 @@ def run(settings: CompareSettings) -> list[Group]:
     """
     groups = group_results([Result.read(path) for path in settings.results])
     _require_metrics(groups, settings.metrics)
+    comparison = Comparison(groups, settings.metrics)
     if settings.markdown is not None:
-        _write(settings.markdown, markdown(groups, settings.metrics))
+        _write(settings.markdown, comparison.markdown())
     if settings.csv is not None:
         _write(settings.csv, comma_separated(groups))
     if settings.html is not None:
-        from .page import page  # matplotlib is slow to import, and only the page needs it
-
-        _write(settings.html, page(groups, settings.metrics))
-    return groups
+        _write(settings.html, comparison.html())
+    return comparison
 
 
-def show(groups: Sequence[Group], settings: CompareSettings) -> None:
+def show(comparison: Comparison, settings: CompareSettings) -> None:
     """Print the tables, and which files were written."""
     console = table_console()
-    for group in groups:
+    for group in comparison.groups:
         print_group(console, group, settings.metrics)
     for path in (settings.markdown, settings.csv, settings.html):
         if path is not None:

@@ -25,6 +25,7 @@ from ccop_hub.errors import UserError
 from ccop_hub.files import write_atomically
 from ccop_hub.formats.checkpoint import Weights
 from ccop_hub.formats.tensor_use import TensorUse
+from ccop_hub.notebook import summary_html
 
 SCHEMA_VERSION = 1
 """Raised whenever a reader of the older schema would misread a newer file."""
@@ -161,6 +162,7 @@ class Result:
         wall_time_s: seconds from start to result, of this process.
         created: UTC, ISO 8601.
         schema_version: see `SCHEMA_VERSION`.
+        folder: where it was written to or read from; not in the file.
     """
 
     task: str
@@ -186,6 +188,24 @@ class Result:
     wall_time_s: Number | None = None
     created: str = field(default_factory=_now)
     schema_version: int = SCHEMA_VERSION
+    folder: Annotated[Path | None, Field(exclude=True)] = field(default=None, init=False, compare=False)
+
+    @property
+    def pictures(self) -> list[Path]:
+        """The PNG files beside the result."""
+        return [] if self.folder is None else sorted([*self.folder.glob("*.png"), *self.folder.glob("pictures/*.png")])
+
+    def _repr_html_(self) -> str:
+        rows: dict[str, object] = {"weights": self.weights.name}
+        for name, value in self.metrics.items():
+            low, high = self.intervals.get(name, (None, None))
+            spread = "" if low is None or high is None else f" [{low:.1f}, {high:.1f}]"
+            rows[name] = "-" if value is None else f"{value:.1f}{spread}"
+        for name, interval in self.paired.items():
+            shown = f"{interval.difference:+.1f} [{interval.low:+.1f}, {interval.high:+.1f}]"
+            rows[f"{name}, difference to {self.against.weights.name if self.against else 'against'}"] = shown
+        title = f"{self.task}: {self.protocol}, {self.data.name} ({self.data.images} images)"
+        return summary_html(title, rows, self.pictures)
 
     def write(self, path: Path) -> Path:
         """Write as JSON, atomically, to `path` (a file, or a folder that gets `result.json`); returns the file."""
@@ -193,6 +213,7 @@ class Result:
         target.parent.mkdir(parents=True, exist_ok=True)
         content = json.dumps(self.document(), indent=2, allow_nan=False, ensure_ascii=False)
         write_atomically(target, (content + "\n").encode())
+        object.__setattr__(self, "folder", target.parent)
         return target
 
     def document(self) -> dict[str, Any]:
@@ -225,11 +246,13 @@ class Result:
         if version > SCHEMA_VERSION:
             raise UserError(f"{file} has schema {version}, newer than {SCHEMA_VERSION}: update ccop-hub to read it")
         try:
-            return _RESULT.validate_json(content, strict=True)
+            result = _RESULT.validate_json(content, strict=True)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
             raise UserError(f"{file} is not a result: {where}: {first['msg']}; rerun the evaluation") from None
+        object.__setattr__(result, "folder", file.parent)
+        return result
 
 
 _RESULT: TypeAdapter[Result] = TypeAdapter(Result)

@@ -1,0 +1,98 @@
+"""The tasks of `ccop-eval`: what its commands and its Python functions call.
+
+Each imports what it needs when it is called, so that help texts and imports stay fast.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .settings import (
+    CompareSettings,
+    DetectionSettings,
+    DoctorSettings,
+    InstallSettings,
+    KnnSettings,
+    LinearSettings,
+    RegionSettings,
+    SegmentationSettings,
+    VisualizeSettings,
+    VocSvmSettings,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .doctor import Finding
+    from .results.compare import Comparison
+    from .results.result import Result
+
+
+def detection(settings: DetectionSettings) -> Result | None:
+    """Train and score Mask R-CNN; None on machines other than the first."""
+    from .detection.run import run
+
+    return run(settings)
+
+
+def segmentation(settings: SegmentationSettings) -> Result:
+    """Train and score a segmentation head."""
+    from .segmentation.run import run
+
+    return run(settings)
+
+
+def linear(settings: LinearSettings) -> Result:
+    """Train and score linear classifiers."""
+    from .frozen.linear import run
+
+    return run(settings)
+
+
+def knn(settings: KnnSettings) -> Result:
+    """Score nearest neighbours."""
+    from .frozen.knn import run
+
+    return run(settings)
+
+
+def voc_svm(settings: VocSvmSettings) -> Result:
+    """Fit and score linear SVMs."""
+    from .frozen.voc_svm import run
+
+    return run(settings)
+
+
+def regions(settings: RegionSettings) -> Result:
+    """Classify ground-truth boxes."""
+    from .region_probe.run import run
+
+    return run(settings)
+
+
+def visualize(settings: VisualizeSettings) -> list[Path]:
+    """Draw feature maps; returns the pictures."""
+    from .visualize import run
+
+    return run(settings)
+
+
+def compare(settings: CompareSettings) -> Comparison:
+    """Group results and write the files that were asked for."""
+    from .results.compare import run
+
+    return run(settings)
+
+
+def doctor(settings: DoctorSettings) -> list[Finding]:
+    """Check this machine."""
+    from .doctor import run
+
+    return run(settings)
+
+
+def install_detectron2(settings: InstallSettings) -> None:
+    """Install Detectron2 into this environment."""
+    from .detection.install import install
+
+    install(settings)
