@@ -11,4 +11,4 @@ from ccop_hub.hub import (  # noqa: F401
     ccop_resnet101_fpn,
 )
 
-dependencies = ["torch", "torchvision", "timm", "safetensors", "huggingface_hub"]
+dependencies = ["torch", "torchvision", "timm", "safetensors", "huggingface_hub", "numpy"]
