@@ -72,7 +72,7 @@ class PublishSettings(Validated):
         dry_run: write the same files to a folder and push nothing.
         out: folder of the dry run; RUN/published by default.
         results: result.json files of ccop-eval to include in the card.
-        licence: SPDX identifier of the weights' licence, in lower case as on the Hub.
+        licence: SPDX identifier of the weights' licence. Default: that of their origin, or apache-2.0 for own runs.
         revision: branch to push to.
     """
 
@@ -82,5 +82,5 @@ class PublishSettings(Validated):
     dry_run: bool = False
     out: Path | None = None
     results: list[Path] = field(default_factory=list)
-    licence: str = "apache-2.0"
+    licence: str | None = None
     revision: str = "main"

@@ -66,8 +66,9 @@ def timm_config(arch: str, num_features: int, facts: Mapping[str, Any]) -> dict[
 def pretrained_cfg(facts: Mapping[str, Any]) -> dict[str, Any]:
     """What timm keeps of weights under that name; mean and std on the 0-1 scale."""
     shown = facts["input"]
+    tag = {"tag": facts["objective"]} if facts.get("objective") else {}
     return {
-        "tag": str(facts.get("objective", "")),
+        **tag,
         "num_classes": 0,
         "input_size": [3, 224, 224],
         "pool_size": [7, 7],

@@ -10,10 +10,10 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from ..formats.checkpoint import Weights
 from ..formats.names import layout_of
 from ..formats.timm_folder import TIMM_WEIGHTS_FILE
-from ..normalization import PIXEL_MEAN, PIXEL_STD
 from .evaluations import Evaluation
 
 DETECTRON2_FILE = "detectron2.pkl"
+DETECTRON2_CONFIG = "detectron2.yaml"
 
 OBJECTIVES = {
     "ccop": (
@@ -44,7 +44,7 @@ def model_card(weights: Weights, repo: str, licence: str, evaluations: Sequence[
     data = ModelCardData(
         license=licence,
         library_name="timm",
-        tags=["ccop-hub", "self-supervised-learning", str(weights.facts.get("objective", "")), weights.arch],
+        tags=["ccop-hub", "self-supervised-learning", *filter(None, [weights.facts.get("objective")]), weights.arch],
         pipeline_tag="image-feature-extraction",
         model_name=repo,
         eval_results=[row for evaluation in evaluations for row in _eval_results(evaluation)] or None,
@@ -67,6 +67,8 @@ def _eval_results(evaluation: Evaluation) -> list[EvalResult]:
             task_name=f"{evaluation.task} ({evaluation.protocol})",
             dataset_type=evaluation.data,
             dataset_name=evaluation.data,
+            # The Hub shows results of one task and data set as one entry: the protocol keeps them apart.
+            dataset_config=evaluation.protocol,
             metric_type=metric,
             metric_name=metric,
             metric_value=round(value, 3),
@@ -76,12 +78,13 @@ def _eval_results(evaluation: Evaluation) -> list[EvalResult]:
 
 
 def _about(weights: Weights, repo: str) -> str:
-    objective = str(weights.facts.get("objective", "unknown"))
+    objective = weights.facts.get("objective")
+    by = f" by {OBJECTIVES.get(objective, objective)}" if objective else ""
     parts = "backbone and feature pyramid" if "fpn" in weights.parts else "backbone"
     file = Path(weights.source).name
     return (
         f"# {repo}\n\n"
-        f"A {weights.arch} ({parts}), pre-trained without labels by {OBJECTIVES.get(objective, objective)}.\n\n"
+        f"A {weights.arch} ({parts}), pre-trained without labels{by}.\n\n"
         f"`{file}` holds the {parts}, `{TIMM_WEIGHTS_FILE}` the backbone for timm and torchvision"
         + (f", `{DETECTRON2_FILE}` the {parts} for Detectron2" if is_plain(weights) else "")
         + f". Digest of `{file}`: `{weights.digest}`."
@@ -141,11 +144,8 @@ def _loading(weights: Weights, repo: str) -> str:
             ),
             (
                 "Detectron2",
-                f"{fetch}\n# cfg: BatchNorm in backbone and FPN, RGB input, stride on the 3x3 convolution\n"
-                f'cfg.MODEL.WEIGHTS = hf_hub_download("{repo}", "{DETECTRON2_FILE}")\n'
-                f"cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = {list(PIXEL_MEAN)}, {list(PIXEL_STD)}\n"
-                'cfg.INPUT.FORMAT = "RGB"\ncfg.MODEL.RESNETS.STRIDE_IN_1X1 = False\n'
-                'cfg.MODEL.RESNETS.NORM = cfg.MODEL.FPN.NORM = "SyncBN"',
+                f'{fetch}\ncfg.merge_from_file(hf_hub_download("{repo}", "{DETECTRON2_CONFIG}"))\n'
+                f'cfg.MODEL.WEIGHTS = hf_hub_download("{repo}", "{DETECTRON2_FILE}")',
             ),
         ]
     return "## Loading\n\n" + "\n\n".join(f"{name}:\n\n```python\n{code}\n```" for name, code in blocks)

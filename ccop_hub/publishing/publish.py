@@ -23,9 +23,11 @@ from ..errors import UserError, one_line
 from ..files import write_atomically
 from ..formats.checkpoint import FACTS_FILE, Weights, find_weights_file, read_checkpoint
 from ..formats.conversion import convert
+from ..formats.detectron2_config import detectron2_config
 from ..sources.cache import is_offline
-from ..sources.huggingface import endpoint
+from ..sources.huggingface import endpoint, require_repository
 from .evaluations import Evaluation, read_evaluation
+from .licence import licence_of
 from .model_card import DETECTRON2_FILE, is_plain, model_card
 from .verification import verify
 
@@ -63,18 +65,18 @@ def publish(settings: PublishSettings) -> str:
         UserError: the export does not pass its checks, a result belongs to other weights, or the Hub refuses; nothing
             is pushed unless all checks have passed.
     """
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", settings.repo):
-        raise UserError(f"{settings.repo!r} is not a repository's name: give ORG/NAME")
+    require_repository(settings.repo)
     weights = _checked_export(settings.run)
+    licence = licence_of(weights.facts, settings.licence)
     evaluations = [read_evaluation(path, weights.digest) for path in settings.results]
     if settings.dry_run:
         folder = settings.out or settings.run / "published"
-        files = write_tree(folder, weights, settings.repo, settings.licence, evaluations)
+        files = write_tree(folder, weights, settings.repo, licence, evaluations)
         return f"wrote {len(files)} files to {folder}; nothing was pushed"
     if is_offline():
         raise UserError("HF_HUB_OFFLINE forbids the network: unset it to publish, or use --dry-run")
     with tempfile.TemporaryDirectory() as scratch:
-        files = write_tree(Path(scratch), weights, settings.repo, settings.licence, evaluations)
+        files = write_tree(Path(scratch), weights, settings.repo, licence, evaluations)
         return _push(Path(scratch), settings, len(files))
 
 
@@ -92,7 +94,10 @@ def write_tree(
         write_atomically(folder / name, exported.with_name(name).read_bytes())
     convert(weights, "timm", folder, overwrite=True)
     if is_plain(weights):
-        convert(weights, "detectron2", folder / DETECTRON2_FILE, overwrite=True)
+        done = convert(weights, "detectron2", folder / DETECTRON2_FILE, overwrite=True)
+        if done.config is not None:
+            # By its name alone: where these files are written first is nobody's business.
+            write_atomically(done.config, detectron2_config(weights, weights.parts, Path(DETECTRON2_FILE)))
     settings = yaml.safe_dump(weights.facts.get("settings", {}), sort_keys=True, allow_unicode=True)
     write_atomically(folder / SETTINGS_FILE, settings)
     for number, evaluation in enumerate(evaluations, start=1):

@@ -19,7 +19,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from ..errors import UserError
+from ..errors import UserError, one_line
 from ..files import file_digest
 from ..formats.checkpoint import FACTS_FILE, WEIGHTS_FILES
 from ..formats.timm_folder import TIMM_CONFIG_FILE, TIMM_FILES
@@ -28,12 +28,32 @@ from .download import is_reachable
 
 PREFIX = "hf-hub:"
 
+_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
+"""What the Hub takes as the name of an organisation or a repository (huggingface_hub's `validate_repo_id`)."""
+
 _ADDRESS = re.compile(r"(?P<repo>[^/@\s]+/[^/@\s]+)(?:@(?P<revision>\S+))?")
 
 
 def endpoint() -> str:
     """The Hub to talk to: `HF_ENDPOINT`, or the public one."""
     return os.environ.get("HF_ENDPOINT") or ENDPOINT
+
+
+def require_repository(name: str) -> None:
+    """Check that a name can be a repository's on the Hub.
+
+    Raises:
+        UserError: it cannot; says why.
+    """
+    parts = name.split("/")
+    if len(parts) != 2:
+        raise UserError(f"{one_line(name)!r} is not a repository's name: give ORG/NAME")
+    for part in parts:
+        if not _NAME.fullmatch(part) or ".." in part or "--" in part or part.endswith((".git", ".ipynb")):
+            raise UserError(
+                f"{one_line(name)!r} is not a repository's name: give ORG/NAME of letters, digits, '-', '_' and '.', "
+                "at most 96 each, without '..', '--' or '.git' at the end"
+            )
 
 
 def fetch_hf(address: str) -> Path:
@@ -52,6 +72,7 @@ def fetch_hf(address: str) -> Path:
     if found is None:
         raise UserError(f"{address!r} is not of the form {PREFIX}ORG/NAME or {PREFIX}ORG/NAME@REVISION: correct it")
     repo, revision = found["repo"], found["revision"]
+    require_repository(repo)
     # The client would wait through its retries where there is no network: ask once, and let the cache serve.
     local = is_offline() or not is_reachable(endpoint())
     unreachable: LocalEntryNotFoundError | None = None

@@ -18,10 +18,13 @@ from torch import Tensor
 from ccop_hub.cli import main
 from ccop_hub.errors import UserError
 from ccop_hub.files import file_digest
-from ccop_hub.formats.checkpoint import read_checkpoint
+from ccop_hub.formats.checkpoint import read_checkpoint, save_checkpoint
+from ccop_hub.publishing.licence import licence_of
 from ccop_hub.publishing.publish import publish
 from ccop_hub.settings import PublishSettings
+from ccop_hub.sources import registry
 
+from ..conftest import FACTS
 from ..hub_server import READER, TOKEN, Fault, HubServer
 
 REPO = "lab/net"
@@ -71,6 +74,7 @@ def test_dry_run_writes_what_would_be_pushed(tree: Path, run: Path, tensors: dic
         "backbone_fpn.safetensors",
         "config.json",
         "detectron2.pkl",
+        "detectron2.yaml",
         "facts.json",
         "model.safetensors",
         "results/1-detection-coco-fpn-4conv1fc-1x-short.json",
@@ -84,7 +88,9 @@ def test_dry_run_writes_what_would_be_pushed(tree: Path, run: Path, tensors: dic
     assert config["pretrained_cfg"]["mean"] == pytest.approx([0.485, 0.456, 0.406])
     for name in ("detectron2.pkl", "model.safetensors"):
         found = read_checkpoint(tree / name)
-        assert all(torch.equal(found.tensors[key], tensors[key]) for key in found.tensors)
+        kept = [key for key in found.tensors if not key.endswith("num_batches_tracked")]
+        assert all(torch.equal(found.tensors[key], tensors[key]) for key in kept)
+    assert yaml.safe_load((tree / "detectron2.yaml").read_text())["MODEL"]["WEIGHTS"] == "detectron2.pkl"
 
 
 def test_model_card(tree: Path, run: Path) -> None:
@@ -290,3 +296,93 @@ def test_published_weights_load_everywhere(
     assert backbone == of_pyramid == by_timm == expected("backbone.")
     assert pyramid == expected("")
     assert digest == file_digest(run / "exported" / "backbone_fpn.safetensors")
+
+
+@pytest.mark.parametrize(
+    "repo", ["../..", "a/b.git", "a b/c", "a/b/c", "a", "/b", "a/", "a/..", "-a/b", "a/b--c", "a/" + "x" * 97, "a\n/b"]
+)
+def test_names_of_repositories_are_checked_before_anything_is_written(
+    settings: PublishSettings, repo: str, tmp_path: Path
+) -> None:
+    asked = dataclasses.replace(settings, repo=repo, dry_run=True, out=tmp_path / "published")
+    with pytest.raises(UserError, match="is not a repository's name") as raised:
+        publish(asked)
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "published").exists()
+
+
+OWN_FACTS = {"settings": {"epochs": 1}}
+MOCO_FACTS = registry.entry("resnet50.mocov2_in1k_800ep").facts()
+
+
+@pytest.mark.parametrize(
+    ("facts", "given", "licence"),
+    [
+        (OWN_FACTS, None, "apache-2.0"),
+        (OWN_FACTS, "MIT", "mit"),
+        (MOCO_FACTS, None, "cc-by-nc-4.0"),
+        (MOCO_FACTS, "CC-BY-NC-4.0", "cc-by-nc-4.0"),
+        ({"objective": "ccop"}, "cc-by-4.0", "cc-by-4.0"),
+        ({"licence": "not stated by the authors"}, "cc-by-4.0", "cc-by-4.0"),
+    ],
+)
+def test_the_licence(facts: dict[str, Any], given: str | None, licence: str) -> None:
+    assert licence_of(facts, given) == licence
+
+
+@pytest.mark.parametrize(
+    ("facts", "given", "said"),
+    [
+        (MOCO_FACTS, "apache-2.0", "come under cc-by-nc-4.0, not apache-2.0"),
+        ({"objective": "ccop"}, None, "pass --licence"),
+        ({"licence": "not stated by the authors"}, None, "pass --licence"),
+        (OWN_FACTS, "do what you like", "SPDX"),
+    ],
+)
+def test_licences_that_are_refused(facts: dict[str, Any], given: str | None, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        licence_of(facts, given)
+
+
+def test_weights_without_an_objective_have_no_empty_words(tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "foreign", tensors, {"arch": "resnet18", "input": FACTS["input"]})
+    settings = PublishSettings(
+        tmp_path / "foreign", "lab/net", dry_run=True, out=tmp_path / "published", licence="cc-by-nc-4.0"
+    )
+    publish(settings)
+    card = (tmp_path / "published" / "README.md").read_text()
+    data = yaml.safe_load(card.split("---")[1])
+    assert data["tags"] == ["ccop-hub", "self-supervised-learning", "resnet18"]
+    assert data["license"] == "cc-by-nc-4.0"
+    assert "unknown" not in card
+    assert "tag" not in json.loads((tmp_path / "published" / "config.json").read_text())["pretrained_cfg"]
+
+
+def test_each_result_has_the_task_and_protocol_of_its_own(settings: PublishSettings, tmp_path: Path) -> None:
+    digest = read_checkpoint(settings.run).digest
+    files = []
+    for task, protocol, value in (("knn", "knn-20", 40.0), ("linear", "linear-moco-lr30", 60.0)):
+        record = {
+            "schema_version": 1,
+            "task": task,
+            "protocol": protocol,
+            "engine": {"name": "lightning", "version": "2"},
+            "weights": {"digest": digest},
+            "loaded": "backbone",
+            "data": {"name": "scenes", "images": 8},
+            "metrics": {"top1": value},
+            "seed": 0,
+        }
+        files.append(tmp_path / f"{task}.json")
+        files[-1].write_text(json.dumps(record))
+    out = tmp_path / "published"
+    publish(dataclasses.replace(settings, dry_run=True, out=out, results=files))
+    (model,) = yaml.safe_load((out / "README.md").read_text().split("---")[1])["model-index"]
+    shown = {
+        entry["task"]["name"]: [(entry["dataset"]["config"], metric["value"]) for metric in entry["metrics"]]
+        for entry in model["results"]
+    }
+    assert shown == {
+        "knn (knn-20)": [("knn-20", 40.0)],
+        "linear (linear-moco-lr30)": [("linear-moco-lr30", 60.0)],
+    }
