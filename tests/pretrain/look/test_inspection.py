@@ -2,7 +2,7 @@ import csv
 
 import numpy as np
 import pytest
-from ccop_pretrain.look.inspection import collect_samples, run, summarise, write_sheets
+from ccop_pretrain.look.inspection import collect_samples, run, show, summarise, write_sheets
 from ccop_pretrain.settings import InspectSettings
 from ccop_pretrain.views.dataset import ViewDataset
 from ccop_pretrain.views.listing import ImageListing
@@ -21,16 +21,20 @@ def colours(path):
 
 
 def test_sheets_and_table_are_written(settings, capsys):
-    run(settings)
+    inspection = run(settings)
     names = {path.name for path in settings.out.iterdir()}
     assert names == {"proposals.png", "views.png", "jitters.png", "augmentation.png", "summary.csv"}
     widths = {Image.open(path).width for path in settings.out.glob("*.png")}
     assert len(widths) == 1
     green = (colours(settings.out / "jitters.png") == (0x2E, 0xCC, 0x40)).all(1)
     assert green.sum() > 50
+    assert capsys.readouterr().out == ""
+    show(inspection)
     printed = capsys.readouterr().out
     with (settings.out / "summary.csv").open() as file:
         rows = dict(csv.reader(file))
+    assert rows.pop("measure") == "value"
+    assert rows == inspection.measures
     assert rows["images with proposals"] == "14"
     assert "draws without a box" in printed
 

@@ -141,11 +141,11 @@ def test_overwriting_leaves_other_files_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"images": 1}, "--images is 1"),
-        ({"val_share": 1.0}, "--val-share is 1.0"),
-        ({"size": 8}, "--size is 8 pixels"),
-        ({"seed": -1}, "--seed is -1"),
-        ({"workers": 0}, "--workers is 0"),
+        ({"images": 1}, "--images 1 is not allowed"),
+        ({"val_share": 1.0}, "--val-share 1.0 is not allowed"),
+        ({"size": 8}, "--size 8 is not allowed"),
+        ({"seed": -1}, "--seed -1 is not allowed"),
+        ({"workers": 0}, "--workers 0 is not allowed"),
     ],
 )
 def test_settings_out_of_range(tmp_path: Path, change: dict[str, Any], message: str) -> None:
