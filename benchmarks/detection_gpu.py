@@ -1,4 +1,4 @@
-"""Measure every detection protocol on the GPUs at hand, at reduced length; raw results as JSON.
+"""Measure every detection protocol on this machine's GPUs, at reduced length; raw results as JSON.
 
     python benchmarks/detection_gpu.py --data coco [--data voc ...] --out benchmarks/results/detection-H100.json
 

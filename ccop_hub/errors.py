@@ -2,7 +2,7 @@
 
 
 class UserError(Exception):
-    """Wrong input that the user can mend.
+    """Wrong input that the user can fix.
 
     The message is one line: what is wrong, then what to do. The console programs print it and exit with code 2; a
     library caller sees an ordinary exception.

@@ -55,7 +55,7 @@ def _is_shard(text: str) -> bool:
 
 
 SceneSize = Annotated[int, Ge(96)]
-"""Pixels: below 96, objects of a synthetic image are too small to tell their shapes apart."""
+"""Pixels: below 96, objects of a synthetic image are too small to distinguish their shapes."""
 
 Part = Annotated[str, Predicate(_is_shard), Described("I/N, with I from 1 to N")]
 """One of N parts of a set of images."""

@@ -91,7 +91,7 @@ def locate(name: str) -> Path:
     if path.exists():
         return path
     if name == RANDOM:
-        raise UserError("random weights are in no file: give weights that are, or train some")
+        raise UserError("'random' has no file to verify: give a file or folder of weights")
     raise UserError(_not_found(name))
 
 

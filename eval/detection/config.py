@@ -108,7 +108,7 @@ def configure(
 def scale_schedule(cfg: Any, factor: float) -> None:
     """Multiply every count of iterations (length, steps, warm-up, checkpoints, scoring) by `factor`.
 
-    Steps that a very short run no longer tells apart from each other, its start or its end are dropped.
+    Steps that a very short run can no longer distinguish from each other, its start or its end are dropped.
     """
     solver = cfg.SOLVER
     solver.MAX_ITER = max(1, round(solver.MAX_ITER * factor))

@@ -1,7 +1,7 @@
 """Training data whose order and augmentation depend on the seed alone, and which can start at any batch.
 
 Detectron2 draws augmentations from its workers' random state and cannot say where it is in the data, so that a run
-that was stopped would go on with other images. Here every sample has a number: it decides which image it is and what
+that was stopped would resume with other images. Here every sample has a number: it decides which image it is and what
 is drawn for it, whatever process loads it.
 """
 

@@ -43,7 +43,7 @@ _UNFINISHED = ".unfinished"
 class Trainer(DefaultTrainer):  # type: ignore[misc]
     """`DefaultTrainer` from given weights, whose every random draw depends on seed, step and rank alone.
 
-    A run that is stopped and goes on from a checkpoint therefore computes what one that was never stopped computes: on
+    A run that is stopped and resumes from a checkpoint therefore computes what one that was never stopped computes: on
     a CPU with the same number of threads to the last bit, on GPUs as far as their kernels are deterministic.
 
     Args:

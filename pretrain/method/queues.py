@@ -20,7 +20,7 @@ class KeyQueue(nn.Module):
         length: keys held, at least 1.
         dim: length of a key.
         end: what happens to keys that run past the last row: `wrap` writes them from row 0; `drop` forgets them and
-            goes on at row 0 (the authors' code).
+            continues at row 0 (the authors' code).
 
     Attributes:
         keys: (length, dim) float, unit rows.

@@ -1,1 +1,1 @@
-"""Procedurally drawn scenes: a data set with nothing to download."""
+"""Synthetic images: a data set with nothing to download."""

@@ -174,7 +174,7 @@ def remove_others(folder: Path, keep: int = KEPT, until: int | None = None) -> N
     Args:
         folder: of the checkpoints; need not be there.
         keep: checkpoints that stay.
-        until: the step that a run goes on from: later checkpoints are damaged and will be written again.
+        until: the step that a run resumes from: later checkpoints are damaged and will be written again.
     """
     later = [path for path in _by_age(folder) if until is not None and checkpoint_step(path) > until]
     others = [path for path in _by_age(folder) if path not in later][keep:]

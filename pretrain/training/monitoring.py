@@ -109,7 +109,7 @@ def advice(settings: RunSettings, schedule: Schedule, image_count: int, boxes: f
             longer = longer if wanted <= schedule.steps / 2 else f"a run of {math.ceil(2 * wanted)} steps with {longer}"
             warnings.append(
                 f"the {kind} queue takes {fill:.0f} steps to fill its random start with real keys, the warm-up is over "
-                f"after {schedule.warmup_steps:.0f}: a run that learns from random keys is pulled together; give "
+                f"after {schedule.warmup_steps:.0f}: a run that learns from random keys collapses; give "
                 f"{longer}or --{kind}-queue {max(fitting, 1)} or less"
             )
     return warnings

@@ -97,7 +97,7 @@ class RunFolder:
 
     @property
     def wandb(self) -> Path:
-        """Holds the identifier of the run at Weights & Biases, so that a continued run goes on there too."""
+        """Holds the identifier of the run at Weights & Biases, so that a resumed run continues there too."""
         return self.path / "wandb_run_id.txt"
 
     @property

@@ -215,7 +215,7 @@ class Throughput:
         self.start()
 
     def batch_arrived(self) -> None:
-        """A batch is at hand: the time since the last step ended was waiting."""
+        """A batch is ready: the time since the last step ended was waiting."""
         self._waited += time.perf_counter() - self._step_ended
 
     def step_ended(self, images: int) -> None:

@@ -49,7 +49,7 @@ def make_result_fixture():
 
 
 KINDS = ("ground", "object")
-"""Classes of the cut-outs. The scenes' shapes are no classes for these tests: to tell them apart takes training."""
+"""Classes of the cut-outs. The scenes' shapes are no classes for these tests: to distinguish them takes training."""
 
 CUT = 32
 """Pixels of a cut-out's side."""

@@ -126,7 +126,7 @@ def test_command(export: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_random_weights_are_in_no_file(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", "random"]) == 2
-    assert "random weights are in no file" in capsys.readouterr().err
+    assert "has no file to verify" in capsys.readouterr().err
 
 
 def test_fingerprint_is_stable_and_leaves_the_random_state_alone(tensors: dict[str, Tensor]) -> None:

@@ -5,7 +5,7 @@ from PIL import Image
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory, drawn_scenes):
-    """Two folders of drawn scenes with ground and object as classes; in `shuffled` an image has another's labels."""
+    """Two folders of synthetic images with ground and object as classes; `shuffled` swaps the labels."""
     root = tmp_path_factory.mktemp("scenes")
     for split in ("train", "val"):
         labels = sorted((drawn_scenes / "semantic" / f"{split}2017").iterdir())

@@ -37,7 +37,7 @@ def test_metrics_equal_a_slow_recomputation():
         values = matrix_statistic(matrices)(np.array(counts))
         assert values["mIoU"] == pytest.approx(np.mean(iou))
         assert values["pixel_accuracy"] == pytest.approx(100 * np.mean([t == p for t, p in pairs]))
-    assert np.isnan(class_iou(matrices.sum(0))[3]), "a class that is nowhere has no IoU and no say in the mean"
+    assert np.isnan(class_iou(matrices.sum(0))[3]), "a class that is nowhere has no IoU and does not count in the mean"
     assert np.isnan(segmentation_metrics(np.zeros((2, 2), dtype=int))["mIoU"])
 
 
