@@ -45,8 +45,8 @@ def list_images(folder: Path) -> list[Path]:
     return [folder / image for image in images.list_images(folder)]
 
 
-def data_digest(root: Path, files: Sequence[Path], contents: Sequence[Path] = ()) -> str:
-    """`ccop_hub.files.files_digest` of a data set, and of the contents of files that are read in place of some.
+def require_regular(files: Sequence[Path]) -> None:
+    """Check that files are there, without reading them; a FIFO or device would never end.
 
     Raises:
         UserError: a file is missing or not a regular file, such as a link to content that was not fetched.
@@ -56,6 +56,14 @@ def data_digest(root: Path, files: Sequence[Path], contents: Sequence[Path] = ()
             images.open_regular(path).close()
         except images.UnreadableImageError as error:
             raise UserError(f"unreadable file {path}: {error.reason}; restore or remove it") from None
+
+
+def data_digest(root: Path, files: Sequence[Path], contents: Sequence[Path] = ()) -> str:
+    """`ccop_hub.files.files_digest` of a data set, and of the contents of files that are read in place of some.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
     try:
         digest = files_digest(root, files)
         return bytes_digest(" ".join([digest, *map(file_digest, contents)]).encode()) if contents else digest

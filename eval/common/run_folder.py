@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -65,6 +66,7 @@ class RunFolder:
     def _prepare(self) -> tuple[str | None, Result | None]:
         """Prepare the folder; returns the user's mistake, if any, and the result if the run is finished."""
         try:
+            check_folder(self.out)
             finished = None if self.settings.overwrite else self._look()
         except UserError as error:
             return str(error), None
@@ -82,7 +84,6 @@ class RunFolder:
 
         A folder without a result or a state has nothing to resume: a failed start does not block the next one.
         """
-        check_folder(self.out)
         if not (self.out / RESULT_FILE).exists() and not self.state.exists():
             return None
         if not self.settings.resume:
@@ -143,9 +144,21 @@ class RunFolder:
 
 
 def check_folder(out: Path) -> None:
-    """Raise `UserError` if `--out` names a file."""
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file: give a folder as --out")
+    """Check that `--out` is a folder or can become one.
+
+    Raises:
+        UserError: it or a folder above it is a file, or may not be written to.
+    """
+    try:
+        existing = next(path for path in (out, *out.absolute().parents) if path.exists())
+        if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
+            return
+        reason = "no permission to write" if existing.is_dir() else "is a file"
+    except OSError as error:
+        existing, reason = out, str(error.strerror)
+    if existing == out:
+        raise UserError(f"{out} {reason}: give a folder as --out")
+    raise UserError(f"{out} cannot be made ({existing}: {reason}): give another --out")
 
 
 def require_same(out: Path, settings: RunSettings | VisualizeSettings) -> None:

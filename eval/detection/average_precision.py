@@ -1,6 +1,6 @@
 """Average precision from matched detections: COCO's metric and Pascal VOC's, for any resample of the images.
 
-Both metrics walk through one class's detections by falling score and average, over recall thresholds, the highest
+Both metrics go through one class's detections by falling score and average, over recall thresholds, the highest
 precision at that recall or more. They differ in what counts as a match, in the thresholds, and in COCO's hundred
 detections an image at most. Matching is done once; a resample of images only weights the matches.
 """

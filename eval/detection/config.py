@@ -25,7 +25,7 @@ NARROW_RESNETS = (18, 34)
 """Depths whose first stage has 64 channels (He et al. 2016, table 1)."""
 
 SCORERS: dict[str, Scorer] = {"voc-c4-24k": "voc"}
-"""Protocols whose AP is not COCO's."""
+"""Protocols with another AP than COCO's."""
 
 _NORMS = ("MODEL.RESNETS", "MODEL.FPN", "MODEL.ROI_BOX_HEAD", "MODEL.ROI_MASK_HEAD")
 
@@ -108,7 +108,7 @@ def configure(
 def scale_schedule(cfg: Any, factor: float) -> None:
     """Multiply every count of iterations (length, steps, warm-up, checkpoints, scoring) by `factor`.
 
-    Steps that a very short run can no longer distinguish from each other, its start or its end are dropped.
+    In a very short run, steps that coincide with each other or with its start or end are dropped.
     """
     solver = cfg.SOLVER
     solver.MAX_ITER = max(1, round(solver.MAX_ITER * factor))

@@ -37,7 +37,7 @@ FEW_IMAGES_FILE = "few_images.txt"
 FINAL_CHECKPOINT = "model_final.pth"
 
 _MACHINE_KEYS = ("OUTPUT_DIR", "DATALOADER.NUM_WORKERS", "DATASETS.TRAIN", "DATASETS.TEST", "SOLVER.CHECKPOINT_PERIOD")
-"""Configuration that may change when a run goes on: where things lie and how often they are saved."""
+"""Configuration that may change when a run is resumed: where files are and how often they are saved."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Plan:
         return self.settings.out / ENGINE_FOLDER
 
     def identity(self) -> dict[str, str]:
-        """What has to be the same for a run to go on, or to be scored again."""
+        """What must be equal for a run to be resumed, or scored again."""
         cfg = self.configuration.cfg.clone()
         cfg.defrost()
         for key in _MACHINE_KEYS:
@@ -84,16 +84,18 @@ class Plan:
 
 
 def make_plan(settings: DetectionSettings) -> Plan:
-    """Resolve weights, data and protocol.
+    """Resolve data, protocol and weights; what is on this machine is checked before weights are downloaded.
 
     Raises:
         UserError: anything wrong with them, or with the machine.
     """
+    check_folder(settings.out)
+    _device(settings)
     engine = load_engine()
-    weights = resolve(settings.weights, settings.backbone, settings.seed)
     data = open_data(str(settings.data), masks=load_protocol(settings.protocol).MODEL.MASK_ON)
     if settings.few_images is not None:
         data = take_part(data, int(settings.few_images.removesuffix("%")), settings.seed)
+    weights = resolve(settings.weights, settings.backbone, settings.seed)
     return Plan(settings, engine, weights, data, _configuration(settings, weights, data))
 
 
@@ -192,7 +194,7 @@ def _notes_on_parts(cfg: Any, settings: DetectionSettings, weights: Weights) -> 
     if settings.load != "backbone+fpn":
         return []
     if cfg.MODEL.BACKBONE.NAME != "build_resnet_fpn_backbone":
-        return ["the protocol's detector has no feature pyramid: the backbone alone is loaded"]
+        return ["the protocol's detector has no feature pyramid: only the backbone is loaded"]
     return [] if "fpn" in weights.parts else ["the weights have no feature pyramid: it starts untrained"]
 
 

@@ -32,9 +32,9 @@ def start(settings: DetectionSettings, work: Callable[..., None], *arguments: An
         work(*arguments)
         return
     url = f"tcp://127.0.0.1:{_free_port()}" if settings.dist_url == "auto" else settings.dist_url
-    told = (work, settings.processes, settings.devices, settings.node_rank, url, arguments)
+    task = (work, settings.processes, settings.devices, settings.node_rank, url, arguments)
     try:
-        start_processes(_prepared, told, settings.devices, start_method="spawn")  # type: ignore[no-untyped-call]
+        start_processes(_prepared, task, settings.devices, start_method="spawn")  # type: ignore[no-untyped-call]
     except ProcessRaisedException as error:
         last = str(error).strip().splitlines()[-1]
         # Another process's exception arrives as the text of its traceback.

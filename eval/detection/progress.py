@@ -15,7 +15,7 @@ from detectron2.utils.events import EventWriter, get_event_storage
 LOG_FILE = "log.txt"
 
 _CHATTY = ("detectron2", "fvcore", "py.warnings", "torch.fx._symbolic_trace")
-"""Loggers whose lines go to the file; the last tells official main of a name that torch deprecates."""
+"""Loggers whose lines go to the file; the last is for official main's use of a name that torch deprecates."""
 
 _REPORTS = 20
 """Lines over a whole training where there is no terminal."""

@@ -135,7 +135,7 @@ def _train_and_score(trainer: Any, settings: DetectionSettings) -> dict[str, Any
         scores: dict[str, Any] = trainer.test(trainer.cfg, trainer.model)
         return scores
     if trainer.start_iter:
-        print(f"going on after iteration {trainer.start_iter} of {trainer.max_iter}", flush=True)
+        print(f"resuming after iteration {trainer.start_iter} of {trainer.max_iter}", flush=True)
     try:
         trainer.train()
     except FloatingPointError as error:

@@ -41,9 +41,9 @@ _UNFINISHED = ".unfinished"
 
 
 class Trainer(DefaultTrainer):  # type: ignore[misc]
-    """`DefaultTrainer` from given weights, whose every random draw depends on seed, step and rank alone.
+    """`DefaultTrainer` from given weights; every random draw depends only on seed, step and rank.
 
-    A run that is stopped and resumes from a checkpoint therefore computes what one that was never stopped computes: on
+    A run that is stopped and resumed from a checkpoint therefore computes the same as one that was never stopped: on
     a CPU with the same number of threads to the last bit, on GPUs as far as their kernels are deterministic.
 
     Args:

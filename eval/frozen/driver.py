@@ -17,7 +17,7 @@ from ccop_hub.formats.checkpoint import Weights
 
 from ..common import pictures
 from ..common.compute import launch, lightning_precision
-from ..common.images import data_digest
+from ..common.images import data_digest, require_regular
 from ..common.run_folder import RunFolder
 from ..results.intervals import RESAMPLES, PairedIntervals, Statistic, bootstrap
 from ..results.result import Against, Curve, DataIdentity, Metrics, Result, WeightsIdentity, defined
@@ -184,6 +184,7 @@ def run_probe(probe: Probe[Any]) -> Result:
     settings = probe.settings
     fabric = launch(settings)
     read = probe.read()
+    require_regular(read.files)
     folder = RunFolder(fabric, settings)
     if folder.finished is not None:
         return folder.finished

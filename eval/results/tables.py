@@ -50,22 +50,19 @@ def published_cell(published: Published, metric: str) -> str:
 
 
 def print_group(console: Console, group: Group, metrics: Sequence[str] = ()) -> None:
-    """Print a group; if the console is too narrow for all metrics, as several tables below each other."""
+    """Print a group under its title; if the console is too narrow for all metrics, as tables below each other."""
     names = group.metric_names(metrics)
     fitting = max(1, (console.width - _SHARED_WIDTH) // (_NARROWEST + 3))
+    console.print(Text(title(group), style="bold"), soft_wrap=True)
     for start in range(0, max(1, len(names)), fitting):
         console.print(terminal_table(group, names[start : start + fitting]))
+    if notes := caption(group):
+        console.print(Text(notes, style="italic"), soft_wrap=True)
 
 
 def terminal_table(group: Group, metrics: Sequence[str] = ()) -> Table:
-    """A group as a rich table, titled with what its rows share. Names are never read as rich's markup."""
-    notes = caption(group)
-    table = Table(
-        title=Text(title(group), style="bold"),
-        title_justify="left",
-        caption=None if notes is None else Text(notes),
-        caption_justify="left",
-    )
+    """A group as a rich table. Names are never read as rich's markup."""
+    table = Table()
     for name in ROW_COLUMNS:
         table.add_column(name, overflow="fold", min_width=len(name))
     names = group.metric_names(metrics)

@@ -13,7 +13,7 @@ from ccop_hub.formats.checkpoint import tensors_digest
 from ccop_hub.sources.resolve import resolve
 
 from ..common.compute import derived_seed, launch
-from ..common.images import data_digest
+from ..common.images import data_digest, require_regular
 from ..common.run_folder import RunFolder
 from ..protocols import SEGMENTATION_PROTOCOLS, SegmentationProtocol, apply_settings
 from ..results.intervals import bootstrap
@@ -41,8 +41,9 @@ def run(settings: SegmentationSettings) -> Result:
     folder = RunFolder(fabric, settings)
     if folder.finished is not None:
         return folder.finished
-    weights = resolve(settings.weights, settings.backbone, settings.seed)
     files = [*data.train.images, *data.train.labels, *data.val.images, *data.val.labels]
+    require_regular(files)
+    weights = resolve(settings.weights, settings.backbone, settings.seed)
     identity = DataIdentity(name=settings.data.name, digest=_digest(settings, files), images=len(data.val.images))
     network = Fcn16(
         weights,

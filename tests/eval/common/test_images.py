@@ -1,7 +1,7 @@
 import os
 
 import pytest
-from ccop_eval.common.images import ClassFolders, data_digest
+from ccop_eval.common.images import ClassFolders, require_regular
 from PIL import Image
 
 from ccop_hub.errors import UserError
@@ -33,10 +33,10 @@ def test_link_to_nothing_is_an_unreadable_image_and_not_left_out(folders):
     found = ClassFolders.read(folders)
     assert len(found.paths) == 3
     with pytest.raises(UserError, match=r"cat/b\.jpg.*restore or remove"):
-        data_digest(folders, found.paths)
+        require_regular(found.paths)
 
 
 def test_fifo_is_refused_without_waiting_for_a_writer(folders):
     os.mkfifo(folders / "dog" / "b.png")
     with pytest.raises(UserError, match=r"dog/b\.png: a FIFO"):
-        data_digest(folders, ClassFolders.read(folders).paths)
+        require_regular(ClassFolders.read(folders).paths)

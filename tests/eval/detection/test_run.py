@@ -199,7 +199,7 @@ def test_overwriting_leaves_nothing_of_the_old_run(finished: Path, tmp_path: Pat
         (["--against=nowhere"], "no weights at 'nowhere'"),
         (["--weights=random"], "random weights need an architecture"),
         (["--out=/dev/null"], "/dev/null is a file: give a folder as --out"),
-        (["--out=/dev/null/out"], "/dev/null/out/detectron2 cannot be made: Not a directory; give another --out"),
+        (["--out=/dev/null/out"], "/dev/null/out cannot be made (/dev/null: is a file): give another --out"),
     ],
 )
 def test_wrong_input_is_one_line(
