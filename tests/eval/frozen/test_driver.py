@@ -16,28 +16,26 @@ def data(tmp_path):
     return tmp_path / "data"
 
 
-def knn(data, *flags):
+def knn(data, k=2):
     common = ["--backbone", "resnet18", "--accelerator", "cpu", "--workers", "0", "--image-size", "32"]
     cache = ["--cache", str(data.parent / "cache")]
     out = ["--out", str(data.parent / "out")]
-    return main(["knn", "--weights", "random", "--data", str(data), *out, *cache, *common, "--neighbours", "2", *flags])
+    return main(["knn", "--weights", "random", "--data", str(data), *out, *cache, *common, "--neighbours", str(k)])
 
 
 @pytest.mark.parametrize(
-    ("flags", "change", "says"),
+    ("k", "change", "says"),
     [
-        ([], lambda data: (data / "val" / "cat" / "x.jpg").symlink_to("nowhere"), "x.jpg"),
-        (["--neighbours", "9"], lambda data: None, "fewer than every k"),
-        ([], lambda data: (data.parent / "out").write_text(""), "out is a file"),
-        ([], lambda data: (data / "train" / "emu").mkdir(), "emu"),
+        (2, lambda data: (data / "val" / "cat" / "x.jpg").symlink_to("nowhere"), "x.jpg"),
+        (9, lambda data: None, "fewer than every k"),
+        (2, lambda data: (data.parent / "out").write_text(""), "out is a file"),
+        (2, lambda data: (data / "train" / "emu").mkdir(), "emu"),
     ],
 )
-def test_what_is_on_this_machine_is_checked_before_weights_are_looked_up(
-    data, monkeypatch, capsys, flags, change, says
-):
+def test_what_is_on_this_machine_is_checked_before_weights_are_looked_up(data, monkeypatch, capsys, k, change, says):
     monkeypatch.setattr(driver, "resolve_sides", lambda settings: pytest.fail("weights were looked up"))
     change(data)
-    assert knn(data, *flags) == 2
+    assert knn(data, k) == 2
     message = capsys.readouterr().err
     assert says in message
     assert message.strip().count("\n") == 0
