@@ -20,6 +20,7 @@ INSTEAD = {
     r"for want of": "without, because there is no",
     r"for lack of memory": "out of memory",
     r"go(es|ing)? on with": "resumes, continues with",
+    r"goes on (from|where|at|by|after)|stopping and going on": "resumes",
     r"(is|are) told (from|apart)|tell(s|ing)? (\w+ ){0,3}apart": "is distinguished from, is contrasted with",
     r"alone (is|are) needed|needs \w+ alone": "needs only",
     r"in vain": "without effect, unsuccessfully",
