@@ -56,7 +56,8 @@ def search(settings: ProposalSettings, ledger: Ledger) -> dict[int, str]:
                     writer.add(index, outcome)
                 else:
                     skipped[index] = outcome
-                    _require_readable(settings, named(ledger.source, skipped), total)
+                    if len(skipped) > settings.max_unreadable * total:
+                        _require_readable(settings, named(ledger.source, skipped), total)
                 progress.advance()
         finally:
             for distance, outcome in outcomes.finished():
