@@ -67,9 +67,10 @@ def _info_document(weights: Weights, _: InfoSettings) -> dict[str, Any]:
 
 
 def _convert(settings: ConvertSettings) -> Converted:
-    from .formats.conversion import convert
+    from .formats.conversion import convert, require_target
     from .sources.resolve import resolve
 
+    require_target(settings.to, settings.out, settings.overwrite)
     return convert(resolve(settings.weights, settings.backbone), settings.to, settings.out, settings.overwrite)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from .addresses import redact
 from .errors import UserError, one_line
 from .files import write_atomically
 
@@ -45,7 +46,10 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if isinstance(value, enum.Enum):
         return value.value
-    return str(value) if isinstance(value, Path) else value
+    if isinstance(value, Path):
+        return str(value)
+    # Settings are saved and shown: the password or token of an address must not be.
+    return redact(value) if isinstance(value, str) else value
 
 
 def read_settings(path: Path) -> dict[str, Any]:

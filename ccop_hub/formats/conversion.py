@@ -87,10 +87,7 @@ def convert(weights: Weights, target: str, out: Path, overwrite: bool = False) -
         UserError: no such target, a file ending that the target does not have, a file that exists, or a difference
             after reading back.
     """
-    if target not in TARGETS:
-        raise UserError(f"no format {target!r} to write: take one of {', '.join(TARGETS)}")
-    chosen = TARGETS[target]
-    _require_path(target, chosen, out, overwrite)
+    chosen = require_target(target, out, overwrite)
     parts = tuple(part for part in weights.parts if part in chosen.parts)
     named = from_canonical(weights.tensors, chosen.scheme, parts, arch=weights.arch)
     if not chosen.counters:
@@ -108,7 +105,14 @@ def convert(weights: Weights, target: str, out: Path, overwrite: bool = False) -
     return Converted(out, len(named), left_out, difference, config)
 
 
-def _require_path(target: str, chosen: Target, out: Path, overwrite: bool) -> None:
+def require_target(target: str, out: Path, overwrite: bool = False) -> Target:
+    """The target of a name, after checking that it can be written to `out`; arguments and errors as of `convert`.
+
+    Nothing is read or downloaded for it, so it can come before the weights are fetched.
+    """
+    if target not in TARGETS:
+        raise UserError(f"no format {target!r} to write: take one of {', '.join(TARGETS)}")
+    chosen = TARGETS[target]
     if out.is_file() and chosen.suffixes and not overwrite:
         raise UserError(f"{out} exists: pass --overwrite to replace it, or another --out")
     if chosen.suffixes and out.suffix not in chosen.suffixes:
@@ -119,6 +123,7 @@ def _require_path(target: str, chosen: Target, out: Path, overwrite: bool) -> No
         raise UserError(f"{out} is a file, but {target} is written as a folder: give another path")
     if chosen.suffixes and out.is_dir():
         raise UserError(f"{out} is a folder, but {target} is written as a file: give another path")
+    return chosen
 
 
 def _move(scratch: Path, written: Path, out: Path, overwrite: bool) -> None:

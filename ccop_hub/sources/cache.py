@@ -12,8 +12,9 @@ from pathlib import Path
 
 from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 
+from ..addresses import redact
 from ..errors import UserError
-from ..files import bytes_digest, file_digest, has_digest, write_atomically
+from ..files import bytes_digest, file_digest, has_digest, make_folder, write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ class Slot:
         Raises:
             UserError: no network access allowed, or the digest is not the one published or recorded.
         """
-        self.file.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.file.parent)
         with _exclusive(self.file.with_name(".lock")):
             recorded = self._recorded()
             if self.file.is_file() and recorded is not None:
@@ -88,8 +89,8 @@ class Slot:
                 self.file.unlink()
             if is_offline():
                 raise UserError(
-                    f"{self.address} is not in the cache and HF_HUB_OFFLINE forbids the network: unset it, or download "
-                    "the file elsewhere and give its path"
+                    f"{redact(self.address)} is not in the cache and HF_HUB_OFFLINE forbids the network: unset it, or "
+                    "download the file elsewhere and give its path"
                 )
             download(self.partial)
             digest = self._checked(recorded)
@@ -108,12 +109,12 @@ class Slot:
             raise UserError(f"{record} is damaged: delete the folder {record.parent} and load again") from None
 
     def _record(self, digest: str) -> None:
-        content = {"address": self.address, "digest": digest, "published": self.published}
+        content = {"address": redact(self.address), "digest": digest, "published": self.published}
         write_atomically(self.file.with_name(RECORD_FILE), json.dumps(content, indent=2) + "\n")
         if self.published is None:
             logger.warning(
                 "no digest was published for %s: recorded %s, a later download that differs will be refused",
-                self.address,
+                redact(self.address),
                 digest,
             )
 
@@ -126,7 +127,7 @@ class Slot:
             wrong = f"does not have the published digest {self.published}"
         if wrong is not None:
             self.partial.unlink()
-            raise UserError(f"what {self.address} gave {wrong}: do not use it, ask whoever publishes it")
+            raise UserError(f"what {redact(self.address)} gave {wrong}: do not use it, ask whoever publishes it")
         return digest
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
+import email.utils
 import http.client
 import json
-import ssl
+import re
+import shutil
 import time
 import urllib.error
 import urllib.request
@@ -15,8 +18,10 @@ from urllib.parse import unquote, urlsplit
 
 from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
-from ..errors import UserError
-from .cache import Slot
+from ..addresses import credentials, redact, split_address, without_credentials
+from ..errors import UserError, one_line
+from .cache import RECORD_FILE, Slot
+from .reachability import unreachable
 
 ATTEMPTS = 5
 """Tries in a row that may bring nothing new before a download is given up."""
@@ -30,12 +35,8 @@ LONGEST_WAIT = 30.0
 TIMEOUT = 20.0
 """Seconds without a byte after which a connection counts as cut."""
 
-PROBE_TIMEOUT = 5.0
-"""Seconds within which a reachable server answers."""
-
 _CHUNK = 1 << 20
 _progress: Any = tqdm
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _BUSY = (408, 425, 429, 500, 502, 503, 504)
 
 
@@ -55,13 +56,26 @@ def fetch_url(url: str, published: str | None = None) -> Path:
     algorithm, _, digits = fragment.partition("=")
     if algorithm in ("sha256", "md5") and digits:
         published = f"{algorithm}:{digits}"
-    _require_safe(address)
-    name = Path(unquote(urlsplit(address).path)).name or "weights"
-    return Slot.of(address, name, published).fetch(lambda path: download(address, path))
+    return Slot.of(address, _file_name(split_address(address).path), published).fetch(
+        lambda path: download(address, path)
+    )
+
+
+def _file_name(path: str) -> str:
+    """What a download is called in the cache: the last part of an address's path, without what a name may not have."""
+    name = re.sub(r"[^\w. -]", "_", unquote(path).rpartition("/")[2])[-100:].lstrip(".")
+    return name if name not in ("", RECORD_FILE) else "weights"
 
 
 def download(url: str, path: Path) -> None:
-    """Download into `path`, going on behind what an earlier attempt left there if the server still has that file."""
+    """Download into `path`, continuing what an earlier attempt left there if the server still has that file.
+
+    Raises:
+        UserError: no such file, no access, no network; says what to do, without the secrets of the address.
+    """
+    shown = redact(url)
+    if (reason := unreachable(url)) is not None:
+        raise _no_network(shown, reason)
     wait, failures = FIRST_WAIT, 0
     while True:
         before = _size(path)
@@ -72,22 +86,27 @@ def download(url: str, path: Path) -> None:
             problem, asked = "the connection was cut", 0.0
         except urllib.error.HTTPError as error:
             if error.code not in _BUSY:
-                raise _explained(url, error.code) from None
-            problem, asked = f"the server answered {error.code}", _retry_after(error)
+                raise _explained(shown, error.code) from None
+            problem, asked = f"the server answered {error.code}", retry_after(error.headers.get("Retry-After"))
         except urllib.error.URLError as error:
             if _size(path) == 0:
-                raise UserError(
-                    f"can not reach {urlsplit(url).hostname} ({error.reason}): check the network and the proxies, or "
-                    f"download {url} elsewhere and give the file's path"
-                ) from None
+                raise _no_network(shown, str(error.reason)) from None
             problem, asked = str(error.reason), 0.0
         except (OSError, http.client.HTTPException) as error:
             problem, asked = str(error) or type(error).__name__, 0.0
         failures = 0 if _size(path) > before else failures + 1
         if failures == ATTEMPTS:
-            raise UserError(f"gave up on {url} after {ATTEMPTS} tries ({problem}): try later, the rest will be resumed")
+            told = one_line(redact(problem))
+            raise UserError(f"gave up on {shown} after {ATTEMPTS} tries ({told}): try later, the rest will be resumed")
         time.sleep(min(max(wait, asked), LONGEST_WAIT))
         wait = FIRST_WAIT if failures == 0 else 2 * wait
+
+
+def _no_network(shown: str, reason: str) -> UserError:
+    return UserError(
+        f"cannot reach {urlsplit(shown).hostname} ({one_line(redact(reason))}): check the network and the proxies, or "
+        f"download {shown} elsewhere and give the file's path"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +120,12 @@ class _Answer:
 
 def _receive(url: str, path: Path) -> bool:
     """One request; True when the file is whole."""
-    request = urllib.request.Request(url, headers={"Accept-Encoding": "identity", "User-Agent": "ccop-hub"})
+    parts = split_address(url)
+    headers = {"Accept-Encoding": "identity", "User-Agent": "ccop-hub"}
+    request = urllib.request.Request(without_credentials(parts), headers=headers)
+    if (authorization := credentials(parts)) is not None:
+        # Not sent on to where the server redirects.
+        request.add_unredirected_header("Authorization", authorization)
     have, tag = _size(path), _tag(path)
     if have and tag:
         request.add_header("Range", f"bytes={have}-")
@@ -117,8 +141,11 @@ def _receive(url: str, path: Path) -> bool:
             path.unlink()
         return whole
     with response:
-        _require_safe(response.geturl())
         answer = _answer(response)
+        if answer.start not in (0, have):
+            path.unlink(missing_ok=True)
+            raise OSError(f"the server resumed at byte {answer.start}, not at {have}")
+        _require_room(path, answer)
         _tag_file(path).write_text(json.dumps(answer.tag), encoding="utf-8")
         with path.open("r+b" if answer.start else "wb") as file:
             file.seek(answer.start)
@@ -131,23 +158,31 @@ def _receive(url: str, path: Path) -> bool:
     return answer.total is None or _size(path) == answer.total
 
 
-def is_reachable(url: str) -> bool:
-    """Whether any server answers at an address; one try, so that a machine without network learns it at once."""
-    try:
-        with _open(urllib.request.Request(url, method="HEAD"), PROBE_TIMEOUT):
-            return True
-    except urllib.error.HTTPError:
-        return True
-    except urllib.error.URLError as error:
-        # A certificate that only this client does not trust is an answer all the same.
-        return isinstance(error.reason, ssl.SSLError)
-    except (OSError, http.client.HTTPException):
-        return False
+class _SafeRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows a redirect only to where a download would be allowed in the first place."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        """The request to the new address.
+
+        Raises:
+            UserError: the new address is not safe.
+        """
+        split_address(newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _open(request: urllib.request.Request, timeout: float = TIMEOUT) -> Any:
     # A new opener each time, since it reads the proxy settings when it is built.
-    return urllib.request.build_opener().open(request, timeout=timeout)
+    return urllib.request.build_opener(_SafeRedirects).open(request, timeout=timeout)
+
+
+def _require_room(path: Path, answer: _Answer) -> None:
+    free = shutil.disk_usage(path.parent).free
+    if answer.total is not None and answer.total - answer.start > free:
+        raise UserError(
+            f"the server says that the file has {answer.total} bytes, but {path.parent} has room for {free}: free some "
+            "space, or set CCOP_CACHE to a folder on another disk"
+        )
 
 
 def _read(response: Any) -> bytes:
@@ -163,12 +198,19 @@ def _answer(response: Any) -> _Answer:
     tag = headers.get("ETag") or headers.get("Last-Modified")
     if tag is not None and tag.startswith("W/"):
         tag = None
-    length = headers.get("Content-Length")
+    length = _natural(headers.get("Content-Length"))
     if response.status == 206:
-        span, _, total = headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
-        start = int(span.partition("-")[0])
-        return _Answer(start, int(total) if total.isdigit() else start + int(length), tag)
-    return _Answer(0, int(length) if length is not None else None, tag)
+        match = re.fullmatch(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)", headers.get("Content-Range", "").strip())
+        if match is None:
+            raise OSError("the server sent a part of the file without saying which")
+        start, total = int(match[1]), _natural(match[2])
+        return _Answer(start, start + length if total is None and length is not None else total, tag)
+    return _Answer(0, length, tag)
+
+
+def _natural(text: str | None) -> int | None:
+    """A number of bytes in a header; None where there is none, or something else."""
+    return int(text) if text is not None and re.fullmatch(r"[0-9]{1,18}", text.strip()) else None
 
 
 def _explained(url: str, code: int) -> UserError:
@@ -179,15 +221,20 @@ def _explained(url: str, code: int) -> UserError:
     return UserError(f"{url} can not be downloaded (HTTP {code}): check the address, or give a file's path")
 
 
-def _retry_after(error: urllib.error.HTTPError) -> float:
-    asked = error.headers.get("Retry-After", "")
-    return float(asked) if asked.isdigit() else 0.0
-
-
-def _require_safe(url: str) -> None:
-    parts = urlsplit(url)
-    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
-        raise UserError(f"{url} is not an https address: nothing would protect the file on its way; use https")
+def retry_after(header: str | None) -> float:
+    """Seconds that a `Retry-After` header asks for: a number or a date (RFC 9110, 10.2.3); 0 for anything else."""
+    if header is None:
+        return 0.0
+    seconds = _natural(header)
+    if seconds is not None:
+        return float(seconds)
+    try:
+        date = email.utils.parsedate_to_datetime(header)
+    except (ValueError, OverflowError):
+        return 0.0
+    if date.tzinfo is None:
+        date = date.replace(tzinfo=datetime.UTC)
+    return max(0.0, (date - datetime.datetime.now(datetime.UTC)).total_seconds())
 
 
 def _size(path: Path) -> int:

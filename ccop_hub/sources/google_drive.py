@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..errors import UserError, one_line
 from .cache import Slot
+from .reachability import unreachable
 
 PREFIX = "gdrive:"
 
@@ -25,6 +26,8 @@ def fetch_drive(address: str, published: str | None = None) -> Path:
             import gdown
         except ModuleNotFoundError:
             raise UserError(f"needs the package gdown: pip install 'ccop-hub[hub]', or {by_hand}") from None
+        if (reason := unreachable(page)) is not None:
+            raise UserError(f"cannot reach drive.google.com ({one_line(reason)}): check the network, or {by_hand}")
         try:
             gdown.download(id=identity, output=str(path), resume=True)
         except Exception as error:  # gdown raises its own, requests' and plain ones for what Google or the network do

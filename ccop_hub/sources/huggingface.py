@@ -19,12 +19,13 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from ..addresses import redact
 from ..errors import UserError, one_line
 from ..files import file_digest
 from ..formats.checkpoint import FACTS_FILE, WEIGHTS_FILES
 from ..formats.timm_folder import TIMM_CONFIG_FILE, TIMM_FILES
 from .cache import is_offline
-from .download import is_reachable
+from .reachability import unreachable
 
 PREFIX = "hf-hub:"
 
@@ -74,13 +75,13 @@ def fetch_hf(address: str) -> Path:
     repo, revision = found["repo"], found["revision"]
     require_repository(repo)
     # The client would wait through its retries where there is no network: ask once, and let the cache serve.
-    local = is_offline() or not is_reachable(endpoint())
-    unreachable: LocalEntryNotFoundError | None = None
+    local = is_offline() or unreachable(endpoint()) is not None
+    absent: LocalEntryNotFoundError | None = None
     for name in (*WEIGHTS_FILES, *TIMM_FILES):
         try:
             file = _fetch_file(repo, name, revision, local)
         except LocalEntryNotFoundError as error:
-            unreachable = error
+            absent = error
             continue
         except EntryNotFoundError:
             continue
@@ -88,8 +89,8 @@ def fetch_hf(address: str) -> Path:
             _fetch_file(repo, FACTS_FILE if name in WEIGHTS_FILES else TIMM_CONFIG_FILE, revision, local)
         _check_content(file)
         return file
-    if unreachable is not None:
-        reason = "HF_HUB_OFFLINE forbids the network" if is_offline() else f"{endpoint()} can not be reached"
+    if absent is not None:
+        reason = "HF_HUB_OFFLINE forbids the network" if is_offline() else f"{redact(endpoint())} cannot be reached"
         raise UserError(f"{address} is not in the cache and {reason}: connect, or give the path of a downloaded copy")
     raise UserError(
         f"{address} holds none of {', '.join((*WEIGHTS_FILES, *TIMM_FILES))}: give the path of its weights file"

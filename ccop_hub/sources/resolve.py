@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..architectures import HUB_ARCHITECTURES, build_resnet_fpn
+from ..addresses import redact
+from ..architectures import HUB_ARCHITECTURES, build_backbone, build_resnet_fpn
 from ..errors import UserError
 from ..formats.checkpoint import Weights, read_checkpoint, tensors_digest
 from ..formats.recognition import identify
@@ -39,6 +40,9 @@ def resolve(weights: str | Path | Mapping[str, Tensor], arch: str | None = None,
         UserError: nothing of that name, not readable, not its digest, or another architecture than `arch`. Says what
             to do.
     """
+    if arch is not None:
+        with torch.device("meta"):
+            build_backbone(arch)  # a name that is wrong costs no download
     found = in_rgb(_find(weights, arch, seed))
     if arch is not None and found.arch != arch:
         raise UserError(f"{found.name} is a {found.arch}, not a {arch}: ask for {found.arch} or give other weights")
@@ -71,7 +75,7 @@ def _find(weights: str | Path | Mapping[str, Tensor], arch: str | None, seed: in
     name = str(weights)
     if name == RANDOM:
         return _random(arch, seed)
-    found = dataclasses.replace(read_checkpoint(locate(name)), name=name)
+    found = dataclasses.replace(read_checkpoint(locate(name)), name=redact(name))
     return _as_published(name, found) if name in registry.REGISTRY else found
 
 
@@ -118,8 +122,8 @@ def _not_found(name: str) -> str:
     if name in HUB_ARCHITECTURES:
         meant = f" ({name} is an architecture)"
     return (
-        f"no weights at {name!r}{meant}; give a registry name ({', '.join(registry.REGISTRY)}), a file or folder, "
-        f"hf-hub:ORG/NAME[@REVISION], an https address, or {RANDOM}"
+        f"no weights at {redact(name)!r}{meant}; give a registry name ({', '.join(registry.REGISTRY)}), a file or "
+        f"folder, hf-hub:ORG/NAME[@REVISION], an https address, or {RANDOM}"
     )
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import multiprocessing
 import re
@@ -14,12 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
+from ccop_hub.cli import main
 from ccop_hub.errors import UserError
 from ccop_hub.sources import download
 from ccop_hub.sources.cache import downloads_folder
 from ccop_hub.sources.download import fetch_url
 from ccop_hub.sources.google_drive import fetch_drive
+from ccop_hub.sources.resolve import resolve
 
 CONTENT = bytes(range(256)) * 1200
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -39,6 +44,9 @@ class FileServer:
         self.plan: list[int] = []
         self.seen: list[str | None] = []
         self.headers: dict[str, str] = {}
+        self.authorizations: list[str | None] = []
+        self.claimed: str | None = None
+        self.spans: list[str] = []
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -64,6 +72,7 @@ class FileServer:
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         self.seen.append(request.headers.get("Range"))
+        self.authorizations.append(request.headers.get("Authorization"))
         step = self.plan.pop(0) if self.plan else 0
         if step > 0:
             request.send_response(step)
@@ -80,9 +89,12 @@ class FileServer:
             request.end_headers()
             return
         request.send_response(206 if start else 200)
-        request.send_header("Content-Length", str(len(self.content) - start))
+        request.send_header("Content-Length", self.claimed or str(len(self.content) - start))
+        if self.claimed:
+            request.close_connection = True
         if start:
-            request.send_header("Content-Range", f"bytes {start}-{len(self.content) - 1}/{len(self.content)}")
+            span = f"bytes {start}-{len(self.content) - 1}/{len(self.content)}"
+            request.send_header("Content-Range", self.spans.pop(0) if self.spans else span)
         if self.tag:
             request.send_header("ETag", self.tag)
         request.end_headers()
@@ -227,7 +239,7 @@ def test_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
     monkeypatch.setattr("time.sleep", lambda _: pytest.fail("waited"))
-    with pytest.raises(UserError, match=r"can not reach 127\.0\.0\.1 .*check the network"):
+    with pytest.raises(UserError, match=r"cannot reach 127\.0\.0\.1 .*check the network"):
         fetch_url(f"http://127.0.0.1:{port}/weights.pth")
 
 
@@ -244,7 +256,7 @@ def test_proxies_are_used(server: FileServer, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("http_proxy", server.url(""))
     monkeypatch.setenv("no_proxy", "")
     # The host behind the proxy does not exist: only the proxy can have answered.
-    monkeypatch.setattr(download, "_LOOPBACK", ("behind.invalid",))
+    monkeypatch.setattr("ccop_hub.addresses._LOOPBACK", ("behind.invalid",))
     assert fetch_url("http://behind.invalid/weights.pth").read_bytes() == CONTENT
 
 
@@ -277,6 +289,7 @@ def test_eight_processes_download_once(server: FileServer, tmp_path: Path) -> No
 
 
 def drive(monkeypatch: pytest.MonkeyPatch, give: Callable[..., object]) -> None:
+    monkeypatch.setattr("ccop_hub.sources.google_drive.unreachable", lambda _: None)
     monkeypatch.setitem(sys.modules, "gdown", types.SimpleNamespace(download=give))  # type: ignore[arg-type]
 
 
@@ -320,3 +333,118 @@ def test_google_drive_refusing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gdown", None)
     with pytest.raises(UserError, match=r"pip install 'ccop-hub\[hub\]'"):
         fetch_drive("gdrive:abc")
+
+
+def secret_url(server: FileServer, path: str = "weights.pth") -> str:
+    return server.url(f"{path}?token=SECRET").replace("http://", "http://me:SECRET@")
+
+
+def test_no_secret_of_an_address_is_written_or_told(
+    server: FileServer,
+    tensors: dict[str, Tensor],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    buffer = io.BytesIO()
+    torch.save(tensors, buffer)
+    server.content = buffer.getvalue()
+    found = resolve(secret_url(server))
+    assert (found.name, found.arch) == (server.url(), "resnet18")
+    assert main(["convert", secret_url(server), "--to", "safetensors", "--out", str(tmp_path / "converted")]) == 0
+    assert main(["info", secret_url(server)]) == 0
+    for status in (403, 404, 500):
+        server.plan = [status] * 10
+        with pytest.raises(UserError) as raised:
+            fetch_url(secret_url(server, f"{status}.pth"))
+        assert "SECRET" not in str(raised.value)
+        assert "weights" in str(raised.value) or str(status) in str(raised.value)
+    told = capsys.readouterr()
+    assert "SECRET" not in told.out + told.err + caplog.text
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert written
+    assert all(b"SECRET" not in path.read_bytes() and "SECRET" not in str(path) for path in written)
+
+
+def test_user_and_password_are_sent(server: FileServer) -> None:
+    fetch_url(secret_url(server))
+    assert server.authorizations == ["Basic bWU6U0VDUkVU"]
+
+
+def test_a_redirect_to_an_unsafe_address_is_refused(server: FileServer) -> None:
+    server.plan = [302]
+    server.headers = {"Location": "http://example.invalid/a.pth?SECRET"}
+    with pytest.raises(UserError, match=r"http://example\.invalid/a\.pth is not an https address") as raised:
+        fetch_url(server.url())
+    assert "SECRET" not in str(raised.value)
+
+
+def test_a_redirect_takes_no_password_along(server: FileServer) -> None:
+    server.plan = [302]
+    server.headers = {"Location": server.url("elsewhere.pth")}
+    assert fetch_url(secret_url(server)).read_bytes() == CONTENT
+    assert server.authorizations == ["Basic bWU6U0VDUkVU", None]
+
+
+def test_a_file_larger_than_the_disk_is_refused_before_it_is_written(server: FileServer) -> None:
+    server.claimed = str(1 << 59)
+    with pytest.raises(UserError, match=f"has {1 << 59} bytes, but .* has room for"):
+        fetch_url(server.url())
+
+
+@pytest.mark.parametrize("claimed", ["many", "-5", "1e3", "\u00b2"])
+def test_a_length_that_is_no_number_is_no_trouble(server: FileServer, claimed: str) -> None:
+    server.claimed = claimed
+    assert fetch_url(server.url()).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("span", ["bytes 7-9/10", "bytes x-y/z", "", "items 0-1/2"])
+def test_a_server_that_resumes_elsewhere_is_asked_anew(
+    server: FileServer, monkeypatch: pytest.MonkeyPatch, span: str
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    server.plan = [-1000]
+    server.spans = [span]
+    assert fetch_url(server.url()).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("header", "low", "high"),
+    [
+        ("7", 7, 7),
+        (None, 0, 0),
+        ("soon", 0, 0),
+        ("-3", 0, 0),
+        ("\u00b2", 0, 0),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 0),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 1e9, 1e12),
+    ],
+)
+def test_retry_after(header: str | None, low: float, high: float) -> None:
+    assert low <= download.retry_after(header) <= high
+
+
+def test_names_in_the_cache(server: FileServer) -> None:
+    for path in ("..", "record.json", ".lock", "a%2F..%2Fb", "x" * 300, "", "%00"):
+        file = fetch_url(server.url(path))
+        assert file.read_bytes() == CONTENT
+        assert file.parent.parent == downloads_folder()
+
+
+def test_a_server_that_never_answers_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, answered = threading.Event(), threading.Event()
+
+    def hanging(*_: object, **__: object) -> None:
+        asked.set()
+        answered.wait(30)
+        raise TimeoutError
+
+    monkeypatch.setattr("socket.create_connection", hanging)
+    monkeypatch.setattr("ccop_hub.sources.reachability.WAIT", 0.2)
+    monkeypatch.setattr("urllib.request.OpenerDirector.open", lambda *_: pytest.fail("asked"))
+    with pytest.raises(UserError, match=r"cannot reach host\.invalid \(no answer within 0\.2 s\)"):
+        fetch_url("https://host.invalid/a.pth")
+    answered.set()
+    assert asked.is_set()
