@@ -47,6 +47,22 @@ def test_interrupt_and_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_program("painter", "", [Command("look", "Look.", Lookup, lambda _: 1)], ["look"]) == 1
 
 
+@pytest.mark.parametrize("encoding", ["utf-8:strict", "ascii:strict"])
+def test_names_that_the_terminal_cannot_show_are_escaped(encoding: str) -> None:
+    script = """
+from dataclasses import dataclass
+from ccop_hub.console import Command, run_program
+@dataclass(frozen=True)
+class Nothing:
+    \"\"\"Nothing.\"\"\"
+look = Command("look", "Look.", Nothing, lambda _: print("caf\\udce9"))
+raise SystemExit(run_program("painter", "", [look], ["look"]))
+"""
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, env=environment, check=False)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, b"caf\\udce9", b"")
+
+
 @pytest.mark.parametrize(
     ("number", "said"),
     [
