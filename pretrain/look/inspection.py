@@ -1,4 +1,4 @@
-"""What a run would see, before it is started: picture sheets and a table of counts."""
+"""What a run would see: picture sheets and a table of counts."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from ..views.photometric import PhotometricAugmentation
 from . import pictures
 
 STAGES = (0.0, 0.5, 1.0)
-"""Points of the curriculum that are looked at, as shares of training."""
+"""Points of the curriculum that are shown, as shares of training."""
 
 EPOCHS_LOOKED_AT = 10
-"""The views on the sheets are those of the first of so many epochs in which a box survives."""
+"""Epochs searched for views in which a box survives; the first such views are drawn."""
 
 AUGMENTED = 5
 """Augmented copies on the sheet of augmentations."""

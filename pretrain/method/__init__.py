@@ -1,1 +1,1 @@
-"""The method: CCOP and MoCo v2 as the paper describes them. Start with `objective`."""
+"""The method: CCOP and MoCo v2, as in the paper. Start with `objective`."""

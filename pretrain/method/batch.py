@@ -14,7 +14,7 @@ class ViewBatch:
     Attributes:
         query_images: (B, 3, S, S) RGB pixels: uint8 (0 to 255) as the readers deliver them, float32 and normalised once
             they are augmented.
-        key_images: the other view of each image, alike.
+        key_images: the other view of each image, in the same form.
         query_boxes: B tensors (n_i, 4), float32 xyxy in pixels of the query view; n_i may be 0.
         key_boxes: the same objects in the key view, in the same order.
         indices: places of the B images in the listing that they were read from.

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def box_areas(boxes: Tensor) -> Tensor:
-    """Areas in square pixels: (..., 4) xyxy in, (...) out. A box turned inside out has area 0."""
+    """Areas in square pixels: (..., 4) xyxy in, (...) out. A box whose sides are negative has area 0."""
     sides = (boxes[..., 2:] - boxes[..., :2]).clamp_min(0)
     return sides[..., 0] * sides[..., 1]
 

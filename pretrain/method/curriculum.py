@@ -13,8 +13,8 @@ class BoxNoise:
 
     Attributes:
         iou_threshold: smallest IoU of a valid jitter with its box.
-        centre_magnitude: width of the uniform centre shift, in box sizes.
-        size_magnitude: width of the uniform change of log size.
+        centre_magnitude: width of the uniform distribution of centre shifts, in box sizes.
+        size_magnitude: width of the uniform distribution of changes in log size.
     """
 
     iou_threshold: Tensor
@@ -24,7 +24,7 @@ class BoxNoise:
 
 @dataclass(frozen=True)
 class Curriculum:
-    """Three values, each linear in progress from its first to its second number.
+    """Three values that change linearly over training, each from its first to its second number.
 
     Attributes:
         iou_threshold: see `BoxNoise`; start and end of training, as for the two below.
@@ -43,7 +43,7 @@ class Curriculum:
             raise ValueError(f"total_steps is {self.total_steps}; the curriculum needs at least 1")
 
     def noise(self, step: Tensor) -> BoxNoise:
-        """The noise at `step` (0-d, counted from 1); before the start and past the end it stays at the outer values."""
+        """The noise at `step` (0-d, counted from 1); outside training, the values of its start or its end."""
         progress = (step / self.total_steps).clamp(0, 1)
         return BoxNoise(
             iou_threshold=_between(self.iou_threshold, progress),

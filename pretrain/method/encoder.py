@@ -17,16 +17,16 @@ from .boxes import box_areas
 from .losses import full_precision
 
 LEVEL_LIMITS = {"p2": 48.0, "p3": 96.0, "p4": 192.0}
-"""Largest box side, sqrt(area) in pixels of a 224 px image, that each level pools; larger boxes are pooled from p5.
+"""Largest box pooled from each level, by sqrt(area) in pixels of a 224 px image; larger boxes are pooled from p5.
 
-The authors' code sends boxes over 224 px back to p2, which no box of a 224 px image reaches.
+The authors' code pools boxes over 224 px from p2, but no box in a 224 px image is that large.
 """
 
 REFERENCE_IMAGE_SIZE = 224
-"""Image side in pixels that `LEVEL_LIMITS` are meant for (the paper's crop size)."""
+"""Side in pixels of the images that `LEVEL_LIMITS` is given for (the paper's crop size)."""
 
 POOLED_SIDE = 7
-"""Cells a side of a pooled box (the authors' `roi_align` settings; sampling 0, that is adaptive, and aligned)."""
+"""Side of a pooled box in cells (the authors' `roi_align` settings: aligned, with sampling 0, which is adaptive)."""
 
 HEAD_INIT_STD = 0.01
 """Standard deviation of both heads' initial weights (the authors' heads)."""
@@ -34,7 +34,7 @@ HEAD_INIT_STD = 0.01
 
 @dataclass(frozen=True)
 class Features:
-    """What the network makes of a batch.
+    """Features of a batch of images.
 
     Attributes:
         pooled: (N, C) average-pooled last stage.
@@ -48,7 +48,7 @@ class Features:
 class Encoder(nn.Module):
     """Embeds images from the last stage and boxes from the pyramid, each through a head of its own.
 
-    A head that is not asked for is not built; without a box head the pyramid is neither run nor trained.
+    Heads that are not needed are not built; without a box head the pyramid is neither run nor trained.
 
     Args:
         arch: timm name of the backbone.
@@ -60,7 +60,7 @@ class Encoder(nn.Module):
         box_head: whether boxes are embedded.
 
     Attributes:
-        network: the `ResNetFPN`, what the hub keeps of the encoder.
+        network: the `ResNetFPN`, the part of the encoder that is exported.
     """
 
     def __init__(
@@ -91,20 +91,27 @@ class Encoder(nn.Module):
         return Features(stages["res5"].mean(dim=(2, 3)), pyramid)
 
     def embed_images(self, pooled: Tensor) -> Tensor:
-        """(N, C) pooled features in, (N, embedding_dim) unit vectors out, float32 at least."""
+        """(N, C) pooled features to (N, embedding_dim) unit vectors, in float32 or float64.
+
+        Raises:
+            ValueError: this encoder has no image head.
+        """
         if self.image_head is None:
             raise ValueError("this encoder has no image head")
         return normalize(full_precision(self.image_head(pooled)))
 
     def embed_boxes(self, pyramid: dict[str, Tensor], boxes: Sequence[Tensor]) -> Tensor:
-        """Embed boxes of each image.
+        """Embed the boxes of each image.
 
         Args:
             pyramid: levels of `forward`.
             boxes: each image's (n_i, 4) float32 xyxy pixels.
 
         Returns:
-            (sum of n_i, embedding_dim) unit vectors, image by image, float32 at least.
+            (sum of n_i, embedding_dim) unit vectors, image by image, in float32 or float64.
+
+        Raises:
+            ValueError: this encoder has no box head.
         """
         if self.box_head is None:
             raise ValueError("this encoder has no box head")
@@ -143,10 +150,10 @@ def box_levels(boxes: Tensor, image_size: int) -> Tensor:
 def pool_boxes(pyramid: dict[str, Tensor], boxes: Sequence[Tensor], image_size: int) -> Tensor:
     """ROIAlign each box from the level of its size.
 
-    Every level takes part even where no box is its own, so that every parameter of the pyramid gets a gradient.
+    Every level takes part, even one without boxes, so that every parameter of the pyramid gets a gradient.
 
     Args:
-        pyramid: `{"p2": (B, C, H/4, W/4), ..., "p5": ...}`; further levels are left alone.
+        pyramid: `{"p2": (B, C, H/4, W/4), ..., "p5": ...}`; other levels are ignored.
         boxes: B images' (n_i, 4) float32 xyxy pixels.
         image_size: side of the images in pixels.
 

@@ -41,13 +41,13 @@ class Candidates:
 
 
 def draw_jitters(counts: Sequence[int], jitters: int) -> JitterDraws:
-    """Draw from torch's global CPU generator, so that a seed gives the same jitters on every device.
+    """Draw jitters from torch's global CPU generator, so that a seed gives the same ones on every device.
 
     The order is that of the authors' code: image by image, the centres of all its boxes, then their sizes.
 
     Args:
         counts: boxes of each image; N is their sum.
-        jitters: J, jittered copies a box.
+        jitters: J, jittered copies of each box.
     """
     centres, sizes = [torch.empty(0, jitters, 2)], [torch.empty(0, jitters, 2)]
     for count in counts:

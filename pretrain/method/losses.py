@@ -1,8 +1,8 @@
 """The losses of CCOP (arXiv 2111.13651), and the choice of hard positives.
 
-Similarities and losses are computed in float32, or float64 where the embeddings are, also under autocast. A batch with
-nothing to compare gives a loss of exactly 0 that is still connected to its inputs, with zero gradients, so that
-processes that have nothing take part in the gradient exchange of those that have.
+Similarities and losses are computed in float32 (float64 for float64 embeddings), also under autocast. A batch with
+nothing to compare gives a loss of exactly 0 that is still connected to its inputs, with zero gradients, so that a
+process without boxes takes part in the gradient exchange of the others.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ from .boxes import box_iou
 def info_nce(
     queries: Tensor, positives: Tensor, negatives: Tensor, temperature: float, total: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Contrast each query's positive with a common set of negatives (arXiv 1807.03748, equation 4; 1911.05722).
+    """InfoNCE: contrast each query with its positive and shared negatives (arXiv 1807.03748, equation 4; 1911.05722).
 
     Args:
         queries: (N, D) unit vectors; N may be 0.
         positives: (N, D) unit vectors.
         negatives: (K, D) unit vectors.
         temperature: divides the similarities.
-        total: queries of the whole batch, where these are a part of it: the results of all parts add up to the batch's.
+        total: number of queries in the whole batch, if this is a part of it; the results of all parts add up to those
+            of the batch.
 
     Returns:
         The mean loss, and the share of queries whose positive is more similar than every negative (detached).
@@ -51,7 +52,7 @@ def intra_image_hinge(
     margin: float,
     total: Tensor | None = None,
 ) -> Tensor:
-    """Tell an image's objects apart: the mean of relu(q_i k_j - q_j k_j + margin) over the pairs of different objects.
+    """Contrast the objects of an image: the mean of relu(q_i k_j - q_j k_j + margin) over pairs of different objects.
 
     A pair (i, j) counts where the two KEY boxes lie in one image and overlap less than `iou_limit`; the key j is the
     anchor. One mean is taken over the pairs of all images.
@@ -62,8 +63,8 @@ def intra_image_hinge(
         key_boxes: an image's (n_i, 4) float32 xyxy key boxes; the n_i add up to N.
         iou_limit: IoU in 0..1.
         margin: in cosine similarity.
-        total: 0-d, pairs of the whole batch, where these are a part of it: the results of all parts add up to the
-            batch's.
+        total: 0-d, number of pairs in the whole batch, if this is a part of it; the results of all parts add up to
+            that of the batch.
 
     Returns:
         0-d loss.
@@ -79,11 +80,11 @@ def intra_image_hinge(
 
 
 def different_objects(boxes: Sequence[Tensor], iou_limit: float) -> Tensor:
-    """Which boxes of an image are two objects.
+    """Which pairs of boxes in an image are different objects.
 
     Args:
         boxes: B images' (n_i, 4) float32 xyxy boxes.
-        iou_limit: boxes that overlap less are two objects.
+        iou_limit: boxes with a lower IoU are different objects.
 
     Returns:
         (B, n, n) bool, n the largest n_i; rows and columns past n_i are false.
@@ -95,7 +96,7 @@ def different_objects(boxes: Sequence[Tensor], iou_limit: float) -> Tensor:
 
 
 def candidate_rows(valid: Tensor) -> Tensor:
-    """Row of each valid candidate in `candidates[valid]`: (N, C) bool in, (N, C) long out; others mean nothing."""
+    """Row of each valid candidate in `candidates[valid]`: (N, C) bool in, (N, C) long out; undefined for others."""
     return valid.flatten().cumsum(0).view_as(valid) - 1
 
 

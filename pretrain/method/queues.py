@@ -19,8 +19,8 @@ class KeyQueue(nn.Module):
     Args:
         length: keys held, at least 1.
         dim: length of a key.
-        end: what happens to keys that run past the last row: `wrap` writes them from row 0; `drop` forgets them and
-            continues at row 0 (the authors' code).
+        end: what happens to keys that do not fit before the last row: `wrap` writes them from row 0; `drop` discards
+            them, and the next keys start at row 0 (the authors' code).
 
     Attributes:
         keys: (length, dim) float, unit rows.

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: written whole or not at all, the last two kept, one more when the run is asked to stop."""
+"""Checkpoints of a run: written atomically, the last two kept, one more when the run is asked to stop."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .divergence import require_finite_state
 LOG = logging.getLogger("ccop_pretrain.training.checkpoints")
 
 KEPT = 2
-"""Checkpoints kept: should the newest be damaged, there is the one before."""
+"""Checkpoints kept, so that there is another if the newest is damaged."""
 
 SAME_SIGNAL = 1.0
 """Seconds within which further signals count as the first one: `timeout` signals its command and then, again, the whole
@@ -57,7 +57,7 @@ class WholeFiles(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read one file onto the CPU. It holds tensors and plain containers alone: anything else could run code.
+        """Read one file onto the CPU. It may hold only tensors and plain values: anything else could run code.
 
         Raises:
             UserError: it holds something else.
@@ -130,13 +130,13 @@ class KeepCheckpoints(Checkpoint):
             trainer.should_stop = True
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Give the stop signals back."""
+        """Restore the previous signal handlers."""
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers = {}
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Give the stop signals back."""
+        """Restore the previous signal handlers."""
         self.on_train_end(trainer, pl_module)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
@@ -149,7 +149,7 @@ class KeepCheckpoints(Checkpoint):
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint of a run; a damaged one is passed over with a warning."""
+    """The newest undamaged checkpoint of a run; damaged ones are skipped with a warning."""
     for path in _by_age(folder):
         try:
             with zipfile.ZipFile(path) as archive:
@@ -174,7 +174,7 @@ def remove_others(folder: Path, keep: int = KEPT, until: int | None = None) -> N
     Args:
         folder: of the checkpoints; need not be there.
         keep: checkpoints that stay.
-        until: the step that a run resumes from: later checkpoints are damaged and will be written again.
+        until: the step that a run resumes from; later checkpoints are damaged and will be written again.
     """
     later = [path for path in _by_age(folder) if until is not None and checkpoint_step(path) > until]
     others = [path for path in _by_age(folder) if path not in later][keep:]

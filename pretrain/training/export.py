@@ -1,4 +1,4 @@
-"""What is left of a run for everyone else: the query network with its facts."""
+"""Export of a finished run: the query network with its facts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..views.listing import ImageListing
 from .schedule import Schedule
 
 PATHS = ("images", "proposals", "out", "probe", "init")
-"""Settings that name places on the machine of the run; an exported checkpoint tells the names alone."""
+"""Settings that hold paths of the machine; an exported checkpoint keeps only the last part of each."""
 
 PUBLIC = (huggingface.PREFIX, "https://")
 """What `init` starts with where it names no place on a machine; a name of the registry is its own last part."""
@@ -31,8 +31,8 @@ def export(
 ) -> Path:
     """Write the query encoder's trained parts under canonical names, with the run's facts.
 
-    The pyramid is among them where a loss looked at boxes. An untrained one is left out, so that no evaluation starts
-    from it as if it were worth something.
+    The pyramid is exported if a loss used boxes. An untrained one is left out, so that no evaluation starts from it by
+    mistake.
 
     Returns:
         The safetensors file.

@@ -39,12 +39,12 @@ class MetricsFile(Logger):
 
     @property
     def name(self) -> str:
-        """Lightning wants one."""
+        """Required by Lightning."""
         return "metrics"
 
     @property
     def version(self) -> str:
-        """Lightning wants one."""
+        """Required by Lightning."""
         return ""
 
     @rank_zero_only
@@ -60,13 +60,13 @@ class MetricsFile(Logger):
             csv.DictWriter(file, self._columns, restval="", lineterminator="\n").writerow(row)
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """The settings have a file of their own."""
+        """Nothing: settings.yaml holds the settings."""
 
     def _read(self) -> list[dict[str, str]]:
         if not self.path.is_file():
             return []
         text = self.path.read_text(encoding="utf-8")
-        # A crash may have cut the last row short; a whole one ends its line.
+        # A crash may have cut the last row short: a complete one ends its line.
         reader = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline=""))
         self._columns = list(reader.fieldnames or [])
         return list(reader)

@@ -1,4 +1,4 @@
-"""What is watched during a run, and what is said of its settings before it starts."""
+"""Warnings about a run: of its settings before it starts, and of collapse while it trains."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ COLLAPSED_BELOW = 0.1
 """Embedding standard deviation, as a share of a uniform sphere's 1/sqrt(D), that counts as a collapse."""
 
 SUSTAINED_REPORTS = 5
-"""Reports in a row that must be below it: a single batch may be of like images."""
+"""Reports in a row that must be below it, since a single batch may hold similar images."""
 
 FILLS_IN_WARMUP = 2
 """Times that a queue should be filled with real keys before the learning rate is at its peak."""
 
 IMAGES_COUNTED = 64
-"""Images that the expected number of boxes is taken from."""
+"""Images used to estimate the number of boxes in a view."""
 
 
 class CollapseAlarm:
@@ -33,7 +33,7 @@ class CollapseAlarm:
 
     Args:
         dim: length of an embedding, D.
-        warmup_steps: reports of these steps are not judged: fresh heads embed everything alike.
+        warmup_steps: reports of these steps are ignored, since new heads embed everything alike.
     """
 
     def __init__(self, dim: int, warmup_steps: float) -> None:
@@ -44,7 +44,7 @@ class CollapseAlarm:
     def look(self, figures: Mapping[str, float], step: int) -> list[str]:
         """Judge one report (`image_embedding_std`, `box_embedding_std`) of a step; returns the warnings it led to.
 
-        A collapse is told once; again only after the embeddings had recovered.
+        A collapse is reported once, and again only after the embeddings have recovered.
         """
         if step <= self.warmup_steps:
             return []
@@ -67,7 +67,7 @@ class CollapseAlarm:
 
 
 def expected_boxes(listing: ImageListing, settings: RunSettings) -> float:
-    """Boxes a view, the mean over images spread over the listing; 0 where no loss looks at boxes."""
+    """Mean number of boxes in a view, over images spread over the listing; 0 if no loss uses boxes."""
     store = listing.proposals
     if store is None:
         return 0.0

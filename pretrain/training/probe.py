@@ -1,4 +1,4 @@
-"""A small test during training: do images of one class lie next to each other?"""
+"""A kNN probe during training: are the nearest neighbours of an image of its class?"""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from ..images.source import open_source
 LOG = logging.getLogger("ccop_pretrain.training.probe")
 
 NEIGHBOURS = 20
-"""Neighbours that vote; fewer where there are fewer other images."""
+"""Neighbours that vote, or all other images if there are fewer."""
 
 BATCH = 64
 """Images embedded at a time."""
 
 
 class LabelledFolder:
-    """Images in one folder a class, such as the `crops/val` of `ccop-pretrain scenes`, as kNN probe.
+    """A kNN probe on one folder of images per class, such as `crops/val` of `ccop-pretrain scenes`.
 
     Args:
         root: holds one folder of images a class.
         image_size: side in pixels that an image is scaled and cropped to.
 
     Attributes:
-        skipped: images that could not be read; they neither vote nor count.
+        skipped: images that could not be read; they are left out.
 
     Raises:
         UserError: fewer than two classes.

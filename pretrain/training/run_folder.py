@@ -1,4 +1,4 @@
-"""The folder of one run: what lies where, and whether a run may start, go on, or is done."""
+"""The folder of one run: where everything is, and whether a run may start, resume, or has finished."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ SETTINGS_THAT_MAY_CHANGE = frozenset(
     }
     | {"tensorboard", "wandb", "probe", "probe_every"}
 )
-"""Settings in which a continued run may differ from its beginning: its weights do not depend on them, save for the
-machines and processes, which change while a run waits in a queue."""
+"""Settings that may differ when a run is resumed. Its weights do not depend on them, except on machines and processes,
+which may change while a job waits in a queue."""
 
 
 class RunState(enum.Enum):
@@ -77,7 +77,7 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """Everything needed to go on, twice."""
+        """Everything needed to resume; the last two are kept."""
         return self.path / "checkpoints"
 
     @property

@@ -1,4 +1,4 @@
-"""How long a run is, and its learning rate at every step."""
+"""The length of a run and its learning rate at every step."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Schedule:
     def factor(self, step: int) -> float:
         """Share of the peak learning rate at a step (0-based): the cosine of the whole run times the warm-up.
 
-        The cosine starts at the first step and reaches 0 behind the last; the warm-up multiplies it, as mmcv's
+        The cosine starts at the first step and reaches 0 after the last; the warm-up multiplies it, as mmcv's
         `CosineAnnealing` with `warmup="linear"` does in the authors' run, but step by step.
         """
         cosine = (1 + math.cos(math.pi * min(step / self.steps, 1))) / 2

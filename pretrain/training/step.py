@@ -35,7 +35,7 @@ from .schedule import Schedule
 LOG = logging.getLogger("ccop_pretrain.training.step")
 
 STEPS_LOG = logging.getLogger("ccop_pretrain.steps")
-"""A line per logged step."""
+"""Logger of the line printed for each logged step."""
 
 
 COMPILER = "inductor"
@@ -130,7 +130,7 @@ class PretrainingModule(LightningModule):
         return augmented.contiguous(memory_format=torch.channels_last) if self.run_settings.channels_last else augmented
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """SGD over everything that is trained, weight decay on all of it; the learning rate changes every step."""
+        """SGD with weight decay on every trained parameter; the learning rate changes every step."""
         settings = self.run_settings
         optimiser = torch.optim.SGD(
             list(self.trained_parameters()),
@@ -141,27 +141,27 @@ class PretrainingModule(LightningModule):
         return {"optimizer": optimiser, "lr_scheduler": LambdaLR(optimiser, self.schedule.factor)}
 
     def trained_parameters(self) -> Iterator[nn.Parameter]:
-        """Parameters that a gradient reaches: the query encoder's."""
+        """The trained parameters, all of them in the query encoder."""
         return (parameter for parameter in self.objective.parameters() if parameter.requires_grad)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the unreadable images met so far."""
+        """Save the unreadable images found so far."""
         checkpoint["skipped"] = self.skipped
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the unreadable images met before."""
+        """Restore the unreadable images found before."""
         self.skipped = dict(checkpoint["skipped"])
 
     def on_train_start(self) -> None:
-        """Begin to measure throughput."""
+        """Start measuring throughput."""
         self._throughput.start()
 
     def on_train_batch_start(self, batch: ViewBatch, batch_idx: int) -> None:
-        """Note when the batch arrived."""
+        """Measure the time spent waiting for the batch."""
         self._throughput.batch_arrived()
 
     def _watch(self, output: StepOutput, done: int) -> None:
-        """Write a row of metrics, and probe, where one is due after step `done` (from 1)."""
+        """Log metrics and run the probe, if they are due after step `done` (from 1)."""
         if done % self.run_settings.log_every == 0 or done == self.schedule.steps:
             self._report(output, done)
         every = max(1, round(self.run_settings.probe_every * self.schedule.steps_per_epoch))
@@ -169,7 +169,7 @@ class PretrainingModule(LightningModule):
             self._log({"knn_accuracy": self._probe.accuracy(self.objective.query.network)}, done)
 
     def _report(self, output: StepOutput, done: int) -> None:
-        """Log the figures of step `done`; they are of this process's share of the batch."""
+        """Log the figures of step `done`, computed over this process's share of the batch."""
         losses = {"loss": output.loss.item()}
         losses |= {f"loss_{name}": loss.item() for name, loss in output.losses.items()}
         rate, waiting = self._throughput.since_last_report()
@@ -215,16 +215,16 @@ class Throughput:
         self.start()
 
     def batch_arrived(self) -> None:
-        """A batch is ready: the time since the last step ended was waiting."""
+        """Count the time since the last step ended as waiting for data."""
         self._waited += time.perf_counter() - self._step_ended
 
     def step_ended(self, images: int) -> None:
-        """A step over so many images is done."""
+        """Count the images of a step."""
         self._step_ended = time.perf_counter()
         self._images += images
 
     def start(self) -> None:
-        """Begin to count."""
+        """Start counting."""
         self._started = self._step_ended = time.perf_counter()
 
     def since_last_report(self) -> tuple[float, float]:

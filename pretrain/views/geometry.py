@@ -1,6 +1,6 @@
 """Two views of one image and the boxes that survive in both (CCOP, arXiv 2111.13651, section 3.1).
 
-Geometry and randomness are apart: `draw_views` draws the numbers, `two_views` is a pure function of them.
+Geometry and randomness are separate: `draw_views` draws the numbers, `two_views` is a pure function of them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Crop(NamedTuple):
 
 @dataclass(frozen=True)
 class ViewDraws:
-    """Every random number behind two views.
+    """All random numbers of two views.
 
     Attributes:
         tries: crops to try, in order, for the first and for the second view.
@@ -53,7 +53,7 @@ class ViewDraws:
 
 @dataclass(frozen=True)
 class View:
-    """One view: where it lies in the image, and its boxes.
+    """One view: its place in the image, and its boxes.
 
     Attributes:
         crop: the part of the image that is resized to the view.
@@ -82,11 +82,11 @@ class TwoViews:
 
 
 def draw_views(size: tuple[int, int], seed: int, settings: ViewSettings) -> ViewDraws:
-    """Draw the numbers behind two views of an image from a seed of their own.
+    """Draw all random numbers of two views of an image.
 
     Args:
         size: (width, height) of the image in pixels.
-        seed: all draws depend on it alone; torch's global generator is left as it was.
+        seed: all draws depend only on it; torch's global generator is left unchanged.
         settings: crop areas, ratios and tries.
     """
     width, height = size

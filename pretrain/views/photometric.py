@@ -1,4 +1,4 @@
-"""Photometric augmentation of a whole batch on its own device, and the input normalisation behind it."""
+"""Photometric augmentation of a batch on its own device, followed by input normalisation."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ccop_hub.normalization import PIXEL_MEAN, PIXEL_STD
 
 
 class PhotometricAugmentation(nn.Module):
-    """Colour jitter, grey, blur (values in 0..1), then normalisation; each image draws for itself.
+    """Colour jitter, greyscale and blur (values in 0..1), then normalisation; each image has its own draws.
 
-    The colour jitter is Kornia's `ColorJiggle`, the one that the authors' Kornia of 2021 called `ColorJitter`: its
-    brightness is added, where torchvision's is multiplied. Strengths: CCOP's `configs/selfsup/ccop/r50_d2.py`.
+    The colour jitter is Kornia's `ColorJiggle`, which the authors' Kornia of 2021 called `ColorJitter`: its brightness
+    is added, while torchvision's is multiplied. Strengths: CCOP's `configs/selfsup/ccop/r50_d2.py`.
     All draws come from torch's global generator.
     """
 

@@ -123,7 +123,7 @@ import json, sys, torch
 repo, source, weights = sys.argv[1:]
 network = torch.hub.load(repo, "ccop_resnet18", source=source, weights=weights, trust_repo=True, skip_validation=True)
 import ccop_hub
-print(json.dumps([ccop_hub.__file__, float(network.conv1.weight.sum())]))
+print(json.dumps([ccop_hub.__file__, float(network.conv1.weight.double().sum())]))
 """
 
 
@@ -143,7 +143,7 @@ def test_zip_checkout(run: Path, tensors: dict[str, Tensor], tmp_path: Path, sou
     assert done.returncode == 0, done.stderr
     file, total = json.loads(done.stdout.splitlines()[-1])
     assert Path(file).is_relative_to(cache)
-    assert total == pytest.approx(float(tensors["backbone.conv1.weight"].sum()), rel=1e-6)
+    assert total == pytest.approx(float(tensors["backbone.conv1.weight"].double().sum()), rel=1e-9)
 
 
 IMPORTS = """

@@ -56,24 +56,24 @@ def test_pair_iou(get: Get) -> None:
 
 @pytest.mark.parametrize("case", ["intra", "intra2"])
 def test_intra_image_loss(get: Get, case: str) -> None:
-    queries = get(f"{case}_q").requires_grad_()
+    queries = get(f"{case}_q").double().requires_grad_()
     boxes = torch.split(get("intra_boxes"), get("intra_num").tolist())
-    loss = intra_image_hinge(queries, get(f"{case}_k"), boxes, iou_limit=0.05, margin=0.4)
+    loss = intra_image_hinge(queries, get(f"{case}_k").double(), boxes, iou_limit=0.05, margin=0.4)
     loss.backward()
     assert loss.item() == pytest.approx(get(f"{case}_loss").item(), rel=1e-6)
-    assert_close(queries.grad, get(f"{case}_grad"), rtol=1e-5, atol=1e-7)
+    assert_close(queries.grad, get(f"{case}_grad").double(), rtol=1e-5, atol=1e-7)
 
 
 def test_hard_positive_and_info_nce(get: Get) -> None:
-    queries = get("nce_q").requires_grad_()
-    candidates, valid = get("nce_k"), ~get("nce_invalid")
+    queries = get("nce_q").double().requires_grad_()
+    candidates, valid = get("nce_k").double(), ~get("nce_invalid")
     choice = hardest_candidates(queries, candidates[valid], valid)
     assert choice.tolist() == get("nce_idx").tolist()
     hard = candidates[torch.arange(len(choice)), choice]
-    loss, _ = info_nce(queries, hard, get("nce_queue").T, temperature=0.2)
+    loss, _ = info_nce(queries, hard, get("nce_queue").double().T, temperature=0.2)
     loss.backward()
     assert loss.item() == pytest.approx(get("nce_loss").item(), rel=1e-6)
-    assert_close(queries.grad, get("nce_grad"), rtol=1e-5, atol=1e-7)
+    assert_close(queries.grad, get("nce_grad").double(), rtol=1e-5, atol=1e-7)
 
 
 def test_queue_ring(get: Get) -> None:
