@@ -36,7 +36,7 @@ class Schedule:
         """The schedule of a run over so many images.
 
         Raises:
-            UserError: fewer images than a batch, or a length below one step.
+            UserError: there are fewer images than a batch, or a batch has fewer than two.
         """
         if settings.batch_size < 2:
             raise UserError(f"a batch of {settings.batch_size} is too small for batch norm: give --batch-size 2")
@@ -47,8 +47,6 @@ class Schedule:
             )
         per_epoch = image_count // settings.batch_size
         steps = settings.epochs * per_epoch if settings.steps is None else settings.steps
-        if steps < 1:
-            raise UserError(f"a run of {steps} steps trains nothing: give --epochs or --steps of 1 or more")
         return cls(
             steps=steps,
             steps_per_epoch=per_epoch,

@@ -36,7 +36,6 @@ def test_the_rate_is_linear_in_the_batch_and_steps_replace_epochs():
     [
         ({"batch_size": 64}, "--batch-size 63"),
         ({"batch_size": 1}, "batch norm"),
-        ({"steps": 0, "batch_size": 8}, "0 steps"),
     ],
 )
 def test_impossible_lengths_are_named(changed, message):
