@@ -16,7 +16,7 @@ from lightning.pytorch import Trainer
 
 from ccop_hub.errors import UserError
 from ccop_hub.files import remove_temporary_files
-from ccop_hub.formats.checkpoint import WEIGHTS_FILE
+from ccop_hub.formats.checkpoint import BACKBONE_FILE, WEIGHTS_FILE, find_weights_file
 from ccop_hub.images import UnreadableImageError
 
 from ..common import distributed
@@ -81,8 +81,8 @@ def run(settings: RunSettings) -> RunResult:
     images_per_process(settings, trainer.world_size)
     # A launcher starts all processes at once: only the first changes the folder, the others read it.
     finished = folder.prepare(settings) is RunState.FINISHED if trainer.is_global_zero else folder.is_finished
-    exported = folder.exported / WEIGHTS_FILE
     if finished and not settings.overwrite:
+        exported = find_weights_file(folder.exported)
         print(f"{folder.path} holds this run, finished; the network is {exported} (--overwrite starts anew)")
         return RunResult(folder.path, exported, schedule.steps, metrics.last())
     if trainer.is_global_zero:
@@ -107,6 +107,8 @@ def run(settings: RunSettings) -> RunResult:
         LOG.info("stopped after step %d; rerun the command to resume", trainer.global_step)
         return RunResult(folder.path, None, trainer.global_step, metrics.last(), stop_signal(trainer))
     finish(trainer, module, settings, schedule, listing, folder)
+    # Other processes may come here before the first one has written the file.
+    exported = folder.exported / (WEIGHTS_FILE if settings.uses_boxes else BACKBONE_FILE)
     return RunResult(folder.path, exported, schedule.steps, metrics.last())
 
 

@@ -138,7 +138,7 @@ def test_mocov2_needs_no_proposals_and_does_not_look_at_them(tiny_run, tmp_path)
     facts = json.loads((given.out / "exported" / "facts.json").read_text())
     assert facts["objective"] == "mocov2"
     assert facts["parts"] == ["backbone"]
-    tensors = load_file(given.out / "exported" / "backbone_fpn.safetensors")
+    tensors = load_file(run(given).exported)
     assert {name.split(".")[0] for name in tensors} == {"backbone"}, "an untrained pyramid is nothing to start from"
 
 
