@@ -6,17 +6,17 @@ from ccop_eval.results.result import Result
 from ccop_eval.settings import SegmentationSettings
 
 
-def segment(data, out, *flags, iterations=40):
+def segment(data, out, *flags, iterations=40, side=0, crop=64):
     common = ["--weights", "random", "--backbone", "resnet18", "--accelerator", "cpu", "--workers", "0"]
-    small = ["--scale_to", "[0,0]", "--crop_size", "64", "--stride", "48", "--batch_size", "8"]
+    small = ["--scale_to", f"[{side},{side}]", "--crop_size", str(crop), "--stride", "48", "--batch_size", "8"]
     counts = ["--iterations", str(iterations)]
     return main(["segmentation", *common, *small, *counts, "--data", str(data), "--out", str(out), *flags])
 
 
 def test_learnable_classes_are_learnt_and_shuffled_ones_are_not(scenes, tmp_path):
-    protocol = ["--protocol", "cityscapes-fcn16-150ep", "--scale_to", "[96,96]", "--crop_size", "96", "--lr", "1e-3"]
+    protocol = ["--protocol", "cityscapes-fcn16-150ep", "--lr", "1e-3"]
     for name in ("learnable", "shuffled"):
-        assert segment(scenes / name, tmp_path / name, *protocol, iterations=40) == 0
+        assert segment(scenes / name, tmp_path / name, *protocol, iterations=40, side=96, crop=96) == 0
     learnable, shuffled = (Result.read(tmp_path / name) for name in ("learnable", "shuffled"))
     assert learnable.per_class["IoU"]["object"] > 20
     assert shuffled.per_class["IoU"]["object"] < 10
