@@ -1,6 +1,6 @@
 """Selective search (Uijlings et al. 2013) of our own: OpenCV's algorithm and constants, ten times as fast and more.
 
-    colour_spaces -> segmentation -> texture -> regions -> grouping
+    colour_spaces -> texture, segmentation -> regions -> grouping
 
 An image is converted into two colour spaces, or five; each is segmented at three scales, or five; and the regions of
 each segmentation are merged pair by pair, under two similarities, or four. The boxes of all regions that ever were are
@@ -53,10 +53,12 @@ def _hierarchies(image: npt.NDArray[np.uint8], quality: bool) -> Iterator[npt.ND
     load_kernels()
     from . import colour_spaces, grouping, regions, segmentation, texture
 
-    height, width = image.shape[:2]
     for colours in colour_spaces.colour_images(image, quality):
-        labels, numbers = segmentation.segment(colours, QUALITY_SCALES if quality else FAST_SCALES)
+        # Gradients come before labels, and neither outlives the histograms: at two megapixels each takes 25 MB.
         bins = texture.texture_bins(colours)
-        for described in regions.describe(labels, numbers, colours, bins):
+        labels, numbers = segmentation.segment(colours, QUALITY_SCALES if quality else FAST_SCALES)
+        described = regions.describe(labels, numbers, colours, bins)
+        del colours, bins, labels
+        for start in described:
             for measures in grouping.QUALITY if quality else grouping.FAST:
-                yield grouping.grouped(described, height * width, measures)
+                yield grouping.grouped(start, image.shape[0] * image.shape[1], measures)

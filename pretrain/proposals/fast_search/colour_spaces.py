@@ -6,6 +6,7 @@ equal on x86, L*a*b* differs by one in one of 30,000 colours.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -27,22 +28,23 @@ _TO_XYZ = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.01
 _WHITE = (0.950456, 1.0, 1.088754)  # D65
 
 
-def colour_images(image: Image, quality: bool) -> list[Image]:
+def colour_images(image: Image, quality: bool) -> Iterator[Image]:
     """The images to segment: OpenCV's choice for its fast and its quality mode.
 
     Args:
         image: uint8 (H, W, 3), RGB, C-contiguous.
         quality: add to HSV and L*a*b* the grey image, the hue, and (red, green, grey).
 
-    Returns:
-        uint8 (H, W, 1 or 3) each, C-contiguous.
+    Yields:
+        uint8 (H, W, 1 or 3), C-contiguous.
     """
-    images = [hsv(image, *_hsv_tables()), lab(image, *_lab_tables())]
+    yield hsv(image, *_hsv_tables())
+    yield lab(image, *_lab_tables())
     if quality:
         brightness = grey(image)
-        hue = np.ascontiguousarray(images[0][..., :1])
-        images += [brightness, hue, np.concatenate((image[..., :2], brightness), axis=2)]
-    return images
+        yield brightness
+        yield np.ascontiguousarray(hsv(image, *_hsv_tables())[..., :1])
+        yield np.concatenate((image[..., :2], brightness), axis=2)
 
 
 def _hsv_tables() -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:

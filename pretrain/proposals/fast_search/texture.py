@@ -44,8 +44,9 @@ def texture_bins(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     across, down = turned_size(width, height)
     turned = turn(image, across, down)
     for direction, along_y in enumerate((False, True)):
-        back = turn_back(scharr(turned, along_y), width, height)
-        bin_gradients(back.reshape(-1, channels), bins, direction + 2)
+        bin_gradients(
+            turn_back(scharr(turned, along_y), width, height).reshape(-1, channels), bins, direction + DIRECTIONS // 2
+        )
     return bins
 
 

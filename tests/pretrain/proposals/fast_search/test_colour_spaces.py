@@ -12,7 +12,7 @@ def some_colours() -> np.ndarray:
 
 def test_the_five_images_are_opencvs() -> None:
     image = some_colours()
-    made = colour_spaces.colour_images(image, quality=True)
+    made = list(colour_spaces.colour_images(image, quality=True))
     hsv, lab = cv2.cvtColor(image, cv2.COLOR_RGB2HSV), cv2.cvtColor(image, cv2.COLOR_RGB2LAB)
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None]
     expected = [hsv, lab, grey, hsv[..., :1], np.concatenate((image[..., :2], grey), axis=2)]
@@ -25,7 +25,7 @@ def test_the_five_images_are_opencvs() -> None:
 
 def test_known_colours() -> None:
     image = np.array([[[255, 0, 0], [0, 0, 255], [255, 255, 255], [0, 0, 0]]], np.uint8)
-    hsv, lab, grey = colour_spaces.colour_images(image, quality=True)[:3]
+    hsv, lab, grey = list(colour_spaces.colour_images(image, quality=True))[:3]
     assert hsv[0].tolist() == [[0, 255, 255], [120, 255, 255], [0, 0, 255], [0, 0, 0]]
     assert lab[0, 2:].tolist() == [[255, 128, 128], [0, 128, 128]]
     assert grey[0, :, 0].tolist() == [76, 29, 255, 0]

@@ -1,0 +1,318 @@
+"""Time, memory and quality of the two selective searches, side by side.
+
+    python benchmarks/selective_search.py --out RESULTS.json --plot PLOT.png
+    python benchmarks/selective_search.py --out RESULTS.json --coco FOLDER
+
+The first measures time and memory. Time is processor time of one thread; the engines take turns, so that a busy machine
+slows both, and the ratio of each turn is what counts. The photographs are scikit-image's, resized.
+
+The second has both engines search every image of a COCO-format data set (`annotations/instances_SPLIT2017.json`, images
+in `SPLIT2017/`), and compares their boxes with the known objects: all of them, crowds left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from ccop_pretrain.common.parallel import OrderedMap
+from ccop_pretrain.proposals.check import iou
+from ccop_pretrain.proposals.selective_search import (
+    KEPT_BOXES,
+    image_generator,
+    keep_objects,
+    non_maximum_suppression,
+    search,
+)
+from PIL import Image
+
+ENGINES = ("opencv", "fast")
+SIZES = ((480, 360), (640, 480), (2048, 1024))
+"""Width and height of the images that both engines search."""
+GROWTH = ((128, 96), (256, 192), (512, 384), (1024, 768), (2048, 1536))
+"""Sizes that the growth of the fast engine's time is fitted to."""
+SEEDS = 10
+LARGE = 32  # pixels: objects whose side (square root of the box's area) is larger are also counted by themselves
+
+Pixels = npt.NDArray[np.uint8]
+
+
+def photographs(size: tuple[int, int]) -> dict[str, Pixels]:
+    """scikit-image's two photographs, resized to (width, height)."""
+    from skimage import data
+
+    images = {name: Image.fromarray(getattr(data, name)()) for name in ("astronaut", "coffee")}
+    return {name: np.array(image.resize(size, Image.Resampling.LANCZOS)) for name, image in images.items()}
+
+
+def seconds(function: Callable[..., Any], *arguments: Any) -> tuple[float, Any]:
+    """Processor time of one call, and its result."""
+    begun = time.process_time()
+    result = function(*arguments)
+    return time.process_time() - begun, result
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Median, least and greatest value."""
+    return {"median": float(np.median(values)), "least": min(values), "greatest": max(values)}
+
+
+def side_by_side(rounds: int) -> Iterator[dict[str, Any]]:
+    """The two engines by turns, on each photograph at each size."""
+    for size in SIZES:
+        times: dict[str, list[float]] = {engine: [] for engine in ENGINES}
+        floors: list[float] = []
+        for pixels in photographs(size).values():
+            for _ in range(rounds):
+                for engine in ENGINES:
+                    times[engine].append(seconds(search, pixels, "fast", engine)[0])
+                floors.append(seconds(floor, pixels)[0])
+        ratios = [slow / fast for slow, fast in zip(*times.values(), strict=True)]
+        row = {engine: spread(values) for engine, values in times.items()}
+        yield {"width": size[0], "height": size[1], **row, "ratio": spread(ratios), "floor": spread(floors)}
+
+
+def floor(pixels: Pixels) -> None:
+    """What any search of this kind must do, by the libraries' fastest functions: convert, smooth, derive, sort."""
+    for space in (cv2.COLOR_RGB2HSV, cv2.COLOR_RGB2LAB):
+        image = cv2.cvtColor(pixels, space)
+        smooth = cv2.GaussianBlur(image.astype(np.float32), (0, 0), 0.8)
+        for along_x in (0, 1):
+            cv2.Scharr(image, cv2.CV_16S, along_x, 1 - along_x)
+            cv2.Scharr(image, cv2.CV_16S, along_x, 1 - along_x)  # as many once more, along the diagonals
+        right, down = smooth[:, 1:] - smooth[:, :-1], smooth[1:] - smooth[:-1]
+        np.sort(np.concatenate(((right * right).sum(axis=2).ravel(), (down * down).sum(axis=2).ravel())))
+
+
+def steps(size: tuple[int, int], rounds: int) -> dict[str, float]:
+    """Milliseconds of each step of the fast engine: the least of several rounds."""
+    from ccop_pretrain.proposals.fast_search import FAST_SCALES, colour_spaces, grouping, regions, segmentation, texture
+
+    pixels = photographs(size)["coffee"]
+    best: dict[str, float] = {}
+    for _ in range(rounds):
+        taken = dict.fromkeys(("colour spaces", "segmentation", "gradients", "histograms, neighbours", "grouping"), 0.0)
+        taken["colour spaces"], images = seconds(list, colour_spaces.colour_images(pixels, False))
+        for image in images:
+            spent, (labels, numbers) = seconds(segmentation.segment, image, FAST_SCALES)
+            taken["segmentation"] += spent
+            spent, bins = seconds(texture.texture_bins, image)
+            taken["gradients"] += spent
+            spent, described = seconds(regions.describe, labels, numbers, image, bins)
+            taken["histograms, neighbours"] += spent
+            for start in described:
+                for measures in grouping.FAST:
+                    taken["grouping"] += seconds(grouping.grouped, start, size[0] * size[1], measures)[0]
+        best = {name: min(value * 1000, best.get(name, np.inf)) for name, value in taken.items()}
+    return best
+
+
+def growth(rounds: int) -> dict[str, Any]:
+    """The fast engine's time by pixels, and the exponents fitted to it: of pixels, and of pixels x log(pixels)."""
+    rows = []
+    for size in GROWTH:
+        pixels = photographs(size)["coffee"]
+        rows.append({"pixels": size[0] * size[1], "seconds": min(seconds(search, pixels)[0] for _ in range(rounds))})
+    count, taken = (np.array([row[name] for row in rows], float) for name in ("pixels", "seconds"))
+    exponents = [float(np.polyfit(np.log(x), np.log(taken), 1)[0]) for x in (count, count * np.log(count))]
+    return {"rows": rows, "exponent of pixels": exponents[0], "exponent of pixels x log(pixels)": exponents[1]}
+
+
+def prepare() -> None:
+    """Make a process ready to measure: one thread, everything compiled."""
+    cv2.setNumThreads(1)
+    search(np.zeros((8, 8, 3), np.uint8))
+
+
+def peak_mb(engine: str, size: tuple[int, int]) -> dict[str, float]:
+    """Peak memory in MB (2**20 bytes) of a process of its own that searches, before and after the search."""
+    command = [sys.executable, __file__, "--memory-of", engine, *map(str, size)]
+    found: dict[str, float] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return found
+
+
+def print_memory(engine: str, size: tuple[int, int]) -> None:
+    """The body of `peak_mb`'s process."""
+    pixels = photographs(size)["coffee"]
+    before = _peak()
+    search(pixels, "fast", engine)  # type: ignore[arg-type]
+    print(json.dumps({"before": before, "peak": _peak()}))
+
+
+def _peak() -> float:
+    status = Path("/proc/self/status")
+    if status.exists():
+        return round(int(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())[0]) / 1024, 1)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1 << 20 if platform.system() == "Darwin" else 1 << 10), 1)
+
+
+def known_objects(folder: Path) -> Iterator[tuple[Path, npt.NDArray[np.float64]]]:
+    """Every image of a COCO-format data set that has objects, with their boxes (N, 4), xyxy."""
+    for split in ("train", "val"):
+        facts = json.loads((folder / "annotations" / f"instances_{split}2017.json").read_text())
+        boxes: dict[int, list[list[float]]] = {}
+        for entry in facts["annotations"]:
+            if not entry.get("iscrowd"):
+                x, y, width, height = entry["bbox"]
+                boxes.setdefault(entry["image_id"], []).append([x, y, x + width, y + height])
+        for image in facts["images"]:
+            if image["id"] in boxes:
+                yield folder / f"{split}2017" / image["file_name"], np.array(boxes[image["id"]])
+
+
+def image_quality(item: tuple[Path, npt.NDArray[np.float64]]) -> dict[str, Any]:
+    """What both engines find of one image's objects: their best overlaps, before the NMS and in the kept boxes."""
+    path, objects = item
+    pixels = np.asarray(Image.open(path).convert("RGB"))
+    facts: dict[str, Any] = {"sides": np.sqrt((objects[:, 2:] - objects[:, :2]).prod(axis=1))}
+    sets = []
+    for engine in ENGINES:
+        spent, raw = seconds(search, pixels, "fast", engine)
+        sets.append(set(map(tuple, raw.tolist())))
+        boxes = keep_objects(raw)
+        overlaps = iou(objects, np.hstack((boxes[:, :2], boxes[:, :2] + boxes[:, 2:])))
+        draws = [image_generator(seed, path.name).random(len(boxes)) for seed in range(SEEDS)]
+        chosen = [non_maximum_suppression(boxes, scores)[:KEPT_BOXES] for scores in draws]
+        facts[engine] = {
+            "seconds": spent,
+            "boxes": len(raw),
+            "before": overlaps.max(axis=1, initial=0),
+            "kept": np.stack([overlaps[:, some].max(axis=1, initial=0) for some in chosen]),
+        }
+    return facts | {"common": len(sets[0] & sets[1])}
+
+
+def quality(folder: Path, workers: int) -> dict[str, Any]:
+    """Recall and average best overlap of both engines, before the NMS and in the kept boxes; time and common boxes."""
+    with OrderedMap(image_quality, known_objects(folder), workers, prepare) as outcomes:
+        images = list(outcomes)
+    times = {engine: [image[engine]["seconds"] for image in images] for engine in ENGINES}
+    before = {engine: [image[engine]["before"] for image in images] for engine in ENGINES}
+    kept = {engine: [image[engine]["kept"] for image in images] for engine in ENGINES}
+    found = {engine: sum(image[engine]["boxes"] for image in images) for engine in ENGINES}
+    common, sides = sum(image["common"] for image in images), [image["sides"] for image in images]
+    large = np.concatenate(sides) > LARGE
+    ratios = [slow / fast for slow, fast in zip(*times.values(), strict=True)]
+    report: dict[str, Any] = {
+        "images": len(sides),
+        "objects": len(large),
+        f"objects over {LARGE} pixels": int(large.sum()),
+        "boxes": found,
+        "boxes in common": common,
+        "seconds an image": {engine: float(np.mean(values)) for engine, values in times.items()},
+        "ratio of each image's times": spread(ratios),
+    }
+    for engine in ENGINES:
+        best, best_kept = np.concatenate(before[engine]), np.concatenate(kept[engine], axis=1)
+        report[engine] = {
+            "before the NMS": scores_of(best),
+            f"before the NMS, over {LARGE} pixels": scores_of(best[large]),
+            "kept": {
+                name: {"mean": float(np.mean(values)), "deviation over seeds": float(np.std(values, ddof=1))}
+                for name, values in {
+                    name: [scores_of(row)[name] for row in best_kept] for name in ("recall@0.5", "ABO")
+                }.items()
+            },
+        }
+    differences = np.concatenate(before["fast"]) - np.concatenate(before["opencv"])
+    report["standard error of the difference in ABO"] = float(differences.std() / np.sqrt(len(differences)))
+    hits = [np.concatenate(before[engine]) >= 0.5 for engine in ENGINES]
+    changed = (hits[1].astype(int) - hits[0]).std()
+    report["standard error of the difference in recall@0.5"] = float(changed / np.sqrt(len(large)))
+    return report
+
+
+def scores_of(best: npt.NDArray[np.float64]) -> dict[str, float]:
+    """Recall and average best overlap from the best overlap with each object."""
+    return {"recall@0.5": float((best >= 0.5).mean()), "ABO": float(best.mean())}
+
+
+def machine() -> dict[str, Any]:
+    """What the figures depend on."""
+    names = re.findall(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text()) if os.name == "posix" else []
+    packages = ("numba", "numpy", "opencv-contrib-python")
+    return {
+        "processor": names[0] if names else platform.processor(),
+        "cores": os.cpu_count(),
+        "load at the start": os.getloadavg()[0],
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in packages},
+    }
+
+
+def draw(report: dict[str, Any], path: Path) -> None:
+    """Time by pixels, both axes logarithmic."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
+    rows = report["growth"]["rows"]
+    pixels = np.array([row["pixels"] for row in rows])
+    axes.loglog(pixels, [row["seconds"] for row in rows], "o-", label="fast")
+    tables = report["side by side"]
+    counts = [row["width"] * row["height"] for row in tables]
+    axes.loglog(counts, [row["opencv"]["median"] for row in tables], "s-", label="opencv")
+    axes.loglog(counts, [row["floor"]["median"] for row in tables], "^:", label="library floor (see text)")
+    guide = pixels * np.log(pixels)
+    axes.loglog(pixels, guide * rows[0]["seconds"] / guide[0], "k--", linewidth=0.8, label="pixels x log(pixels)")
+    axes.set(xlabel="pixels", ylabel="processor time of one search, s")
+    axes.legend()
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    """Measure what the command line asks for, and write it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--coco", type=Path, help="folder of a COCO-format data set: measure the quality on it")
+    parser.add_argument("--workers", type=int, default=1, help="processes that measure the quality")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each engine on each photograph and size")
+    parser.add_argument("--out", type=Path, help="JSON file for the results, updated if it exists")
+    parser.add_argument("--plot", type=Path, help="file for the plot (PNG)")
+    parser.add_argument("--memory-of", nargs=3, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    prepare()
+    if arguments.memory_of:
+        engine, width, height = arguments.memory_of
+        print_memory(engine, (int(width), int(height)))
+        return
+    report: dict[str, Any] = {"script": "benchmarks/selective_search.py"}
+    if arguments.out and arguments.out.exists():
+        report = json.loads(arguments.out.read_text())
+    if arguments.coco:
+        report["quality"] = quality(arguments.coco, arguments.workers) | {"machine": machine()}
+    else:
+        report["machine"] = machine()
+        report["side by side"] = list(side_by_side(arguments.rounds))
+        report["steps, ms"] = {f"{size[0]}x{size[1]}": steps(size, arguments.rounds) for size in SIZES}
+        report["growth"] = growth(arguments.rounds)
+        report["memory, MB"] = {
+            f"{size[0]}x{size[1]}": {engine: peak_mb(engine, size) for engine in ENGINES} for size in SIZES
+        }
+    text = json.dumps(report, indent=2) + "\n"
+    if arguments.out:
+        arguments.out.write_text(text)
+    else:
+        print(text, end="")
+    if arguments.plot and not arguments.coco:
+        draw(report, arguments.plot)
+
+
+if __name__ == "__main__":
+    main()
