@@ -205,7 +205,7 @@ class OptimisationSettings(Validated):
 
 @dataclass(frozen=True)
 class RunSettings(ObjectiveSettings, ViewSettings, OptimisationSettings, ReadingSettings):
-    """Pre-train a network; `images` and `out` may be given by position.
+    """Pre-train a network on unlabelled images.
 
     Args:
         images: folder of images (recursive) or of tar shards, list of paths (.txt), pattern of tar shards
@@ -314,7 +314,7 @@ class InspectSettings(ObjectiveSettings, ViewSettings, ReadingSettings):
 
 @dataclass(frozen=True)
 class ProposalSettings(ReadingSettings):
-    """Find object proposals in a set of images by selective search; `images` and `out` may be given by position.
+    """Find object proposals in a set of images by selective search.
 
     Args:
         images: folder of images (recursive) or of tar shards, list of paths (.txt), pattern of tar shards

@@ -185,11 +185,13 @@ def _parameter(
     options: dict[str, Any] = {"help": _sentence(text, kind), "group": group, "show": show, "allow_repeating": True}
     if plain_kind is bool:
         hint: Any = bool
+        if name == JSON:
+            options["negative"] = ()
     else:
         options |= {"converter": _words if several else _word, "consume_multiple": several}
         options |= {"metavar": _metavar(plain_kind), "negative": (), "json_list": False}
         hint = _word_type(plain_kind, choices(kind))
-    options["show_default"] = "" if default is None or default is False or default == [] else _as_typed(default)
+    options["show_default"] = False if default is None or default is False or default == [] else _as_typed(default)
     position = inspect.Parameter.POSITIONAL_OR_KEYWORD if by_position else inspect.Parameter.KEYWORD_ONLY
     # The real default is the settings class's: a file may stand between it and the flags.
     return inspect.Parameter(name, position, default=None, annotation=Annotated[hint | None, Parameter(**options)])
@@ -252,7 +254,7 @@ def _as_typed(value: Any) -> str:
     """A default as one would type it."""
     if isinstance(value, tuple | list):
         return " ".join(_as_typed(item) for item in value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value).lower() if value is True else str(value)
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

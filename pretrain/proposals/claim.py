@@ -12,7 +12,6 @@ from ccop_hub.errors import UserError
 from ccop_hub.files import file_digest
 from ccop_hub.saved_settings import save_settings
 
-from ..common.parallel import available_cores
 from ..images.source import ImageSource
 from ..settings import ProposalSettings
 from . import fast_search
@@ -69,8 +68,7 @@ def claim(settings: ProposalSettings, source: ImageSource) -> Manifest:
         manifest = dataclasses.replace(manifest, versions=there.versions)
     else:
         manifest.write(out)
-    workers = settings.workers or available_cores()
-    save_settings(dataclasses.replace(settings, workers=workers), out / SETTINGS)
+    save_settings(settings, out / SETTINGS)
     return manifest
 
 

@@ -8,7 +8,6 @@ crops/train/<class>/, val/<class>/    one crop per object, for a classifier
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
 import shlex
@@ -91,7 +90,7 @@ def make_scenes(settings: SceneSettings) -> ScenesResult:
             return ScenesResult(out, counts, drawn=False)
         _clear(out)
         workers = settings.workers or available_cores()
-        save_settings(dataclasses.replace(settings, workers=workers), out / SETTINGS)
+        save_settings(settings, out / SETTINGS)
         _draw_all(settings, counts, workers)
     return ScenesResult(out, counts, drawn=True)
 

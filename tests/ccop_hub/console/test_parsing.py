@@ -203,6 +203,7 @@ def test_help_shows_what_one_usually_sets_and_help_all_the_rest(
     assert "--setting NAME" in text
     assert "[choices: large]" in text
     assert "--gloss" not in text
+    assert "[default: ]" not in text
     assert "painter draw --help-all" in text
     text = shown(program, capsys, "draw", "--help-all")
     assert "Drawing" in text
