@@ -105,7 +105,7 @@ class RunSettings(Validated):
         overwrite: start anew, replacing what an earlier run left in `out`.
         accelerator: `auto` (a GPU where there is one), `cpu`, `gpu`, `cuda` or `mps`.
         devices: devices of this machine, one process each; batch sizes are totals over all of them.
-        precision: `float32` (the default), or autocast of the networks to `bf16` or `fp16` (GPU only).
+        precision: `float32`, or autocast of the networks to `bf16` or `fp16` (GPU only).
         workers: data-loading processes per device; 0 loads in the main process.
     """
 
@@ -121,7 +121,7 @@ class RunSettings(Validated):
     overwrite: bool = False
     accelerator: Accelerator = "auto"
     devices: PositiveInt = 1
-    precision: Precision | None = None
+    precision: Precision | None = "float32"
     workers: NonNegativeInt = 2
 
     def check_together(self) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import lightning
 from lightning.fabric import Fabric
 
+from ccop_hub.console.errors import describe_os_error
 from ccop_hub.errors import UserError
 from ccop_hub.files import replacing
 from ccop_hub.saved_settings import differences, plain, read_settings, save_settings
@@ -68,16 +69,23 @@ class RunFolder:
         try:
             check_folder(self.out)
             finished = None if self.settings.overwrite else self._look()
+            if finished is None:
+                self._make()
         except UserError as error:
             return str(error), None
-        if finished is None:
-            if self.settings.overwrite or not self.state.exists():
-                for name in (SETTINGS_FILE, STATE_FILE, RESULT_FILE):
-                    (self.out / name).unlink(missing_ok=True)
-                shutil.rmtree(self.pictures, ignore_errors=True)
-            self.pictures.mkdir(parents=True, exist_ok=True)
-            save_settings(self.settings, self.out / SETTINGS_FILE)
+        except OSError as error:  # the other processes wait for an answer
+            return describe_os_error(error), None
         return None, finished
+
+    def _make(self) -> None:
+        """Clear what cannot be resumed, and write the settings."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        if self.settings.overwrite or not self.state.exists():
+            for name in (SETTINGS_FILE, STATE_FILE, RESULT_FILE):
+                (self.out / name).unlink(missing_ok=True)
+            shutil.rmtree(self.pictures, ignore_errors=True)
+        self.pictures.mkdir(parents=True, exist_ok=True)
+        save_settings(self.settings, self.out / SETTINGS_FILE)
 
     def _look(self) -> Result | None:
         """The result of this run, if the folder holds it.

@@ -124,16 +124,17 @@ def check_output(plan: Plan) -> None:
 def open_output(plan: Plan) -> None:
     """Make the output folder, checked before, this run's own; write its settings and full configuration there."""
     settings, folder = plan.settings, plan.folder
+    try:
+        settings.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {settings.out} ({error.strerror}); give another --out") from None
     if settings.overwrite:
         shutil.rmtree(settings.out / AGAINST_FOLDER, ignore_errors=True)
     if settings.overwrite or not _holds_a_run(settings.out):
         shutil.rmtree(folder, ignore_errors=True)
         for name in (RESULT_FILE, SHEET_FILE, FEW_IMAGES_FILE):
             (settings.out / name).unlink(missing_ok=True)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be made: {error.strerror}; give another --out") from None
+    folder.mkdir(exist_ok=True)
     save_settings(settings, settings.out / SETTINGS_FILE)
     write_atomically(folder / IDENTITY_FILE, (json.dumps(plan.identity(), indent=2) + "\n").encode())
     write_atomically(folder / "config.yaml", plan.configuration.cfg.dump().encode())

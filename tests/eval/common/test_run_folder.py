@@ -1,12 +1,97 @@
+"""What a folder holds decides whether a run starts, resumes, or is finished."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
+import yaml
 from ccop_eval.common.run_folder import RunFolder, check_folder
+from ccop_eval.results.result import Result
 from ccop_eval.settings import KnnSettings
 from lightning.fabric import Fabric
 
 from ccop_hub.errors import UserError
 
 
-def test_folder_that_cannot_be_made_is_refused(tmp_path):
+@pytest.fixture
+def fabric() -> Fabric:
+    return Fabric(accelerator="cpu", devices=1)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> KnnSettings:
+    return KnnSettings("w", tmp_path / "data", tmp_path / "out", image_size=64)
+
+
+@pytest.fixture
+def result(make_result: Callable[[], Result]) -> Result:
+    return make_result()
+
+
+def finish(settings: KnnSettings, result: Result) -> None:
+    result.write(settings.out / "result.json")
+
+
+def test_a_failed_start_does_not_stand_in_the_way(fabric: Fabric, settings: KnnSettings) -> None:
+    RunFolder(fabric, settings)
+    other = dataclasses.replace(settings, image_size=96, resume=False)
+    assert RunFolder(fabric, other).finished is None
+    assert yaml.safe_load((settings.out / "settings.yaml").read_text())["image_size"] == 96
+
+
+def test_a_finished_run_is_reported(
+    fabric: Fabric, settings: KnnSettings, result: Result, capsys: pytest.CaptureFixture[str]
+) -> None:
+    RunFolder(fabric, settings)
+    finish(settings, result)
+    found = RunFolder(fabric, dataclasses.replace(settings, workers=0, accelerator="cpu")).finished
+    assert found is not None
+    assert found.metrics == result.metrics
+    assert "finished" in capsys.readouterr().out
+
+
+def test_old_names_of_settings_describe_the_same_run(fabric: Fabric, settings: KnnSettings, result: Result) -> None:
+    RunFolder(fabric, settings)
+    finish(settings, result)
+    path = settings.out / "settings.yaml"
+    saved = yaml.safe_load(path.read_text())
+    saved["arch"], saved["precision"] = saved.pop("backbone"), "32-true"
+    del saved["resume"]
+    path.write_text(yaml.safe_dump(saved))
+    assert RunFolder(fabric, settings).finished is not None
+    with pytest.raises(UserError, match=r"precision \(float32 there, bf16 now\)"):
+        RunFolder(fabric, dataclasses.replace(settings, precision="bf16"))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"image_size": 96}, r"image_size \(64 there, 96 now\).*--overwrite"),
+        ({"seed": 1}, r"seed \(0 there, 1 now\)"),
+        ({"resume": False}, r"--no-resume.*--overwrite"),
+    ],
+)
+def test_another_run_is_refused_and_left_alone(
+    fabric: Fabric, settings: KnnSettings, result: Result, change: dict[str, object], said: str
+) -> None:
+    RunFolder(fabric, settings)
+    finish(settings, result)
+    with pytest.raises(UserError, match=said):
+        RunFolder(fabric, dataclasses.replace(settings, **change))
+    assert Result.read(settings.out).metrics == result.metrics
+
+
+def test_overwriting_removes_the_result(fabric: Fabric, settings: KnnSettings, result: Result) -> None:
+    RunFolder(fabric, settings)
+    finish(settings, result)
+    assert RunFolder(fabric, dataclasses.replace(settings, seed=1, overwrite=True)).finished is None
+    assert not (settings.out / "result.json").exists()
+
+
+def test_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     check_folder(tmp_path)
     check_folder(tmp_path / "new" / "folder")
@@ -18,7 +103,7 @@ def test_folder_that_cannot_be_made_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_file_in_place_of_the_folder_is_never_touched(tmp_path, overwrite):
+def test_file_in_place_of_the_folder_is_never_touched(tmp_path: Path, overwrite: bool) -> None:
     (tmp_path / "file").write_text("mine")
     settings = KnnSettings("w", tmp_path, tmp_path / "file", overwrite=overwrite)
     with pytest.raises(UserError, match="is a file"):

@@ -127,7 +127,7 @@ def test_the_terminal_has_the_table_and_a_line_of_progress_and_no_configuration(
     captured = capfd.readouterr()
     assert captured.err == ""
     lines = captured.out.splitlines()
-    assert len(lines) < 25
+    assert len(lines) < 35
     progress = [line for line in lines if line.startswith("iteration ")]
     assert len(progress) == 1
     number = r"[\d.]+"
