@@ -1,4 +1,4 @@
-"""What is known of a set of weights, counted from its tensors and read from its facts."""
+"""A summary of a set of weights: tensor counts, parameters, operations and how to load them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _GROUPS = {
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Tensors of one stage: its name, number of tensors, and number of trained numbers in them."""
+    """Tensors of one stage: its name, number of tensors, and number of trained parameters in them."""
 
     name: str
     tensors: int
@@ -42,7 +42,7 @@ class Description:
 
     Attributes:
         groups: tensors by stage, in the order of the forward pass.
-        parameters: trained numbers in all (BN statistics are not trained).
+        parameters: number of trained parameters (BN statistics are not trained).
         flops: multiply-adds of one 224 x 224 image, as fvcore counts them, by part of the network.
         usage: the line of Python that loads the weights.
     """

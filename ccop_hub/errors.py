@@ -1,4 +1,4 @@
-"""The one exception for a user's mistake."""
+"""The exception for mistakes that a user can fix."""
 
 
 class UserError(Exception):

@@ -1,4 +1,4 @@
-"""Weights written in other libraries' formats, each read back and compared before it counts as written."""
+"""Writing weights in other libraries' formats; each file is read back and compared before it is kept."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A few numbers by which a network is known: what its features are on one fixed input.
+"""A fingerprint of a network: a few numbers computed from its features on one fixed input.
 
-They tell whether weights compute what they computed when they were exported, whatever file, format, library version or
-device they have gone through since.
+It shows whether weights still compute what they did when they were exported, after any change of file, format, library
+version or device.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ INPUT_SIDE = 64
 """Pixels of the square input."""
 
 PROJECTIONS = 4
-"""Numbers by stage."""
+"""Numbers per stage."""
 
 TOLERANCE = 1e-3
-"""Largest difference, as a share of a stage's root mean square: far above what machines differ by (1e-5), far below
-what any change of weights that matters makes."""
+"""Largest difference, as a share of a stage's root mean square: far above the differences between machines (1e-5), far
+below those that a relevant change of weights makes."""
 
 
 def fixed_input() -> Tensor:
@@ -77,7 +77,7 @@ def differences(stored: Mapping[str, Any], arch: str, tensors: Mapping[str, Tens
     """
     now = fingerprint(arch, tensors)["values"]
     then = stored["values"]
-    told = [f"{name} is on one side alone" for name in sorted(now.keys() ^ then.keys())]
+    told = [f"{name} is present on one side only" for name in sorted(now.keys() ^ then.keys())]
     for name in now.keys() & then.keys():
         scale = max(then[name][0], 1e-12)
         largest = max(abs(a - b) for a, b in zip(now[name], then[name], strict=True)) / scale

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..errors import UserError, one_line
+from .hostile_names import is_hostile
 
 MOST_OPERATIONS = 2_000_000
 """Operations of one pickle; a checkpoint with a thousand tensors and its optimizer has some 50,000."""
@@ -26,36 +27,6 @@ _LARGE = 256
 
 _LARGEST_INTEGER = 1 << 60
 """Integer keys from here on can collide on purpose and make a dictionary slow; they become notes."""
-
-_HOSTILE_MODULES = frozenset(
-    """
-    os posix nt subprocess _posixsubprocess sys pty shutil socket socketserver ctypes _ctypes importlib imp runpy
-    code codeop pickle _pickle cPickle marshal operator _operator webbrowser urllib requests httplib http ftplib
-    smtplib telnetlib asyncio multiprocessing pip ensurepip venv bdb pdb timeit cProfile profile trace doctest
-    pydoc distutils commands popen2 atexit site linecache zipimport pkgutil pkg_resources dill cloudpickle joblib
-    shelve fileinput idlelib lib2to3
-    """.split()  # noqa: SIM905
-)
-"""Packages from which no checkpoint needs an object, and which run programs or code, or write files."""
-
-_HOSTILE_MEMBERS = (
-    *(f"{module}.{name}" for module in ("io", "_io") for name in ("open", "open_code", "FileIO")),
-    *(f"types.{name}" for name in ("FunctionType", "LambdaType", "CodeType", "MethodType")),
-    *(f"torch.{name}" for name in ("load", "hub", "jit", "package", "serialization.load", "testing._internal")),
-    *(f"torch.utils.{name}" for name in ("cpp_extension", "collect_env", "model_zoo")),
-    *(f"numpy.{name}" for name in ("load", "fromfile", "memmap", "save", "savez", "savetxt", "testing", "f2py")),
-    "logging.config",
-    "numpy.distutils",
-    "tempfile.mktemp",
-)
-"""The same within packages of which checkpoints do hold objects."""
-
-_HOSTILE_BUILTINS = frozenset(
-    """
-    __import__ apply breakpoint compile delattr eval exec execfile exit file globals help input locals open quit
-    raw_input reload setattr vars
-    """.split()  # noqa: SIM905
-)
 
 
 class HostilePickleError(UserError):
@@ -148,20 +119,9 @@ def global_of(module: str, name: str, names: Mapping[str, Any]) -> Any:
     full = f"{module}.{name}"
     if full in names:
         return names[full]
-    if _is_hostile(module, name):
+    if is_hostile(module, name):
         raise HostilePickleError(f"asks for {one_line(full)}, which would run code; do not trust it")
     return Note(full)
-
-
-def _is_hostile(module: str, name: str) -> bool:
-    top = module.partition(".")[0]
-    if top in ("builtins", "__builtin__", "__builtins__"):
-        return name in _HOSTILE_BUILTINS or "." in name
-    full = f"{module}.{name}"
-    if top in _HOSTILE_MODULES or any(full == member or full.startswith(f"{member}.") for member in _HOSTILE_MEMBERS):
-        return True
-    # A module that the named one has imported, such as `torch.os` or `random._os`, leads out of it again.
-    return any(word.strip("_") in ("os", "sys", "subprocess", "builtins", "importlib") for word in full.split(".")[1:])
 
 
 class _Mark:

@@ -1,8 +1,8 @@
 """Tensor names of a ResNet and its feature pyramid in the libraries that hold such networks.
 
 Every naming scheme is a rule that renames one canonical tensor; applied to the full list of a network's tensors it
-gives a one-to-one table, which is then read in either direction. Nothing is guessed from a name's look: a name that
-is not in the table is an error, and so is a name of the table that is not in the file.
+gives a one-to-one table, which is then read in either direction. Nothing is guessed: a name that is
+not in the table is an error, and so is a name in the table that the file lacks.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ prefix (heads, queues, optimizers) is named as unused.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -36,6 +36,11 @@ from .tensor_checks import expected_tensors, find_arch, require_sound
 FROZEN_VARIANCE = 1 - 1e-5
 """Running variance that makes a norm (epsilon 1e-5) only scale and shift, as Caffe2's files mean theirs; the value of
 Detectron2's `FrozenBatchNorm2d`."""
+
+
+MOST_TENSORS = 100_000
+MOST_NETWORKS = 32
+"""What is searched in one state dict; that of a method with two ResNet-152 has 2000 tensors."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,14 +146,19 @@ def _identified(chosen: Candidate, others: tuple[str, ...], arch: str | None) ->
     return Identified(family.name, find_arch(canonical, arch), canonical, unused, chosen.place, others, facts)
 
 
-def _candidates(state: StateDict) -> Iterator[Candidate]:
+def _candidates(state: StateDict) -> list[Candidate]:
+    if len(state.tensors) > MOST_TENSORS:
+        raise UserError(f"holds {len(state.tensors)} tensors in one state dict: keep those of the network")
+    places = []
     for style in STYLES:
+        beginnings = {name[: name.rfind(style.first_stage)] for name in state.names if style.first_stage in name}
         for stem in state.names:
             prefix = stem.removesuffix(style.stem)
-            if not stem.endswith(style.stem) or prefix[-1:] not in ("", "."):
-                continue
-            if any(name.startswith(prefix + style.first_stage) for name in state.names):
-                yield _candidate(state, style, prefix)
+            if stem.endswith(style.stem) and prefix[-1:] in ("", ".") and prefix in beginnings:
+                places.append((style, prefix))
+    if len(places) > MOST_NETWORKS:
+        raise UserError(f"holds {len(places)} networks in one state dict: save that of one of them alone")
+    return [_candidate(state, style, prefix) for style, prefix in places]
 
 
 def _written(state: StateDict, style: Style, prefix: str) -> str:

@@ -1,4 +1,4 @@
-"""What every tensor of a network must satisfy, whatever file it came from."""
+"""Checks that the tensors of a network must pass, whatever file they came from."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SAME_NAMES = {
     "resnet50": ("resnet50", "wide_resnet50_2", "resnext50_32x4d"),
     "resnet101": ("resnet101", "wide_resnet101_2", "resnext101_32x4d", "resnext101_32x8d", "resnext101_64x4d"),
 }
-"""timm ResNets that share a layout's tensor names and differ in shapes alone."""
+"""timm ResNets that share a layout's tensor names and differ only in shapes."""
 
 
 def require_sound(tensors: Mapping[str, Tensor | NotDense]) -> None:

@@ -18,7 +18,7 @@ SCHEMA_VERSION = 1
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What a model card tells of one result.
+    """One result, as a model card shows it.
 
     Attributes:
         content: the file's bytes.
@@ -50,7 +50,7 @@ def read_evaluation(path: Path, digest: str) -> Evaluation:
 
     Args:
         path: a `result.json`, or the folder that holds it.
-        digest: of the weights that are published; a result of other weights has no place in their card.
+        digest: of the weights that are published; results of other weights are refused.
 
     Raises:
         UserError: not a result, of another schema, or of other weights.
@@ -80,7 +80,7 @@ def read_evaluation(path: Path, digest: str) -> Evaluation:
             notes=tuple(map(str, record.get("notes", ()))),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{file} is not a whole result ({error}): evaluate again") from None
+        raise UserError(f"{file} is not a complete result ({error}): evaluate again") from None
     if measured != digest:
         raise UserError(f"{file} was measured on other weights ({measured}, not {digest}): evaluate these")
     return evaluation

@@ -1,4 +1,4 @@
-"""The model card of published weights: what they are, how they came about, what they measure, how to load them."""
+"""The model card of published weights: training, results, how to load them, limits."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def _training(weights: Weights) -> str:
 
 def _results(evaluations: Sequence[Evaluation]) -> str:
     if not evaluations:
-        return "## Results\n\nNone were given when these weights were published."
+        return "## Results\n\nNo results were published with these weights."
     rows = []
     for one in evaluations:
         metrics = ", ".join(f"{metric} {value:.2f}" for metric, value in one.metrics.items())
@@ -153,13 +153,13 @@ def _loading(weights: Weights, repo: str) -> str:
 
 def _limits(weights: Weights) -> str:
     images = weights.facts.get("dataset", {}).get("images")
-    seen = f"It has seen {images} images" if images else "What it has seen is listed above"
+    seen = f"It was trained on {images} images" if images else "Its training images are listed above"
     return (
         "## Limits\n\n"
-        f"- {seen}; what other images show, and how they were taken, it may represent poorly.\n"
-        "- It is a starting point for training: it has no classes and gives no predictions by itself.\n"
-        "- Biases of its images are in it, and were not measured.\n"
-        "- Features hold for RGB input with the mean and standard deviation above; other scaling changes them quietly."
+        f"- {seen}; it may represent other kinds of images poorly.\n"
+        "- It is a starting point for training: it has no classifier and makes no predictions by itself.\n"
+        "- It carries the biases of its training images, which were not measured.\n"
+        "- It expects RGB input with the mean and standard deviation above; with any other its features are wrong."
     )
 
 

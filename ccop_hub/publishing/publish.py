@@ -96,7 +96,7 @@ def write_tree(
     if is_plain(weights):
         done = convert(weights, "detectron2", folder / DETECTRON2_FILE, overwrite=True)
         if done.config is not None:
-            # By its name alone: where these files are written first is nobody's business.
+            # With the bare file name: the folder is a temporary one on this machine.
             write_atomically(done.config, detectron2_config(weights, weights.parts, Path(DETECTRON2_FILE)))
     settings = yaml.safe_dump(weights.facts.get("settings", {}), sort_keys=True, allow_unicode=True)
     write_atomically(folder / SETTINGS_FILE, settings)
@@ -178,7 +178,7 @@ def _persist(request: Callable[[], _T]) -> _T:
 def _explained(error: HfHubHTTPError, repo: str) -> UserError:
     code = error.response.status_code
     if code == 401:
-        return UserError(f"the Hub does not know you (HTTP 401): run `hf auth login`, or check the name {repo}")
+        return UserError(f"the Hub did not accept the token (HTTP 401): run `hf auth login`, or check the name {repo}")
     if code == 403:
         return UserError(f"you may not write to {repo} (HTTP 403): use a token with write access, or your own name")
     if code == 404:

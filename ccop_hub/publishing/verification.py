@@ -17,12 +17,12 @@ FINGERPRINT_KEY = "fingerprint"
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """One thing that was checked.
+    """The outcome of one check.
 
     Attributes:
         name: what.
         passed: None where there was nothing to compare with.
-        told: what was found, one line.
+        told: what was found, in one line.
     """
 
     name: str
@@ -37,7 +37,7 @@ def verify(path: Path) -> list[Check]:
         path: file or folder, as `read_checkpoint` takes it.
 
     Returns:
-        The checks, in order; those behind a file that can not be read are left out.
+        The checks, in order; if the file cannot be read, the later ones are left out.
 
     Raises:
         UserError: there is no such file.

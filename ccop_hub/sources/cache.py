@@ -1,4 +1,4 @@
-"""Downloaded weights on this machine: one folder an address, what it must hold, and who may write to it now."""
+"""The cache of downloaded weights: one folder per address, with a recorded digest and a lock."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class Slot:
             wrong = f"does not have the published digest {self.published}"
         if wrong is not None:
             self.partial.unlink()
-            raise UserError(f"what {redact(self.address)} gave {wrong}: do not use it, ask whoever publishes it")
+            raise UserError(f"the file at {redact(self.address)} {wrong}: do not use it, and ask its publisher")
         return digest
 
 

@@ -1,4 +1,4 @@
-"""Files over HTTPS: resumed where they were cut off, tried again when a server is busy, or a clear error at once."""
+"""Downloads over HTTPS that resume after a cut, retry when the server is busy, and fail early with a clear error."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .cache import RECORD_FILE, Slot
 from .reachability import unreachable
 
 ATTEMPTS = 5
-"""Tries in a row that may bring nothing new before a download is given up."""
+"""Consecutive tries without progress after which a download is given up."""
 
 FIRST_WAIT = 1.0
 """Seconds before the second try; doubled before each further one."""
@@ -33,7 +33,7 @@ LONGEST_WAIT = 30.0
 """Seconds at most between two tries, even where the server asks for more (`Retry-After`)."""
 
 TIMEOUT = 20.0
-"""Seconds without a byte after which a connection counts as cut."""
+"""Seconds without data after which a connection counts as lost."""
 
 _CHUNK = 1 << 20
 _progress: Any = tqdm
@@ -218,7 +218,7 @@ def _explained(url: str, code: int) -> UserError:
         return UserError(f"{url} needs permission (HTTP {code}): download it with your login and give the file's path")
     if code in (404, 410):
         return UserError(f"nothing at {url} (HTTP {code}): check the address")
-    return UserError(f"{url} can not be downloaded (HTTP {code}): check the address, or give a file's path")
+    return UserError(f"{url} cannot be downloaded (HTTP {code}): check the address, or give a file's path")
 
 
 def retry_after(header: str | None) -> float:

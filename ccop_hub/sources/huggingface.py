@@ -119,7 +119,7 @@ def _fetch_file(repo: str, name: str, revision: str | None, local: bool) -> Path
     except HfHubHTTPError as error:
         code = error.response.status_code
         advice = "run `hf auth login` with a token that may read it" if code in (401, 403) else "try later"
-        raise UserError(f"{PREFIX}{repo} can not be read (HTTP {code}): {advice}") from None
+        raise UserError(f"{PREFIX}{repo} cannot be read (HTTP {code}): {advice}") from None
 
 
 def _check_content(file: Path) -> None:

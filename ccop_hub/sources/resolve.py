@@ -1,4 +1,4 @@
-"""The one place that decides where weights come from."""
+"""Resolving a name, path or address to weights."""
 
 from __future__ import annotations
 

@@ -262,3 +262,12 @@ def test_mismatch_names_the_file(tensors: dict[str, Tensor], tmp_path: Path) -> 
     ) as raised:
         read_checkpoint(tmp_path / "lacking.pth")
     assert raised.value.missing == ("backbone.layer2.0.conv1.weight",)
+
+
+def test_crowds_of_names_are_refused() -> None:
+    one = torch.zeros(1)
+    many = {f"n{number}.{name}": one for number in range(33) for name in ("conv1.weight", "layer1.0.conv1.weight")}
+    with pytest.raises(UserError, match="holds 33 networks in one state dict"):
+        identify(many)
+    with pytest.raises(UserError, match="holds 100001 tensors in one state dict"):
+        identify({f"n{number}.conv1.weight": one for number in range(100_001)})
