@@ -8,6 +8,8 @@ import hashlib
 import os
 import re
 import secrets
+import shutil
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -74,6 +76,27 @@ def write_atomically(path: Path, content: bytes | str, sync: bool = True) -> Non
     """Write `content` (text as UTF-8, line ends as they are) to `path`, as `replacing` does."""
     with replacing(path, sync) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """An empty folder beside `path`, for files that are checked before they move there; removed at the end.
+
+    Raises:
+        UserError: nothing can be written beside `path`. An error of the block that names a file of the folder called
+            like `path` names `path` instead.
+    """
+    try:
+        scratch = Path(tempfile.mkdtemp(prefix=f".{_shortened(path.name)[:100]}.", suffix=_SUFFIX, dir=path.parent))
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    try:
+        yield scratch
+    except UserError as error:
+        error.args = (str(error).replace(str(scratch / path.name), str(path)),)
+        raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def make_folder(path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from ..architectures import build_backbone
 from ..errors import UserError
-from ..files import make_folder, replacing, write_atomically
+from ..files import make_folder, replacing, scratch_folder, write_atomically
 from .checkpoint import WEIGHTS_FILES, Weights, read_checkpoint, save_checkpoint
 from .detectron2_config import detectron2_c4_config, detectron2_config
 from .fingerprint import features
@@ -93,14 +92,14 @@ def convert(weights: Weights, target: str, out: Path, overwrite: bool = False) -
     if not chosen.counters:
         named = {name: value for name, value in named.items() if not name.endswith(COUNTER)}
     make_folder(out.parent)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name[:100]}.", suffix=".partial", dir=out.parent) as scratch:
-        written = Path(scratch) / out.name
+    with scratch_folder(out) as scratch:
+        written = scratch / out.name
         file = chosen.write(written, {name: value.contiguous() for name, value in named.items()}, weights)
         difference = _compare(weights, parts, file, out, chosen.counters)
         config = out.with_suffix(".yaml") if chosen.config is not None else None
         if config is not None and chosen.config is not None:
-            write_atomically(Path(scratch) / config.name, chosen.config(weights, parts, out))
-        _move(Path(scratch), written, out, overwrite)
+            write_atomically(scratch / config.name, chosen.config(weights, parts, out))
+        _move(scratch, written, out, overwrite)
     left_out = tuple(part for part in weights.parts if part not in parts)
     return Converted(out, len(named), left_out, difference, config)
 

@@ -23,6 +23,7 @@ from ccop_hub.files import (
     is_temporary,
     remove_temporary_files,
     replacing,
+    scratch_folder,
     write_atomically,
 )
 
@@ -174,3 +175,23 @@ def test_the_digest_of_many_files_is_of_names_and_contents(tmp_path: Path) -> No
     )
     assert files_digest(tmp_path, both) == f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
     assert files_digest(tmp_path, both[:1]) != files_digest(tmp_path, both)
+
+
+def test_a_scratch_folder_is_beside_its_target_and_errors_name_that(tmp_path: Path) -> None:
+    with scratch_folder(tmp_path / "a.pkl") as scratch:
+        assert scratch.parent == tmp_path
+        (scratch / "a.pkl").write_text("x")
+    assert not list(tmp_path.iterdir())
+
+    def fail() -> None:
+        with scratch_folder(tmp_path / "a.pkl") as scratch:
+            write_atomically(scratch / "a.pkl" / "b", "x")
+
+    with pytest.raises(UserError, match=rf"cannot write {tmp_path}/a\.pkl/b \("):
+        fail()
+    with (
+        pytest.raises(UserError, match=r"cannot write .*absent/a\.pkl \("),
+        scratch_folder(tmp_path / "absent" / "a.pkl"),
+    ):
+        pass
+    assert not list(tmp_path.iterdir())
