@@ -75,6 +75,9 @@ def test_a_command_is_accepted(
     commands = [dataclasses.replace(command, run=taken.append, show=None) for command in COMMANDS[program]]
     code = run_program(program, "", commands, arguments)
     complaint = capsys.readouterr().err
+    if arguments[:1] == ["completion"]:
+        assert code == 0
+        return
     assert (code, len(taken)) == (0, 1) or (not whole and " missing" in complaint), complaint
 
 
@@ -87,6 +90,7 @@ def test_flags_and_links_exist(page: Path) -> None:
     names = {name.replace("_", "-") for name in fields}
     scripts = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "benchmarks").glob("*.py")))
     known = {f"--{name}" for name in names} | {f"--no-{name}" for name in names}
+    known |= {"--help", "--help-all", "--config", "--setting", "--json", "--version"}
     known |= set(re.findall(r"\"(--[a-z-]+)\"", scripts)) | ELSEWHERE
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - known == set()
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text)
