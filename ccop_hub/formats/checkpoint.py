@@ -106,7 +106,8 @@ def read_checkpoint(path: Path) -> Weights:
 
     Args:
         path: a folder that `save_checkpoint` wrote, a run's folder (its `exported/` is read), a timm folder
-            (`config.json` and `model.safetensors`), or one weights file in any of `formats.FORMATS`.
+            (`config.json` and `model.safetensors`), or one weights file in any format that is
+            recognised.
 
     Raises:
         UserError: nothing there, nothing readable there, or tensors that are not a ResNet of a known format.

@@ -37,7 +37,7 @@ class Entry:
         arch: timm name of the backbone.
         objective: `ccop` or `mocov2`.
         url: where the file is; `gdrive:ID` for a file on Google Drive.
-        formats: the formats (`formats.FORMATS`) that the file may be in, as its authors write them.
+        formats: the formats (`formats.families.FAMILIES`) that the file may be in, as its authors write them.
         digest: `md5:` or `sha256:` + the leading hex digits that the authors published; None if they published none.
         licence: SPDX id where there is one, else the authors' words.
         data: data set name as people write it.

@@ -32,7 +32,7 @@ def resolve(weights: str | Path | Mapping[str, Tensor], arch: str | None = None,
     `https://` address; a file or folder on disk. (A file called like a registry name is reached as `./NAME`.)
 
     Args:
-        weights: as above; a state dict may be in any format of `formats.FORMATS`.
+        weights: as above; a state dict may be in any format that is recognised.
         arch: timm name of the backbone that the caller will build; needed for `random`.
         seed: of the initial weights of `random`, which depend on `arch` and this alone.
 
