@@ -6,13 +6,14 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from . import tasks
 from .console import Command, run_program
 from .settings import ConvertSettings, InfoSettings, ListSettings, PublishSettings, VerifySettings
 
 if TYPE_CHECKING:
-    from .formats.checkpoint import Weights
+    from .description import Description
     from .formats.conversion import Converted
-    from .publishing.verification import Check
+    from .publishing.verification import Verification
 
 EXIT_DIFFERENT = 1
 """Exit code of `verify` where weights are not what they were."""
@@ -38,40 +39,14 @@ def _list_document(_: None, __: ListSettings) -> list[dict[str, Any]]:
     ]
 
 
-def _info(settings: InfoSettings) -> Weights:
-    from .sources.resolve import resolve
-
-    return resolve(settings.weights, settings.backbone)
-
-
-def _show_info(weights: Weights, _: InfoSettings) -> None:
+def _show_info(found: Description, _: InfoSettings) -> None:
     from .reports import print_description
 
-    print_description(weights)
+    print_description(found)
 
 
-def _info_document(weights: Weights, _: InfoSettings) -> dict[str, Any]:
-    from .description import describe
-
-    return {
-        "name": weights.name,
-        "backbone": weights.arch,
-        "source": weights.source,
-        "digest": weights.digest,
-        "format": weights.format,
-        "parts": list(weights.parts),
-        "unused": list(weights.unused),
-        "facts": dict(weights.facts),
-        **dataclasses.asdict(describe(weights)),
-    }
-
-
-def _convert(settings: ConvertSettings) -> Converted:
-    from .formats.conversion import convert, require_target
-    from .sources.resolve import resolve
-
-    require_target(settings.to, settings.out, settings.overwrite)
-    return convert(resolve(settings.weights, settings.backbone), settings.to, settings.out, settings.overwrite)
+def _info_document(found: Description, _: InfoSettings) -> dict[str, Any]:
+    return dataclasses.asdict(found)
 
 
 def _show_conversion(done: Converted, _: ConvertSettings) -> None:
@@ -83,32 +58,19 @@ def _show_conversion(done: Converted, _: ConvertSettings) -> None:
         print(done.config.read_text(encoding="utf-8"), end="")
 
 
-def _verify(settings: VerifySettings) -> list[Check]:
-    from .publishing.verification import verify
-    from .sources.resolve import locate
-
-    return verify(locate(settings.weights))
-
-
-def _show_checks(checks: list[Check], _: VerifySettings) -> int:
+def _show_checks(found: Verification, _: VerifySettings) -> int:
     from .reports import print_checks
 
-    print_checks(checks)
-    return _checks_code(checks)
+    print_checks(found.checks)
+    return _checks_code(found)
 
 
-def _checks_document(checks: list[Check], _: VerifySettings) -> list[dict[str, Any]]:
-    return [dataclasses.asdict(check) for check in checks]
+def _checks_document(found: Verification, _: VerifySettings) -> list[dict[str, Any]]:
+    return [dataclasses.asdict(check) for check in found.checks]
 
 
-def _checks_code(checks: list[Check]) -> int:
-    return EXIT_DIFFERENT if any(check.passed is False for check in checks) else 0
-
-
-def _publish(settings: PublishSettings) -> str:
-    from .publishing.publish import publish
-
-    return publish(settings)
+def _checks_code(found: Verification) -> int:
+    return 0 if found.passed else EXIT_DIFFERENT
 
 
 def _show_text(text: str, _: PublishSettings) -> None:
@@ -121,7 +83,7 @@ COMMANDS = [
         "info",
         "Describe a set of weights and how to load it.",
         InfoSettings,
-        _info,
+        tasks.info,
         ("weights",),
         show=_show_info,
         document=_info_document,
@@ -130,7 +92,7 @@ COMMANDS = [
         "convert",
         "Write weights in another library's format.",
         ConvertSettings,
-        _convert,
+        tasks.convert,
         ("weights",),
         show=_show_conversion,
     ),
@@ -138,7 +100,7 @@ COMMANDS = [
         "verify",
         "Check that weights are what they were when exported.",
         VerifySettings,
-        _verify,
+        tasks.verify,
         ("weights",),
         show=_show_checks,
         document=_checks_document,
@@ -148,7 +110,7 @@ COMMANDS = [
         "publish",
         "Push an exported network to the Hugging Face Hub.",
         PublishSettings,
-        _publish,
+        tasks.publish,
         ("run",),
         show=_show_text,
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from fvcore.nn import FlopCountAnalysis
 
 from .architectures import ResNetFPN
 from .formats.checkpoint import Weights
+from .loading import load_call
+from .notebook import summary_html
 
 FLOPS_SIDE = 224
 """Pixels of the square image that operations are counted for."""
@@ -38,19 +41,51 @@ class Group:
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """What `describe` finds.
+    """What is known of a set of weights.
 
     Attributes:
+        name: what the caller called them.
+        backbone: timm name of the backbone.
+        source: path or address that they were read from.
+        digest: `sha256:` + hex digest of the file, or of the tensors if there is no file.
+        format: the naming scheme of the source, such as `torchvision` or `detectron2`.
+        parts: `backbone`, and `fpn` if there is a pyramid.
+        unused: names, as in the source, of tensors in neither part.
+        taken: where in the file the network was found.
+        others: further whole networks in the file, such as a key encoder.
+        facts: what the checkpoint says of itself: objective, data, input mean and std, ...
         groups: tensors by stage, in the order of the forward pass.
         parameters: number of trained parameters (BN statistics are not trained).
-        flops: multiply-adds of one 224 x 224 image, as fvcore counts them, by part of the network.
+        flops: multiply-adds for one 224 x 224 image, as fvcore counts them, by part of the network.
         usage: the line of Python that loads the weights.
     """
 
+    name: str
+    backbone: str
+    source: str
+    digest: str
+    format: str
+    parts: tuple[str, ...]
+    unused: tuple[str, ...]
+    taken: str
+    others: tuple[str, ...]
+    facts: Mapping[str, Any]
     groups: tuple[Group, ...]
     parameters: int
     flops: dict[str, int]
     usage: str
+
+    def _repr_html_(self) -> str:
+        rows = {
+            "backbone": self.backbone,
+            "digest": self.digest,
+            "format": self.format,
+            "parts": ", ".join(self.parts),
+            "parameters": f"{self.parameters:,}",
+            **{f"GFLOPs ({part})": f"{count / 1e9:.2f}" for part, count in self.flops.items()},
+            "load": self.usage,
+        }
+        return summary_html(self.name, rows)
 
 
 def describe(weights: Weights) -> Description:
@@ -63,14 +98,27 @@ def describe(weights: Weights) -> Description:
         if name.endswith((".weight", ".bias")):
             parameters[group] += value.numel()
     order = [*dict.fromkeys(_GROUPS.values()), "other"]
-    groups = tuple(Group(name, tensors[name], parameters[name]) for name in order if tensors[name])
-    return Description(groups, parameters.total(), _flops(weights), usage(weights))
+    return Description(
+        name=weights.name,
+        backbone=weights.arch,
+        source=weights.source,
+        digest=weights.digest,
+        format=weights.format,
+        parts=weights.parts,
+        unused=weights.unused,
+        taken=weights.taken,
+        others=weights.others,
+        facts=dict(weights.facts),
+        groups=tuple(Group(name, tensors[name], parameters[name]) for name in order if tensors[name]),
+        parameters=parameters.total(),
+        flops=_flops(weights),
+        usage=usage(weights),
+    )
 
 
 def usage(weights: Weights) -> str:
     """The line of Python that loads the weights, with the pyramid where they have one."""
-    function = "load_pyramid" if "fpn" in weights.parts else "load_backbone"
-    return f'import ccop_hub; network = ccop_hub.{function}("{weights.arch}", weights="{weights.name}")'
+    return f"import ccop_hub; network = {load_call(weights, weights.name)}"
 
 
 def _flops(weights: Weights) -> dict[str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal, overload
 
 import timm
 from timm.models import FeatureListNet
@@ -11,68 +12,108 @@ from timm.models.resnet import ResNet
 from torch import Tensor
 
 from .architectures import ResNetFPN, build_backbone
+from .errors import UserError
 from .formats.checkpoint import Weights
 from .formats.tensor_use import load_into
 from .formats.timm_folder import pretrained_cfg
 from .sources import registry
-from .sources.resolve import resolve
+from .sources.resolve import RANDOM, resolve
 
 Source = str | Path | Mapping[str, Tensor]
+
+DEFAULT_BACKBONE = "resnet50"
+"""The paper's backbone."""
+
+
+@overload
+def load(
+    weights: Source | None = ...,
+    *,
+    backbone: str | None = ...,
+    pyramid: Literal[True],
+    features_only: Literal[False] = ...,
+    seed: int = ...,
+) -> ResNetFPN: ...
+
+
+@overload
+def load(
+    weights: Source | None = ...,
+    *,
+    backbone: str | None = ...,
+    pyramid: Literal[False] = ...,
+    features_only: bool = ...,
+    seed: int = ...,
+) -> ResNet | FeatureListNet: ...
+
+
+def load(
+    weights: Source | None = None,
+    *,
+    backbone: str | None = None,
+    pyramid: bool = False,
+    features_only: bool = False,
+    seed: int = 0,
+) -> ResNet | FeatureListNet | ResNetFPN:
+    """Load a network with its weights, in eval mode.
+
+    The input of every network is (N, 3, H, W) float RGB, normalised by the checkpoint's mean and std;
+    `pretrained_cfg` of the backbone states both, on the 0-1 scale as timm does.
+
+    Args:
+        weights: name of published weights (`ccop-hub list`), file or folder, `hf-hub:ORG/NAME[@REVISION]`, https
+            address, state dict, or `random`. By default the published weights of `backbone`.
+        backbone: timm name of the backbone, `resnet50` by default. Needed for `random` weights; otherwise the weights
+            must be of that backbone if it is given.
+        pyramid: load the feature pyramid (FPN) too; the weights must have one.
+        features_only: return timm's wrapper that gives the features of every stage.
+        seed: of `random` weights.
+
+    Returns:
+        By default a timm `ResNet` without classifier: pooled (N, C) features; `forward_features` returns
+        (N, C, H/32, W/32). With `features_only`, a network that returns five feature maps, at strides 2, 4, 8, 16
+        and 32; its `feature_info` states channels and strides. With `pyramid`, a `ResNetFPN` that returns
+        `{"p2": (N, 256, H/4, W/4), ..., "p6": (N, 256, H/64, W/64)}`; its `strides` and `channels` state both by level.
+
+    Raises:
+        UserError: no such weights, weights of another backbone or without a pyramid, or a file that cannot be read.
+    """
+    if pyramid and features_only:
+        raise UserError("pyramid and features_only exclude each other: choose one")
+    found = resolve(registry.default_name(backbone or DEFAULT_BACKBONE) if weights is None else weights, backbone, seed)
+    if pyramid:
+        network = ResNetFPN(found.arch)
+        load_into(network, found, ("backbone", "fpn"))
+        _describe(network.backbone, found)
+        return network.eval()
+    if features_only:
+        body: ResNet | FeatureListNet = timm.create_model(found.arch, pretrained=False, features_only=True)
+    else:
+        body = build_backbone(found.arch)
+    load_into(body, found, ("backbone",), prefix="backbone.")
+    _describe(body, found)
+    return body.eval()
 
 
 def load_backbone(
     arch: str, weights: Source | None = None, seed: int = 0, features_only: bool = False
 ) -> ResNet | FeatureListNet:
-    """A timm ResNet (`num_classes=0`) with weights, in eval mode.
-
-    Args:
-        arch: timm name, such as `resnet50`.
-        weights: as `resolve` takes it; None means the registry's default for `arch`.
-        seed: of `random` weights.
-        features_only: return timm's wrapper that gives the features of every stage instead.
-
-    Returns:
-        A network that takes (N, 3, H, W) float RGB, normalised by the checkpoint's mean and std, and returns pooled
-        (N, C) features; `forward_features` returns (N, C, H/32, W/32). With `features_only` it returns a list of five
-        features, strides 2, 4, 8, 16 and 32; its `feature_info` states channels and strides. Either way
-        `pretrained_cfg` states mean and std, on the 0-1 scale as timm has them.
-    """
-    found = resolve(_or_default(weights, arch), arch, seed)
-    if features_only:
-        network: ResNet | FeatureListNet = timm.create_model(arch, pretrained=False, features_only=True)
-    else:
-        network = build_backbone(arch)
-    load_into(network, found, ("backbone",), prefix="backbone.")
-    _describe(network, found)
-    return network.eval()
+    """`load` of the timm backbone `arch`."""
+    return load(weights, backbone=arch, features_only=features_only, seed=seed)
 
 
 def load_pyramid(arch: str, weights: Source | None = None, seed: int = 0) -> ResNetFPN:
-    """A ResNet with its feature pyramid, with weights, in eval mode.
+    """`load` of the timm backbone `arch` with its pyramid."""
+    return load(weights, backbone=arch, pyramid=True, seed=seed)
 
-    Args:
-        arch: timm name, such as `resnet50`.
-        weights: as `resolve` takes it; None means the registry's default for `arch`. They must hold a pyramid.
-        seed: of `random` weights.
 
-    Returns:
-        A network that takes (N, 3, H, W) float RGB, normalised, and returns `{"p2": (N, 256, H/4, W/4) .. "p6"}`; its
-        `strides` and `channels` state both by level.
-
-    Raises:
-        UserError: the weights hold no pyramid, besides what `resolve` raises.
-    """
-    found = resolve(_or_default(weights, arch), arch, seed)
-    network = ResNetFPN(arch)
-    load_into(network, found, ("backbone", "fpn"))
-    _describe(network.backbone, found)
-    return network.eval()
+def load_call(weights: Weights, name: str) -> str:
+    """The call of `ccop_hub.load` that loads the weights under a name, with the pyramid where they have one."""
+    backbone = f', backbone="{weights.arch}"' if name == RANDOM else ""
+    pyramid = ", pyramid=True" if "fpn" in weights.parts else ""
+    return f'ccop_hub.load("{name}"{backbone}{pyramid})'
 
 
 def _describe(network: ResNet | FeatureListNet, weights: Weights) -> None:
     """Replace what timm says of its own weights for that architecture by what these are."""
     network.pretrained_cfg = network.default_cfg = {"architecture": weights.arch, **pretrained_cfg(weights.facts)}
-
-
-def _or_default(weights: Source | None, arch: str) -> Source:
-    return registry.default_name(arch) if weights is None else weights

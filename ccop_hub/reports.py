@@ -9,9 +9,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from .console import table_console
-from .description import Description, describe
+from .description import Description
 from .errors import one_line
-from .formats.checkpoint import Weights
 from .publishing.verification import Check
 from .sources.registry import DEFAULTS, REGISTRY
 
@@ -42,14 +41,13 @@ def print_registry() -> None:
         console.print(part)
 
 
-def print_description(weights: Weights) -> None:
+def print_description(found: Description) -> None:
     """Source, facts, tensors by stage, size and usage of weights."""
-    found = describe(weights)
     console = table_console()
-    overview = Table(show_header=False, title=escape(weights.name))
+    overview = Table(show_header=False, title=escape(found.name))
     overview.add_column(style="bold")
     overview.add_column(overflow="fold")
-    for key, value in _overview(weights, found):
+    for key, value in _overview(found):
         overview.add_row(key, escape(value))
     console.print(overview)
     stages = Table(title="Tensors by stage")
@@ -62,12 +60,11 @@ def print_description(weights: Weights) -> None:
     print(found.usage)
 
 
-def print_checks(checks: Sequence[Check]) -> bool:
-    """One line for each check; returns whether none failed."""
+def print_checks(checks: Sequence[Check]) -> None:
+    """One line for each check."""
     for check in checks:
         word = {True: "ok", False: "DIFFERENT", None: "not checked"}[check.passed]
         print(f"{check.name}: {word} ({check.told})")
-    return all(check.passed is not False for check in checks)
 
 
 def _table(title: str, first: str, *headings: str) -> Table:
@@ -78,17 +75,17 @@ def _table(title: str, first: str, *headings: str) -> Table:
     return table
 
 
-def _overview(weights: Weights, found: Description) -> list[tuple[str, str]]:
-    facts = weights.facts
+def _overview(found: Description) -> list[tuple[str, str]]:
+    facts = found.facts
     shown = facts["input"]
     rows = [
-        ("architecture", weights.arch),
-        ("source", weights.source),
-        ("digest", weights.digest),
-        ("format", weights.format),
-        ("network", _place(weights)),
-        ("holds", ", ".join(weights.parts)),
-        ("not used", _counted(weights.unused)),
+        ("backbone", found.backbone),
+        ("source", found.source),
+        ("digest", found.digest),
+        ("format", found.format),
+        ("network", _place(found)),
+        ("holds", ", ".join(found.parts)),
+        ("not used", _counted(found.unused)),
         ("input", f"{shown['channel_order']}, range {shown['range']}, mean {shown['mean']}, std {shown['std']}"),
         *((key, _told(facts[key])) for key in _SHOWN_FACTS if key in facts),
         ("parameters", f"{found.parameters:,}"),
@@ -101,10 +98,10 @@ def _operations(found: Description) -> str:
     return "; ".join(f"{part} {count / 1e9:.2f} G multiply-adds" for part, count in found.flops.items())
 
 
-def _place(weights: Weights) -> str:
+def _place(found: Description) -> str:
     """Where in the file the network is, where that is not the whole of it."""
-    also = f" (the file also holds {', '.join(map(one_line, weights.others))})" if weights.others else ""
-    return (one_line(weights.taken) or "the names without a prefix") + also if weights.taken or also else ""
+    also = f" (the file also holds {', '.join(map(one_line, found.others))})" if found.others else ""
+    return (one_line(found.taken) or "the names without a prefix") + also if found.taken or also else ""
 
 
 def _counted(names: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from ..formats.checkpoint import Weights
 from ..formats.names import layout_of
 from ..formats.timm_folder import TIMM_WEIGHTS_FILE
+from ..loading import load_call
 from .evaluations import Evaluation
 
 DETECTRON2_FILE = "detectron2.pkl"
@@ -128,9 +129,8 @@ def _results(evaluations: Sequence[Evaluation]) -> str:
 
 def _loading(weights: Weights, repo: str) -> str:
     arch = weights.arch
-    load = "load_pyramid" if "fpn" in weights.parts else "load_backbone"
     blocks = [
-        ("ccop-hub", f'import ccop_hub\n\nnetwork = ccop_hub.{load}("{arch}", weights="hf-hub:{repo}")'),
+        ("ccop-hub", f"import ccop_hub\n\nnetwork = {load_call(weights, f'hf-hub:{repo}')}"),
         ("timm", f'import timm\n\nbackbone = timm.create_model("hf-hub:{repo}", pretrained=True)'),
     ]
     if is_plain(weights):

@@ -11,6 +11,7 @@ from ..errors import UserError
 from ..files import file_digest
 from ..formats.checkpoint import FACTS_FILE, Weights, find_weights_file, read_checkpoint
 from ..formats.fingerprint import TOLERANCE, differences
+from ..notebook import summary_html
 
 FINGERPRINT_KEY = "fingerprint"
 
@@ -28,6 +29,26 @@ class Check:
     name: str
     passed: bool | None
     told: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Verification:
+    """What was checked.
+
+    Attributes:
+        checks: in order.
+    """
+
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether no check failed."""
+        return all(check.passed is not False for check in self.checks)
+
+    def _repr_html_(self) -> str:
+        words = {True: "ok", False: "different", None: "not checked"}
+        return summary_html("verify", {check.name: f"{words[check.passed]} ({check.told})" for check in self.checks})
 
 
 def verify(path: Path) -> list[Check]:

@@ -53,7 +53,7 @@ def test_info(run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
         "mean [123.675, 116.28, 103.53]",
         "images 482, name scenes",
         "fpn lateral",
-        f'ccop_hub.load_pyramid("resnet18", weights="{run}")',
+        f'ccop_hub.load("{run}", pyramid=True)',
     ):
         assert words in told
     assert main(["info", "random"]) == 2
@@ -69,7 +69,7 @@ def test_info_names_what_is_not_used(
     told = capsys.readouterr().out
     assert "moco" in told
     assert "module.encoder_q.fc.0.weight" in told
-    assert "load_backbone" in told
+    assert "ccop_hub.load(" in told
 
 
 def test_description() -> None:

@@ -113,7 +113,7 @@ def test_model_card(tree: Path, run: Path) -> None:
         "| detection | coco-fpn-4conv1fc-1x+short | coco482 (82 images) | backbone+fpn | detectron2 0.6 | 3 |",
         "bbox/AP 12.35",
         "SyncBN became BN on one process",
-        'ccop_hub.load_pyramid("resnet18", weights="hf-hub:lab/net")',
+        'ccop_hub.load("hf-hub:lab/net", pyramid=True)',
         'timm.create_model("hf-hub:lab/net", pretrained=True)',
         "torchvision.models.resnet18()",
         "cfg.MODEL.WEIGHTS",
