@@ -9,4 +9,4 @@ from .settings import ConvertSettings, InfoSettings, PublishSettings, VerifySett
 info = front("info", InfoSettings, tasks.info, "The `Description` of the weights; a notebook shows it as a table.")
 convert = front("convert", ConvertSettings, tasks.convert, "What was written, as a `Converted`.")
 verify = front("verify", VerifySettings, tasks.verify, "The `Verification`: its checks, and whether all `passed`.")
-publish = front("publish", PublishSettings, tasks.publish, "One line on what was done.")
+publish = front("publish", PublishSettings, tasks.publish, "What was written or pushed, as a `Published`.")

@@ -13,6 +13,7 @@ from .settings import ConvertSettings, InfoSettings, ListSettings, PublishSettin
 if TYPE_CHECKING:
     from .description import Description
     from .formats.conversion import Converted
+    from .publishing.publish import Published
     from .publishing.verification import Verification
 
 EXIT_DIFFERENT = 1
@@ -73,8 +74,8 @@ def _checks_code(found: Verification) -> int:
     return 0 if found.passed else EXIT_DIFFERENT
 
 
-def _show_text(text: str, _: PublishSettings) -> None:
-    print(text)
+def _show_published(published: Published, _: PublishSettings) -> None:
+    print(published.told)
 
 
 COMMANDS = [
@@ -112,7 +113,7 @@ COMMANDS = [
         PublishSettings,
         tasks.publish,
         ("run",),
-        show=_show_text,
+        show=_show_published,
     ),
 ]
 

@@ -12,6 +12,7 @@ from .settings import ConvertSettings, InfoSettings, PublishSettings, VerifySett
 if TYPE_CHECKING:
     from .description import Description
     from .formats.conversion import Converted
+    from .publishing.publish import Published
     from .publishing.verification import Verification
 
 
@@ -40,7 +41,7 @@ def verify(settings: VerifySettings) -> Verification:
     return Verification(tuple(verify(locate(settings.weights))))
 
 
-def publish(settings: PublishSettings) -> str:
+def publish(settings: PublishSettings) -> Published:
     """Push an exported network to the Hub, or write what would be pushed."""
     from .publishing.publish import publish
 

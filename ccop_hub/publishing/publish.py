@@ -52,14 +52,31 @@ _NO_ANSWER: tuple[type[Exception], ...] = (HTTPError, OSError, RuntimeError)
 _T = TypeVar("_T")
 
 
-def publish(settings: PublishSettings) -> str:
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """What was published.
+
+    Attributes:
+        repo: ORG/NAME on the Hub.
+        files: paths of the files inside the repository.
+        folder: where they were written in a dry run; None if they were pushed.
+        told: what was done, one line.
+    """
+
+    repo: str
+    files: tuple[str, ...]
+    folder: Path | None
+    told: str
+
+
+def publish(settings: PublishSettings) -> Published:
     """Check an exported network, write everything that is published of it, and push that.
 
     Args:
         settings: as the command line takes them.
 
     Returns:
-        One line on what was done.
+        What was written or pushed.
 
     Raises:
         UserError: the export does not pass its checks, a result belongs to other weights, or the Hub refuses; nothing
@@ -72,12 +89,18 @@ def publish(settings: PublishSettings) -> str:
     if settings.dry_run:
         folder = settings.out or settings.run / "published"
         files = write_tree(folder, weights, settings.repo, licence, evaluations)
-        return f"wrote {len(files)} files to {folder}; nothing was pushed"
+        told = f"wrote {len(files)} files to {folder}; nothing was pushed"
+        return Published(settings.repo, _relative(files, folder), folder, told)
     if is_offline():
         raise UserError("HF_HUB_OFFLINE forbids the network: unset it to publish, or use --dry-run")
     with tempfile.TemporaryDirectory() as scratch:
         files = write_tree(Path(scratch), weights, settings.repo, licence, evaluations)
-        return _push(Path(scratch), settings, len(files))
+        told = _push(Path(scratch), settings, len(files))
+        return Published(settings.repo, _relative(files, Path(scratch)), None, told)
+
+
+def _relative(files: Sequence[Path], folder: Path) -> tuple[str, ...]:
+    return tuple(path.relative_to(folder).as_posix() for path in files)
 
 
 def write_tree(

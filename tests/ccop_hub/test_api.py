@@ -50,15 +50,14 @@ def test_info_says_what_the_weights_are_and_how_they_load(checkpoint):
     exec(found.usage, names)
     assert isinstance(names["network"], ResNetFPN)
     assert f"{found.parameters:,}" in found._repr_html_()
-    assert ccop_hub.info("random", "resnet18").usage.endswith(
-        'ccop_hub.load("random", backbone="resnet18", pyramid=True)'
-    )
+    untrained = ccop_hub.info("random", "resnet18")
+    assert untrained.usage.endswith('ccop_hub.load("random", backbone="resnet18", pyramid=True)')
 
 
 def test_convert_and_verify_return_what_they_found(checkpoint, tmp_path):
     written = ccop_hub.convert(str(checkpoint), to="torchvision", out=tmp_path / "model.pth")
     assert written.path == tmp_path / "model.pth"
-    assert torch.load(written.path, weights_only=True)["conv1.weight"].shape == (64, 3, 7, 7)
+    assert torch.load(written.path, weights_only=True)["body.conv1.weight"].shape == (64, 3, 7, 7)
     with pytest.raises(ccop_hub.UserError, match="--overwrite"):
         ccop_hub.convert(str(checkpoint), to="torchvision", out=tmp_path / "model.pth")
     found = ccop_hub.verify(str(checkpoint))

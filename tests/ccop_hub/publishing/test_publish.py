@@ -139,7 +139,7 @@ def test_results_of_other_weights_are_refused(settings: PublishSettings, tmp_pat
 
 
 def test_push_and_push_again(settings: PublishSettings, hub: HubServer, tmp_path: Path) -> None:
-    told = publish(settings)
+    told = publish(settings).told
     commits = hub.repositories[REPO].commits
     assert len(commits) == 2
     assert f"commit {commits[-1].oid}" in told
@@ -148,7 +148,7 @@ def test_push_and_push_again(settings: PublishSettings, hub: HubServer, tmp_path
     for path in (tmp_path / "dry").iterdir():
         assert commits[-1].files[path.name] == path.read_bytes()
     puts = hub.count("put")
-    assert "no new commit" in publish(settings)
+    assert "no new commit" in publish(settings).told
     assert len(commits) == 2
     assert hub.count("put") == puts
 
@@ -160,7 +160,7 @@ def test_private_and_revision(settings: PublishSettings, hub: HubServer) -> None
     assert set(repository.branches) == {"main", "v2"}
     assert "README.md" in repository.commits[-1].files
     assert repository.branches["v2"] == repository.commits[-1].oid
-    assert "no new commit" in publish(dataclasses.replace(settings, private=True, revision="v2"))
+    assert "no new commit" in publish(dataclasses.replace(settings, private=True, revision="v2")).told
 
 
 def damaged(run: Path, folder: Path, change: str) -> Path:
