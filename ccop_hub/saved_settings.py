@@ -27,7 +27,8 @@ RENAMED = {
 }
 """Settings under the names that earlier versions wrote -> their names today."""
 
-_RENAMED_PRECISIONS = {"32-true": "float32", "bf16-mixed": "bf16", "16-mixed": "fp16"}
+RENAMED_PRECISIONS = {"32-true": "float32", "bf16-mixed": "bf16", "16-mixed": "fp16"}
+"""Values of `precision` that earlier versions wrote -> those of today."""
 
 
 def save_settings(settings: Any, path: Path) -> None:
@@ -74,7 +75,7 @@ def in_current_names(settings: dict[Any, Any]) -> dict[str, Any]:
     current = {**renamed, **kept}
     precision = current.get("precision")
     if isinstance(precision, str):
-        current["precision"] = _RENAMED_PRECISIONS.get(precision, precision)
+        current["precision"] = RENAMED_PRECISIONS.get(precision, precision)
     return current
 
 

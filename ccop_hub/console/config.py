@@ -11,12 +11,14 @@ import yaml
 from ..errors import UserError, one_line
 from ..saved_settings import RENAMED, in_current_names
 from ..validation import did_you_mean
+from .renamed import note, renamed_settings
 
 
-def read_config(path: Path, known: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
+def read_config(program: str, path: Path, known: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
     """Settings of a YAML file, under today's names, and where each of them stands (`FILE:LINE`).
 
     Args:
+        program: its name, for the note on settings that stand there under a former name.
         path: the file.
         known: names of the command's settings.
 
@@ -39,4 +41,5 @@ def read_config(path: Path, known: Sequence[str]) -> tuple[dict[str, Any], dict[
         if RENAMED.get(name, name) not in known:
             raise UserError(f"{path}:{line}: there is no setting {name!r}{did_you_mean(name, known)}")
     places = {RENAMED.get(name, name): f"{path}:{line}" for name, line in lines.items()}
+    note(program, renamed_settings(content, places))
     return in_current_names(content), places

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import one_line
 from ..files import final_path
-from ..saved_settings import RENAMED
-from ..validation import did_you_mean, flag
+from ..validation import did_you_mean
 
 if TYPE_CHECKING:
     from cyclopts import CycloptsError
@@ -56,7 +55,7 @@ def describe_parse_error(error: CycloptsError, flags: Sequence[str]) -> str:
 
     if isinstance(error, exceptions.UnknownOptionError):
         word = str(error.token.keyword or error.token.value).partition("=")[0]
-        return f"there is no flag {word}{_meant(word, flags)}"
+        return f"there is no flag {word}{did_you_mean(word.replace('_', '-'), flags)}"
     if isinstance(error, exceptions.RepeatArgumentError):
         return f"{error.token.keyword} is given twice: give it once"
     if isinstance(error, exceptions.MissingArgumentError):
@@ -68,10 +67,3 @@ def describe_parse_error(error: CycloptsError, flags: Sequence[str]) -> str:
         return f"{error.token.keyword} {error.token.value} is not allowed: give true or false"
     error.verbose = False
     return one_line(error)
-
-
-def _meant(word: str, flags: Sequence[str]) -> str:
-    renamed = RENAMED.get(word.removeprefix("--").replace("-", "_"))
-    if renamed is not None and flag(renamed) in flags:
-        return f"; it is called {flag(renamed)}"
-    return did_you_mean(word.replace("_", "-"), flags)

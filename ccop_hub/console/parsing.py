@@ -30,6 +30,7 @@ from ..validation import (
 from .command import Command, version
 from .config import read_config
 from .errors import describe_parse_error
+from .renamed import in_current_flags
 
 CONFIG, SETTING, JSON = "config", "setting", "json"
 """Flags that are no settings: where settings come from, and how the outcome is printed."""
@@ -72,7 +73,8 @@ def parse(program: str, description: str, commands: Sequence[Command], words: Se
     words = ["--help" if word == HELP_ALL else word for word in words]
     app, function = build_app(program, description, commands, chosen, everything)
     if chosen is not None:
-        words = [name, *_with_joined_switches(words[1:], chosen)]
+        current = in_current_flags(program, words[1:], field_types(chosen.settings))
+        words = [name, *_with_joined_switches(current, chosen)]
     try:
         called, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
     except CycloptsError as error:
@@ -305,7 +307,7 @@ def _settings(program: str, command: Command, given: dict[str, Any]) -> Any:
     values: dict[str, Any] = {}
     places: dict[str, str] = {}
     for file in _config_files(command, given):
-        found, where = read_config(file, list(kinds))
+        found, where = read_config(program, file, list(kinds))
         values |= found
         places |= where
     for name, words in given.items():
