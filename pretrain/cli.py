@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ccop_hub.console import Command, run_program
 
+from . import tasks
 from .settings import InspectSettings, ProposalSettings, RunSettings, SceneSettings
 
 if TYPE_CHECKING:
@@ -15,27 +16,16 @@ if TYPE_CHECKING:
     from .proposals.check import CheckReport
     from .proposals.run import ProposalsResult
     from .scenes.run import ScenesResult
+    from .training.run import RunResult
 
 NAMED_SETTINGS = Path(__file__).parent / "named_settings"
 """One YAML file per `--setting`."""
-
-
-def _scenes(settings: SceneSettings) -> ScenesResult:
-    from .scenes.run import run
-
-    return run(settings)
 
 
 def _show_scenes(result: ScenesResult, _: SceneSettings) -> None:
     from .scenes.run import report
 
     report(result)
-
-
-def _proposals(settings: ProposalSettings) -> ProposalsResult | CheckReport:
-    from .proposals.run import run
-
-    return run(settings)
 
 
 def _show_proposals(result: ProposalsResult | CheckReport, _: ProposalSettings) -> int:
@@ -64,21 +54,6 @@ def _proposals_code(result: ProposalsResult | CheckReport) -> int:
     return 1 if isinstance(result, CheckReport) and result.missing else 0
 
 
-def _run(settings: RunSettings) -> int:
-    from .training.run import run
-
-    return run(settings).exit_code
-
-
-def _inspect(settings: InspectSettings) -> Inspection:
-    from ccop_hub.stopping import stoppable
-
-    from .look.inspection import run
-
-    with stoppable():
-        return run(settings)
-
-
 def _show_inspection(inspection: Inspection, _: InspectSettings) -> None:
     from .look.inspection import show
 
@@ -89,19 +64,23 @@ def _inspection_document(inspection: Inspection, _: InspectSettings) -> dict[str
     return {"measures": dict(inspection.measures), "sheets": [str(path) for path in inspection.sheets]}
 
 
+def _run_code(result: RunResult, _: RunSettings) -> int:
+    return result.exit_code
+
+
 COMMANDS: list[Command] = [
     Command(
         "scenes",
         "Draw a small synthetic data set in COCO's layout, with masks and labels.",
         SceneSettings,
-        _scenes,
+        tasks.scenes,
         show=_show_scenes,
     ),
     Command(
         "proposals",
         "Find object proposals in images.",
         ProposalSettings,
-        _proposals,
+        tasks.proposals,
         ("images",),
         common=("workers", "mode", "max_side", "keep", "seed", "resume", "overwrite", "check"),
         show=_show_proposals,
@@ -112,7 +91,7 @@ COMMANDS: list[Command] = [
         "inspect",
         "Draw and count what a run would see.",
         InspectSettings,
-        _inspect,
+        tasks.inspect,
         common=("count", "draws", "seed", "image_size", "crop_area", "jitters"),
         show=_show_inspection,
         document=_inspection_document,
@@ -121,12 +100,13 @@ COMMANDS: list[Command] = [
         "run",
         "Pre-train a network on unlabelled images.",
         RunSettings,
-        _run,
+        tasks.pretrain,
         common=(
             *("proposals", "objective", "backbone", "init", "epochs", "steps", "batch_size", "lr", "image_size"),
             *("seed", "accelerator", "devices", "precision", "workers", "resume", "overwrite"),
         ),
         named_settings=NAMED_SETTINGS,
+        show=_run_code,
     ),
 ]
 

@@ -1,4 +1,4 @@
-"""How far a long command is: a bar with the time left on a terminal, a line a minute elsewhere."""
+"""How far a long command is: a bar with the time left on a terminal or in a notebook, a line a minute elsewhere."""
 
 from __future__ import annotations
 
@@ -11,6 +11,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 SECONDS_BETWEEN_LINES = 60.0
+
+
+def shows_bars() -> bool:
+    """Whether standard error is a terminal, or the output of a notebook, where a bar can be redrawn."""
+    console = Console(stderr=True)
+    return console.is_terminal or console.is_jupyter
 
 
 def announce(step: str) -> None:
@@ -33,10 +39,9 @@ class Progress:
         self._begun = self._last = time.monotonic()
         self._first = done
         self._bar: Bar | None = None
-        console = Console(file=sys.stderr)
-        if console.is_terminal:
+        if shows_bars():
             columns = (BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn())
-            self._bar = Bar(TextColumn("{task.description}"), *columns, console=console)
+            self._bar = Bar(TextColumn("{task.description}"), *columns, console=Console(file=sys.stderr))
             self._task = self._bar.add_task(what, total=total, completed=done)
 
     def __enter__(self) -> Progress:

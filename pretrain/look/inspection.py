@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ccop_hub.files import write_atomically
 from ccop_hub.images import UnreadableImageError
+from ccop_hub.notebook import summary_html
 
 from ..common.seeding import derive_seed, seeded_cpu
 from ..method.curriculum import Curriculum
@@ -50,6 +51,9 @@ class Inspection:
     measures: dict[str, str]
     sheets: list[Path]
     draws: int
+
+    def _repr_html_(self) -> str:
+        return summary_html(f"{self.draws} draws of two views", self.measures, self.sheets)
 
 
 def run(settings: InspectSettings) -> Inspection:

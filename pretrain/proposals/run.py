@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ccop_hub.errors import UserError
+from ccop_hub.notebook import summary_html
 from ccop_hub.stopping import stoppable
 
 from ..common.folder_lock import LOCK_FILE, folder_lock
@@ -49,6 +50,10 @@ class ProposalsResult:
     passed_over: dict[str, int]
     share: Share | None = None
     coco: tuple[Path, int] | None = None
+
+    def _repr_html_(self) -> str:
+        rows = {"images": self.proposed, "boxes": self.boxes, "images without a box": self.empty}
+        return summary_html(str(self.folder), rows | {"left out": self.skipped.summary()})
 
 
 def run(settings: ProposalSettings) -> ProposalsResult | CheckReport:

@@ -18,8 +18,10 @@ from ccop_hub.errors import UserError
 from ccop_hub.files import remove_temporary_files
 from ccop_hub.formats.checkpoint import BACKBONE_FILE, WEIGHTS_FILE, find_weights_file
 from ccop_hub.images import UnreadableImageError
+from ccop_hub.notebook import summary_html
 
 from ..common import distributed
+from ..common.progress import shows_bars
 from ..images.skipped import SkippedImages
 from ..look.inspection import write_sheets
 from ..settings import RunSettings
@@ -55,6 +57,17 @@ class RunResult:
     steps: int
     metrics: dict[str, float]
     stopped_by: signal.Signals | None = None
+
+    @property
+    def pictures(self) -> list[Path]:
+        """The picture sheets of what the run saw."""
+        return sorted(RunFolder(self.out).pictures.glob("*.png"))
+
+    def _repr_html_(self) -> str:
+        state = "finished" if self.exported else "stopped: run it again to resume"
+        rows = {"state": state, "exported": self.exported or "-", "steps": self.steps}
+        rows |= {name: f"{value:.4g}" for name, value in self.metrics.items()}
+        return summary_html(str(self.out), rows, self.pictures)
 
     @property
     def exit_code(self) -> int:
@@ -236,7 +249,7 @@ def start_logging(path: Path) -> None:
     file = logging.FileHandler(path, encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     console = logging.StreamHandler(sys.stderr)
-    on_terminal = sys.stderr.isatty()
-    console.addFilter(lambda record: not (on_terminal and record.name == STEPS_LOG.name))
+    bar = shows_bars()
+    console.addFilter(lambda record: not (bar and record.name == STEPS_LOG.name))
     for handler in (file, console):
         parent.addHandler(handler)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
-import sys
 import warnings
 from typing import Any
 
@@ -18,6 +17,7 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from ccop_hub.errors import UserError
 
+from ..common.progress import shows_bars
 from ..settings import RunSettings
 from .checkpoints import KeepCheckpoints, WholeFiles
 from .metrics_file import MetricsFile
@@ -48,8 +48,8 @@ def build_trainer(settings: RunSettings, schedule: Schedule, folder: RunFolder, 
     for noise in NOISE:
         warnings.filterwarnings("ignore", message=noise)
     callbacks: list[Callback] = [KeepCheckpoints(folder.checkpoints, settings.save_every, schedule.steps)]
-    on_terminal = sys.stderr.isatty()
-    if on_terminal:
+    bar = shows_bars()
+    if bar:
         callbacks.append(RichProgressBar())
     try:
         return Trainer(
@@ -63,7 +63,7 @@ def build_trainer(settings: RunSettings, schedule: Schedule, folder: RunFolder, 
             logger=metrics,
             callbacks=callbacks,
             plugins=[WholeFiles()],
-            enable_progress_bar=on_terminal,
+            enable_progress_bar=bar,
             enable_model_summary=False,
             use_distributed_sampler=False,
             num_sanity_val_steps=0,

@@ -1,0 +1,48 @@
+"""The tasks of `ccop-pretrain`: what its commands and its Python functions call.
+
+Each imports what it needs when it is called, so that help texts and imports stay fast.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .settings import InspectSettings, ProposalSettings, RunSettings, SceneSettings
+
+if TYPE_CHECKING:
+    from .look.inspection import Inspection
+    from .proposals.check import CheckReport
+    from .proposals.run import ProposalsResult
+    from .scenes.run import ScenesResult
+    from .training.run import RunResult
+
+
+def scenes(settings: SceneSettings) -> ScenesResult:
+    """Draw a set of synthetic images."""
+    from .scenes.run import run
+
+    return run(settings)
+
+
+def proposals(settings: ProposalSettings) -> ProposalsResult | CheckReport:
+    """Search images for object proposals, or check those that are there."""
+    from .proposals.run import run
+
+    return run(settings)
+
+
+def inspect(settings: InspectSettings) -> Inspection:
+    """Draw and count what a run would see."""
+    from ccop_hub.stopping import stoppable
+
+    from .look.inspection import run
+
+    with stoppable():
+        return run(settings)
+
+
+def pretrain(settings: RunSettings) -> RunResult:
+    """Pre-train a network."""
+    from .training.run import run
+
+    return run(settings)
