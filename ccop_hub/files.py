@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -35,6 +36,8 @@ _REMEDIES = {
     errno.EACCES: "choose a folder that you may write to",
     errno.EPERM: "choose a folder that you may write to",
     errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ELOOP: "choose another path",
+    errno.ENOENT: "choose a path in a folder that exists",
 }
 
 
@@ -46,6 +49,9 @@ def replacing(path: Path, sync: bool = True) -> Iterator[Path]:
     temporary file of its own, in the same folder, and the last one to finish wins. The temporary file is removed if the
     block fails; what a killed process left is removed by the next process that writes to the folder.
 
+    A link is followed: the file that it leads to is replaced, and the link stays. What is no regular file, such as
+    `/dev/null` or a pipe, cannot be replaced: the contents are written into it at the end.
+
     Args:
         path: the final file. Its folder must exist.
         sync: flush the contents to the disk first, so that the file is also whole after a power failure. Worth turning
@@ -54,14 +60,19 @@ def replacing(path: Path, sync: bool = True) -> Iterator[Path]:
     Raises:
         UserError: the file cannot be written; names `path` and the reason. Other errors of the block are passed on.
     """
-    _remove_abandoned(path.parent)
-    temporary = path.with_name(f".{_shortened(path.name)}.{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}")
+    if _is_device(path):
+        with _device(path) as temporary:
+            yield temporary
+        return
+    target = _behind_links(path)
+    _remove_abandoned(target.parent)
+    temporary = target.with_name(f".{_shortened(target.name)}.{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}")
     try:
         yield temporary
         if sync:
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
-        temporary.replace(path)
+        temporary.replace(target)
     except (OSError, RuntimeError) as error:
         cause = _write_error(error, temporary)
         if cause is None:
@@ -80,14 +91,17 @@ def write_atomically(path: Path, content: bytes | str, sync: bool = True) -> Non
 
 @contextlib.contextmanager
 def scratch_folder(path: Path) -> Iterator[Path]:
-    """An empty folder beside `path`, for files that are checked before they move there; removed at the end.
+    """An empty folder for files that are checked before they move to `path`; removed at the end.
+
+    It lies beside `path`, or in it where it is a folder, which may be on another disk than what is beside it.
 
     Raises:
-        UserError: nothing can be written beside `path`. An error of the block that names a file of the folder called
-            like `path` names `path` instead.
+        UserError: nothing can be written there. An error of the block that names a file of the folder called like
+            `path` names `path` instead.
     """
+    place = path if path.is_dir() else path.parent
     try:
-        scratch = Path(tempfile.mkdtemp(prefix=f".{_shortened(path.name)[:100]}.", suffix=_SUFFIX, dir=path.parent))
+        scratch = Path(tempfile.mkdtemp(prefix=f".{_shortened(path.name)[:100]}.", suffix=_SUFFIX, dir=place))
     except OSError as error:
         raise _cannot_write(path, error) from error
     try:
@@ -95,6 +109,10 @@ def scratch_folder(path: Path) -> Iterator[Path]:
     except UserError as error:
         error.args = (str(error).replace(str(scratch / path.name), str(path)),)
         raise
+    except OSError as error:
+        if str(scratch) not in f"{error.filename} {error.filename2}":
+            raise
+        raise _cannot_write(path, error) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -107,10 +125,24 @@ def make_folder(path: Path) -> None:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
-        raise UserError(f"{path} is a file, but a folder is needed there: choose another path") from None
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise _no_folder(path, error) from error
+
+
+def check_folder(path: Path) -> None:
+    """Check that a path is a folder that can be written to, or can become one; makes nothing.
+
+    Raises:
+        UserError: as of `make_folder`.
+    """
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            path.lstat()  # refuses a name that is too long, and a file where a folder is needed
+        existing = next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise _no_folder(path, error) from error
 
 
 def is_temporary(path: Path) -> bool:
@@ -204,6 +236,51 @@ def _write_error(error: BaseException, temporary: Path) -> OSError | None:
         return OSError(str(error)) if str(temporary) in str(error) else None
     about = None if cause.filename is None else Path(os.fsdecode(cause.filename))
     return cause if about in (None, temporary, temporary.parent) else None
+
+
+def _no_folder(path: Path, error: OSError) -> UserError:
+    """Why there can be no folder at a path: what is in its way, or the operating system's reason."""
+    for place in (path, *path.absolute().parents):
+        if not os.path.lexists(place) or place.is_dir():
+            continue
+        if place.is_symlink() and not place.exists():
+            return UserError(f"{place} is a link to {place.readlink()}, which leads nowhere: choose another path")
+        return UserError(f"{place} is a file, but a folder is needed there: choose another path")
+    return _cannot_write(path, error)
+
+
+def _is_device(path: Path) -> bool:
+    """Whether something stands at a path that is neither a file nor a folder: a device, a pipe, a terminal."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+@contextlib.contextmanager
+def _device(path: Path) -> Iterator[Path]:
+    """A temporary file whose contents go into a device once the block ends without an error."""
+    with tempfile.TemporaryDirectory() as scratch:
+        temporary = Path(scratch) / path.name
+        yield temporary
+        try:
+            with temporary.open("rb") as source, path.open("wb") as sink:
+                shutil.copyfileobj(source, sink)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise _cannot_write(path, error) from error
+
+
+def _behind_links(path: Path) -> Path:
+    """The file that a path means: where its last link leads, be it there or not yet."""
+    if not path.is_symlink():
+        return path
+    target = Path(os.path.realpath(path))
+    if target.is_symlink():
+        raise _cannot_write(path, OSError(errno.ELOOP, os.strerror(errno.ELOOP)))
+    return target
 
 
 def _cannot_write(path: Path, error: OSError) -> UserError:

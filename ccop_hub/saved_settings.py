@@ -12,7 +12,7 @@ import yaml
 
 from .addresses import redact
 from .errors import UserError, one_line
-from .files import write_atomically
+from .files import make_folder, write_atomically
 
 RENAMED = {
     "arch": "backbone",
@@ -33,7 +33,7 @@ RENAMED_PRECISIONS = {"32-true": "float32", "bf16-mixed": "bf16", "16-mixed": "f
 
 def save_settings(settings: Any, path: Path) -> None:
     """Write a settings dataclass as YAML, nested dataclasses as nested mappings, paths as strings."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_atomically(path, yaml.safe_dump(plain(settings), sort_keys=False, allow_unicode=True))
 
 

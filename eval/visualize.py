@@ -19,6 +19,7 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from ccop_hub.architectures import PYRAMID_STRIDES
 from ccop_hub.errors import UserError
+from ccop_hub.files import check_folder
 from ccop_hub.images import read_header
 from ccop_hub.saved_settings import save_settings
 from ccop_hub.sources.resolve import resolve
@@ -26,7 +27,7 @@ from ccop_hub.sources.resolve import resolve
 from .common import pictures
 from .common.environment import hardware, versions
 from .common.images import data_digest, list_images, read_rgb
-from .common.run_folder import SETTINGS_FILE, check_folder, lightning_engine, require_same
+from .common.run_folder import SETTINGS_FILE, lightning_engine, require_same
 from .frozen.features import require_finite
 from .frozen.network import FrozenNetwork
 from .results.result import RESULT_FILE, DataIdentity, Result, WeightsIdentity

@@ -19,7 +19,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import UserError
-from ..files import bytes_digest, file_digest, write_atomically
+from ..files import bytes_digest, file_digest, make_folder, write_atomically
 from ..normalization import INPUT_FACTS
 from .facts import checked_facts
 from .fingerprint import fingerprint
@@ -86,7 +86,7 @@ def save_checkpoint(folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[
         tensors: canonical name -> tensor.
         facts: ready for JSON; `arch`, the timm name of the backbone, is required.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     facts = {**facts, "fingerprint": fingerprint(facts["arch"], tensors)}
     contiguous = {key: value.detach().cpu().contiguous() for key, value in sorted(tensors.items())}
     # One entry of metadata: safetensors writes several in a random order, and equal checkpoints are to be equal bytes.

@@ -20,7 +20,7 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]
 )
 
 from ..errors import UserError, one_line
-from ..files import write_atomically
+from ..files import make_folder, write_atomically
 from ..formats.checkpoint import FACTS_FILE, Weights, find_weights_file, read_checkpoint
 from ..formats.conversion import convert
 from ..formats.detectron2_config import detectron2_config
@@ -111,7 +111,7 @@ def write_tree(
     Returns:
         The files: the exported ones as they are, timm's, Detectron2's, the settings, the results and the card.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     exported = Path(weights.source)
     for name in (exported.name, FACTS_FILE):
         write_atomically(folder / name, exported.with_name(name).read_bytes())
@@ -124,7 +124,7 @@ def write_tree(
     settings = yaml.safe_dump(weights.facts.get("settings", {}), sort_keys=True, allow_unicode=True)
     write_atomically(folder / SETTINGS_FILE, settings)
     for number, evaluation in enumerate(evaluations, start=1):
-        (folder / "results").mkdir(exist_ok=True)
+        make_folder(folder / "results")
         name = re.sub(r"[^\w.-]+", "-", f"{number}-{evaluation.task}-{evaluation.protocol}")
         write_atomically(folder / "results" / f"{name}.json", evaluation.content)
     card = model_card(weights, repo, licence, evaluations)

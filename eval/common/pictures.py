@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ccop_hub.files import replacing
+from ccop_hub.files import make_folder, replacing
 
 from ..results.text import visible
 
@@ -114,7 +114,7 @@ def _fitted(picture: Image.Image, tile: tuple[int, int]) -> Image.Image:
 
 def save(picture: Image.Image, file: Path) -> Path:
     """Write a PNG; returns the file."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(file.parent)
     with replacing(file) as temporary:
         picture.save(temporary, format="PNG", optimize=True)
     return file

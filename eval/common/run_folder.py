@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from lightning.fabric import Fabric
 
 from ccop_hub.console.errors import describe_os_error
 from ccop_hub.errors import UserError
-from ccop_hub.files import replacing
+from ccop_hub.files import check_folder, make_folder, replacing
 from ccop_hub.saved_settings import differences, plain, read_settings, save_settings
 
 from ..results.result import RESULT_FILE, Engine, Result
@@ -79,12 +78,12 @@ class RunFolder:
 
     def _make(self) -> None:
         """Clear what cannot be resumed, and write the settings."""
-        self.out.mkdir(parents=True, exist_ok=True)
+        make_folder(self.out)
         if self.settings.overwrite or not self.state.exists():
             for name in (SETTINGS_FILE, STATE_FILE, RESULT_FILE):
                 (self.out / name).unlink(missing_ok=True)
             shutil.rmtree(self.pictures, ignore_errors=True)
-        self.pictures.mkdir(parents=True, exist_ok=True)
+        make_folder(self.pictures)
         save_settings(self.settings, self.out / SETTINGS_FILE)
 
     def _look(self) -> Result | None:
@@ -149,24 +148,6 @@ class RunFolder:
         if self.main:
             result.write(self.out / RESULT_FILE)
         return result
-
-
-def check_folder(out: Path) -> None:
-    """Check that `--out` is a folder or can become one.
-
-    Raises:
-        UserError: it or a folder above it is a file, or may not be written to.
-    """
-    try:
-        existing = next(path for path in (out, *out.absolute().parents) if path.exists())
-        if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
-            return
-        reason = "no permission to write" if existing.is_dir() else "is a file"
-    except OSError as error:
-        existing, reason = out, str(error.strerror)
-    if existing == out:
-        raise UserError(f"{out} {reason}: give a folder as --out")
-    raise UserError(f"{out} cannot be made ({existing}: {reason}): give another --out")
 
 
 def require_same(out: Path, settings: RunSettings | VisualizeSettings) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import orjson
 
 from ccop_hub.errors import UserError
-from ccop_hub.files import bytes_digest, write_atomically
+from ccop_hub.files import bytes_digest, make_folder, write_atomically
 from ccop_hub.sources.cache import cache_root
 
 from . import cityscapes_data, voc_data
@@ -129,7 +129,7 @@ def _keep(document: dict[str, Any] | Callable[[], dict[str, Any]], identity: lis
     digest = bytes_digest(json.dumps(identity).encode()).partition(":")[2][:16]
     path = cache_root() / "annotations" / digest / name
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         content = document() if callable(document) else document
         write_atomically(path, json.dumps(content))
     return path

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 
 from ccop_hub.errors import UserError
-from ccop_hub.files import write_atomically
+from ccop_hub.files import check_folder, make_folder, write_atomically
 from ccop_hub.formats.checkpoint import Weights
 from ccop_hub.saved_settings import save_settings
 from ccop_hub.sources.resolve import resolve
 
-from ..common.run_folder import SETTINGS_FILE, check_folder, require_same
+from ..common.run_folder import SETTINGS_FILE, require_same
 from ..results.result import RESULT_FILE, Engine
 from ..settings import DetectionSettings
 from .coco_data import CocoData
@@ -124,17 +124,14 @@ def check_output(plan: Plan) -> None:
 def open_output(plan: Plan) -> None:
     """Make the output folder, checked before, this run's own; write its settings and full configuration there."""
     settings, folder = plan.settings, plan.folder
-    try:
-        settings.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder {settings.out} ({error.strerror}); give another --out") from None
+    make_folder(settings.out)
     if settings.overwrite:
         shutil.rmtree(settings.out / AGAINST_FOLDER, ignore_errors=True)
     if settings.overwrite or not _holds_a_run(settings.out):
         shutil.rmtree(folder, ignore_errors=True)
         for name in (RESULT_FILE, SHEET_FILE, FEW_IMAGES_FILE):
             (settings.out / name).unlink(missing_ok=True)
-    folder.mkdir(exist_ok=True)
+    make_folder(folder)
     save_settings(settings, settings.out / SETTINGS_FILE)
     write_atomically(folder / IDENTITY_FILE, (json.dumps(plan.identity(), indent=2) + "\n").encode())
     write_atomically(folder / "config.yaml", plan.configuration.cfg.dump().encode())

@@ -12,6 +12,8 @@ from pathlib import Path
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, get_event_storage
 
+from ccop_hub.files import make_folder
+
 LOG_FILE = "log.txt"
 
 _CHATTY = ("detectron2", "fvcore", "py.warnings", "torch.fx._symbolic_trace")
@@ -71,7 +73,7 @@ class Progress(EventWriter):  # type: ignore[misc]
 @contextlib.contextmanager
 def logs_in(folder: Path) -> Iterator[None]:
     """Send what Detectron2 logs and warns to `folder/log.txt` while the block runs (other ranks: `log.rankN.txt`)."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     rank = comm.get_rank()
     handler = logging.FileHandler(folder / (LOG_FILE if rank == 0 else f"log.rank{rank}.txt"), encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s: %(message)s"))

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from ccop_hub.errors import UserError
-from ccop_hub.files import bytes_digest, file_digest, replacing, write_atomically
+from ccop_hub.files import bytes_digest, file_digest, make_folder, replacing, write_atomically
 from ccop_hub.sources.cache import cache_root
 
 from ..common.compute import failing_together, readable
@@ -65,7 +65,7 @@ def cached_features(
     file, parts = folder / FEATURES_FILE, folder / "chunks"
     with _alone(fabric, folder.with_suffix(".lock")):
         if fabric.broadcast(fabric.global_rank == 0 and not _is_whole(folder, sum(rows))):
-            parts.mkdir(parents=True, exist_ok=True)
+            make_folder(parts)
             chunks = [range(start, min(start + CHUNK, len(rows))) for start in range(0, len(rows), CHUNK)]
             with failing_together(fabric):
                 for number in range(fabric.global_rank, len(chunks), fabric.world_size):

@@ -10,7 +10,7 @@ from typing import Any
 
 from ccop_hub.console import table_console
 from ccop_hub.errors import UserError
-from ccop_hub.files import write_atomically
+from ccop_hub.files import make_folder, write_atomically
 from ccop_hub.notebook import page_html
 
 from ..settings import CompareSettings
@@ -86,5 +86,5 @@ def _require_metrics(groups: Sequence[Group], wanted: Sequence[str]) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_atomically(path, text)

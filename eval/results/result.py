@@ -22,7 +22,7 @@ import pydantic_core
 from pydantic import Field, TypeAdapter, ValidationError
 
 from ccop_hub.errors import UserError
-from ccop_hub.files import write_atomically
+from ccop_hub.files import make_folder, write_atomically
 from ccop_hub.formats.checkpoint import Weights
 from ccop_hub.formats.tensor_use import TensorUse
 from ccop_hub.notebook import summary_html
@@ -210,7 +210,7 @@ class Result:
     def write(self, path: Path) -> Path:
         """Write as JSON, atomically, to `path` (a file, or a folder that gets `result.json`); returns the file."""
         target = path / RESULT_FILE if path.is_dir() or not path.suffix else path
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         content = json.dumps(self.document(), indent=2, allow_nan=False, ensure_ascii=False)
         write_atomically(target, (content + "\n").encode())
         object.__setattr__(self, "folder", target.parent)

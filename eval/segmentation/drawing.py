@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ccop_hub.files import replacing
+from ccop_hub.files import make_folder, replacing
 
 from ..common import pictures
 from .crops import TrainingCrops
@@ -67,7 +67,7 @@ def write_predictions(model: Segmentation, data: LabelledImages, folder: Path) -
     """Every scored image's prediction as a PNG of label ids, named after the image."""
     images = ScoredImages(data, data.val, model.protocol)
     ids = np.array(data.table.ids, dtype=np.uint8)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for index in range(len(images)):
         pixels, truth = images[index]
         predicted = model.predict(pixels, (truth.shape[0], truth.shape[1])).cpu().numpy()

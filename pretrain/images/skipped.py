@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 
 from ccop_hub.errors import UserError
-from ccop_hub.files import replacing
+from ccop_hub.files import make_folder, replacing
 
 
 class SkippedImages:
@@ -31,7 +31,7 @@ class SkippedImages:
 
     def write_csv(self, path: Path) -> None:
         """Write the columns `image,reason`, sorted by path; without images, only the header."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with (
             replacing(path) as temporary,
             temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from ccop_hub.files import replacing
+from ccop_hub.files import make_folder, replacing
 
 from ..views.geometry import Boxes, TwoViews, View
 
@@ -198,6 +198,6 @@ def _legend(figure: Figure, handles: Sequence[Line2D], labels: Sequence[str]) ->
 
 
 def _save(figure: Figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=DOTS_PER_INCH, format="png")

@@ -23,20 +23,6 @@ from .shards import MANIFEST, Manifest, settings_digest, shard_paths
 SETTINGS = "settings.yaml"
 
 
-def make_folder(out: Path) -> None:
-    """Make the output folder.
-
-    Raises:
-        UserError: it is a file, or cannot be made.
-    """
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file; give a folder for the proposals")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder {out} ({error.strerror}); give another --out") from None
-
-
 def claim(settings: ProposalSettings, source: ImageSource) -> Manifest:
     """Take the existing folder `out` for these proposals, or resume what an equal run left there.
 

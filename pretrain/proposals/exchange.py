@@ -16,7 +16,7 @@ from ccop_hub.coco.file_names import find_file
 from ccop_hub.coco.findings import Findings, Kind
 from ccop_hub.coco.orientation import turn_box
 from ccop_hub.errors import UserError
-from ccop_hub.files import replacing
+from ccop_hub.files import make_folder, replacing
 from ccop_hub.images import ImageHeader, UnreadableImageError, decode_header, read_header
 
 from ..images.coco_json import CocoImage, read_boxes, read_images, write_proposals
@@ -57,12 +57,9 @@ def hand_over(folder: Path, source: ImageSource, path: Path) -> int:
             for row in ShardRows(shard_path(folder, number)):
                 yield _image_id(source, row.image), row.boxes
 
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-            return write_proposals(file, images(), boxes())
-    except OSError as error:
-        raise UserError(f"cannot write {path} ({error.strerror or error}); give another --to-coco") from None
+    make_folder(path.parent)
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        return write_proposals(file, images(), boxes())
 
 
 def _image_id(source: ImageSource, image: str) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ccop_hub.errors import UserError
+from ccop_hub.files import make_folder
 from ccop_hub.notebook import summary_html
 from ccop_hub.stopping import stoppable
 
@@ -17,7 +18,7 @@ from ..images.skipped import SkippedImages
 from ..images.source import ImageSource, open_source
 from ..settings import ProposalSettings
 from .check import CheckReport, check_proposals
-from .claim import claim, make_folder
+from .claim import claim
 from .exchange import hand_over, take_over
 from .ledger import WHOLE, Ledger, Share, remove_parts, take_parts
 from .publication import gather_shards, publish

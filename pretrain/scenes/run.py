@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ccop_hub.errors import UserError
-from ccop_hub.files import write_atomically
+from ccop_hub.files import make_folder, write_atomically
 from ccop_hub.saved_settings import differences, read_settings, save_settings
 from ccop_hub.stopping import stoppable
 
@@ -79,12 +79,7 @@ def make_scenes(settings: SceneSettings) -> ScenesResult:
     """
     counts = _split_sizes(settings)
     out = settings.out
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file; give a folder for the scenes")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder {out} ({error.strerror}); give another --out") from None
+    make_folder(out)
     with folder_lock(out):
         if not settings.overwrite and _is_finished(settings):
             return ScenesResult(out, counts, drawn=False)

@@ -18,7 +18,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from ccop_hub.errors import UserError
-from ccop_hub.files import remove_temporary_files, replacing
+from ccop_hub.files import make_folder, remove_temporary_files, replacing
 
 from ..common import distributed
 from ..common.signals import STOP_SIGNALS
@@ -47,7 +47,7 @@ class WholeFiles(TorchCheckpointIO):
             UserError: it cannot be written, as on a full disk; the checkpoints before it stay.
         """
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         try:
             with replacing(path) as temporary, temporary.open("wb") as file:
                 torch.save(checkpoint, file)

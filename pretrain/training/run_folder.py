@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ccop_hub.errors import UserError
-from ccop_hub.files import is_temporary, write_atomically
+from ccop_hub.files import is_temporary, make_folder, write_atomically
 from ccop_hub.formats.checkpoint import FACTS_FILE
 from ccop_hub.saved_settings import differences, read_settings, save_settings
 
@@ -137,7 +137,7 @@ class RunFolder:
         else:
             self._require_same(settings)
         if state is not RunState.FINISHED:
-            self.path.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path)
             save_settings(settings, self.settings)
         return state
 

@@ -17,10 +17,12 @@ from ccop_hub import files
 from ccop_hub.errors import UserError
 from ccop_hub.files import (
     bytes_digest,
+    check_folder,
     file_digest,
     files_digest,
     has_digest,
     is_temporary,
+    make_folder,
     remove_temporary_files,
     replacing,
     scratch_folder,
@@ -99,6 +101,65 @@ def test_a_name_near_the_file_systems_limit(tmp_path: Path) -> None:
     assert (tmp_path / ("x" * 250)).read_bytes() == b"1"
 
 
+def test_a_link_stays_and_the_file_behind_it_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "real").write_text("old")
+    (tmp_path / "link").symlink_to("disk/real")
+    (tmp_path / "ahead").symlink_to("disk/new")
+    write_atomically(tmp_path / "link", "one")
+    write_atomically(tmp_path / "ahead", "two")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "ahead").is_symlink()
+    assert {path.name: path.read_text() for path in (tmp_path / "disk").iterdir()} == {"real": "one", "new": "two"}
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(UserError, match="loop"):
+        write_atomically(tmp_path / "loop", "three")
+    assert (tmp_path / "loop").is_symlink()
+
+
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE) as reader:
+        write_atomically(pipe, "contents")
+        assert reader.communicate()[0] == b"contents"
+    assert pipe.is_fifo()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_device_that_takes_nothing_is_named(tmp_path: Path) -> None:
+    device = tmp_path / "device"
+    device.symlink_to("/dev/full")  # never the device itself: a defect here would remove it from the machine
+    with pytest.raises(UserError, match=r"cannot write .*device \(No space left on device\)"):
+        write_atomically(device, "contents")
+    assert device.is_symlink()
+
+
+def test_what_is_in_the_way_of_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "dangling").symlink_to("absent/there")
+    for make in (check_folder, make_folder):
+        for place in (tmp_path / "file", tmp_path / "file" / "below" / "it"):
+            with pytest.raises(UserError, match=rf"{tmp_path}/file is a file, but a folder is needed there: choose"):
+                make(place)
+        with pytest.raises(UserError, match="dangling is a link to absent/there, which leads nowhere"):
+            make(tmp_path / "dangling" / "below")
+        with pytest.raises(UserError, match="loop is a link to loop, which leads nowhere"):
+            make(tmp_path / "loop")
+        with pytest.raises(UserError, match=r"File name too long.*choose a shorter name"):
+            make(tmp_path / ("x" * 300))
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "loop", "dangling"}
+
+
+def test_a_folder_is_checked_without_making_it(tmp_path: Path) -> None:
+    check_folder(tmp_path)
+    check_folder(tmp_path / "new" / "folder")
+    assert not list(tmp_path.iterdir())
+    make_folder(tmp_path / "new" / "folder")
+    assert (tmp_path / "new" / "folder").is_dir()
+
+
 _WRITER = """
 import sys
 from pathlib import Path
@@ -175,6 +236,19 @@ def test_the_digest_of_many_files_is_of_names_and_contents(tmp_path: Path) -> No
     )
     assert files_digest(tmp_path, both) == f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
     assert files_digest(tmp_path, both[:1]) != files_digest(tmp_path, both)
+
+
+def test_an_error_of_the_system_in_a_scratch_folder_names_the_target(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+
+    def fail() -> None:
+        with scratch_folder(tmp_path / "there") as scratch:
+            assert scratch.parent == tmp_path / "there"  # what is beside it may be on another disk
+            (scratch / "absent").replace(tmp_path / "there" / "absent")
+
+    with pytest.raises(UserError, match=rf"cannot write {tmp_path}/there \(No such file"):
+        fail()
+    assert not list((tmp_path / "there").iterdir())
 
 
 def test_a_scratch_folder_is_beside_its_target_and_errors_name_that(tmp_path: Path) -> None:

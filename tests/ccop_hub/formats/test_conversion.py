@@ -194,7 +194,7 @@ def test_command(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "STRIDE_IN_1X1: false" in told
     assert "left out, because the format has no place for them: fpn" in told
     assert main(["convert", str(run), "--to", "caffe", "--out", str(tmp_path / "x")]) == 2
-    assert "take one of" in capsys.readouterr().err
+    assert "--to caffe is not allowed: give safetensors" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="paths")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ccop_eval.common.run_folder import RunFolder, check_folder
+from ccop_eval.common.run_folder import RunFolder
 from ccop_eval.results.result import Result
 from ccop_eval.settings import KnnSettings
 from lightning.fabric import Fabric
@@ -89,17 +89,6 @@ def test_overwriting_removes_the_result(fabric: Fabric, settings: KnnSettings, r
     finish(settings, result)
     assert RunFolder(fabric, dataclasses.replace(settings, seed=1, overwrite=True)).finished is None
     assert not (settings.out / "result.json").exists()
-
-
-def test_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    check_folder(tmp_path)
-    check_folder(tmp_path / "new" / "folder")
-    with pytest.raises(UserError, match="file is a file: give a folder as --out"):
-        check_folder(tmp_path / "file")
-    with pytest.raises(UserError, match=r"cannot be made \(.*file: is a file\): give another --out"):
-        check_folder(tmp_path / "file" / "below" / "it")
-    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

@@ -198,8 +198,8 @@ def test_overwriting_leaves_nothing_of_the_old_run(finished: Path, tmp_path: Pat
         (["--seed=-1"], "--seed -1 is not allowed"),
         (["--against=nowhere"], "no weights at 'nowhere'"),
         (["--weights=random"], "random weights need an architecture"),
-        (["--out=/dev/null"], "/dev/null is a file: give a folder as --out"),
-        (["--out=/dev/null/out"], "/dev/null/out cannot be made (/dev/null: is a file): give another --out"),
+        (["--out=/dev/null"], "/dev/null is a file, but a folder is needed there"),
+        (["--out=/dev/null/out"], "/dev/null is a file, but a folder is needed there"),
     ],
 )
 def test_wrong_input_is_one_line(

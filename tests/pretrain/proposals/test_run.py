@@ -532,7 +532,7 @@ def test_wrong_input_is_one_line(images: Path, tmp_path: Path, capsys: pytest.Ca
         (str(images), out, "--keep=0"): "--keep 0 is not allowed",
         (str(images), out, "--max-side=0"): "--max-side 0 is not allowed",
         (str(images), out, "--workers=0"): "--workers 0 is not allowed",
-        (str(images), f"--out={file}"): "is a file; give a folder",
+        (str(images), f"--out={file}"): "is a file, but a folder is needed there",
         (str(junk), out, "--workers=1"): "1 of 1 images cannot be used",
         (str(junk), out, "--workers=1", "--max-unreadable=1"): "none of the images of 'junk' can be used",
         (str(images), out, "--shard=0/2"): "--shard 0/2 is not allowed: give I/N, with I from 1 to N",
