@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from .errors import UserError
+from .regular_files import open_regular
 
 _SUFFIX = ".partial"
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<process>\d+)-[0-9a-f]{8}\.partial", re.DOTALL)
@@ -172,7 +173,7 @@ def bytes_digest(content: bytes, algorithm: str = "sha256") -> str:
 
 def file_digest(path: Path, algorithm: str = "sha256") -> str:
     """`sha256:` (or another algorithm of `hashlib`) + hex digest of a file's contents."""
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         return f"{algorithm}:{hashlib.file_digest(stream, algorithm).hexdigest()}"
 
 

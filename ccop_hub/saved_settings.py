@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 
 from .addresses import redact
-from .errors import UserError, one_line
+from .bounded_yaml import read_yaml
+from .errors import UserError
 from .files import make_folder, write_atomically
 
 RENAMED = {
@@ -59,10 +60,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     Raises:
         UserError: it cannot be read, or is not a mapping of settings.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not YAML: {one_line(error)}; restore it, or start anew with --overwrite") from None
+    content, _ = read_yaml(path, "restore it, or start anew with --overwrite")
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no settings: restore it, or start anew with --overwrite")
     return in_current_names(content)

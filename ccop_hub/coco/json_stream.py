@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 import orjson
 
 from ..errors import UserError
+from ..regular_files import open_regular
 
 MAX_ENTRY = 32 << 20
 """Longest entry in bytes. The run lengths of a mask of 100 megapixels need a tenth of it."""
@@ -38,7 +39,7 @@ def stream_entries(path: Path, wanted: Collection[str]) -> Iterator[tuple[str, i
         UserError: no such file, no JSON object, cut off, nested too deeply, or one of the lists is something else.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             yield from _Scanner(path, file).entries(wanted)
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror or error}); give a COCO JSON file") from None

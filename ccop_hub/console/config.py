@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from ..errors import UserError, one_line
+from ..bounded_yaml import read_yaml
+from ..errors import UserError
 from ..saved_settings import RENAMED, in_current_names
 from ..validation import did_you_mean
 from .renamed import note, renamed_settings
@@ -25,18 +24,11 @@ def read_config(program: str, path: Path, known: Sequence[str]) -> tuple[dict[st
     Raises:
         UserError: not readable, not YAML, not a mapping, or a key that is no setting; names the file and the line.
     """
-    try:
-        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-        content = yaml.SafeLoader("").construct_document(node) if node is not None else {}
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise UserError(f"{where} is not YAML: {one_line(error.problem or error)}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not YAML: {one_line(error)}") from None
-    if node is not None and not isinstance(node, yaml.MappingNode):
+    content, lines = read_yaml(path)
+    if content is None:
+        content = {}
+    if not isinstance(content, dict):
         raise UserError(f"{path} is not a file of settings: give lines of the form NAME: VALUE")
-    lines = {} if node is None else {str(key.value): key.start_mark.line + 1 for key, _ in node.value}
     for name, line in lines.items():
         if RENAMED.get(name, name) not in known:
             raise UserError(f"{path}:{line}: there is no setting {name!r}{did_you_mean(name, known)}")

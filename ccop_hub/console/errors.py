@@ -22,6 +22,8 @@ _REASONS = {
     errno.ENOENT: ("no such file or folder", "check the path"),
     errno.ENOTDIR: ("a part of the path is a file, not a folder", "choose another path"),
     errno.EISDIR: ("it is a folder, not a file", "give a file"),
+    errno.ENXIO: (None, "give a regular file"),
+    errno.EFBIG: (None, "give a smaller file"),
     errno.EEXIST: ("it exists already", "choose another path"),
     errno.ENAMETOOLONG: ("the name is too long", "choose a shorter one"),
     errno.ELOOP: ("too many symbolic links", "give the path that they lead to"),

@@ -146,6 +146,8 @@ def find_weights_file(path: Path) -> Path:
     """
     if path.is_file():
         return path
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path} is not a regular file: give a checkpoint file, its folder or a run's folder")
     if not path.is_dir():
         raise UserError(f"{path} does not exist: give a checkpoint file, its folder or a run's folder")
     own = [place / name for place in (path, path / "exported") for name in WEIGHTS_FILES]

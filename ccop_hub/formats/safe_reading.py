@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import UserError, one_line
+from ..regular_files import open_regular
 from .inert_pickle import DamagedPickleError, HostilePickleError, Note, Rebuilder, read_pickle
 from .rebuilders import Arrays, NumpyArray, container_names
 from .torch_files import LEGACY_START, ZIP_START, archive_entries, mapped, read_torch_legacy, read_torch_zip
@@ -71,7 +72,7 @@ def read_file(path: Path) -> Contents:
 
 
 def _read(path: Path) -> Contents:
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         start = stream.read(512)
     if start.startswith(ZIP_START):
         entries = archive_entries(path)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, one_line
+from ..regular_files import read_regular
 from .facts import checked_facts
 
 TIMM_CONFIG_FILE = "config.json"
@@ -26,7 +27,7 @@ def timm_facts(config: Path) -> dict[str, Any] | None:
         UserError: not JSON, or a timm configuration with a field of another type than timm writes.
     """
     try:
-        content = json.loads(config.read_text(encoding="utf-8"))
+        content = json.loads(read_regular(config))
     except (ValueError, OSError, RecursionError):
         raise UserError(f"{config} is not JSON: get it again, or give the weights file from another folder") from None
     if not isinstance(content, dict) or "architecture" not in content:

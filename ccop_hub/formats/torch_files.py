@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from ..errors import UserError, one_line
+from ..regular_files import open_regular
 from .inert_pickle import DamagedPickleError, read_pickle
 from .rebuilders import Arrays, NotDense, Storage, container_names, element_type, tensor_names
 
@@ -35,7 +36,7 @@ def mapped(path: Path) -> memoryview:
     """A file's bytes, mapped into memory; writes to them are private."""
     if path.stat().st_size == 0:
         return memoryview(b"")
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import math
 import os
-import stat
 import struct
 import threading
 import warnings
@@ -23,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from .. import regular_files
 from ..errors import UserError
 from ..limits import MAX_PIXELS
 from .formats import formats_to_try, suffix_of
@@ -169,27 +169,12 @@ def open_regular(path: Path) -> BinaryIO:
         UnreadableImageError: no such file, no permission, or not a regular file.
     """
     try:
-        _require_regular(path, path.stat().st_mode)
-        # Should the file be replaced by a FIFO just now, O_NONBLOCK opens that at once instead of waiting for a writer.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
-        try:
-            _require_regular(path, os.fstat(descriptor).st_mode)
-            return os.fdopen(descriptor, "rb")
-        except BaseException:
-            os.close(descriptor)
-            raise
+        return regular_files.open_regular(path)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         if isinstance(error, FileNotFoundError) and path.is_symlink():
             reason = f"a link to {path.readlink()}, which does not exist"
         raise UnreadableImageError(path, reason) from None
-
-
-def _require_regular(path: Path, mode: int) -> None:
-    kinds = {stat.S_ISDIR: "folder", stat.S_ISFIFO: "FIFO", stat.S_ISSOCK: "socket"}
-    if not stat.S_ISREG(mode):
-        kind = next((name for test, name in kinds.items() if test(mode)), "device")
-        raise UnreadableImageError(path, f"a {kind}, not a regular file")
 
 
 def _decode(

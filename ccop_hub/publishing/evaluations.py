@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..regular_files import read_regular
 
 RESULT_FILE = "result.json"
 
@@ -57,11 +58,11 @@ def read_evaluation(path: Path, digest: str) -> Evaluation:
     """
     file = path / RESULT_FILE if path.is_dir() else path
     try:
-        content = file.read_bytes()
+        content = read_regular(file)
         record: Any = json.loads(content)
     except OSError:
         raise UserError(f"no result at {path}: give the {RESULT_FILE} of an evaluation") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UserError(f"{file} is not JSON: give the {RESULT_FILE} of an evaluation") from None
     if not isinstance(record, dict) or record.get("schema_version") != SCHEMA_VERSION:
         raise UserError(f"{file} is not a result of schema {SCHEMA_VERSION}: give the {RESULT_FILE} of an evaluation")

@@ -12,6 +12,7 @@ from ..files import file_digest
 from ..formats.checkpoint import FACTS_FILE, Weights, find_weights_file, read_checkpoint
 from ..formats.fingerprint import TOLERANCE, differences
 from ..notebook import summary_html
+from ..regular_files import read_regular
 
 FINGERPRINT_KEY = "fingerprint"
 
@@ -91,10 +92,10 @@ def _digest_check(file: Path) -> Check:
     facts = file.with_name(FACTS_FILE)
     digest = file_digest(file)
     try:
-        content: Any = json.loads(facts.read_text(encoding="utf-8"))
+        content: Any = json.loads(read_regular(facts))
     except FileNotFoundError:
         content = {}
-    except ValueError:
+    except (OSError, ValueError, RecursionError):
         return Check("digest", False, f"{facts} is damaged")
     recorded = content.get("digest") if isinstance(content, dict) and content.get("file") == file.name else None
     if recorded is None:

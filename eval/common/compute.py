@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ccop_hub.errors import UserError, one_line
 
 from ..settings import Precision, RunSettings
+from .state_file import PlainState
 
 T = TypeVar("T")
 
@@ -29,7 +30,10 @@ def launch(settings: RunSettings) -> Fabric:
     """Start the processes that `settings` asks for; with one device, the current process is the only one."""
     try:
         fabric = Fabric(
-            accelerator=settings.accelerator, devices=settings.devices, precision=lightning_precision(settings)
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            precision=lightning_precision(settings),
+            plugins=[PlainState()],
         )
     except Exception as error:  # Lightning raises its own, torch's and plain ValueErrors for a missing device
         where = f"--accelerator {settings.accelerator} --devices {settings.devices}"

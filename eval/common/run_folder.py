@@ -13,7 +13,7 @@ import lightning
 from lightning.fabric import Fabric
 
 from ccop_hub.console.errors import describe_os_error
-from ccop_hub.errors import UserError
+from ccop_hub.errors import UserError, one_line
 from ccop_hub.files import check_folder, make_folder, replacing
 from ccop_hub.saved_settings import differences, plain, read_settings, save_settings
 
@@ -116,12 +116,18 @@ class RunFolder:
         """Bring `state` to where the earlier run left off, if there is one.
 
         Raises:
-            UserError: the state is of another run: its `identity` differs.
+            UserError: the state is of another run (its `identity` differs), damaged, or holds more than tensors and
+                plain values, which could run code.
         """
         if not self.state.exists():
             return
         identity = state["identity"]
-        self.fabric.load(self.state, state)
+        try:
+            self.fabric.load(self.state, state)
+        except (KeyError, ValueError, RuntimeError, TypeError) as error:
+            raise UserError(
+                f"{self.state} is not a state of this run ({one_line(error)}): give --overwrite to start anew"
+            ) from error
         if state["identity"] != identity:
             changed = [name for name, value in identity.items() if state["identity"].get(name) != value]
             raise UserError(

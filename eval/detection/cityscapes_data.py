@@ -12,6 +12,7 @@ from rich.progress import track
 
 from ccop_hub.errors import UserError
 from ccop_hub.images import MAX_PIXELS, read_instance_ids
+from ccop_hub.regular_files import read_regular
 
 INSTANCE_BASE = 1000
 """Instance pictures hold `label id * 1000 + number` for an object, the bare label id for a group of them."""
@@ -98,7 +99,7 @@ def _check_polygons(path: Path) -> None:
         return UserError(f"{path} is not a Cityscapes annotation: {what}; unpack gtFine_trainvaltest.zip again")
 
     try:
-        document = orjson.loads(path.read_bytes())
+        document = orjson.loads(read_regular(path))
     except (OSError, ValueError) as error:
         raise wrong(f"it cannot be read as JSON ({error})") from None
     if not isinstance(document, dict) or not isinstance(document.get("objects"), list):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ccop_hub.errors import UserError
+from ccop_hub.regular_files import read_text
 
 CLASSES = (
     "aeroplane",
@@ -86,7 +87,7 @@ def convert(root: Path, split: str) -> dict[str, Any]:
 
 def _names(listing: Path) -> list[str]:
     try:
-        return listing.read_text(encoding="utf-8-sig").split()
+        return read_text(listing, encoding="utf-8-sig").split()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{listing} cannot be read ({error}); unpack the data set again") from None
 

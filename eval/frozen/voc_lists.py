@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ccop_hub.errors import UserError
+from ccop_hub.regular_files import read_text
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,10 @@ class VocSplit:
             raise UserError(f"{root} is not VOC2007: no ImageSets/Main/CLASS_{split}.txt; give the VOC2007 folder")
         labels, names = {}, None
         for file in lists:
-            entries = [line.split() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+            try:
+                entries = [line.split() for line in read_text(file).splitlines() if line.strip()]
+            except (OSError, UnicodeDecodeError) as error:
+                raise UserError(f"cannot read {file} ({error}): restore the original lists") from None
             if any(len(entry) != 2 or entry[1] not in {"1", "-1", "0"} for entry in entries):
                 raise UserError(f"{file} is not a VOC class list: every line is an image id and 1, -1 or 0")
             listed = [entry[0] for entry in entries]

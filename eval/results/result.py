@@ -26,6 +26,7 @@ from ccop_hub.files import make_folder, write_atomically
 from ccop_hub.formats.checkpoint import Weights
 from ccop_hub.formats.tensor_use import TensorUse
 from ccop_hub.notebook import summary_html
+from ccop_hub.regular_files import read_regular
 
 SCHEMA_VERSION = 1
 """Raised whenever a reader of the older schema would misread a newer file."""
@@ -231,9 +232,7 @@ class Result:
         file = path / RESULT_FILE if path.is_dir() else path
         remedy = f"give the {RESULT_FILE} of an evaluation, or its folder"
         try:
-            if file.stat().st_size > MAX_BYTES:
-                raise UserError(f"{file} is not a result: larger than {MAX_BYTES >> 20} MiB; {remedy}")
-            content = file.read_bytes().removeprefix(b"\xef\xbb\xbf")
+            content = read_regular(file, MAX_BYTES).removeprefix(b"\xef\xbb\xbf")
             document = pydantic_core.from_json(content, allow_inf_nan=False)
         except FileNotFoundError:
             raise UserError(f"no result at {path}: {remedy}") from None

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ccop_hub.errors import UserError
+from ccop_hub.regular_files import read_text
 
 IGNORED = 255
 """Class index, and label id, of pixels that are neither trained on nor scored (Cityscapes' and torch's convention)."""
@@ -109,7 +110,7 @@ def read_names(file: Path) -> list[str]:
         UserError: unreadable, or a name occurs twice.
     """
     try:
-        names = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        names = [line.strip() for line in read_text(file, encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {file} ({error}): give one class name per line, as UTF-8") from None
     if twice := sorted({name for name in names if names.count(name) > 1}):

@@ -42,6 +42,7 @@ from ccop_hub.images import (
     require_images,
     scan_images,
 )
+from ccop_hub.regular_files import read_regular
 
 from ..common.packed_strings import PackedStrings
 from .coco_json import read_images
@@ -50,6 +51,7 @@ from .tar_index import TAR_SUFFIX, TarIndex
 LIST_SUFFIXES = (".txt", ".lst", ".list")
 _MOST_BYTES_A_PIXEL = 8  # four channels of 16 bits, uncompressed
 _MOST_METADATA = 64 << 20  # bytes
+_LONGEST_LIST = 4 << 30  # bytes: tens of millions of paths
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
@@ -264,7 +266,7 @@ def _open_list(path: Path) -> ImageSource:
 def _lines(path: Path) -> list[str]:
     """The stripped lines of a text file: UTF-8, or UTF-16 if it starts with that byte order mark."""
     try:
-        data = path.read_bytes()
+        data = read_regular(path, _LONGEST_LIST)
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror}); fix its permissions") from None
     utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))

@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 
 from ccop_hub.errors import UserError, one_line
 from ccop_hub.files import replacing, write_atomically
+from ccop_hub.regular_files import read_regular
 
 MANIFEST = "manifest.json"
 SKIPPED = "skipped.csv"
@@ -123,9 +124,7 @@ class Manifest:
         if not path.is_file():
             raise UserError(f"{folder} holds no proposals (no {MANIFEST}); make them: ccop-pretrain proposals IMAGES")
         try:
-            if path.stat().st_size > _MOST_JSON:
-                raise ValueError(f"it has {path.stat().st_size:,} bytes")
-            facts = json.loads(path.read_text(encoding="utf-8"))
+            facts = json.loads(read_regular(path, _MOST_JSON))
             version = facts["format_version"]
             if version != FORMAT_VERSION:
                 raise UserError(

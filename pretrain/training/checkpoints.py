@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import pickle
-import re
 import signal
 import time
 import zipfile
@@ -19,6 +17,8 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from ccop_hub.errors import UserError
 from ccop_hub.files import make_folder, remove_temporary_files, replacing
+from ccop_hub.formats.training_state import read_training_state
+from ccop_hub.regular_files import open_regular
 
 from ..common import distributed
 from ..common.signals import STOP_SIGNALS
@@ -60,18 +60,10 @@ class WholeFiles(TorchCheckpointIO):
         """Read one file onto the CPU. It may hold only tensors and plain values: anything else could run code.
 
         Raises:
-            UserError: it holds something else.
+            UserError: it holds something else, or is damaged.
         """
-        try:
-            contents: dict[str, Any] = torch.load(path, map_location=map_location or "cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
-            found = re.search(r"(?:GLOBAL|global|class|function) `?([\w.]+\.[\w.]+)", str(error))
-            what = f" ({found[1]})" if found else ""
-            raise UserError(
-                f"{path} holds more than tensors and plain values{what} and is not loaded, since it could run code: "
-                "delete it to resume from the checkpoint before, or give --overwrite to start anew"
-            ) from error
-        return contents
+        remedy = "delete it to resume from the checkpoint before, or give --overwrite to start anew"
+        return read_training_state(Path(path), remedy, map_location or "cpu")
 
 
 class KeepCheckpoints(Checkpoint):
@@ -152,7 +144,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
     """The newest undamaged checkpoint of a run; damaged ones are skipped with a warning."""
     for path in _by_age(folder):
         try:
-            with zipfile.ZipFile(path) as archive:
+            with open_regular(path) as file, zipfile.ZipFile(file) as archive:
                 damaged = archive.testzip()
         except (OSError, zipfile.BadZipFile) as error:
             damaged = str(error)

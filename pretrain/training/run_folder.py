@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ccop_hub.errors import UserError
+from ccop_hub.errors import UserError, one_line
 from ccop_hub.files import is_temporary, make_folder, write_atomically
 from ccop_hub.formats.checkpoint import FACTS_FILE
+from ccop_hub.regular_files import read_regular
 from ccop_hub.saved_settings import differences, read_settings, save_settings
 
 from ..settings import RunSettings
@@ -163,8 +164,15 @@ class RunFolder:
         """
         if not self.images.is_file():
             return
-        before = json.loads(self.images.read_text(encoding="utf-8"))
-        if before["digest"] != digest:
+        try:
+            before = json.loads(read_regular(self.images))
+            same = before["digest"] == digest
+            before["images"]
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            raise UserError(
+                f"{self.images} is damaged ({one_line(error)}): delete it to resume without this check"
+            ) from None
+        if not same:
             change = f"began with {before['images']} images and would resume with {count}"
             if before["images"] == count:
                 change = f"began with {count} images, and some of them have other names now"

@@ -106,5 +106,5 @@ def test_an_entry_without_end_is_refused_before_it_fills_the_memory(
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot read .*a\.json \(No such file"):
         read(tmp_path / "a.json", "images")
-    with pytest.raises(UserError, match=r"cannot read .* \(Is a directory"):
+    with pytest.raises(UserError, match=r"cannot read .* \(a folder"):
         read(tmp_path, "images")

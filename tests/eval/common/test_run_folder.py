@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from ccop_eval.common.compute import launch
 from ccop_eval.common.run_folder import RunFolder
 from ccop_eval.results.result import Result
 from ccop_eval.settings import KnnSettings
@@ -98,3 +101,44 @@ def test_file_in_place_of_the_folder_is_never_touched(tmp_path: Path, overwrite:
     with pytest.raises(UserError, match="is a file"):
         RunFolder(Fabric(accelerator="cpu", devices=1), settings)
     assert (tmp_path / "file").read_text() == "mine"
+
+
+class _Planted:
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, (f"touch {self.marker}",)
+
+
+@pytest.fixture
+def launched(settings: KnnSettings) -> Fabric:
+    return launch(dataclasses.replace(settings, accelerator="cpu"))
+
+
+def test_a_state_is_read_back(launched: Fabric, settings: KnnSettings) -> None:
+    folder = RunFolder(launched, settings)
+    curve = [{"step": 1, "train/loss": 0.5}]
+    folder.save_state({"epoch": 3, "curve": curve, "identity": {"seed": 0}})
+    state = {"epoch": 0, "curve": [], "identity": {"seed": 0}}
+    folder.load_state(state)
+    assert state == {"epoch": 3, "curve": curve, "identity": {"seed": 0}}
+    with pytest.raises(UserError, match=r"other seed.*--overwrite"):
+        folder.load_state({"epoch": 0, "curve": [], "identity": {"seed": 1}})
+
+
+def test_a_state_that_could_run_code_is_refused(launched: Fabric, settings: KnnSettings, tmp_path: Path) -> None:
+    folder = RunFolder(launched, settings)
+    torch.save({"epoch": _Planted(tmp_path / "ran"), "identity": {}}, folder.state)
+    with pytest.raises(UserError, match=r"posix\.system.*could run code.*--overwrite") as caught:
+        folder.load_state({"epoch": 0, "identity": {}})
+    assert str(folder.state) in str(caught.value)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"text", b"\x80\x02]."])
+def test_a_damaged_state_is_named(launched: Fabric, settings: KnnSettings, content: bytes) -> None:
+    folder = RunFolder(launched, settings)
+    folder.state.write_bytes(content)
+    with pytest.raises(UserError, match=r"state\.ckpt.*--overwrite"):
+        folder.load_state({"epoch": 0, "identity": {}})
