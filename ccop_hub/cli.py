@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .publishing.verification import Verification
 
 EXIT_DIFFERENT = 1
-"""Exit code of `verify` where weights are not what they were."""
+"""Exit code of `verify` if the weights have changed since they were exported."""
 
 
 def _list(_: ListSettings) -> None:
@@ -51,11 +51,11 @@ def _info_document(found: Description, _: InfoSettings) -> dict[str, Any]:
 
 
 def _show_conversion(done: Converted, _: ConvertSettings) -> None:
-    print(f"{done.path}: {done.tensors} tensors, read back equal; features differ by {done.largest_difference:g}")
+    print(f"{done.path}: {done.tensors} tensors, equal when read back; features differ by {done.largest_difference:g}")
     if done.left_out:
-        print(f"left out, because the format has no place for them: {', '.join(done.left_out)}")
+        print(f"not written, because the format does not support them: {', '.join(done.left_out)}")
     if done.config is not None:
-        print(f"{done.config}: merge it into the detector's configuration; without it the features are wrong")
+        print(f"{done.config}: merge this file into the detector's configuration; without it, the features are wrong")
         print(done.config.read_text(encoding="utf-8"), end="")
 
 
@@ -82,7 +82,7 @@ COMMANDS = [
     Command("list", "List the published weights.", ListSettings, _list, show=_show_list, document=_list_document),
     Command(
         "info",
-        "Describe a set of weights and how to load it.",
+        "Describe weights and how to load them.",
         InfoSettings,
         tasks.info,
         ("weights",),
@@ -91,7 +91,7 @@ COMMANDS = [
     ),
     Command(
         "convert",
-        "Write weights in another library's format.",
+        "Convert weights to another library's format.",
         ConvertSettings,
         tasks.convert,
         ("weights",),
@@ -99,7 +99,7 @@ COMMANDS = [
     ),
     Command(
         "verify",
-        "Check that weights are what they were when exported.",
+        "Check that weights have not changed since they were exported.",
         VerifySettings,
         tasks.verify,
         ("weights",),
@@ -119,5 +119,5 @@ COMMANDS = [
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program; returns the exit code (2 for wrong input, 1 where `verify` found a difference)."""
+    """Run the program; returns the exit code (2 for invalid input, 1 if `verify` finds a difference)."""
     return run_program("ccop-hub", __doc__ or "", COMMANDS, argv)

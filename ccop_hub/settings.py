@@ -14,12 +14,12 @@ Format = Literal["safetensors", "torchvision", "timm", "detectron2", "detectron2
 
 @dataclass(frozen=True)
 class ListSettings(Validated):
-    """List the published weights: name, backbone, objective, data, epochs and reported results."""
+    """List published weights with backbone, objective, data, epochs and reported results."""
 
 
 @dataclass(frozen=True)
 class InfoSettings(Validated):
-    """Describe a set of weights: source, digest, format, tensors per stage, parameters, FLOPs, how to load it.
+    """Describe weights: source, digest, format, tensors per stage, parameters, FLOPs, and how to load them.
 
     Args:
         weights: registry name, file or folder, hf-hub:ORG/NAME[@REVISION], https address, or random.
@@ -32,15 +32,15 @@ class InfoSettings(Validated):
 
 @dataclass(frozen=True)
 class ConvertSettings(Validated):
-    """Write weights in another library's format, then read them back and compare tensors and features.
+    """Convert weights to another library's format, then read them back and compare tensors and features.
 
     Args:
         weights: registry name, file or folder, hf-hub:ORG/NAME[@REVISION], https address, or random.
-        to: safetensors (a folder), torchvision (.pth), timm (a folder), detectron2 (.pkl or .pth), detectron2-c4 (.pkl
-            or .pth) or mmdetection (.pth).
+        to: target format: `safetensors` (a folder), `torchvision` (.pth), `timm` (a folder), `detectron2` (.pkl or
+            .pth), `detectron2-c4` (.pkl or .pth) or `mmdetection` (.pth).
         out: file or folder to write.
         backbone: name of a timm ResNet; needed only for random weights.
-        overwrite: replace files that exist.
+        overwrite: replace existing files.
     """
 
     weights: str
@@ -52,7 +52,7 @@ class ConvertSettings(Validated):
 
 @dataclass(frozen=True)
 class VerifySettings(Validated):
-    """Recompute digests, check shapes and finiteness, and compare features with the fingerprint of the export.
+    """Verify weights: digest, shapes, finite values, and features compared with the fingerprint of the export.
 
     Args:
         weights: registry name, file or folder, hf-hub:ORG/NAME[@REVISION] or https address.
@@ -63,16 +63,17 @@ class VerifySettings(Validated):
 
 @dataclass(frozen=True)
 class PublishSettings(Validated):
-    """Push an exported network to the Hugging Face Hub, with a model card, in every format that people load.
+    """Push an exported network to the Hugging Face Hub, with a model card, for timm, torch.hub and Detectron2.
 
     Args:
-        run: folder of a run or of an exported checkpoint.
-        repo: ORG/NAME on the Hub.
-        private: make a newly created repository visible only to you.
-        dry_run: write the same files to a folder and push nothing.
-        out: folder of the dry run; RUN/published by default.
-        results: result.json files of ccop-eval to include in the card.
-        licence: SPDX identifier of the weights' licence. Default: that of their origin, or apache-2.0 for own runs.
+        run: run folder, or folder of an exported network.
+        repo: repository on the Hub, as ORG/NAME.
+        private: if the repository is created, make it private.
+        dry_run: write the files to a folder instead of pushing them.
+        out: folder for the dry run; RUN/published by default.
+        results: evaluation results (`result.json` files) to include in the model card.
+        licence: SPDX identifier of the weights' licence; by default that of the original weights, or apache-2.0 for
+            weights trained with this project.
         revision: branch to push to.
     """
 

@@ -44,7 +44,7 @@ def _result_document(result: Result | None, _: RunSettings) -> dict[str, Any] | 
 
 
 def _is_first() -> bool:
-    """Whether this is the process that prints: each of a run on several devices comes here with the same result."""
+    """Whether this process prints the result; every process of a multi-device run has the same one."""
     from lightning.fabric.utilities import rank_zero_only
 
     return not getattr(rank_zero_only, "rank", 0)
@@ -82,14 +82,14 @@ def _findings_code(findings: list[Finding]) -> int:
 
 
 _RUN = ("backbone", "seed", "resume", "overwrite", "accelerator", "devices")
-"""Settings of every run that its `--help` shows."""
+"""Common settings that the `--help` of every evaluation shows."""
 
 _PRINTED: dict[str, Any] = {"show": _show_result, "document": _result_document}
 
 COMMANDS: list[Command] = [
     Command(
         "detection",
-        "Mask R-CNN (Detectron2) trained on COCO-format data: box and mask AP.",
+        "Train Mask R-CNN (Detectron2) on COCO, VOC or Cityscapes data: box and mask AP.",
         DetectionSettings,
         tasks.detection,
         common=(*_RUN, "protocol", "against", "few_images", "iterations", "batch_size"),
@@ -97,7 +97,7 @@ COMMANDS: list[Command] = [
     ),
     Command(
         "segmentation",
-        "Semantic segmentation of Cityscapes or of any folder of images and label PNGs.",
+        "Train semantic segmentation on Cityscapes, or any folder of images and label PNGs.",
         SegmentationSettings,
         tasks.segmentation,
         common=(*_RUN, "protocol", "frozen", "iterations", "batch_size"),
@@ -105,7 +105,7 @@ COMMANDS: list[Command] = [
     ),
     Command(
         "linear",
-        "Linear classifiers on frozen features.",
+        "Train linear classifiers on frozen features.",
         LinearSettings,
         tasks.linear,
         common=(*_RUN, "protocol", "against", "epochs", "batch_size", "image_size"),
@@ -113,7 +113,7 @@ COMMANDS: list[Command] = [
     ),
     Command(
         "knn",
-        "Nearest neighbours of frozen features.",
+        "Classify by nearest neighbours of frozen features.",
         KnnSettings,
         tasks.knn,
         common=(*_RUN, "against", "neighbours", "image_size"),
@@ -121,7 +121,7 @@ COMMANDS: list[Command] = [
     ),
     Command(
         "voc-svm",
-        "VOC2007 classification by linear SVMs on frozen features.",
+        "Classify VOC2007 by linear SVMs on frozen features.",
         VocSvmSettings,
         tasks.voc_svm,
         common=(*_RUN, "against", "costs"),
@@ -129,7 +129,7 @@ COMMANDS: list[Command] = [
     ),
     Command(
         "regions",
-        "Classification of ground-truth boxes from frozen features.",
+        "Classify ground-truth boxes by frozen features.",
         RegionSettings,
         tasks.regions,
         common=(*_RUN, "against", "features", "epochs"),
@@ -137,7 +137,7 @@ COMMANDS: list[Command] = [
     ),
     Command(
         "visualize",
-        "Feature maps as colours, and what resembles a chosen box, side by side for several weights.",
+        "Draw feature maps as colours, and similarity to a chosen box, for several weights.",
         VisualizeSettings,
         tasks.visualize,
         ("images",),
@@ -145,7 +145,7 @@ COMMANDS: list[Command] = [
     ),
     Command(
         "compare",
-        "Results side by side: in the terminal, as Markdown, CSV or an HTML page.",
+        "Compare results: in the terminal, as Markdown, CSV or an HTML page.",
         CompareSettings,
         tasks.compare,
         ("results",),
@@ -154,7 +154,7 @@ COMMANDS: list[Command] = [
     ),
     Command(
         "doctor",
-        "What works on this machine, and the command that fixes what does not.",
+        "Check what works on this machine, and how to fix what does not.",
         DoctorSettings,
         tasks.doctor,
         show=_show_findings,
@@ -163,7 +163,7 @@ COMMANDS: list[Command] = [
     ),
     Command(
         "install-detectron2",
-        "Install Detectron2 into this environment: digest pinned, no compiler needed.",
+        "Install Detectron2 into this environment (pinned digest, no compiler needed).",
         InstallSettings,
         tasks.install_detectron2,
     ),

@@ -1,6 +1,6 @@
 """Typed settings of every command of `ccop-eval`; nothing here imports torch, so that `--help` is fast.
 
-A setting whose default is None takes the chosen protocol's value; any other value becomes part of the protocol id.
+A setting whose default is None uses the protocol's value; any other value becomes part of the protocol id.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ from ccop_hub.validation import (
 )
 
 DETECTION_PROTOCOLS = tuple(sorted(path.stem for path in Path(__file__).parent.glob("detection/protocols/[!_]*.yaml")))
-"""Ids of the detection protocols; each is a YAML file."""
+"""Ids of the detection protocols, one per YAML file."""
 
 DEFAULT_PROTOCOL = "coco-fpn-4conv1fc-1x"
-"""Detection protocol of the paper, and the one that most of the field reports."""
+"""The paper's detection protocol, also the most commonly reported one."""
 
 Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps"]
-"""Where to compute; `auto` takes a GPU where there is one."""
+"""Where to compute; `auto` uses a GPU if there is one."""
 
 Precision = Literal["float32", "bf16", "fp16"]
 """Arithmetic of the networks: full precision, or autocast to one of the 16-bit types."""
 
 LoadedParts = Literal["backbone", "backbone+fpn"]
-"""Which parts of the weights go into a detector."""
+"""Parts of the weights that are loaded into a detector."""
 
 Task = Literal["all", "detection", "segmentation", "linear", "knn", "voc-svm", "regions", "pretrain"]
 """What `doctor` checks a machine for."""
 
 Pixels = Annotated[int, Ge(32)]
-"""Length of an image side; 32 pixels are one cell of the network's last stage."""
+"""Length of an image side; 32 pixels is the stride of the network's last stage."""
 
 Holdout = Annotated[float, Interval(gt=0, lt=1)]
-"""Share of the training data that is held out to choose a head."""
+"""Fraction of the training data held out to choose a head."""
 
 
 def _is_box(box: Sequence[float]) -> bool:
@@ -68,19 +68,20 @@ def _is_label_pair(text: str) -> bool:
 
 
 LabelPair = Annotated[str, Predicate(_is_label_pair), Described("VALUE:ID, two numbers from 0 to 255")]
-"""A value in label files and the id that it stands for."""
+"""A value in label files and the id it maps to."""
 
 
 @dataclass(frozen=True)
 class CompareSettings(Validated):
-    """Compare results: one table for each group of results that can be compared.
+    """Compare results: one table per group of comparable results.
 
     Args:
-        results: `result.json` files, or folders that contain one; the others are compared with the first of each group.
+        results: result files (`result.json`), or folders that contain one; each is compared with the first of its
+            group.
         metrics: metrics to show, such as `bbox/AP`, or `all`; the task's main metrics by default.
         markdown: file to write the tables to as Markdown.
-        csv: file to write every value to, one line each, at full precision.
-        html: file to write the tables and plots to, as one self-contained page.
+        csv: file to write every value to, one per line, at full precision.
+        html: file to write a self-contained page of tables and plots to.
     """
 
     results: Annotated[list[Path], Len(1)]
@@ -93,20 +94,20 @@ class CompareSettings(Validated):
 
 @dataclass(frozen=True)
 class RunSettings(Validated):
-    """What every evaluation shares; `weights`, `data` and `out` may be given by position.
+    """Settings of every evaluation; `weights`, `data` and `out` may be positional arguments.
 
     Args:
         weights: weights to evaluate: a registry name, a file or folder, `hf-hub:ORG/NAME[@REVISION]`, or `random`.
         data: folder of the data set.
-        out: folder for the result, the pictures and the state that an interrupted run resumes from.
+        out: folder for the result, the pictures and the state from which an interrupted run resumes.
         backbone: name of a timm ResNet; needed only for `random` weights.
-        seed: seed of every random draw: new layers, order, augmentation, hold-out, bootstrap, `random` weights.
-        resume: resume an unfinished run of the same settings in `out`; with --no-resume, any run there is refused.
-        overwrite: start anew, replacing what an earlier run left in `out`.
+        seed: seed of all random draws: new layers, order, augmentation, hold-out, bootstrap, `random` weights.
+        resume: resume an unfinished run with the same settings in `out`; --no-resume refuses any existing run.
+        overwrite: start over, replacing the earlier run in `out`.
         accelerator: `auto` (a GPU where there is one), `cpu`, `gpu`, `cuda` or `mps`.
-        devices: devices of this machine, one process each; batch sizes are totals over all of them.
+        devices: number of devices on this machine, with one process each; batch sizes are totals over all of them.
         precision: `float32`, or autocast of the networks to `bf16` or `fp16` (GPU only).
-        workers: data-loading processes per device; 0 loads in the main process.
+        workers: data-loading processes per device; 0 loads data in the main process.
     """
 
     TOPIC: ClassVar[str] = "Running"
@@ -127,15 +128,15 @@ class RunSettings(Validated):
     def check_together(self) -> None:
         """Refuse half precision on a processor."""
         if self.precision == "fp16" and self.accelerator == "cpu":
-            raise UserError("--precision fp16 needs a GPU: give bf16, or leave --accelerator cpu out")
+            raise UserError("--precision fp16 needs a GPU: use bf16, or remove --accelerator cpu")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairedSettings(RunSettings):
-    """What an evaluation of one or two weights shares.
+    """Settings of evaluations of one or two sets of weights.
 
     Args:
-        against: second weights, evaluated on the same data in the same run, for a paired comparison.
+        against: second set of weights, evaluated on the same data in the same run, for a paired comparison.
     """
 
     TOPIC: ClassVar[str] = "Running"
@@ -145,15 +146,15 @@ class PairedSettings(RunSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class LinearSettings(PairedSettings):
-    """Train linear classifiers on frozen features, for one or two weights on the same batches.
+    """Train linear classifiers on frozen features, of one or two sets of weights on the same batches.
 
     Args:
         data: folder with `train/CLASS/*` and `val/CLASS/*` images.
-        protocol: `linear-sweep` (a grid of heads; a hold-out of the training images chooses one) or `linear-moco-lr30`.
+        protocol: `linear-sweep` (a grid of heads, of which held-out training images choose one) or `linear-moco-lr30`.
         epochs: passes over the training images.
         batch_size: images per step, over all devices.
         image_size: side of the square images that the networks see, in pixels.
-        holdout: share of each class's training images that is held out to choose the head; only for the sweep.
+        holdout: fraction of each class's training images held out to choose the head; only for `linear-sweep`.
     """
 
     TOPIC: ClassVar[str] = "Protocol"
@@ -167,12 +168,12 @@ class LinearSettings(PairedSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class KnnSettings(PairedSettings):
-    """Classify by weighted nearest neighbours of frozen features, for one or two weights on the same images.
+    """Classify by weighted nearest neighbours of frozen features, of one or two sets of weights on the same images.
 
     Args:
         data: folder with `train/CLASS/*` and `val/CLASS/*` images.
         neighbours: values of k.
-        temperature: temperature of the votes' weights, exp(cosine similarity / temperature).
+        temperature: temperature of the vote weights, exp(cosine similarity / temperature).
         image_size: side of the square images that the networks see, in pixels.
         batch_size: images per forward pass, over all devices; does not change the result.
         cache: folder of computed features; `features` in $CCOP_CACHE by default.
@@ -193,10 +194,10 @@ class VocSvmSettings(PairedSettings):
 
     Args:
         data: the `VOC2007` folder (`JPEGImages`, `ImageSets/Main`), or the `VOCdevkit` that contains it.
-        costs: values of C; 3-fold cross-validation chooses one per class.
-        image_size: side of the square images that the network sees, in pixels.
+        costs: values of C, from which 3-fold cross-validation chooses one per class.
+        image_size: side of the square input images, in pixels.
         batch_size: images per forward pass, over all devices; does not change the result.
-        workers: processes that load images (per device) and that fit SVMs; 0 does both in the main process.
+        workers: processes that load images (per device) and that fit SVMs; 0 uses the main process for both.
         cache: folder of computed features; `features` in $CCOP_CACHE by default.
     """
 
@@ -210,19 +211,19 @@ class VocSvmSettings(PairedSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class RegionSettings(PairedSettings):
-    """Classify ground-truth boxes from frozen, RoI-aligned features, for one or two weights on the same boxes.
+    """Classify ground-truth boxes by frozen, RoI-aligned features, of one or two sets of weights on the same boxes.
 
     Args:
         data: COCO-format folder: `annotations/instances_{train,val}2017.json`, `train2017`, `val2017`.
         features: `pyramid` (p2..p5), `stages` (res2..res5 of the backbone), or `auto`: the pyramid if all weights have
-            one, else the stages.
-        short_side: images are scaled to this shorter side, in pixels.
-        long_side: the longer side is limited to this many pixels.
+            one, otherwise the stages.
+        short_side: length to which the shorter side of each image is scaled, in pixels.
+        long_side: maximum length of the longer side, in pixels.
         epochs: passes over the training boxes.
         batch_size: boxes per step.
-        holdout: share of the training images that is held out to choose the head.
+        holdout: fraction of the training images held out to choose the head.
         neighbours: k of the nearest-neighbour classifier.
-        temperature: temperature of the nearest neighbours' votes.
+        temperature: temperature of the nearest neighbours' vote weights.
         cache: folder of computed features; `features` in $CCOP_CACHE by default.
     """
 
@@ -239,7 +240,7 @@ class RegionSettings(PairedSettings):
     cache: Path | None = None
 
     def check_together(self) -> None:
-        """Also refuse a longer side below the shorter one."""
+        """Also reject a longer side below the shorter one."""
         super().check_together()
         if self.short_side is not None and self.long_side is not None and self.long_side < self.short_side:
             raise UserError(f"--long-side {self.long_side} is below --short-side {self.short_side}: give a larger one")
@@ -247,26 +248,28 @@ class RegionSettings(PairedSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentationSettings(RunSettings):
-    """Train and score semantic segmentation with a fully convolutional head on the backbone, at stride 16.
+    """Train and evaluate semantic segmentation with a fully convolutional head on the backbone, at stride 16.
 
     Args:
-        data: Cityscapes' own folder (`leftImg8bit`, `gtFine`); or a folder with `train` and `val`, each with `images`
-            and `labels` (PNGs of class ids, same stems), and optionally `classes.txt`, one class name per line; or a
-            COCO folder (`train2017`, `val2017`) with such labels under `semantic`.
+        data: Cityscapes folder (`leftImg8bit`, `gtFine`); or a folder with `train` and `val`, each with `images` and
+            `labels` (PNGs of class ids with the same stems), and optionally `classes.txt` with one class name per line;
+            or a COCO folder (`train2017`, `val2017`) with such labels in `semantic`.
         protocol: `cityscapes-fcn16-90k` or `cityscapes-fcn16-150ep`.
-        frozen: train only the head; the backbone stays as it is, in eval mode.
-        ignore: label ids, besides 255, that are neither trained on nor scored (not for Cityscapes, which has its own).
-        label_map: label values that stand for another id, as VALUE:ID; masks of 0 and 255 need 255:1.
-        iterations: optimizer steps, in place of the protocol's iterations or epochs.
+        frozen: train only the head; the backbone is frozen, in eval mode.
+        ignore: label ids to exclude from training and scoring, in addition to 255 (not for Cityscapes, which defines
+            its own).
+        label_map: label values to replace with another id, as VALUE:ID; masks of 0 and 255 need 255:1.
+        iterations: number of optimizer steps; overrides the protocol's iterations or epochs.
         batch_size: crops per step, over all devices; learning rate and iterations do not change with it.
         lr: peak learning rate.
-        scale_to: width and height, in pixels, that images are scaled to before augmentation and for the test; `0 0`
+        scale_to: width and height, in pixels, to which images are scaled before augmentation and for testing; `0 0`
             keeps the size of each image.
         crop_size: side of the training crops and of the test window, in pixels.
-        stride: step of the sliding test window, in pixels; 0 tests each image as a whole.
-        evaluate_every: iterations between two evaluations; 0 evaluates only the final network.
-        save_every: iterations between two saved states.
-        save_predictions: write the final predictions as PNGs of label ids (Cityscapes: as its own scorer reads them).
+        stride: stride of the sliding test window, in pixels; 0 tests whole images.
+        evaluate_every: iterations between evaluations; 0 evaluates only the final network.
+        save_every: iterations between checkpoints.
+        save_predictions: write the final predictions as PNGs of label ids (for Cityscapes, in the format of its
+            official scorer).
     """
 
     TOPIC: ClassVar[str] = "Protocol"
@@ -286,7 +289,7 @@ class SegmentationSettings(RunSettings):
     save_predictions: bool = False
 
     def check_together(self) -> None:
-        """Also refuse a size with one side of 0."""
+        """Also reject a size with one side of 0."""
         super().check_together()
         if self.scale_to is not None and 0 in self.scale_to and any(self.scale_to):
             raise UserError(f"--scale-to {self.scale_to[0]} {self.scale_to[1]}: give two sides of 1 or more, or 0 0")
@@ -297,25 +300,26 @@ class DetectionSettings(PairedSettings):
     """Train Detectron2's Mask R-CNN from pre-trained weights and measure box and mask AP.
 
     Args:
-        data: a folder in COCO's layout with any classes (train2017/, val2017/ and
-            annotations/instances_{train,val}2017.json), in Pascal VOC's (VOC2007/, VOC2012/) or in Cityscapes'
-            (leftImg8bit/, gtFine/); or coco, voc or cityscapes, found through $COCO_DIR or $DETECTRON2_DATASETS.
-        out: folder for result.json, the picture sheet, the settings and Detectron2's own files; those of the second
-            weights go to OUT/against.
-        protocol: id of the evaluation protocol; only results of one protocol can be compared.
-        load: parts of the weights to load, `backbone+fpn` or `backbone`; all others start at random.
-        few_images: share of the training images to train on, chosen by the seed; the number of iterations stays.
+        data: folder in COCO format with any classes (train2017/, val2017/ and
+            annotations/instances_{train,val}2017.json), in Pascal VOC format (VOC2007/, VOC2012/) or in Cityscapes
+            format (leftImg8bit/, gtFine/); or coco, voc or cityscapes, found through $COCO_DIR or $DETECTRON2_DATASETS.
+        out: folder for result.json, the picture sheet, the settings and Detectron2's own files; those of `against` go
+            to OUT/against.
+        protocol: id of the evaluation protocol; only results of the same protocol are comparable.
+        load: parts of the weights to load, `backbone+fpn` or `backbone`; everything else is randomly initialised.
+        few_images: percentage of the training images to train on, chosen by the seed; the number of iterations stays
+            the same.
         iterations: training iterations, one batch each; the protocol's by default. Steps and warm-up scale with it.
-        batch_size: images per iteration, over all processes; as many per GPU as in the protocol by default. Learning
-            rate, length, steps and warm-up follow by the linear rule.
-        num_nodes: machines with `devices` GPUs each, all running this command.
-        node_rank: number of this machine, from 0; machine 0 writes the result.
-        dist_url: where the processes meet, tcp://HOST:PORT of machine 0; `auto` on a single machine.
-        save_every: iterations between two checkpoints; the protocol's by default.
-        evaluate_every: iterations between two evaluations during training, for a learning curve of AP; 0 evaluates
-            only at the end. The protocol's by default.
+        batch_size: images per iteration, over all processes; by default as many per GPU as in the protocol. Learning
+            rate, iterations, steps and warm-up are scaled linearly with it.
+        num_nodes: number of machines with `devices` GPUs each, all running this command.
+        node_rank: rank of this machine, from 0; machine 0 writes the result.
+        dist_url: address for process-group initialisation, tcp://HOST:PORT of machine 0; `auto` on a single machine.
+        save_every: iterations between checkpoints; the protocol's by default.
+        evaluate_every: iterations between evaluations during training, for a learning curve of AP; 0 evaluates only at
+            the end. The protocol's by default.
         precision: `float32`, or `fp16` for autocast to float16 (GPU only); the protocol's by default.
-        eval_only: evaluate the finished training in `out` again, without training.
+        eval_only: evaluate the finished run in `out` again, without training.
     """
 
     TOPIC: ClassVar[str] = "Protocol"
@@ -335,11 +339,11 @@ class DetectionSettings(PairedSettings):
 
     @property
     def processes(self) -> int:
-        """Training processes over all machines, one per GPU."""
+        """Number of training processes on all machines, one per GPU."""
         return self.devices * self.num_nodes
 
     def check_together(self) -> None:
-        """Also refuse machines that cannot meet, and an evaluation of what would be removed."""
+        """Also reject machines without a common address, and evaluating a run that would be removed."""
         super().check_together()
         if self.node_rank >= self.num_nodes:
             raise UserError(
@@ -347,17 +351,17 @@ class DetectionSettings(PairedSettings):
                 f"to {self.num_nodes - 1}"
             )
         if self.num_nodes > 1 and self.dist_url == "auto":
-            raise UserError("--num-nodes above 1 needs a meeting place: give --dist-url tcp://HOST:PORT of machine 0")
+            raise UserError("--num-nodes above 1 needs a common address: give --dist-url tcp://HOST:PORT of machine 0")
         if self.eval_only and self.overwrite:
-            raise UserError("--overwrite would remove what --eval-only evaluates: give one of the two")
+            raise UserError("--overwrite would remove the run that --eval-only evaluates: use only one of them")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DoctorSettings(Validated):
-    """Check what works on this machine, one line per part; exit code 1 if a part that the task needs is missing.
+    """Check what works on this machine, one line per component; exit code 1 if the task lacks a component.
 
     Args:
-        task: whose parts are needed: one of the evaluations, `pretrain`, or `all`.
+        task: task to check for: one of the evaluations, `pretrain`, or `all`.
     """
 
     task: Task = "all"
@@ -370,19 +374,19 @@ class InstallSettings(Validated):
 
 @dataclass(frozen=True)
 class VisualizeSettings(Validated):
-    """Draw feature maps as colours, and the similarity to a chosen box, with one row of pictures for each network.
+    """Draw feature maps as colours, and the similarity to a chosen box, with one row of pictures per network.
 
     Args:
         images: image files, or folders of images.
-        weights: one or more weights; each becomes a row.
+        weights: one or more sets of weights, each drawn as a row.
         backbone: name of a timm ResNet; needed only for `random` weights.
         out: folder for the pictures.
         box: x1 y1 x2 y2 in absolute pixels of each image; the middle third of the image by default.
-        image_size: images are scaled to this shorter side, in pixels.
-        limit: at most this many images.
+        image_size: length to which the shorter side of each image is scaled, in pixels.
+        limit: maximum number of images.
         seed: seed of `random` weights.
         accelerator: `auto` (a GPU where there is one), `cpu`, `gpu`, `cuda` or `mps`.
-        overwrite: replace what an earlier run of other settings left in `out`.
+        overwrite: replace the pictures of a run with other settings in `out`.
     """
 
     images: Annotated[list[Path], Len(1)]

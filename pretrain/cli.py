@@ -71,14 +71,14 @@ def _run_code(result: RunResult, _: RunSettings) -> int:
 COMMANDS: list[Command] = [
     Command(
         "scenes",
-        "Draw a small synthetic data set in COCO's layout, with masks and labels.",
+        "Draw a synthetic data set in COCO format, with masks and labels.",
         SceneSettings,
         tasks.scenes,
         show=_show_scenes,
     ),
     Command(
         "proposals",
-        "Find object proposals in images.",
+        "Find object proposals by selective search.",
         ProposalSettings,
         tasks.proposals,
         ("images",),
@@ -89,7 +89,7 @@ COMMANDS: list[Command] = [
     ),
     Command(
         "inspect",
-        "Draw and count what a run would see.",
+        "Preview the views and boxes that a run would train on.",
         InspectSettings,
         tasks.inspect,
         common=("count", "draws", "seed", "image_size", "crop_area", "jitters"),

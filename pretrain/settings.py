@@ -1,6 +1,6 @@
 """Settings of every command of `ccop-pretrain`; nothing here imports torch, so that `--help` is fast.
 
-Every default of a run is the paper's, as the authors' code has it.
+The defaults of a run are the paper's, as set in the authors' code.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ccop_hub.validation import (
 )
 
 Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps"]
-"""Where to train; `auto` takes a GPU where there is one."""
+"""Where to train; `auto` uses a GPU if there is one."""
 
 AreaRange = Annotated[
     tuple[Annotated[float, Interval(gt=0, le=1)], Annotated[float, Interval(gt=0, le=1)]],
@@ -46,7 +46,7 @@ StartEnd = tuple[NonNegativeFloat, NonNegativeFloat]
 """Value at the start and at the end of training."""
 
 Momentum = Annotated[float, Interval(ge=0, lt=1)]
-"""Share of an average that a step keeps."""
+"""Fraction of a moving average that a step keeps."""
 
 
 def _is_shard(text: str) -> bool:
@@ -55,7 +55,7 @@ def _is_shard(text: str) -> bool:
 
 
 SceneSize = Annotated[int, Ge(96)]
-"""Pixels: below 96, objects of a synthetic image are too small to distinguish their shapes."""
+"""Pixels; below 96, the objects in a synthetic image are too small for their shapes to be recognisable."""
 
 Part = Annotated[str, Predicate(_is_shard), Described("I/N, with I from 1 to N")]
 """One of N parts of a set of images."""
@@ -63,12 +63,12 @@ Part = Annotated[str, Predicate(_is_shard), Described("I/N, with I from 1 to N")
 
 @dataclass(frozen=True, kw_only=True)
 class ReadingSettings(Validated):
-    """Which images of a data set are left out, and how many may be.
+    """Which images of a data set are skipped, and how many may be.
 
     Args:
-        max_pixels: largest width x height of an image that is read; it may exceed Pillow's own limit. An image takes
-            about 3 bytes per pixel in each process that reads it, and ten times that when it is searched.
-        max_unreadable: largest share of the images that may be unreadable or left out before the command stops.
+        max_pixels: largest images to read, as width x height; may exceed Pillow's own limit. An image takes about 3
+            bytes per pixel in each process that reads it, and ten times that when it is searched.
+        max_unreadable: stop if more than this fraction of the images is unreadable or too large.
     """
 
     TOPIC: ClassVar[str] = "Reading images"
@@ -79,25 +79,25 @@ class ReadingSettings(Validated):
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveSettings(Validated):
-    """The CCOP objective; a loss weight of 0 switches off that loss and whatever only that loss needs.
+    """The CCOP objective; a loss weight of 0 disables the loss and everything that only this loss needs.
 
     Args:
         objective: `ccop` (image, box and intra-image losses) or `mocov2` (only the image loss).
         temperature_image: InfoNCE temperature of the image loss.
         temperature_box: InfoNCE temperature of the box loss.
-        momentum: share of the key encoder that each moving-average step keeps; 1 freezes it.
-        image_queue: image keys kept as negatives.
-        box_queue: box keys kept as negatives.
-        queue_end: what happens to box keys that exceed the end of the queue: `drop` them (the authors' code) or `wrap`.
-        jitters: jittered copies of each key box; the box itself is one more candidate.
-        iou_threshold: smallest IoU of a valid jitter with its box, at the start and the end of training.
+        momentum: momentum of the key encoder's moving average; 1 freezes it.
+        image_queue: number of image keys kept as negatives.
+        box_queue: number of box keys kept as negatives.
+        queue_end: `drop` box keys beyond the end of the queue, as the authors' code does, or `wrap` them to its start.
+        jitters: number of jittered copies of each key box; the box itself is an additional candidate.
+        iou_threshold: minimum IoU of a valid jitter with its box, at the start and the end of training.
         centre_magnitude: width of the uniform centre shift, in box sizes, at the start and the end of training.
         size_magnitude: width of the uniform log-size change, at the start and the end of training.
-        intra_iou: key boxes of one image below this IoU count as two objects in the intra-image loss.
+        intra_iou: two key boxes of an image with an IoU below this count as different objects in the intra-image loss.
         intra_margin: margin of the intra-image hinge, in cosine similarity.
-        dropout: dropout probability in both heads, of the query and of the key encoder.
-        embedding_dim: length of the image and the box embedding.
-        hidden_dim: hidden units of both heads.
+        dropout: dropout probability in both heads of the query and the key encoder.
+        embedding_dim: dimension of the image and box embeddings.
+        hidden_dim: number of hidden units in both heads.
         weight_image: weight of the image loss.
         weight_box: weight of the inter-image box loss.
         weight_intra: weight of the intra-image box loss.
@@ -127,11 +127,11 @@ class ObjectiveSettings(Validated):
 
     @property
     def uses_boxes(self) -> bool:
-        """Whether any loss looks at boxes, so that proposals are needed."""
+        """Whether any loss uses boxes, so that proposals are needed."""
         return self.objective == "ccop" and (self.weight_box != 0 or self.weight_intra != 0)
 
     def check_together(self) -> None:
-        """Refuse an objective without any loss."""
+        """Reject an objective in which every loss has weight 0."""
         super().check_together()
         weights = (
             (self.weight_image,)
@@ -143,22 +143,24 @@ class ObjectiveSettings(Validated):
             )
         )
         if not any(weights):
-            raise UserError(f"every loss of --objective {self.objective} has weight 0: give one a weight above 0")
+            raise UserError(f"every loss of --objective {self.objective} has weight 0: set at least one weight above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViewSettings(Validated):
-    """How the two views of an image are cropped, and which boxes are kept in both.
+    """How the two views of an image are cropped, and which boxes are kept.
 
     Args:
-        image_size: side of both views in pixels; the pyramid levels of the boxes scale with it.
-        crop_area: smallest and largest area of a crop, as a share of the image.
-        crop_ratio: smallest and largest width over height of a crop.
-        crop_tries: crops drawn for one view until enough boxes are kept; the best one is taken, the last among equals.
-        min_boxes: boxes that a crop must keep to be taken at once.
-        kept_share: a crop keeps a box if more than this share of the box's area is inside.
-        min_box_area: smallest area of a box in a view, in square pixels at 224 pixels; scales with the image size.
-        max_boxes: proposals used per image, the first ones in the order of their seeded random scores.
+        image_size: side of both views in pixels; the assignment of boxes to pyramid levels scales with it.
+        crop_area: minimum and maximum area of a crop, as a fraction of the image.
+        crop_ratio: minimum and maximum aspect ratio (width / height) of a crop.
+        crop_tries: maximum number of crops drawn for a view until one keeps enough boxes; if none does, the crop that
+            keeps the most is used (the last one in a tie).
+        min_boxes: number of boxes that a crop must keep to be accepted at once.
+        kept_share: a crop keeps a box if more than this fraction of the box's area is inside.
+        min_box_area: minimum area of a box in a view, in square pixels for an image size of 224; scales with the image
+            size.
+        max_boxes: maximum number of proposals used per image, in descending order of their random scores.
     """
 
     TOPIC: ClassVar[str] = "Views"
@@ -175,19 +177,19 @@ class ViewSettings(Validated):
 
 @dataclass(frozen=True, kw_only=True)
 class OptimisationSettings(Validated):
-    """SGD with a warm-up and a cosine schedule.
+    """SGD with linear warm-up and a cosine schedule.
 
     Args:
-        epochs: passes over the images; the last, partial batch of a pass is left out.
-        steps: length of the run in steps, in place of `epochs`.
+        epochs: passes over the images; the last, incomplete batch of a pass is dropped.
+        steps: length of the run in steps; overrides `epochs`.
         batch_size: images per step, over all processes together.
-        micro_batches: equal parts, two images or more each, that a process's share of a batch goes through the encoders
-            in, one after the other (gradient accumulation), to save memory. Batch norm sees one part at a time.
-        lr: peak learning rate for 256 images per step; scaled linearly with the batch.
+        micro_batches: number of equal parts, of two or more images, in which each process handles its share of a batch
+            (gradient accumulation), to save memory. Batch norm uses the statistics of one part at a time.
+        lr: peak learning rate for 256 images per step; scaled linearly with the batch size.
         sgd_momentum: momentum of SGD.
-        weight_decay: weight decay of every parameter, biases and batch norm included.
-        warmup_epochs: epochs of linear warm-up, step by step; never more than half of the run.
-        warmup_start: share of the learning rate that the warm-up starts from.
+        weight_decay: weight decay of all parameters, including biases and batch norm.
+        warmup_epochs: epochs of linear warm-up, updated every step; at most half of the run.
+        warmup_start: learning rate at the start of the warm-up, as a fraction of the peak.
     """
 
     TOPIC: ClassVar[str] = "Optimisation"
@@ -210,32 +212,32 @@ class RunSettings(ObjectiveSettings, ViewSettings, OptimisationSettings, Reading
     Args:
         images: folder of images (recursive) or of tar shards, list of paths (.txt), pattern of tar shards
             ('train-{000..099}.tar'), COCO JSON, or folder of a COCO data set.
-        out: the run's folder.
+        out: folder of the run.
         proposals: folder written by `ccop-pretrain proposals` for the same `images`; `mocov2` needs none.
         backbone: name of any timm ResNet.
-        init: weights to start from, by any name that the hub resolves (registry name, file, folder, hf-hub:ORG/NAME);
-            random ones by default. Heads and queues start at random either way.
+        init: initial weights (registry name, file, folder or hf-hub:ORG/NAME); random by default. Heads and queues
+            always start at random.
         precision: `float32`, or autocast of the networks to `bf16` or `fp16` (GPU only); box geometry, augmentation,
             similarities and losses stay in float32.
         channels_last: keep images and convolutions in the channels-last memory layout, which tensor cores prefer.
-        compile: compile both encoders with torch.compile; takes minutes at the start.
+        compile: compile both encoders with torch.compile; this takes minutes at the start.
         activation_checkpointing: recompute activations of the query encoder's blocks in the backward pass instead of
-            keeping them: less memory, more time.
-        seed: seed of the initial weights and of every random draw.
-        devices: processes per machine, one for each GPU; `auto` takes every GPU, or one process on a CPU.
-        num_nodes: machines to train on, with `devices` processes each; start them with torchrun or SLURM.
-        accelerator: `auto` (a GPU where there is one), `cpu`, `gpu`, `cuda` or `mps`.
-        workers: processes per training process that read and crop images; one per core, at most 8, by default. The
-            result does not depend on it.
-        log_every: steps between two rows of metrics.csv.
-        save_every: steps between two checkpoints; the last two are kept.
-        pictures: images on the picture sheets in the run's folder; 0 draws none.
-        tensorboard: also write the figures of metrics.csv for TensorBoard.
-        wandb: project of Weights & Biases to send the figures to as well; needs the package `wandb`.
-        probe: folder with one folder of images per class; its kNN accuracy is logged as one more figure.
-        probe_every: epochs between two probes.
-        resume: resume an unfinished run of the same settings in `out`; with --no-resume, any run there is refused.
-        overwrite: start anew, replacing the run in `out`.
+            storing them; saves memory, takes more time.
+        seed: seed of the initial weights and of all random draws.
+        devices: number of processes per machine, one per GPU; `auto` uses all GPUs, or one process on a CPU.
+        num_nodes: number of machines, with `devices` processes each; start them with torchrun or SLURM.
+        accelerator: `auto` (a GPU if there is one), `cpu`, `gpu`, `cuda` or `mps`.
+        workers: data-loading processes per training process; one per core, at most 8, by default. Does not affect the
+            result.
+        log_every: steps between rows of metrics.csv.
+        save_every: steps between checkpoints; the last two are kept.
+        pictures: number of images on the picture sheets in the run folder; 0 draws none.
+        tensorboard: also write the metrics as TensorBoard logs.
+        wandb: Weights & Biases project to also log the metrics to; needs the package `wandb`.
+        probe: folder with one subfolder of images per class; the kNN accuracy on these images is logged.
+        probe_every: epochs between probes.
+        resume: resume an unfinished run with the same settings in `out`; --no-resume refuses any existing run.
+        overwrite: start over, replacing the run in `out`.
     """
 
     TOPIC: ClassVar[str] = "Running"
@@ -266,7 +268,7 @@ class RunSettings(ObjectiveSettings, ViewSettings, OptimisationSettings, Reading
     overwrite: bool = False
 
     def check_together(self) -> None:
-        """Refuse settings that exclude one another.
+        """Reject settings that are incompatible.
 
         Raises:
             UserError: no proposals though a loss needs boxes, half precision on a processor, or a compiled network
@@ -275,30 +277,30 @@ class RunSettings(ObjectiveSettings, ViewSettings, OptimisationSettings, Reading
         super().check_together()
         if self.uses_boxes and self.proposals is None:
             raise UserError(
-                f"the objective {self.objective!r} needs boxes: give --proposals DIR (`ccop-pretrain proposals "
-                f"{self.images} --out DIR` makes them), or --objective mocov2"
+                f"--objective {self.objective} needs boxes: give --proposals DIR (made by `ccop-pretrain proposals "
+                f"{self.images} --out DIR`), or use --objective mocov2"
             )
         if self.precision == "fp16" and self.accelerator == "cpu":
-            raise UserError("--precision fp16 needs a GPU: give bf16, or leave --accelerator cpu out")
+            raise UserError("--precision fp16 needs a GPU: use bf16, or remove --accelerator cpu")
         if self.compile and self.activation_checkpointing:
             raise UserError(
-                "--compile and --activation-checkpointing exclude one another: leave one out (a compiled network "
-                "decides by itself what to recompute)"
+                "--compile and --activation-checkpointing cannot be combined: remove one (torch.compile itself "
+                "decides what to recompute)"
             )
 
 
 @dataclass(frozen=True)
 class InspectSettings(ObjectiveSettings, ViewSettings, ReadingSettings):
-    """Draw and count what a run would see.
+    """Draw the views and boxes that a run would train on, and count them.
 
     Args:
         images: folder of images (recursive) or of tar shards, list of paths (.txt), pattern of tar shards
             ('train-{000..099}.tar'), COCO JSON, or folder of a COCO data set.
         proposals: folder written by `ccop-pretrain proposals` for these images.
-        out: folder for the sheets and the table.
-        count: images drawn on the sheets.
-        draws: draws of two views that the table is made from.
-        seed: seed of the run to look at.
+        out: folder for the picture sheets and the table.
+        count: number of images on the sheets.
+        draws: number of view pairs drawn for the table.
+        seed: seed of the run to preview.
     """
 
     TOPIC: ClassVar[str] = "Pictures"
@@ -320,22 +322,23 @@ class ProposalSettings(ReadingSettings):
         images: folder of images (recursive) or of tar shards, list of paths (.txt), pattern of tar shards
             ('train-{000..099}.tar'), COCO JSON, or folder of a COCO data set.
         out: folder for the Parquet shards, the manifest, settings.yaml and skipped.csv.
-        workers: number of processes; all cores by default. The result does not depend on it.
+        workers: number of processes; all cores by default. Does not affect the result.
         mode: `fast` (the paper's) or `quality` (more boxes before the NMS, several times slower).
-        engine: `fast`, more than ten times as fast as OpenCV, or `opencv`, for exactly the authors' boxes.
-        max_side: longest side, in pixels, of the copy that is searched; the image itself by default. Boxes are in
-            pixels of the original either way. 300 takes a sixth of the time of 640 x 427 and finds fewer objects.
-        keep: largest number of boxes kept per image.
-        seed: seed of the random scores by which the non-maximum suppression ranks overlapping boxes.
-        resume: resume what a run of the same settings left in `out`; with --no-resume, any proposals there are refused.
-        overwrite: start anew, replacing the proposals in `out`.
-        shard: I/N: search the I-th of N parts (I from 1), on one of N machines that share `out`; then run the command
-            without --shard to merge the parts.
-        merge: folders that other machines wrote with --shard, if they do not share `out`.
-        from_coco: COCO JSON to take the boxes from, in place of a search.
-        to_coco: COCO JSON to write the proposals to as well, one file in the format of the authors' script.
-        check: make nothing; report coverage and boxes per image, and with --ground-truth recall and overlap.
-        ground_truth: COCO instance JSON of the same images that --check compares with.
+        engine: `fast` (over ten times as fast as OpenCV) or `opencv` (exactly the authors' boxes).
+        max_side: search a copy of the image whose longest side has this many pixels; by default, the image itself.
+            Boxes are always in pixels of the original. 300 takes a sixth of the time of 640 x 427 and finds fewer
+            objects.
+        keep: maximum number of boxes kept per image.
+        seed: seed of the random scores with which non-maximum suppression ranks overlapping boxes.
+        resume: resume an unfinished run with the same settings in `out`; --no-resume refuses any existing proposals.
+        overwrite: start over, replacing the proposals in `out`.
+        shard: search only part I of N, as I/N with I from 1, for N machines that share `out`; afterwards, run the
+            command without --shard to merge the parts.
+        merge: folders to merge that other machines wrote with --shard, if they do not share `out`.
+        from_coco: COCO JSON to import boxes from instead of searching.
+        to_coco: also write the proposals to this COCO JSON, in the format of the authors' script.
+        check: only report coverage and boxes per image; with --ground-truth, also recall and overlap.
+        ground_truth: COCO instance annotations of the same images, for --check.
     """
 
     TOPIC: ClassVar[str] = "Search"
@@ -359,34 +362,34 @@ class ProposalSettings(ReadingSettings):
     ground_truth: Path | None = None
 
     def check_together(self) -> None:
-        """Refuse flags that ask for two different things."""
+        """Reject incompatible flags."""
         super().check_together()
         asked = {"--shard": self.shard, "--merge": self.merge, "--from-coco": self.from_coco, "--check": self.check}
         given = [name for name, value in asked.items() if value]
         if len(given) > 1:
-            raise UserError(f"{' and '.join(given)} exclude one another: give one of them")
+            raise UserError(f"{' and '.join(given)} cannot be combined: use only one of them")
         if self.shard and (self.overwrite or self.to_coco):
             other = "--overwrite" if self.overwrite else "--to-coco"
-            raise UserError(f"{other} is for the whole result, not for one part: leave out {other} or --shard")
+            raise UserError(f"{other} applies to the whole result, not to one part: remove {other} or --shard")
         if self.ground_truth and not self.check:
-            raise UserError("--ground-truth is what --check compares with: add --check")
+            raise UserError("--ground-truth is used only by --check: add --check")
 
 
 @dataclass(frozen=True)
 class SceneSettings(Validated):
-    """Draw a synthetic data set in COCO's layout; nothing is downloaded.
+    """Draw a synthetic data set in COCO format; nothing is downloaded.
 
     Args:
         out: folder for the images, the annotations, the label images and the crops.
         images: total number of images.
-        val_share: share of the images that make up the val split.
-        size: longest side of an image, in pixels; the other side varies from image to image.
-        clutter: 0 (a few large objects, mostly apart, over a faint background) to 1 (many objects of any size that
-            hide each other, over a textured background); a detector learns from few images only if it is low.
-        seed: seed of every random draw; an image depends only on the seed, its split and its number.
-        workers: number of processes; all cores by default. The result does not depend on it.
-        resume: resume an unfinished set of the same settings in `out`; with --no-resume, any set there is refused.
-        overwrite: start anew, replacing the set in `out`.
+        val_share: fraction of the images in the val split.
+        size: longest side of an image, in pixels; the other side varies.
+        clutter: from 0 (few large, mostly separate objects on a faint background) to 1 (many overlapping objects of any
+            size on a textured background); use a low value to train a detector on few images.
+        seed: seed of all random draws; an image depends only on the seed, its split and its number.
+        workers: number of processes; all cores by default. Does not affect the result.
+        resume: resume an unfinished set with the same settings in `out`; --no-resume refuses any existing set.
+        overwrite: start over, replacing the set in `out`.
     """
 
     out: Path

@@ -167,15 +167,15 @@ def test_bounds(line: str, allowed: str, capsys: pytest.CaptureFixture[str]) -> 
         ("ccop-pretrain run --objective mocov2 --weight-image 0", "--objective mocov2 has weight 0"),
         ("ccop-pretrain run --compile --activation-checkpointing", "--compile and --activation-checkpointing"),
         ("ccop-pretrain run --precision fp16 --accelerator cpu", "--precision fp16 needs a GPU"),
-        ("ccop-pretrain proposals --check --merge a", "--merge and --check exclude one another"),
-        ("ccop-pretrain proposals --shard 1/2 --overwrite", "leave out --overwrite or --shard"),
+        ("ccop-pretrain proposals --check --merge a", "--merge and --check cannot be combined"),
+        ("ccop-pretrain proposals --shard 1/2 --overwrite", "remove --overwrite or --shard"),
         ("ccop-pretrain proposals --ground-truth a.json", "add --check"),
         ("ccop-eval linear --precision fp16 --accelerator cpu", "--precision fp16 needs a GPU"),
         ("ccop-eval regions --short-side 64 --long-side 32", "--long-side 32 is below --short-side 64"),
         ("ccop-eval segmentation --scale-to 0 5", "--scale-to 0 5"),
         ("ccop-eval detection --node-rank 1", "--node-rank 1 is not allowed"),
         ("ccop-eval detection --num-nodes 2", "--dist-url tcp://HOST:PORT"),
-        ("ccop-eval detection --eval-only --overwrite", "--overwrite would remove what --eval-only evaluates"),
+        ("ccop-eval detection --eval-only --overwrite", "--overwrite would remove the run that --eval-only evaluates"),
     ],
 )
 def test_settings_that_do_not_go_together(line: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:

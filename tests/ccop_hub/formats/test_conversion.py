@@ -190,9 +190,9 @@ def test_different_features_are_an_error(weights: Weights, tmp_path: Path, monke
 def test_command(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["convert", str(run), "--to", "detectron2-c4", "--out", str(tmp_path / "c4.pkl")]) == 0
     told = capsys.readouterr().out
-    assert "100 tensors, read back equal; features differ by 0" in told
+    assert "100 tensors, equal when read back; features differ by 0" in told
     assert "STRIDE_IN_1X1: false" in told
-    assert "left out, because the format has no place for them: fpn" in told
+    assert "not written, because the format does not support them: fpn" in told
     assert main(["convert", str(run), "--to", "caffe", "--out", str(tmp_path / "x")]) == 2
     assert "--to caffe is not allowed: give safetensors" in capsys.readouterr().err
 

@@ -106,7 +106,7 @@ def test_a_bf16_run_is_exported_in_float32_and_starts_another(tiny_run, tmp_path
 
 
 def test_compiling_and_checkpointing_exclude_one_another(tiny_run):
-    with pytest.raises(UserError, match="exclude one another: leave one out"):
+    with pytest.raises(UserError, match="cannot be combined: remove one"):
         run(tiny_run(compile=True, activation_checkpointing=True))
 
 
