@@ -235,8 +235,9 @@ def _write_error(error: BaseException, temporary: Path) -> OSError | None:
         cause = cause.__cause__ or cause.__context__
     if cause is None:
         return OSError(str(error)) if str(temporary) in str(error) else None
-    about = None if cause.filename is None else Path(os.fsdecode(cause.filename))
-    return cause if about in (None, temporary, temporary.parent) else None
+    named = [name for name in (cause.filename, cause.filename2) if isinstance(name, str | bytes | os.PathLike)]
+    about = {Path(os.fsdecode(name)) for name in named}
+    return cause if not about or about & {temporary, temporary.parent} else None
 
 
 def _no_folder(path: Path, error: OSError) -> UserError:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ccop_hub.errors import UserError, one_line
-from ccop_hub.files import is_temporary, make_folder, write_atomically
+from ccop_hub.files import check_folder, is_temporary, make_folder, write_atomically
 from ccop_hub.formats.checkpoint import FACTS_FILE
 from ccop_hub.regular_files import read_regular
 from ccop_hub.saved_settings import differences, read_settings, save_settings
@@ -184,12 +184,13 @@ class RunFolder:
         """What the folder holds.
 
         Raises:
-            UserError: it is a file, or a folder of something else.
+            UserError: it is a folder of something else, or there can be no folder.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise UserError(f"{self.path} is a file; give --out a folder")
+        if not self.path.is_dir():
+            check_folder(self.path)
+            return RunState.NEW
         # A run killed while it wrote its settings leaves no more than a hidden part of them.
-        if not self.path.exists() or all(map(is_temporary, self.path.iterdir())):
+        if all(map(is_temporary, self.path.iterdir())):
             return RunState.NEW
         if not self.settings.is_file():
             raise UserError(f"{self.path} holds something that is not a run; give --out a new or an empty folder")

@@ -96,6 +96,15 @@ def test_a_full_disk_under_torch_is_told_by_its_own_reason(tmp_path: Path) -> No
     assert not list(tmp_path.iterdir())
 
 
+def test_a_failed_copy_into_the_temporary_file_is_told_by_the_final_path(tmp_path: Path) -> None:
+    def copy() -> None:
+        with replacing(tmp_path / "a") as temporary:
+            raise OSError(errno.ENOSPC, "No space left on device", "/tmp/elsewhere", None, str(temporary))
+
+    with pytest.raises(UserError, match=r"cannot write .*/a \(No space left on device\); free"):
+        copy()
+
+
 def test_a_name_near_the_file_systems_limit(tmp_path: Path) -> None:
     write_atomically(tmp_path / ("x" * 250), b"1")
     assert (tmp_path / ("x" * 250)).read_bytes() == b"1"
