@@ -83,7 +83,7 @@ def read_yaml(path: Path, remedy: str = "correct it") -> tuple[Any, dict[str, in
         UserError: is no YAML, or goes beyond a bound; the error names the file and, if known, the line.
     """
     try:
-        loader = _BoundedLoader(read_text(path, MAX_BYTES, "utf-8-sig"))
+        loader = _BoundedLoader(read_text(path, MAX_BYTES))
         node = loader.get_single_node()
         content = None if node is None else loader.construct_document(node)
     except _TooLargeError as error:

@@ -6,6 +6,7 @@ Reading a FIFO waits for ever, and a device such as `/dev/zero` never ends.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
 from io import BufferedReader
@@ -47,14 +48,22 @@ def read_regular(path: Path, limit: int = MAX_TEXT) -> bytes:
         return file.read(size)
 
 
-def read_text(path: Path, limit: int = MAX_TEXT, encoding: str = "utf-8") -> str:
+def read_text(path: Path, limit: int = MAX_TEXT, errors: str = "strict") -> str:
     """The text of a regular file of at most `limit` bytes, with its line ends turned into line feeds.
+
+    It may be UTF-8, UTF-16 or UTF-32, with or without a byte order mark: Windows writes any of them.
+
+    Args:
+        path: the file.
+        limit: in bytes.
+        errors: what to do with bytes of no letter, as for `bytes.decode`.
 
     Raises:
         OSError: as `read_regular`.
         UnicodeDecodeError: other bytes than of the encoding.
     """
-    return read_regular(path, limit).decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
+    data = read_regular(path, limit)
+    return data.decode(json.detect_encoding(data), errors).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _require_regular(path: Path, mode: int) -> None:

@@ -87,7 +87,7 @@ def convert(root: Path, split: str) -> dict[str, Any]:
 
 def _names(listing: Path) -> list[str]:
     try:
-        return read_text(listing, encoding="utf-8-sig").split()
+        return read_text(listing).split()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{listing} cannot be read ({error}); unpack the data set again") from None
 

@@ -110,7 +110,7 @@ def read_names(file: Path) -> list[str]:
         UserError: unreadable, or a name occurs twice.
     """
     try:
-        names = [line.strip() for line in read_text(file, encoding="utf-8-sig").splitlines() if line.strip()]
+        names = [line.strip() for line in read_text(file).splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {file} ({error}): give one class name per line, as UTF-8") from None
     if twice := sorted({name for name in names if names.count(name) > 1}):

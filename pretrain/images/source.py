@@ -13,7 +13,6 @@ order in which a disk, a list or a shard happens to name the images.
 
 from __future__ import annotations
 
-import codecs
 import glob
 import hashlib
 import itertools
@@ -42,7 +41,7 @@ from ccop_hub.images import (
     require_images,
     scan_images,
 )
-from ccop_hub.regular_files import read_regular
+from ccop_hub.regular_files import read_text
 
 from ..common.packed_strings import PackedStrings
 from .coco_json import read_images
@@ -259,23 +258,21 @@ def _open_list(path: Path) -> ImageSource:
         raise UserError(f"{path} lists no image; write one path per line")
     _require_different(path, lines)
     if not any((path.parent / line).is_file() for line in lines):
-        raise UserError(f"none of the {len(lines)} images in {path} is there (first: {path.parent / lines[0]})")
+        raise UserError(
+            f"none of the {len(lines)} images in {path} is there (first: {path.parent / lines[0]}); write one path per "
+            "line and nothing else, relative to the list's folder or absolute"
+        )
     return ImageSource(path.parent, path.stem, PackedStrings(lines))
 
 
 def _lines(path: Path) -> list[str]:
-    """The stripped lines of a text file: UTF-8, or UTF-16 if it starts with that byte order mark."""
+    """The stripped lines of a text file; file names that are not UTF-8 keep their bytes."""
     try:
-        data = read_regular(path, _LONGEST_LIST)
+        text = read_text(path, _LONGEST_LIST, "surrogateescape")
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror}); fix its permissions") from None
-    utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    try:
-        text = data.decode("utf-16") if utf16 else data.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not valid UTF-16 text ({error.reason}); save it as UTF-8") from None
     if "\0" in text:
-        raise UserError(f"{path} holds zero bytes, so it is no UTF-8 text; save it as UTF-8")
+        raise UserError(f"{path} holds zero bytes, so it is no text; save it as UTF-8, one path per line")
     return [line.strip() for line in text.split("\n")]
 
 

@@ -15,6 +15,19 @@ def test_a_regular_file_is_read_up_to_its_limit(tmp_path: Path):
     assert caught.value.filename == str(tmp_path / "a")
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32", "utf-32-le"])
+def test_text_is_read_in_any_unicode_encoding(tmp_path: Path, encoding: str):
+    (tmp_path / "a").write_bytes("Straße\r\n日本".encode(encoding))
+    assert read_text(tmp_path / "a") == "Straße\n日本"
+
+
+def test_bytes_of_no_letter_are_kept_or_refused(tmp_path: Path):
+    (tmp_path / "a").write_bytes(b"caf\xe9")
+    assert read_text(tmp_path / "a", errors="surrogateescape") == "caf\udce9"
+    with pytest.raises(UnicodeDecodeError):
+        read_text(tmp_path / "a")
+
+
 def test_what_would_never_end_is_refused_without_being_opened(tmp_path: Path):
     os.mkfifo(tmp_path / "fifo")
     for path, kind in ((tmp_path / "fifo", "FIFO"), (tmp_path, "folder"), (Path("/dev/zero"), "device")):

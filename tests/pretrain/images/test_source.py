@@ -93,6 +93,9 @@ def test_a_list_names_images_by_its_lines(folder: Path, tmp_path: Path) -> None:
         "\ufeffb.webp\r\na/1.jpg\r\n".encode(),
         "b.webp\r\na/1.jpg\r\n".encode("utf-16"),  # PowerShell 5: dir -Name > list.txt
         "\ufeffb.webp\na/1.jpg".encode("utf-16-be"),
+        "b.webp\ra/1.jpg\r".encode("utf-16-le"),  # without a byte order mark
+        "b.webp\na/1.jpg".encode("utf-32"),
+        b"b.webp\ra/1.jpg",
         b"# made by hand\nb.webp  \n\n  # another remark\na/1.jpg\t\n",
     ],
 )
