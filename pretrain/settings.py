@@ -78,7 +78,24 @@ class ReadingSettings(Validated):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ObjectiveSettings(Validated):
+class SmallDataSettings(Validated):
+    """Departures from the paper that may help on small data sets; every default is the paper's run.
+
+    Args:
+        negatives: what each query is contrasted with: past keys from the `queue`; the keys of the other images of the
+            same `batch`, which are as old as its own (those of the same process and micro-batch); or `both`.
+        split_bn: groups that a process's share of a batch is split into for batch norm, in both encoders, with the key
+            images shuffled between the groups: as if so many processes trained. At least two images per group.
+    """
+
+    TOPIC: ClassVar[str] = "Small data sets"
+
+    negatives: Literal["queue", "batch", "both"] = "queue"
+    split_bn: PositiveInt = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveSettings(SmallDataSettings):
     """The CCOP objective; a loss weight of 0 disables the loss and everything that only this loss needs.
 
     Args:

@@ -1,4 +1,7 @@
-"""All communication between processes; with one process every function is the identity and draws nothing."""
+"""All communication between processes; with one process every function is the identity and draws nothing.
+
+Only `BatchShuffle` can be asked to shuffle the images of a single process too.
+"""
 
 from __future__ import annotations
 
@@ -60,16 +63,18 @@ class BatchShuffle:
     Args:
         images: number of images of this process; may differ between processes.
         device: where the process group's collectives take tensors.
+        alone: whether a single process shuffles its own images too; otherwise it changes nothing and draws nothing.
     """
 
-    def __init__(self, images: int, device: torch.device) -> None:
+    def __init__(self, images: int, device: torch.device, alone: bool = False) -> None:
         self._mine: list[int] = []
         self._seen: list[int] = []
-        if world_size() == 1:
+        if world_size() == 1 and not alone:
             return
         sizes: list[int] = gather_rows(torch.tensor([images], device=device)).tolist()
         permutation = torch.randperm(sum(sizes)).to(device)
-        dist.broadcast(permutation, src=0)
+        if world_size() > 1:
+            dist.broadcast(permutation, src=0)
         start = sum(sizes[: rank()])
         self._seen = permutation[start : start + images].tolist()
         self._mine = permutation.argsort()[start : start + images].tolist()
@@ -92,7 +97,7 @@ class BatchShuffle:
 
 
 def _exchange(rows: Tensor, counts: Sequence[int], wanted: list[int]) -> tuple[Tensor, list[int]]:
-    if world_size() == 1:
+    if world_size() == 1 and not wanted:
         return rows, list(counts)
     all_counts: list[int] = gather_rows(torch.tensor(counts, dtype=torch.long, device=rows.device)).tolist()
     parts = torch.split(gather_rows(rows), all_counts)

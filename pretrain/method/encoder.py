@@ -58,6 +58,7 @@ class Encoder(nn.Module):
         embedding_dim: length of both embeddings.
         image_head: whether images are embedded.
         box_head: whether boxes are embedded.
+        groups: in training, batch norm sees the images in so many groups, one after the other.
 
     Attributes:
         network: the `ResNetFPN`, the part of the encoder that is exported.
@@ -72,8 +73,10 @@ class Encoder(nn.Module):
         embedding_dim: int = 128,
         image_head: bool = True,
         box_head: bool = True,
+        groups: int = 1,
     ) -> None:
         super().__init__()
+        self.groups = groups
         self.image_size = image_size
         self.embedding_dim = embedding_dim
         self.network = ResNetFPN(arch)
@@ -86,6 +89,17 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor) -> Features:
         """Run the network on (N, 3, H, W) float RGB images, normalised by the checkpoint's mean and std."""
+        parts = [self._features(part) for part in images.tensor_split(self._parts)]
+        if len(parts) == 1:
+            return parts[0]
+        pyramid = {name: torch.cat([part.pyramid[name] for part in parts]) for name in parts[0].pyramid}
+        return Features(torch.cat([part.pooled for part in parts]), pyramid)
+
+    @property
+    def _parts(self) -> int:
+        return self.groups if self.training else 1
+
+    def _features(self, images: Tensor) -> Features:
         stages = self.network.stages(images)
         pyramid = {} if self.box_head is None else self.network.pyramid(stages)
         return Features(stages["res5"].mean(dim=(2, 3)), pyramid)
@@ -98,7 +112,7 @@ class Encoder(nn.Module):
         """
         if self.image_head is None:
             raise ValueError("this encoder has no image head")
-        return normalize(full_precision(self.image_head(pooled)))
+        return self._embed(self.image_head, pooled, [1] * len(pooled))
 
     def embed_boxes(self, pyramid: dict[str, Tensor], boxes: Sequence[Tensor]) -> Tensor:
         """Embed the boxes of each image.
@@ -115,7 +129,15 @@ class Encoder(nn.Module):
         """
         if self.box_head is None:
             raise ValueError("this encoder has no box head")
-        return normalize(full_precision(self.box_head(pool_boxes(pyramid, boxes, self.image_size).flatten(1))))
+        rows = pool_boxes(pyramid, boxes, self.image_size).flatten(1)
+        return self._embed(self.box_head, rows, [len(each) for each in boxes])
+
+    def _embed(self, head: nn.Module, rows: Tensor, counts: Sequence[int]) -> Tensor:
+        """(sum of counts, C) features of images with `counts` rows each to (sum of counts, D) unit vectors."""
+        images = torch.tensor(list(counts), dtype=torch.long).tensor_split(self._parts)
+        parts = torch.split(rows, [int(part.sum()) for part in images])
+        outputs = [head(part) for part in parts]
+        return normalize(full_precision(outputs[0] if len(outputs) == 1 else torch.cat(outputs)))
 
 
 def build_head(inputs: int, hidden: int, outputs: int, dropout: float) -> nn.Sequential:

@@ -18,17 +18,23 @@ from .boxes import box_iou
 
 
 def info_nce(
-    queries: Tensor, positives: Tensor, negatives: Tensor, temperature: float, total: int | None = None
+    queries: Tensor,
+    positives: Tensor,
+    negatives: Tensor,
+    temperature: float,
+    total: int | None = None,
+    left_out: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """InfoNCE: contrast each query with its positive and shared negatives (arXiv 1807.03748, equation 4; 1911.05722).
 
     Args:
         queries: (N, D) unit vectors; N may be 0.
         positives: (N, D) unit vectors.
-        negatives: (K, D) unit vectors.
+        negatives: (K, D) unit vectors; K may be 0.
         temperature: divides the similarities.
         total: number of queries in the whole batch, if this is a part of it; the results of all parts add up to those
             of the batch.
+        left_out: (N, K) bool, negatives that a query is not contrasted with; None contrasts it with all.
 
     Returns:
         The mean loss, and the share of queries whose positive is more similar than every negative (detached).
@@ -37,9 +43,14 @@ def info_nce(
     with torch.autocast(queries.device.type, enabled=False):
         queries, positives, negatives = full_precision(queries), full_precision(positives), full_precision(negatives)
         positive = (queries * positives).sum(1, keepdim=True)
-        logits = torch.cat([positive, queries @ negatives.T], dim=1) / temperature
+        similarity = queries @ negatives.T
+        if left_out is not None:
+            similarity = similarity.masked_fill(left_out, -torch.inf)
+        logits = torch.cat([positive, similarity], dim=1) / temperature
         target = torch.zeros(len(queries), dtype=torch.long, device=queries.device)
         loss = cross_entropy(logits, target, reduction="sum") / max(total, 1)
+        if not len(negatives):
+            return loss, torch.ones_like(logits.detach()).sum() / max(total, 1)
         correct = logits.detach()[:, :1] > logits.detach()[:, 1:].amax(1, keepdim=True)
         return loss, correct.sum() / max(total, 1)
 

@@ -45,7 +45,7 @@ from .losses import (
     info_nce,
     intra_image_hinge,
 )
-from .monitors import embedding_std, jitter_monitors
+from .monitors import batch_accuracy, embedding_std, image_of_rows, jitter_monitors, similarity_monitors
 from .queues import KeyQueue
 
 
@@ -75,6 +75,7 @@ class PartOutput:
             more similar than every negative.
         queries: (n, D) query embeddings of `image` and `box`.
         keys: (n, D) keys that enter the queues of `image` and `box`.
+        rows: number of rows of each image in `queries` and `keys`, of `image` and `box`.
         valid: (n, J + 1) bool, the candidates for a hard positive that could be chosen; None without the box loss.
     """
 
@@ -83,6 +84,7 @@ class PartOutput:
     accuracies: dict[str, Tensor] = field(default_factory=dict)
     queries: dict[str, Tensor] = field(default_factory=dict)
     keys: dict[str, Tensor] = field(default_factory=dict)
+    rows: dict[str, list[int]] = field(default_factory=dict)
     valid: Tensor | None = None
 
 
@@ -93,7 +95,7 @@ class StepOutput:
     Attributes:
         loss: 0-d, the weighted sum of `losses`.
         losses: 0-d each, unweighted, of those of `image`, `box` and `intra` that are on.
-        monitors: 0-d figures of this process's batch that show how training is going.
+        monitors: 0-d figures of this process's batch that show how training is going; empty where none were asked for.
     """
 
     loss: Tensor
@@ -138,15 +140,17 @@ class ContrastivePretraining(nn.Module):
             embedding_dim=settings.embedding_dim,
             image_head="image" in self.loss_weights,
             box_head="box" in self.loss_weights or "intra" in self.loss_weights,
+            groups=settings.split_bn,
         )
         self.key = copy.deepcopy(self.query).requires_grad_(False)
         self.curriculum = Curriculum(
             settings.iou_threshold, settings.centre_magnitude, settings.size_magnitude, total_steps
         )
         # Image keys always wrap, as they do in a queue that is a multiple of the batch: `queue_end` is about boxes.
-        if "image" in self.loss_weights:
+        queued = () if settings.negatives == "batch" else tuple(self.loss_weights)
+        if "image" in queued:
             self.image_queue = KeyQueue(settings.image_queue, settings.embedding_dim, "wrap")
-        if "box" in self.loss_weights:
+        if "box" in queued:
             self.box_queue = KeyQueue(settings.box_queue, settings.embedding_dim, settings.queue_end)
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
 
@@ -182,8 +186,8 @@ class ContrastivePretraining(nn.Module):
         totals = totals or self.totals(batch)
         query: Features = self.query(batch.query_images)
         with torch.no_grad():
-            # ShuffleBN: the key encoder sees images of other processes, and their embeddings are sent back.
-            shuffle = BatchShuffle(len(batch), batch.key_images.device)
+            # ShuffleBN: the key encoder sees images of other processes or groups, and their embeddings are sent back.
+            shuffle = BatchShuffle(len(batch), batch.key_images.device, alone=self.settings.split_bn > 1)
             key_images, one_each = shuffle.shuffle(batch.key_images, [1] * len(batch))
             key: Features = self.key(key_images)
 
@@ -201,10 +205,30 @@ class ContrastivePretraining(nn.Module):
 
     def _image_loss(self, queries: Tensor, keys: Tensor, totals: Totals, output: PartOutput) -> Tensor:
         loss, output.accuracies["image"] = info_nce(
-            queries, keys, self.image_queue.keys, self.settings.temperature_image, totals.images
+            *(queries, keys, self._negatives("image", keys), self.settings.temperature_image, totals.images),
+            self._left_out("image", [1] * len(keys), keys.device),
         )
         output.queries["image"], output.keys["image"] = queries.detach(), keys
+        output.rows["image"] = [1] * len(keys)
         return loss
+
+    def _negatives(self, kind: str, keys: Tensor) -> Tensor:
+        """(K, D): the keys of this part of the batch, then those of the queue, as far as the settings ask for them."""
+        choice = self.settings.negatives
+        if choice == "batch":
+            return keys
+        past = self.queues[kind].keys
+        return past if choice == "queue" else torch.cat([keys, past])
+
+    def _left_out(self, kind: str, counts: Sequence[int], device: torch.device) -> Tensor | None:
+        """Which of `_negatives` show the query's own image: (n, K) bool; None where none can."""
+        if self.settings.negatives == "queue":
+            return None
+        images = image_of_rows(counts, device)
+        same = images.unsqueeze(1) == images
+        if self.settings.negatives == "batch":
+            return same
+        return torch.nn.functional.pad(same, (0, len(self.queues[kind].keys)), value=False)
 
     def _box_losses(
         self,
@@ -220,7 +244,7 @@ class ContrastivePretraining(nn.Module):
         if counts != [len(boxes) for boxes in batch.query_boxes]:
             raise ValueError("query and key boxes of an image differ in number")
         queries = self.query.embed_boxes(query.pyramid, batch.query_boxes)
-        output.queries["box"] = queries.detach()
+        output.queries["box"], output.rows["box"] = queries.detach(), counts
 
         with torch.no_grad():
             draws = draw_jitters(counts, settings.jitters if "box" in self.loss_weights else 0)
@@ -239,7 +263,8 @@ class ContrastivePretraining(nn.Module):
                 hardest = hardest_candidates(queries, embeddings, valid)
                 keys = embeddings[rows.gather(1, hardest.unsqueeze(1)).squeeze(1)]
             losses["box"], output.accuracies["box"] = info_nce(
-                queries, keys, self.box_queue.keys, settings.temperature_box, totals.boxes
+                *(queries, keys, self._negatives("box", keys), settings.temperature_box, totals.boxes),
+                self._left_out("box", counts, keys.device),
             )
             output.keys["box"], output.valid = keys, valid
         if "intra" in self.loss_weights:
@@ -255,30 +280,50 @@ class ContrastivePretraining(nn.Module):
         return shuffle.restore(self.key.embed_boxes(key.pyramid, torch.split(boxes, counts)), counts)
 
     @torch.no_grad()
-    def end_step(self, outputs: Sequence[PartOutput], totals: Totals) -> StepOutput:
+    def end_step(self, outputs: Sequence[PartOutput], totals: Totals, monitor: bool = True) -> StepOutput:
         """Add the parts up, and let their keys enter the queues together. Call it after the last backward.
 
         Args:
             outputs: of all parts, in order.
             totals: of the batch.
+            monitor: whether to compute the monitors.
         """
-        monitors: dict[str, Tensor] = {}
-        for kind in ("image", "box"):
-            if kind in self.loss_weights:
-                queue = self.image_queue if kind == "image" else self.box_queue
-                queue.enqueue(gather_rows(torch.cat([output.keys[kind] for output in outputs])))
-                monitors[f"{kind}_accuracy"] = _sum([output.accuracies[kind] for output in outputs])
+        # Before the keys enter: the monitors compare with the queue that the losses saw.
+        monitors = self._monitors(outputs, totals) if monitor else {}
+        for kind, queue in self.queues.items():
+            queue.enqueue(gather_rows(torch.cat([output.keys[kind] for output in outputs])))
+            if monitor:
                 monitors[f"{kind}_queue_age"] = queue.age()
-            if kind in outputs[0].queries:
-                queries = torch.cat([output.queries[kind] for output in outputs])
-                monitors[f"{kind}_embedding_std"] = embedding_std(queries)
+                monitors[f"{kind}_queue_filled"] = queue.filled()
+        losses = {name: _sum([output.losses[name] for output in outputs]) for name in self.loss_weights}
+        return StepOutput(_sum([output.loss.detach() for output in outputs]), losses, monitors)
+
+    @property
+    def queues(self) -> dict[str, KeyQueue]:
+        """The queues in use, of `image` and `box`."""
+        queues = {kind: getattr(self, f"{kind}_queue", None) for kind in ("image", "box")}
+        return {kind: queue for kind, queue in queues.items() if queue is not None}
+
+    def _monitors(self, outputs: Sequence[PartOutput], totals: Totals) -> dict[str, Tensor]:
+        monitors: dict[str, Tensor] = {}
+        for kind in outputs[0].queries:
+            queries = torch.cat([output.queries[kind] for output in outputs])
+            monitors[f"{kind}_embedding_std"] = embedding_std(queries)
+            if kind not in self.loss_weights:
+                continue
+            monitors[f"{kind}_accuracy"] = _sum([output.accuracies[kind] for output in outputs])
+            keys = torch.cat([output.keys[kind] for output in outputs])
+            images = image_of_rows([count for output in outputs for count in output.rows[kind]], keys.device)
+            monitors[f"{kind}_batch_accuracy"] = batch_accuracy(queries, keys, images)
+            queue = self.queues.get(kind)
+            similarities = similarity_monitors(queries, keys, None if queue is None else queue.keys)
+            monitors |= {f"{kind}_{name}": value for name, value in similarities.items()}
         valid = [output.valid for output in outputs if output.valid is not None]
         if valid:
             monitors |= jitter_monitors(torch.cat(valid), self.curriculum.noise(self.step))
         if self.query.box_head is not None:
             monitors["boxes_per_image"] = torch.tensor(totals.boxes / max(totals.images, 1))
-        losses = {name: _sum([output.losses[name] for output in outputs]) for name in self.loss_weights}
-        return StepOutput(_sum([output.loss.detach() for output in outputs]), losses, monitors)
+        return monitors
 
 
 def loss_weights(settings: ObjectiveSettings) -> dict[str, float]:

@@ -48,6 +48,10 @@ class KeyQueue(nn.Module):
         """Mean age of the keys in calls of `enqueue`, 0-d float; the newest keys have age 0."""
         return (self.calls - self.written).float().mean()
 
+    def filled(self) -> Tensor:
+        """Share of the queue that holds keys rather than its random start, 0-d float."""
+        return (self.written > 0).float().mean()
+
     @torch.no_grad()
     def enqueue(self, keys: Tensor) -> None:
         """Write (N, dim) keys, the same on every process; N may be 0 or exceed the length."""

@@ -21,6 +21,10 @@ COLLAPSED_BELOW = 0.1
 SUSTAINED_REPORTS = 5
 """Reports in a row that must be below it, since a single batch may hold similar images."""
 
+AHEAD_BY = 0.1
+"""How far the accuracy against the queue may be above that against the batch. In expectation it is below, as the queue
+holds more keys; the margin is for the noise of small batches."""
+
 FILLS_IN_WARMUP = 2
 """Times that a queue should be filled with real keys before the learning rate is at its peak."""
 
@@ -32,12 +36,13 @@ class CollapseAlarm:
     """Warns, by name, of embeddings that have become nearly the same for every input.
 
     Args:
-        dim: length of an embedding, D.
+        settings: of the run, which the remedies are taken from.
         warmup_steps: reports of these steps are ignored, since new heads embed everything alike.
     """
 
-    def __init__(self, dim: int, warmup_steps: float) -> None:
-        self.uniform = 1 / math.sqrt(dim)
+    def __init__(self, settings: RunSettings, warmup_steps: float) -> None:
+        self.settings = settings
+        self.uniform = 1 / math.sqrt(settings.embedding_dim)
         self.warmup_steps = warmup_steps
         self._low: dict[str, int] = {}
 
@@ -56,14 +61,76 @@ class CollapseAlarm:
             share = std / self.uniform
             self._low[kind] = self._low.get(kind, 0) + 1 if share < COLLAPSED_BELOW else 0
             if self._low[kind] == SUSTAINED_REPORTS:
+                remedies = [*slower_keys(self.settings), f"a lower --lr (now {self.settings.lr:g})"]
+                remedies += ["a longer --warmup-epochs", f"a shorter --{kind}-queue"]
                 warnings.append(
                     f"step {step}: the {kind} embeddings have collapsed: their standard deviation is {std:.2g}, "
                     f"{share:.1%} of a uniform sphere's {self.uniform:.2g}, in {SUSTAINED_REPORTS} reports in a row; "
-                    f"a lower --lr, a longer --warmup-epochs or a shorter --{kind}-queue may help"
+                    f"what may help: {', '.join(remedies[:-1])} or {remedies[-1]}"
                 )
         for warning in warnings:
             LOG.warning("%s", warning)
         return warnings
+
+
+class ShortcutAlarm:
+    """Warns, by name, where keys are recognised by their age or their batch in place of what the images show.
+
+    A queue holds more keys than a batch, so the positive should beat its keys less often. Where it beats them more
+    often, the keys of the queue differ from today's in something that all images of a batch share: their age, since the
+    key encoder has moved on, or the statistics of batch norm. Nothing is then learnt from the images.
+
+    Args:
+        settings: of the run, which the remedies are taken from.
+        warmup_steps: reports of these steps are ignored; so are those of queues that still hold random keys.
+    """
+
+    def __init__(self, settings: RunSettings, warmup_steps: float) -> None:
+        self.settings = settings
+        self.warmup_steps = warmup_steps
+        self._ahead: dict[str, int] = {}
+
+    def look(self, figures: Mapping[str, float], step: int) -> list[str]:
+        """Judge one report of a step; returns the warnings it led to, one in a run for each kind of embedding.
+
+        Args:
+            figures: `image_accuracy`, `image_batch_accuracy`, `image_queue_filled`, the same of `box`, and
+                `boxes_per_image`; a queue without figures is not judged, nor one shorter than a batch's keys.
+            step: from 1.
+        """
+        warnings = []
+        lengths = {"image": self.settings.image_queue, "box": self.settings.box_queue}
+        for kind, length in lengths.items():
+            keys = self.settings.batch_size * (1.0 if kind == "image" else figures.get("boxes_per_image", 0.0))
+            filled = figures.get(f"{kind}_queue_filled", 0.0) == 1
+            if step <= self.warmup_steps or not filled or length < keys:
+                continue
+            queue, batch = figures[f"{kind}_accuracy"], figures[f"{kind}_batch_accuracy"]
+            ahead = self._ahead.get(kind, 0)
+            if ahead < SUSTAINED_REPORTS:
+                self._ahead[kind] = ahead + 1 if queue - batch > AHEAD_BY else 0
+                if self._ahead[kind] == SUSTAINED_REPORTS:
+                    warnings.append(self._warning(kind, step, queue, batch))
+        for warning in warnings:
+            LOG.warning("%s", warning)
+        return warnings
+
+    def _warning(self, kind: str, step: int, queue: float, batch: float) -> str:
+        remedies = [*slower_keys(self.settings), "--negatives batch"]
+        if self.settings.split_bn == 1:
+            remedies.append("--split-bn 4")
+        remedies.append(f"a lower --lr (now {self.settings.lr:g})")
+        return (
+            f"step {step}: the {kind} accuracy is {queue:.2g} against the queue and {batch:.2g} against other images "
+            f"of the same batch, in {SUSTAINED_REPORTS} reports in a row: keys are recognised by their age or their "
+            f"batch, not by what the images show; what may help: {', '.join(remedies[:-1])} or {remedies[-1]}"
+        )
+
+
+def slower_keys(settings: RunSettings) -> list[str]:
+    """The remedy for a key encoder that changes too fast, where it changes faster than the paper's."""
+    slow = RunSettings.momentum
+    return [f"--momentum {slow:g} (now {settings.momentum:g})"] if settings.momentum < slow else []
 
 
 def expected_boxes(listing: ImageListing, settings: RunSettings) -> float:
@@ -88,6 +155,8 @@ def advice(settings: RunSettings, schedule: Schedule, image_count: int, boxes: f
         boxes: expected number of boxes in a view.
     """
     queues = {}
+    if settings.negatives == "batch":
+        return []
     if settings.weight_image:
         queues["image"] = (settings.image_queue, 1.0)
     if settings.uses_boxes and settings.weight_box and boxes:

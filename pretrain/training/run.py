@@ -205,6 +205,9 @@ def finish(
     skipped.write_csv(folder.skipped)
     path = export(folder.exported, module.objective, settings, schedule, listing)
     LOG.info("%s", skipped.summary())
+    change = module.probe_change
+    if change is not None:
+        LOG.log(logging.INFO if change.is_better else logging.WARNING, "kNN probe %s: %s", settings.probe, change)
     LOG.info("exported %s", path)
 
 

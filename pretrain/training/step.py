@@ -28,8 +28,8 @@ from ..settings import RunSettings
 from ..views.photometric import PhotometricAugmentation
 from .activation_checkpointing import checkpoint_activations
 from .divergence import SkippedSteps, require_finite
-from .monitoring import CollapseAlarm
-from .probe import LabelledFolder
+from .monitoring import CollapseAlarm, ShortcutAlarm
+from .probe import Change, LabelledFolder, accuracy
 from .schedule import Schedule
 
 LOG = logging.getLogger("ccop_pretrain.training.step")
@@ -72,8 +72,13 @@ class PretrainingModule(LightningModule):
         self.skipped: dict[int, str] = {}
         self._throughput = Throughput()
         self._skipped_steps = SkippedSteps()
-        self._alarm = CollapseAlarm(settings.embedding_dim, schedule.warmup_steps)
+        self._alarms = (
+            CollapseAlarm(settings, schedule.warmup_steps),
+            ShortcutAlarm(settings, schedule.warmup_steps),
+        )
         self._probe = None if settings.probe is None else LabelledFolder(settings.probe, settings.image_size)
+        self._probe_start: Tensor | None = None
+        self.probe_change: Change | None = None
 
     def training_step(self, batch: ViewBatch, batch_idx: int) -> dict[str, Any]:
         """One step of the optimiser and of the learning rate; `batch_idx` counts those of the whole run from 0."""
@@ -115,7 +120,7 @@ class PretrainingModule(LightningModule):
         for part in parts:
             outputs.append(self.objective(part, totals))
             self._backward(outputs[-1].loss, last=part is parts[-1])
-        return self.objective.end_step(outputs, totals)
+        return self.objective.end_step(outputs, totals, monitor=self._is_reported(step + 1))
 
     def _backward(self, loss: Tensor, last: bool) -> None:
         """Add gradients to those of the parts before; only the last backward exchanges them between processes."""
@@ -145,28 +150,50 @@ class PretrainingModule(LightningModule):
         return (parameter for parameter in self.objective.parameters() if parameter.requires_grad)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the unreadable images found so far."""
+        """Save the unreadable images found so far, and what the probe found at the start."""
         checkpoint["skipped"] = self.skipped
+        if self._probe is not None and self._probe_start is not None:
+            checkpoint["probe_start"] = {"digest": self._probe.source.digest, "hits": self._probe_start}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the unreadable images found before."""
+        """Restore the unreadable images found before, and what the probe found at the start.
+
+        Where the checkpoint has nothing of this probe, the initial weights are probed: Lightning calls this before it
+        loads those of the checkpoint.
+        """
         self.skipped = dict(checkpoint["skipped"])
+        saved = checkpoint.get("probe_start")
+        if self._probe is None or self.global_rank != 0:
+            return
+        if saved is not None and saved["digest"] == self._probe.source.digest:
+            self._probe_start = saved["hits"]
+        else:
+            self._probe_start = self._probe.hits(self.objective.query.network)
 
     def on_train_start(self) -> None:
-        """Start measuring throughput."""
+        """Probe the start of a new run, and start measuring throughput."""
+        if self._probe is not None and self._probe_start is None and self.global_rank == 0:
+            self._probe_start = self._probe.hits(self.objective.query.network)
+            self._log({"knn_accuracy": accuracy(self._probe_start)}, 0)
         self._throughput.start()
 
     def on_train_batch_start(self, batch: ViewBatch, batch_idx: int) -> None:
         """Measure the time spent waiting for the batch."""
         self._throughput.batch_arrived()
 
+    def _is_reported(self, done: int) -> bool:
+        return done % self.run_settings.log_every == 0 or done == self.schedule.steps
+
     def _watch(self, output: StepOutput, done: int) -> None:
         """Log metrics and run the probe, if they are due after step `done` (from 1)."""
-        if done % self.run_settings.log_every == 0 or done == self.schedule.steps:
+        if self._is_reported(done):
             self._report(output, done)
         every = max(1, round(self.run_settings.probe_every * self.schedule.steps_per_epoch))
         if self._probe is not None and self.global_rank == 0 and (done % every == 0 or done == self.schedule.steps):
-            self._log({"knn_accuracy": self._probe.accuracy(self.objective.query.network)}, done)
+            hits = self._probe.hits(self.objective.query.network)
+            assert self._probe_start is not None
+            self.probe_change = Change.between(self._probe_start, hits)
+            self._log({"knn_accuracy": accuracy(hits), **self.probe_change.figures}, done)
 
     def _report(self, output: StepOutput, done: int) -> None:
         """Log the figures of step `done`, computed over this process's share of the batch."""
@@ -183,7 +210,8 @@ class PretrainingModule(LightningModule):
         }
         self._log(row, done)
         if self.global_rank == 0:
-            self._alarm.look(row, done)
+            for alarm in self._alarms:
+                alarm.look(row, done)
         self.log_dict({**losses, "images/s": rate}, prog_bar=True, logger=False)
         text = ", ".join(f"{name} {value:.3f}" for name, value in losses.items())
         STEPS_LOG.info("step %d/%d: %s, %.1f images/s", done, self.schedule.steps, text, rate)

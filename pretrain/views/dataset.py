@@ -25,7 +25,7 @@ from ..common.seeding import derive_seed
 from ..common.signals import ignore_stop_signals
 from ..images.skipped import require_readable
 from ..method.batch import ViewBatch
-from ..settings import OptimisationSettings, RunSettings, ViewSettings
+from ..settings import RunSettings, ViewSettings
 from .geometry import TwoViews, draw_views, render_view, two_views
 from .listing import ImageListing
 
@@ -235,17 +235,22 @@ class PretrainingData(LightningDataModule):
         )
 
 
-def images_per_process(settings: OptimisationSettings, processes: int) -> int:
+def images_per_process(settings: RunSettings, processes: int) -> int:
     """Images of a batch that each process takes.
 
     Raises:
-        UserError: the batch cannot be divided evenly, or a micro-batch is too small for batch norm.
+        UserError: the batch cannot be divided evenly, or what batch norm sees at a time is too small for it.
     """
-    parts = settings.micro_batches
+    parts = settings.micro_batches * settings.split_bn
     size, rest = divmod(settings.batch_size, processes * parts)
     if rest or size < 2:
-        split = "" if parts == 1 else f" with {parts} micro-batches each"
-        unit = "process" if parts == 1 else "micro-batch"
+        counts = []
+        if settings.micro_batches > 1:
+            counts.append(f"{settings.micro_batches} micro-batches each")
+        if settings.split_bn > 1:
+            counts.append(f"--split-bn {settings.split_bn} groups each")
+        split = f" with {' of '.join(counts)}" if counts else ""
+        unit = "process" if parts == 1 else "micro-batch" if settings.split_bn == 1 else "group"
         raise UserError(
             f"--batch-size {settings.batch_size} cannot be divided between {processes} processes{split}, at least two "
             f"images per {unit}: give a multiple of {processes * parts}, at least {2 * processes * parts}"

@@ -279,6 +279,88 @@ class TestSwitches:
             build(objective="mocov2", weight_image=0.0)
 
 
+class TestNegatives:
+    def test_those_of_the_batch_are_the_keys_of_its_other_images(self) -> None:
+        model = build(negatives="batch", dropout=0.0)
+        assert not hasattr(model, "image_queue")
+        assert not hasattr(model, "box_queue")
+        part = model(random_batch())
+        images = torch.repeat_interleave(torch.arange(4), torch.tensor(COUNTS))
+        for kind, rows in (("image", torch.arange(4)), ("box", images)):
+            logits = part.queries[kind] @ part.keys[kind].T / 0.2
+            own = torch.eye(len(rows), dtype=torch.bool)
+            logits[(rows.unsqueeze(1) == rows) & ~own] = -torch.inf
+            assert_close(part.losses[kind], cross_entropy(logits, torch.arange(len(rows))))
+        output = step(model, random_batch())
+        assert output.monitors["image_accuracy"] == output.monitors["image_batch_accuracy"]
+        assert "image_queue_similarity" not in output.monitors
+        assert all(grad is not None and grad.isfinite().all() for grad in gradients(model).values())
+
+    def test_both_are_those_of_the_batch_and_of_the_queue(self) -> None:
+        model = build(negatives="both", dropout=0.0)
+        part = model(random_batch())
+        queries, keys = part.queries["image"], part.keys["image"]
+        logits = torch.cat([queries @ keys.T, queries @ model.image_queue.keys.T], 1) / 0.2
+        assert_close(part.losses["image"], cross_entropy(logits, torch.arange(4)))
+        step(model, random_batch())
+        assert int(model.image_queue.pointer) == 4
+        assert int(model.box_queue.pointer) == sum(COUNTS)
+
+    def test_a_batch_without_boxes_or_with_those_of_one_image(self) -> None:
+        none = step(build(negatives="batch"), random_batch((0, 0)))
+        assert (none.losses["box"], none.monitors["box_accuracy"]) == (0, 0)
+        model = build(negatives="batch")
+        one = step(model, random_batch((3, 0)))
+        assert one.losses["box"] == 0
+        assert all(grad is not None and grad.isfinite().all() for grad in gradients(model).values())
+
+
+class TestSplitBatchNorm:
+    def test_each_group_is_embedded_as_if_alone(self) -> None:
+        whole, split = build(dropout=0.0), build(dropout=0.0, split_bn=2)
+        batch = random_batch((2, 1, 0, 3))
+        with torch.no_grad():
+            features = split.query(batch.query_images)
+            images, boxes = (
+                split.query.embed_images(features.pooled),
+                split.query.embed_boxes(features.pyramid, batch.query_boxes),
+            )
+            expected = [whole.query(batch.query_images[part]) for part in (slice(0, 2), slice(2, 4))]
+            together = whole.query(batch.query_images).pooled
+        pooled = torch.cat([part.pooled for part in expected])
+        assert_close(features.pooled, pooled, rtol=0, atol=0)
+        assert not torch.allclose(features.pooled, together)
+        assert_close(images, whole.query.embed_images(pooled))
+        first = whole.query.embed_boxes(expected[0].pyramid, batch.query_boxes[:2])
+        second = whole.query.embed_boxes(expected[1].pyramid, batch.query_boxes[2:])
+        assert_close(boxes, torch.cat([first, second]))
+
+    def test_key_images_change_groups_and_their_keys_come_back(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        model = build(split_bn=2, dropout=0.0)
+        batch = random_batch((1, 2, 3, 1))
+        order = torch.tensor([2, 0, 3, 1])
+        monkeypatch.setattr(torch, "randperm", lambda count: order)
+        keys = model(batch).keys["image"]
+        with torch.no_grad():
+            shuffled = model.key.embed_images(model.key(batch.key_images[order]).pooled)
+        assert_close(keys, shuffled[order.argsort()])
+        boxes = torch.cat(
+            [model.key.embed_boxes(model.key(batch.key_images[order]).pyramid, [batch.key_boxes[i] for i in order])]
+        )
+        places = torch.split(torch.arange(7), [3, 1, 1, 2])
+        unjittered = boxes[torch.cat([places[i] for i in order.argsort()])]
+        seen: list[Tensor] = []
+        intra = losses.intra_image_hinge
+        monkeypatch.setattr(objective, "intra_image_hinge", lambda *inputs: (seen.append(inputs[1]), intra(*inputs))[1])
+        model(batch)
+        assert_close(seen[0], unjittered)
+
+    def test_evaluation_sees_no_groups(self) -> None:
+        whole, split = build().eval(), build(split_bn=2).eval()
+        images = random_batch().query_images
+        assert_close(split.query(images).pooled, whole.query(images).pooled, rtol=0, atol=0)
+
+
 class TestCandidates:
     def test_invalid_jitters_are_not_embedded_and_the_box_itself_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         made: list[Tensor] = []
@@ -309,14 +391,39 @@ class TestMonitors:
         model.step.fill_(4)
         monitors = step(model, random_batch()).monitors
         assert set(monitors) == {
-            "image_accuracy", "image_embedding_std", "image_queue_age",
-            "box_accuracy", "box_embedding_std", "box_queue_age",
+            "image_accuracy", "image_batch_accuracy", "image_embedding_std", "image_queue_age", "image_queue_filled",
+            "image_positive_similarity", "image_batch_similarity", "image_queue_similarity",
+            "box_accuracy", "box_batch_accuracy", "box_embedding_std", "box_queue_age", "box_queue_filled",
+            "box_positive_similarity", "box_batch_similarity", "box_queue_similarity",
             "valid_jitters", "iou_threshold", "centre_magnitude", "size_magnitude", "boxes_per_image",
         }  # fmt: skip
         assert monitors["iou_threshold"].item() == pytest.approx(0.6)
         assert monitors["centre_magnitude"].item() == pytest.approx(0.375)
         assert monitors["boxes_per_image"].item() == pytest.approx(1.5)
         assert all(value.ndim == 0 and not value.requires_grad for value in monitors.values())
+
+    def test_they_compare_with_the_queue_that_the_loss_saw(self) -> None:
+        model = build(dropout=0.0)
+        queue, other = model.image_queue.keys.clone(), copy.deepcopy(model)
+        output = step(model, random_batch())
+        torch.manual_seed(7)
+        other.begin_step()
+        part = other(random_batch())
+        expected = (part.queries["image"] @ queue.T).mean()
+        assert_close(output.monitors["image_queue_similarity"], expected)
+        own = (part.queries["image"] * part.keys["image"]).sum(1).mean()
+        assert_close(output.monitors["image_positive_similarity"], own)
+        assert output.monitors["image_queue_filled"].item() == pytest.approx(0.4)
+
+    def test_they_are_left_out_where_nobody_asks(self) -> None:
+        model, other = build(), build()
+        step(model, random_batch())
+        torch.manual_seed(7)
+        other.begin_step()
+        totals = other.totals(random_batch())
+        part = other(random_batch(), totals)
+        assert other.end_step([part], totals, monitor=False).monitors == {}
+        assert_close(other.state_dict(), model.state_dict(), rtol=0, atol=0)
 
 
 class TestSaving:

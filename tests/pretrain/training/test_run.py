@@ -204,12 +204,43 @@ def test_what_is_watched_is_in_every_log_and_changes_nothing(tiny_run, tmp_path,
     assert_same_weights(final_state(watched), final_state(plain))
     with RunFolder(watched.out).metrics.open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["step"] for row in rows if row["knn_accuracy"]] == ["2", "4", "5"]
+    assert [row["step"] for row in rows if row["knn_accuracy"]] == ["0", "2", "4", "5"]
+    change, start, end = (
+        float(row[name])
+        for row, name in ((rows[-1], "knn_change"), (rows[0], "knn_accuracy"), (rows[-1], "knn_accuracy"))
+    )
+    assert change == pytest.approx(end - start, abs=1e-5)
+    assert "better than at the start" in RunFolder(watched.out).log.read_text()
     events = EventAccumulator(str(RunFolder(watched.out).tensorboard)).Reload()
     for name in ("knn_accuracy", "box_queue_age", "image_embedding_std"):
         assert events.Scalars(name)[-1].value == pytest.approx(float([row for row in rows if row[name]][-1][name]))
     assert not RunFolder(plain.out).tensorboard.exists()
     assert "the image queue of 16 keys is longer than an epoch's 14" in RunFolder(plain.out).log.read_text()
+
+
+def test_a_resumed_run_keeps_what_the_probe_found_at_the_start(tiny_run, tmp_path, scenes):
+    for index, image in enumerate(sorted(scenes.glob("*.png"))):
+        folder = tmp_path / "classes" / f"class{index % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(image, folder)
+    settings = tiny_run(backbone="test_resnet", probe=tmp_path / "classes", momentum=0.5, lr=20.0)
+    whole = run(settings).metrics
+    last = RunFolder(settings.out).checkpoints / "step-000000005.ckpt"
+    saved = torch.load(last, weights_only=True)["probe_start"]["hits"]
+    # What it found is taken from the checkpoint; without it, the initial weights are probed again.
+    for found, expected in ((1 - saved, None), (None, whole["knn_change"])):
+        shutil.rmtree(RunFolder(settings.out).exported)
+        last.unlink()
+        before = RunFolder(settings.out).checkpoints / "step-000000004.ckpt"
+        content = torch.load(before, weights_only=True)
+        if found is None:
+            del content["probe_start"]
+        else:
+            content["probe_start"]["hits"] = found
+        torch.save(content, before)
+        change = run(settings).metrics["knn_change"]
+        expected = whole["knn_accuracy"] - found.double().mean().item() if expected is None else expected
+        assert change == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.fixture
