@@ -46,6 +46,9 @@ Task = Literal["all", "detection", "segmentation", "linear", "knn", "voc-svm", "
 Pixels = Annotated[int, Ge(32)]
 """Length of an image side; 32 pixels is the stride of the network's last stage."""
 
+HeadBatch = Annotated[int, Ge(2)]
+"""Images or boxes per step of a head: batch norm has no statistics of one."""
+
 Holdout = Annotated[float, Interval(gt=0, lt=1)]
 """Fraction of the training data held out to choose a head."""
 
@@ -161,7 +164,7 @@ class LinearSettings(PairedSettings):
 
     protocol: Literal["linear-sweep", "linear-moco-lr30"] = "linear-sweep"
     epochs: PositiveInt | None = None
-    batch_size: PositiveInt | None = None
+    batch_size: HeadBatch | None = None
     image_size: Pixels | None = None
     holdout: Holdout | None = None
 
@@ -233,7 +236,7 @@ class RegionSettings(PairedSettings):
     short_side: Pixels | None = None
     long_side: Pixels | None = None
     epochs: PositiveInt | None = None
-    batch_size: PositiveInt | None = None
+    batch_size: HeadBatch | None = None
     holdout: Holdout | None = None
     neighbours: PositiveInt | None = None
     temperature: PositiveFloat | None = None

@@ -207,7 +207,10 @@ class LinearTraining:
         # A last batch with fewer than two images per process has no batch statistics.
         batches = [batch for batch in _batches(order, self.protocol.batch_size) if len(batch) >= 2 * world]
         if not batches:
-            raise UserError(f"{len(order)} training images are too few for {world} processes: add images")
+            raise UserError(
+                f"no batch has two images for each of the {world} processes ({len(order)} training images, "
+                f"--batch-size {self.protocol.batch_size}): give more images, or fewer --devices"
+            )
         return [batch[self.fabric.global_rank :: world] for batch in batches]
 
     def _steps(self) -> int:

@@ -170,7 +170,7 @@ def split_images(train: BoxedImages, holdout: float, seed: int) -> tuple[np.ndar
     """Rows of boxes to train on and rows held out, split by image, since boxes of one image resemble each other.
 
     Raises:
-        UserError: not a share between 0 and 1, or fewer than two images.
+        UserError: not a share between 0 and 1, or fewer than two images or boxes to train on.
     """
     count = len(train.paths)
     if not 0 < holdout < 1 or count < 2:
@@ -180,6 +180,8 @@ def split_images(train: BoxedImages, holdout: float, seed: int) -> tuple[np.ndar
     order = np.random.default_rng(derived_seed(seed, HOLDOUT_DRAW)).permutation(count)
     held_images = order[: min(count - 1, max(1, round(holdout * count)))]
     held = np.isin(train.owners, held_images)
+    if (~held).sum() < 2:
+        raise UserError(f"{train.annotations} leaves {(~held).sum()} boxes to train on besides the hold-out: give more")
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 

@@ -88,6 +88,11 @@ def test_holdout_never_splits_an_image():
         split_images(split, 1.5, seed=0)
 
 
+def test_one_box_is_too_few_to_train_on():
+    with pytest.raises(UserError, match="leaves 1 boxes to train on"):
+        split_images(make_split([1, 1]), 0.5, seed=0)
+
+
 def make_split(counts, classes=3):
     generator = np.random.default_rng(0)
     return BoxedImages(

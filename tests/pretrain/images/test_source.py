@@ -278,7 +278,7 @@ def test_wrong_input_is_named(folder: Path, shards: Path, tmp_path: Path) -> Non
         written("a.doc", ""): "is a file, not a folder of images, and none of",
         written("empty.txt", "\n \n"): "lists no image",
         written("remarks.txt", "# a.jpg\n"): "lists no image",
-        written("binary.txt", "a\0.jpg"): "zero bytes",
+        written("binary.txt", "ab\0c.jpg"): "zero bytes",
         written("gone.txt", "x.jpg\ny.jpg\n"): r"none of the 2 images in .* is there",
         written("twice.txt", "a.jpg\n./a.jpg\n"): "names a.jpg twice",
         written("bad.json", "{"): "not a COCO JSON: line 1 column 2: the file ends here",
