@@ -2,7 +2,7 @@ import io
 
 import pytest
 from ccop_pretrain.common import progress
-from ccop_pretrain.common.progress import Progress, duration
+from ccop_pretrain.common.progress import Progress, duration, shows_bars
 
 
 class Clock:
@@ -50,3 +50,10 @@ def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_a_notebook_gets_a_bar(monkeypatch):
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    assert not shows_bars()
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    assert shows_bars()
