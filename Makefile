@@ -8,7 +8,7 @@ CONSTRAINTS ?= constraints.txt
 TORCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint types unit demo constraints clean
+.PHONY: help install test lint types unit faults demo constraints clean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -36,6 +36,9 @@ types: install ## check types
 # in the order of the files, quick ones come last and both processes end together.
 unit: install ## run the tests
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+faults: install ## try injected faults on real commands and rewrite docs/reliability.md, in up to 20 minutes
+	$(BIN)/python -m tests.faults --results benchmarks/results/faults.json
 
 demo: install ## run the full pipeline on synthetic images, in minutes on two CPU cores
 	$(BIN)/python scripts/demo.py

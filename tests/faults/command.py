@@ -1,0 +1,147 @@
+"""One command as a user types it, in a process of its own, and what it left behind."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+BIN = Path(sys.executable).parent
+TIMEOUT = 300.0
+"""Seconds after which a command counts as one that never ends."""
+
+CPU_BUDGET = 5.0
+"""Seconds of CPU time that a hostile file may cost beyond what the command takes for a file that is not there."""
+
+MEMORY_BUDGET = 1 << 30
+"""Bytes of resident memory."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended.
+
+    Attributes:
+        code: its exit status as a shell reports it (128 plus the number of a signal).
+        output: standard output and error.
+        error: standard error.
+        cpu: seconds of CPU time, with all processes that it waited for.
+        memory: bytes, the most that it or one of its processes had resident.
+        wall: seconds.
+    """
+
+    code: int
+    output: str
+    error: str
+    cpu: float
+    memory: int
+    wall: float
+
+    @property
+    def last(self) -> str:
+        """The last line of standard error, which holds a refusal."""
+        lines = self.error.strip().splitlines()
+        return lines[-1] if lines else ""
+
+    def refusal(self) -> str:
+        """Why this is not a refusal in one line; empty if it is."""
+        if self.code != 2:
+            return f"exit code {self.code}: {self.last}"
+        return self.flaw() or ("" if self.last.startswith("ccop-") else f"no refusal: {self.last}")
+
+    def flaw(self) -> str:
+        """What no command may ever end in; empty if there is none of it."""
+        if self.code == 124:
+            return "never ended"
+        if "Traceback (most recent call last)" in self.output:
+            return f"a traceback: {self.last}"
+        return "" if self.code in (0, 2, 130, 143) else f"exit code {self.code}: {self.last}"
+
+
+def run(
+    argv: Sequence[object], interfere: Callable[[subprocess.Popen[bytes]], None] | None = None, timeout: float = TIMEOUT
+) -> Outcome:
+    """Run one of the programs, or any other command.
+
+    Args:
+        argv: the command line; `ccop-...` is taken from the environment of this Python.
+        interfere: called in a thread of its own once the process has started.
+        timeout: seconds until the whole process group is killed, and the exit code is 124.
+    """
+    words = [str(BIN / str(word)) if str(word).startswith("ccop-") else os.fspath(str(word)) for word in argv]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    begun = time.monotonic()
+    with (
+        Path(os.devnull).open("rb") as nothing,
+        subprocess.Popen(
+            words,
+            stdin=nothing,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+            start_new_session=True,
+        ) as process,
+    ):
+        expired = threading.Event()
+
+        def expire() -> None:
+            expired.set()
+            send(process, signal.SIGKILL)
+
+        texts: dict[str, bytes] = {}
+
+        def drain(name: str) -> None:
+            texts[name] = getattr(process, name).read()
+
+        readers = [threading.Thread(target=drain, args=(name,)) for name in ("stdout", "stderr")]
+        timer = threading.Timer(timeout, expire)
+        threads = [*readers, timer]
+        if interfere is not None:
+            threads.append(threading.Thread(target=interfere, args=(process,)))
+        for thread in threads:
+            thread.start()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        timer.cancel()
+        wall = time.monotonic() - begun
+        # Processes that outlive the command keep its pipes open.
+        for thread in readers:
+            thread.join(5.0)
+        send(process, signal.SIGKILL)
+        for thread in threads:
+            thread.join()
+    code = process.returncode if process.returncode >= 0 else 128 - process.returncode
+    error = texts.get("stderr", b"").decode(errors="replace")
+    output = texts.get("stdout", b"").decode(errors="replace") + error
+    # Linux counts kilobytes, macOS bytes.
+    memory = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return Outcome(124 if expired.is_set() else code, output, error, usage.ru_utime + usage.ru_stime, memory, wall)
+
+
+def send(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """A signal to the process group that the command leads, as a terminal or a scheduler sends it."""
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        return
+
+
+def unfinished(folder: Path) -> list[str]:
+    """Temporary files below a folder."""
+    return sorted(path.name for path in folder.rglob("*.partial")) if folder.is_dir() else []
+
+
+def contents(folder: Path, wanted: Callable[[Path], bool] = lambda path: True) -> dict[str, str]:
+    """Path below the folder -> digest, for every file that is wanted."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and wanted(path)
+    }

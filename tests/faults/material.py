@@ -1,0 +1,120 @@
+"""What the commands work on: drawn images, their proposals, a tiny run, folders of classes; made once."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from .command import contents, run
+
+RUN_SETTINGS = {
+    "backbone": "test_resnet",
+    "image_size": 32,
+    "batch_size": 4,
+    "steps": 12,
+    "warmup_epochs": 0.5,
+    "hidden_dim": 16,
+    "embedding_dim": 8,
+    "jitters": 2,
+    "image_queue": 16,
+    "box_queue": 32,
+    "max_boxes": 12,
+    "workers": 0,
+    "log_every": 1,
+    "save_every": 3,
+    "pictures": 0,
+    "accelerator": "cpu",
+}
+
+
+@dataclass(frozen=True)
+class Writer:
+    """A command that writes, and how to tell whether it wrote the right thing.
+
+    Attributes:
+        name: what the table calls it.
+        command: its command line for an output path.
+        essence: the part of its output that does not depend on time: name -> digest or value.
+        suffix: of the output, if it is a file rather than a folder.
+    """
+
+    name: str
+    command: Callable[[Path], list[object]]
+    essence: Callable[[Path], object]
+    suffix: str = ""
+
+
+class Material:
+    """Inputs of all commands.
+
+    Args:
+        root: an empty folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.scenes, self.proposals = root / "scenes", root / "proposals"
+        self.images = self.scenes / "train2017"
+        self.run, self.classes, self.config = root / "run", root / "classes", root / "run.yaml"
+        self.config.write_text(yaml.safe_dump(RUN_SETTINGS))
+        self.writers = {writer.name: writer for writer in self._writers()}
+
+    def make(self, *names: str) -> None:
+        """Run the commands that make the inputs, in order: scenes, proposals, run; and draw the classes."""
+        places = {"scenes": self.scenes, "proposals": self.proposals, "run": self.run}
+        for name in names:
+            done = run(self.writers[name].command(places[name]))
+            if done.code:
+                raise RuntimeError(f"{name} failed on sound inputs: {done.error}")
+        for number, image in enumerate(sorted(self.images.glob("*"))):
+            for split in ("train", "val"):
+                folder = self.classes / split / ("even", "odd")[number % 2]
+                folder.mkdir(parents=True, exist_ok=True)
+                shutil.copy(image, folder)
+
+    def _writers(self) -> list[Writer]:
+        small = ["--workers", 1]
+        return [
+            Writer(
+                "scenes",
+                lambda out: ["ccop-pretrain", "scenes", "--out", out, "--images", 16, "--size", 96, *small],
+                lambda out: contents(out, lambda path: path.suffix in (".png", ".jpg", ".json")),
+            ),
+            Writer(
+                "proposals",
+                lambda out: ["ccop-pretrain", "proposals", self.images, "--out", out, *small],
+                lambda out: contents(out, lambda path: path.suffix in (".parquet", ".json", ".csv")),
+            ),
+            Writer(
+                "run",
+                lambda out: [
+                    *("ccop-pretrain", "run", "--config", self.config, "--images", self.images),
+                    *("--proposals", self.proposals, "--out", out),
+                ],
+                lambda out: contents(out, lambda path: path.suffix == ".safetensors"),
+            ),
+            Writer(
+                "linear",
+                lambda out: [
+                    *("ccop-eval", "linear", "--weights", self.run, "--data", self.classes, "--out", out),
+                    *("--epochs", 3, "--batch-size", 4, "--image-size", 32, "--workers", 0, "--accelerator", "cpu"),
+                ],
+                _result,
+            ),
+            Writer(
+                "convert",
+                lambda out: ["ccop-hub", "convert", self.run, "--to", "torchvision", "--out", out],
+                lambda out: out.read_bytes(),
+                suffix=".pth",
+            ),
+        ]
+
+
+def _result(out: Path) -> object:
+    document = json.loads((out / "result.json").read_text())
+    return [document["metrics"], document["curve"]]
