@@ -49,6 +49,14 @@ Momentum = Annotated[float, Interval(ge=0, lt=1)]
 """Fraction of a moving average that a step keeps."""
 
 
+def _is_odd(number: int) -> bool:
+    return number % 2 == 1
+
+
+OddInt = Annotated[int, Ge(1), Predicate(_is_odd), Described("an odd number, 1 or more")]
+"""Side of a kernel with a pixel in its middle."""
+
+
 def _is_shard(text: str) -> bool:
     place, slash, of = text.partition("/")
     return bool(slash) and place.isdecimal() and of.isdecimal() and 1 <= int(place) <= int(of)
@@ -86,12 +94,22 @@ class SmallDataSettings(Validated):
             same `batch`, which are as old as its own (those of the same process and micro-batch); or `both`.
         split_bn: groups that a process's share of a batch is split into for batch norm, in both encoders, with the key
             images shuffled between the groups: as if so many processes trained. At least two images per group.
+        head_init: initial weights of both heads: N(0, 0.01) with zero biases (`paper`), or those of `torch.nn.Linear`
+            (`pytorch`).
+        head_norm: `batch` adds batch norm after the hidden layer of both heads.
+        zero_init_last: start the scale of the last batch norm of each residual block at 0 rather than 1; no effect on
+            weights that `init` loads.
+        same_crops: let proposals decide the crops even if no loss uses boxes: `mocov2` then sees the crops of `ccop`.
     """
 
     TOPIC: ClassVar[str] = "Small data sets"
 
     negatives: Literal["queue", "batch", "both"] = "queue"
     split_bn: PositiveInt = 1
+    head_init: Literal["paper", "pytorch"] = "paper"
+    head_norm: Literal["none", "batch"] = "none"
+    zero_init_last: bool = False
+    same_crops: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +165,11 @@ class ObjectiveSettings(SmallDataSettings):
         """Whether any loss uses boxes, so that proposals are needed."""
         return self.objective == "ccop" and (self.weight_box != 0 or self.weight_intra != 0)
 
+    @property
+    def reads_boxes(self) -> bool:
+        """Whether the views are made with proposals, be it only for their crops."""
+        return self.uses_boxes or self.same_crops
+
     def check_together(self) -> None:
         """Reject an objective in which every loss has weight 0."""
         super().check_together()
@@ -164,7 +187,29 @@ class ObjectiveSettings(SmallDataSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ViewSettings(Validated):
+class PhotometricSettings(Validated):
+    """Colours and blur of the views; every default is the paper's.
+
+    Args:
+        colour_jitter: how brightness changes: `additive` (the paper) adds a number to every pixel, `multiplicative`
+            multiplies by one, as torchvision does, and saturates fewer pixels.
+        jitter_strength: factor of the strengths of the colour jitter (brightness and contrast 0.4, saturation 0.2, hue
+            0.1).
+        blur_kernel: side of the Gaussian blur's kernel in pixels, an odd number; 1 blurs nothing.
+        scale_blur: take the kernel and standard deviation of the blur as those for an image size of 224 and scale them
+            with the image size.
+    """
+
+    TOPIC: ClassVar[str] = "Colours and blur"
+
+    colour_jitter: Literal["additive", "multiplicative"] = "additive"
+    jitter_strength: Annotated[float, Interval(ge=0, le=2.5)] = 1.0
+    blur_kernel: OddInt = 7
+    scale_blur: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewSettings(PhotometricSettings):
     """How the two views of an image are cropped, and which boxes are kept.
 
     Args:
@@ -191,10 +236,19 @@ class ViewSettings(Validated):
     min_box_area: NonNegativeFloat = 144.0
     max_boxes: PositiveInt = 100
 
+    def check_together(self) -> None:
+        """Reject a blur that does not fit into the views."""
+        super().check_together()
+        if not self.scale_blur and self.blur_kernel // 2 >= self.image_size:
+            raise UserError(
+                f"--blur-kernel {self.blur_kernel} does not fit into --image-size {self.image_size}: give a kernel of "
+                f"{2 * self.image_size - 1} or less, or --scale-blur"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimisationSettings(Validated):
-    """SGD with linear warm-up and a cosine schedule.
+    """The optimiser, with linear warm-up and a cosine schedule.
 
     Args:
         epochs: passes over the images; the last, incomplete batch of a pass is dropped.
@@ -203,8 +257,10 @@ class OptimisationSettings(Validated):
         micro_batches: number of equal parts, of two or more images, in which each process handles its share of a batch
             (gradient accumulation), to save memory. Batch norm uses the statistics of one part at a time.
         lr: peak learning rate for 256 images per step; scaled linearly with the batch size.
+        optimizer: `sgd` (the paper) or `adamw`, whose learning rate is some hundred times smaller: `--lr 0.001`.
         sgd_momentum: momentum of SGD.
-        weight_decay: weight decay of all parameters, including biases and batch norm.
+        weight_decay: weight decay of all parameters; see `decay_norms`.
+        decay_norms: apply the weight decay to biases and batch norm as well, as the paper does.
         warmup_epochs: epochs of linear warm-up, updated every step; at most half of the run.
         warmup_start: learning rate at the start of the warm-up, as a fraction of the peak.
     """
@@ -216,8 +272,10 @@ class OptimisationSettings(Validated):
     batch_size: PositiveInt = 256
     micro_batches: PositiveInt = 1
     lr: PositiveFloat = 0.3
+    optimizer: Literal["sgd", "adamw"] = "sgd"
     sgd_momentum: Momentum = 0.9
     weight_decay: NonNegativeFloat = 1e-4
+    decay_norms: bool = True
     warmup_epochs: NonNegativeFloat = 10.0
     warmup_start: Share = 1e-4
 
@@ -297,6 +355,8 @@ class RunSettings(ObjectiveSettings, ViewSettings, OptimisationSettings, Reading
                 f"--objective {self.objective} needs boxes: give --proposals DIR (made by `ccop-pretrain proposals "
                 f"{self.images} --out DIR`), or use --objective mocov2"
             )
+        if self.same_crops and self.proposals is None:
+            raise UserError("--same-crops takes the crops from proposals: give --proposals DIR, or leave it out")
         if self.precision == "fp16" and self.accelerator == "cpu":
             raise UserError("--precision fp16 needs a GPU: use bf16, or remove --accelerator cpu")
         if self.compile and self.activation_checkpointing:

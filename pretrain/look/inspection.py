@@ -113,7 +113,7 @@ def collect_samples(dataset: ViewDataset, count: int) -> list[pictures.ImageSamp
         views = views or dataset.views(0, index, index, image.size)
         query, key = (render_view(image, view, dataset.settings.image_size) for view in (views.query, views.key))
         with seeded_cpu(derive_seed("sheet", dataset.seed, index)):
-            augmented = PhotometricAugmentation().augment(query.expand(AUGMENTED, -1, -1, -1))
+            augmented = PhotometricAugmentation(dataset.settings).augment(query.expand(AUGMENTED, -1, -1, -1))
         samples.append(
             pictures.ImageSample(
                 name=dataset.listing.paths[index],

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
+from timm.models.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
-from torch.nn.functional import normalize
+from torch.nn.functional import batch_norm, normalize
 from torchvision.ops import roi_align
 
 from ccop_hub.architectures import FPN_CHANNELS, PYRAMID_STRIDES, ResNetFPN, stage_channels
@@ -58,6 +60,9 @@ class Encoder(nn.Module):
         embedding_dim: length of both embeddings.
         image_head: whether images are embedded.
         box_head: whether boxes are embedded.
+        head_init: `paper` (N(0, 0.01), biases 0) or `pytorch` (that of `torch.nn.Linear`).
+        head_norm: whether both heads have batch norm.
+        zero_init_last: whether residual blocks start as the identity (timm's `zero_init_last`).
         groups: in training, batch norm sees the images in so many groups, one after the other.
 
     Attributes:
@@ -73,6 +78,9 @@ class Encoder(nn.Module):
         embedding_dim: int = 128,
         image_head: bool = True,
         box_head: bool = True,
+        head_init: Literal["paper", "pytorch"] = "paper",
+        head_norm: bool = False,
+        zero_init_last: bool = False,
         groups: int = 1,
     ) -> None:
         super().__init__()
@@ -82,8 +90,14 @@ class Encoder(nn.Module):
         self.network = ResNetFPN(arch)
         channels = stage_channels(self.network.backbone)[-1]
         cells = FPN_CHANNELS * POOLED_SIDE**2
-        self.image_head = build_head(channels, hidden_dim, embedding_dim, dropout) if image_head else None
-        self.box_head = build_head(cells, hidden_dim, embedding_dim, dropout) if box_head else None
+        if zero_init_last:
+            for block in self.network.backbone.modules():
+                if isinstance(block, BasicBlock | Bottleneck):
+                    block.zero_init_last()
+        options: dict[str, Any] = {"hidden": hidden_dim, "outputs": embedding_dim, "dropout": dropout}
+        options |= {"init": head_init, "norm": head_norm}
+        self.image_head = build_head(channels, **options) if image_head else None
+        self.box_head = build_head(cells, **options) if box_head else None
         if self.box_head is None:
             self.network.fpn.requires_grad_(False)
 
@@ -140,16 +154,34 @@ class Encoder(nn.Module):
         return normalize(full_precision(outputs[0] if len(outputs) == 1 else torch.cat(outputs)))
 
 
-def build_head(inputs: int, hidden: int, outputs: int, dropout: float) -> nn.Sequential:
-    """Linear, dropout, ReLU, linear; weights N(0, 0.01), biases 0."""
+class HeadNorm(nn.BatchNorm1d):
+    """Batch norm over the rows of a head; fewer than two rows have no statistics, and the running ones are used."""
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """(N, C) -> (N, C); N may be 0."""
+        if self.training and len(rows) < 2:
+            return batch_norm(rows, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(rows)
+
+
+def build_head(
+    inputs: int,
+    hidden: int,
+    outputs: int,
+    dropout: float,
+    init: Literal["paper", "pytorch"] = "paper",
+    norm: bool = False,
+) -> nn.Sequential:
+    """Linear, batch norm (with `norm`), dropout, ReLU, linear; weights N(0, 0.01) and biases 0, or PyTorch's own."""
     layers: list[tuple[str, nn.Module]] = [
         ("hidden", nn.Linear(inputs, hidden)),
+        *([("norm", HeadNorm(hidden))] if norm else []),
         ("dropout", nn.Dropout(dropout)),
         ("relu", nn.ReLU()),
         ("output", nn.Linear(hidden, outputs)),
     ]
     for _, layer in layers:
-        if isinstance(layer, nn.Linear):
+        if init == "paper" and isinstance(layer, nn.Linear):
             nn.init.normal_(layer.weight, std=HEAD_INIT_STD)
             nn.init.zeros_(layer.bias)
     return nn.Sequential(OrderedDict(layers))

@@ -140,6 +140,9 @@ class ContrastivePretraining(nn.Module):
             embedding_dim=settings.embedding_dim,
             image_head="image" in self.loss_weights,
             box_head="box" in self.loss_weights or "intra" in self.loss_weights,
+            head_init=settings.head_init,
+            head_norm=settings.head_norm == "batch",
+            zero_init_last=settings.zero_init_last,
             groups=settings.split_bn,
         )
         self.key = copy.deepcopy(self.query).requires_grad_(False)

@@ -28,6 +28,9 @@ holds more keys; the margin is for the noise of small batches."""
 FILLS_IN_WARMUP = 2
 """Times that a queue should be filled with real keys before the learning rate is at its peak."""
 
+ADAMW_HIGHEST_LR = 0.01
+"""Peak learning rate above which AdamW is warned of: ten times its default in PyTorch."""
+
 IMAGES_COUNTED = 64
 """Images used to estimate the number of boxes in a view."""
 
@@ -146,7 +149,7 @@ def expected_boxes(listing: ImageListing, settings: RunSettings) -> float:
 
 
 def advice(settings: RunSettings, schedule: Schedule, image_count: int, boxes: float) -> list[str]:
-    """Warnings about queues that do not fit the data or the schedule.
+    """Warnings about a learning rate, and about queues that do not fit the data or the schedule.
 
     Args:
         settings: of the run.
@@ -154,14 +157,18 @@ def advice(settings: RunSettings, schedule: Schedule, image_count: int, boxes: f
         image_count: number of images.
         boxes: expected number of boxes in a view.
     """
-    queues = {}
+    queues, warnings = {}, []
+    if settings.optimizer == "adamw" and schedule.peak_lr > ADAMW_HIGHEST_LR:
+        warnings.append(
+            f"--lr {settings.lr:g} is a peak learning rate of {schedule.peak_lr:.2g}, high for AdamW, whose steps do "
+            "not shrink with the gradients; give --lr 0.001 or so"
+        )
     if settings.negatives == "batch":
-        return []
+        return warnings
     if settings.weight_image:
         queues["image"] = (settings.image_queue, 1.0)
     if settings.uses_boxes and settings.weight_box and boxes:
         queues["box"] = (settings.box_queue, boxes)
-    warnings = []
     for kind, (length, keys_per_image) in queues.items():
         epoch_keys = image_count * keys_per_image
         if length > epoch_keys:

@@ -83,9 +83,7 @@ def run(settings: RunSettings) -> RunResult:
             that diverged, or a disk that is full.
     """
     check_machine(settings)
-    listing = ImageListing.open(
-        settings.images, settings.proposals if settings.uses_boxes else None, settings, exclude=[settings.out]
-    )
+    listing = open_listing(settings)
     schedule = Schedule.of(settings, len(listing))
     module = PretrainingModule(settings, schedule)
     folder = RunFolder(settings.out)
@@ -123,6 +121,12 @@ def run(settings: RunSettings) -> RunResult:
     # Other processes may come here before the first one has written the file.
     exported = folder.exported / (WEIGHTS_FILE if settings.uses_boxes else BACKBONE_FILE)
     return RunResult(folder.path, exported, schedule.steps, metrics.last())
+
+
+def open_listing(settings: RunSettings) -> ImageListing:
+    """The images of a run, with their proposals if losses or crops need them; errors as of `ImageListing.open`."""
+    proposals = settings.proposals if settings.reads_boxes else None
+    return ImageListing.open(settings.images, proposals, settings, exclude=[settings.out])
 
 
 def check_machine(settings: RunSettings) -> None:
@@ -174,7 +178,8 @@ def announce(settings: RunSettings, schedule: Schedule, listing: ImageListing, d
         schedule.warmup_steps,
     )
     if settings.proposals is not None and not settings.uses_boxes:
-        LOG.info("no loss uses boxes: --proposals is ignored")
+        use = "only decides the crops" if settings.same_crops else "is ignored"
+        LOG.info("no loss uses boxes: --proposals %s", use)
     if done:
         LOG.info("resuming after step %d", done)
 

@@ -68,7 +68,7 @@ class PretrainingModule(LightningModule):
         if settings.compile:
             for encoder in (self.objective.query, self.objective.key):
                 encoder.compile(backend=COMPILER)
-        self.augmentation = PhotometricAugmentation()
+        self.augmentation = PhotometricAugmentation(settings)
         self.skipped: dict[int, str] = {}
         self._throughput = Throughput()
         self._skipped_steps = SkippedSteps()
@@ -135,14 +135,21 @@ class PretrainingModule(LightningModule):
         return augmented.contiguous(memory_format=torch.channels_last) if self.run_settings.channels_last else augmented
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """SGD with weight decay on every trained parameter; the learning rate changes every step."""
-        settings = self.run_settings
-        optimiser = torch.optim.SGD(
-            list(self.trained_parameters()),
-            lr=self.schedule.peak_lr,
-            momentum=settings.sgd_momentum,
-            weight_decay=settings.weight_decay,
-        )
+        """The optimiser of every trained parameter; the learning rate changes every step."""
+        settings, trained = self.run_settings, list(self.trained_parameters())
+        groups: list[dict[str, Any]] = [{"params": trained}]
+        if not settings.decay_norms:
+            # Biases and the scales of batch norm are the parameters of one dimension.
+            groups = [
+                {"params": [parameter for parameter in trained if parameter.ndim > 1]},
+                {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
+            ]
+        common: dict[str, Any] = {"lr": self.schedule.peak_lr, "weight_decay": settings.weight_decay}
+        optimiser: torch.optim.Optimizer
+        if settings.optimizer == "adamw":
+            optimiser = torch.optim.AdamW(groups, **common)
+        else:
+            optimiser = torch.optim.SGD(groups, momentum=settings.sgd_momentum, **common)
         return {"optimizer": optimiser, "lr_scheduler": LambdaLR(optimiser, self.schedule.factor)}
 
     def trained_parameters(self) -> Iterator[nn.Parameter]:

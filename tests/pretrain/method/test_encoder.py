@@ -134,3 +134,48 @@ class TestEncoder:
         ):
             error = (mine.float() - exact).norm() / exact.norm()
             assert 1e-4 < error < limit
+
+
+def small(**changes):
+    torch.manual_seed(0)
+    return Encoder("resnet18", image_size=64, hidden_dim=512, embedding_dim=8, **changes)
+
+
+def test_heads_start_as_in_the_paper_or_as_pytorch_has_it():
+    paper, pytorch = small().image_head, small(head_init="pytorch").image_head
+    assert paper.hidden.weight.std().item() == pytest.approx(0.01, rel=0.02)
+    assert paper.hidden.bias.abs().max() == 0
+    # U(-1/sqrt(n), 1/sqrt(n)) for n inputs.
+    assert pytorch.hidden.weight.std().item() == pytest.approx(1 / (3 * 512) ** 0.5, rel=0.02)
+    assert 0.9 / 512**0.5 < pytorch.hidden.bias.abs().max() <= 1 / 512**0.5
+
+
+def test_batch_norm_in_the_heads_normalises_the_hidden_layer():
+    encoder = small(head_norm=True, dropout=0.0)
+    assert not hasattr(small().image_head, "norm")
+    seen = []
+    encoder.image_head.norm.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    encoder.embed_images(torch.rand(32, 512))
+    assert seen[0].mean(0).abs().max() < 1e-4
+    assert [name for name, _ in encoder.box_head.named_children()] == ["hidden", "norm", "dropout", "relu", "output"]
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_batch_norm_of_too_few_boxes_takes_its_running_statistics(rows):
+    head = small(head_norm=True, dropout=0.0).box_head
+    inputs = torch.rand(rows, 256 * 49)
+    outputs = head(inputs)
+    outputs.sum().backward()
+    assert head.hidden.weight.grad is not None
+    assert int(head.norm.num_batches_tracked) == 0
+    torch.testing.assert_close(outputs, head.eval()(inputs))
+
+
+@pytest.mark.parametrize(("arch", "last"), [("resnet18", "bn2"), ("resnet50", "bn3")])
+def test_residual_blocks_may_start_as_the_identity(arch, last):
+    for zero, scale in ((False, 1.0), (True, 0.0)):
+        torch.manual_seed(0)
+        network = Encoder(arch, zero_init_last=zero, box_head=False).network.backbone
+        scales = {name: module.weight.mean().item() for name, module in network.named_modules() if "bn" in name}
+        assert {value for name, value in scales.items() if name.endswith(last) and "layer" in name} == {scale}
+        assert scales["bn1"] == scales["layer2.0.bn1"] == 1.0

@@ -315,6 +315,18 @@ class TestNegatives:
         assert all(grad is not None and grad.isfinite().all() for grad in gradients(model).values())
 
 
+class TestHeads:
+    def test_settings_reach_both_encoders(self) -> None:
+        model = build(head_init="pytorch", head_norm="batch", zero_init_last=True)
+        for encoder in (model.query, model.key):
+            assert encoder.image_head.hidden.bias.abs().max() > 0
+            assert hasattr(encoder.box_head, "norm")
+            assert encoder.network.backbone.layer1[0].bn2.weight.abs().max() == 0
+        step(model, random_batch())
+        assert all(grad is not None and grad.isfinite().all() for grad in gradients(model).values())
+        step(model, random_batch((0, 0)))
+
+
 class TestSplitBatchNorm:
     def test_each_group_is_embedded_as_if_alone(self) -> None:
         whole, split = build(dropout=0.0), build(dropout=0.0, split_bn=2)

@@ -110,6 +110,14 @@ def test_a_warmup_that_is_over_before_the_queue_is_filled_twice(settings):
     assert "give a run of 40 steps with --warmup-epochs 2" in told
 
 
+def test_adamw_at_a_learning_rate_of_sgd(settings):
+    adamw = dataclasses.replace(settings, optimizer="adamw", lr=0.3)
+    (told,) = advice(adamw, Schedule.of(adamw, 100), 100, 4.0)  # 0.3 * 10 / 256 = 0.0117
+    assert "peak learning rate of 0.012" in told
+    lower = dataclasses.replace(adamw, lr=0.2)
+    assert advice(lower, Schedule.of(lower, 100), 100, 4.0) == []
+
+
 def test_parts_that_are_off_have_no_queue(settings):
     off = dataclasses.replace(settings, warmup_epochs=0.1, objective="mocov2")
     assert [warning.split()[1] for warning in advice(off, Schedule.of(off, 100), 100, 0.0)] == ["image"]

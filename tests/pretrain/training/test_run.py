@@ -9,11 +9,13 @@ import sys
 import pytest
 import torch
 import yaml
+from ccop_pretrain.settings import PhotometricSettings, SmallDataSettings
 from ccop_pretrain.training import run as program
 from ccop_pretrain.training import trainer
 from ccop_pretrain.training.checkpoints import newest_checkpoint
-from ccop_pretrain.training.run import run
+from ccop_pretrain.training.run import open_listing, run
 from ccop_pretrain.training.run_folder import RunFolder
+from ccop_pretrain.views.dataset import ViewDataset
 from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_file
 
@@ -216,6 +218,50 @@ def test_what_is_watched_is_in_every_log_and_changes_nothing(tiny_run, tmp_path,
         assert events.Scalars(name)[-1].value == pytest.approx(float([row for row in rows if row[name]][-1][name]))
     assert not RunFolder(plain.out).tensorboard.exists()
     assert "the image queue of 16 keys is longer than an epoch's 14" in RunFolder(plain.out).log.read_text()
+
+
+def test_both_objectives_may_see_the_same_crops(tiny_run):
+    def crops(settings):
+        views = ViewDataset(open_listing(settings), settings, settings.seed)
+        return [view.crop for index in range(len(views)) for view in _both(views.views(0, index, index, (96, 72)))]
+
+    ccop, same, apart = tiny_run(), tiny_run(objective="mocov2", same_crops=True), tiny_run(objective="mocov2")
+    assert crops(ccop) == crops(same) != crops(apart)
+    assert run(dataclasses.replace(same, backbone="test_resnet")).exported.name == "backbone.safetensors"
+    with pytest.raises(UserError, match="--proposals"):
+        tiny_run(objective="mocov2", same_crops=True, proposals=None)
+
+
+def _both(views):
+    return views.query, views.key
+
+
+def test_small_data_settings_train_and_resume(tiny_run):
+    settings = tiny_run(
+        **{"backbone": "test_resnet", "split_bn": 2, "negatives": "both", "head_init": "pytorch", "head_norm": "batch"},
+        **{"zero_init_last": True, "optimizer": "adamw", "decay_norms": False, "lr": 0.001},
+        **{"colour_jitter": "multiplicative", "scale_blur": True},
+    )
+    run(settings)
+    whole, last = final_state(settings), RunFolder(settings.out).checkpoints / "step-000000005.ckpt"
+    shutil.rmtree(RunFolder(settings.out).exported)
+    last.unlink()
+    run(settings)
+    assert_same_weights(final_state(settings), whole)
+    with pytest.raises(UserError, match="split_bn"):
+        run(dataclasses.replace(settings, split_bn=1))
+
+
+def test_settings_of_an_older_run_count_as_the_defaults(tiny_run):
+    settings = tiny_run(backbone="test_resnet")
+    run(settings)
+    path = RunFolder(settings.out).settings
+    new = {field.name for kind in (SmallDataSettings, PhotometricSettings) for field in dataclasses.fields(kind)}
+    content = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump({name: value for name, value in content.items() if name not in new}))
+    shutil.rmtree(RunFolder(settings.out).exported)
+    (RunFolder(settings.out).checkpoints / "step-000000005.ckpt").unlink()
+    assert run(settings).exit_code == 0
 
 
 def test_a_resumed_run_keeps_what_the_probe_found_at_the_start(tiny_run, tmp_path, scenes):

@@ -50,6 +50,21 @@ def test_the_optimiser_holds_the_query_encoder_with_decay_on_every_parameter(tin
     assert group["lr"] == pytest.approx(0.3 * 4 / 256 * 1e-4)
 
 
+def test_adamw_and_a_decay_that_spares_norms_and_biases(tiny_run):
+    module = module_of(tiny_run(optimizer="adamw", weight_decay=0.01, decay_norms=False, lr=0.64))
+    optimiser = module.configure_optimizers()["optimizer"]
+    assert type(optimiser) is torch.optim.AdamW
+    decayed, spared = optimiser.param_groups
+    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.01, 0.0)
+    assert decayed["initial_lr"] == spared["initial_lr"] == pytest.approx(0.01)
+    names = {id(parameter): name for name, parameter in module.objective.query.named_parameters()}
+    held = [{names[id(parameter)] for parameter in group["params"]} for group in (decayed, spared)]
+    assert held[0] | held[1] == set(names.values())
+    assert {"network.backbone.conv1.weight", "image_head.hidden.weight"} <= held[0]
+    assert {"network.backbone.bn1.weight", "image_head.hidden.bias", "network.fpn.inner_blocks.0.1.bias"} <= held[1]
+    assert not held[0] & held[1]
+
+
 def test_every_trained_parameter_gets_a_gradient(batch, tiny_run):
     for objective in ("ccop", "mocov2"):
         module = module_of(tiny_run(objective=objective))
