@@ -20,12 +20,13 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]
 )
 
 from ..errors import UserError, one_line
-from ..files import make_folder, write_atomically
+from ..files import check_folder, make_folder, write_atomically
 from ..formats.checkpoint import FACTS_FILE, Weights, find_weights_file, read_checkpoint
 from ..formats.conversion import convert
 from ..formats.detectron2_config import detectron2_config
 from ..sources.cache import is_offline
 from ..sources.huggingface import endpoint, require_repository
+from ..sources.reachability import unreachable
 from .evaluations import Evaluation, read_evaluation
 from .licence import licence_of
 from .model_card import DETECTRON2_FILE, is_plain, model_card
@@ -83,16 +84,18 @@ def publish(settings: PublishSettings) -> Published:
             is pushed unless all checks have passed.
     """
     require_repository(settings.repo)
+    folder = settings.out or settings.run / "published"
+    if settings.dry_run:
+        _require_own(folder)
+    else:
+        _require_server()
     weights = _checked_export(settings.run)
     licence = licence_of(weights.facts, settings.licence)
     evaluations = [read_evaluation(path, weights.digest) for path in settings.results]
     if settings.dry_run:
-        folder = settings.out or settings.run / "published"
         files = write_tree(folder, weights, settings.repo, licence, evaluations)
         told = f"wrote {len(files)} files to {folder}; nothing was pushed"
         return Published(settings.repo, _relative(files, folder), folder, told)
-    if is_offline():
-        raise UserError("HF_HUB_OFFLINE forbids the network: unset it to publish, or use --dry-run")
     with tempfile.TemporaryDirectory() as scratch:
         files = write_tree(Path(scratch), weights, settings.repo, licence, evaluations)
         told = _push(Path(scratch), settings, len(files))
@@ -130,6 +133,23 @@ def write_tree(
     card = model_card(weights, repo, licence, evaluations)
     write_atomically(folder / CARD_FILE, str(card))
     return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _require_own(folder: Path) -> None:
+    """Refuse a folder of something else: its README.md would be replaced."""
+    check_folder(folder)
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if names and not {CARD_FILE, FACTS_FILE, SETTINGS_FILE} <= names:
+        raise UserError(f"{folder} holds something else than an earlier dry run: give --out a new or an empty folder")
+
+
+def _require_server() -> None:
+    """Notice at once, and not after all the checks, that nothing can be pushed."""
+    if is_offline():
+        raise UserError("HF_HUB_OFFLINE forbids the network: unset it to publish, or use --dry-run")
+    reason = unreachable(endpoint())
+    if reason is not None:
+        raise UserError(f"{endpoint()} cannot be reached ({reason}): check the network, or use --dry-run")
 
 
 def _checked_export(run: Path) -> Weights:

@@ -15,7 +15,7 @@ from ccop_hub.saved_settings import save_settings
 from ..images.source import ImageSource
 from ..settings import ProposalSettings
 from . import fast_search
-from .ledger import remove_parts
+from .ledger import PARTS, remove_parts
 from .opencv_search import load_opencv, load_ximgproc
 from .publication import finish_publication
 from .shards import MANIFEST, Manifest, settings_digest, shard_paths
@@ -39,7 +39,9 @@ def claim(settings: ProposalSettings, source: ImageSource) -> Manifest:
     manifest = _manifest(settings, source)
     if settings.shard is None:
         finish_publication(out)
-    if settings.overwrite:
+    # A whole run holds the folder alone: nobody else is about to write what is not there yet.
+    failed = settings.shard is None and not _holds_rows(out)
+    if settings.overwrite or failed:
         for path in shard_paths(out):
             path.unlink()
         remove_parts(out)
@@ -56,6 +58,11 @@ def claim(settings: ProposalSettings, source: ImageSource) -> Manifest:
         manifest.write(out)
     save_settings(settings, out / SETTINGS)
     return manifest
+
+
+def _holds_rows(out: Path) -> bool:
+    """Whether any proposals are there; a start that failed before leaves none, and does not block the next one."""
+    return bool(shard_paths(out)) or any((out / PARTS).glob("*/*.parquet"))
 
 
 def _manifest(settings: ProposalSettings, source: ImageSource) -> Manifest:

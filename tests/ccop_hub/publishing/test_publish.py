@@ -93,6 +93,26 @@ def test_dry_run_writes_what_would_be_pushed(tree: Path, run: Path, tensors: dic
     assert yaml.safe_load((tree / "detectron2.yaml").read_text())["MODEL"]["WEIGHTS"] == "detectron2.pkl"
 
 
+def test_a_dry_run_replaces_nothing_but_an_earlier_one(settings: PublishSettings, tmp_path: Path) -> None:
+    mine = tmp_path / "project"
+    mine.mkdir()
+    (mine / "README.md").write_text("mine")
+    asked = dataclasses.replace(settings, dry_run=True, out=mine)
+    with pytest.raises(UserError, match="project holds something else than an earlier dry run"):
+        publish(asked)
+    assert {path.name: path.read_text() for path in mine.iterdir()} == {"README.md": "mine"}
+    again = dataclasses.replace(asked, out=tmp_path / "new")
+    assert publish(again).files == publish(again).files
+
+
+def test_without_a_server_nothing_is_checked_first(
+    settings: PublishSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(UserError, match=r"127\.0\.0\.1:9 cannot be reached \(Connection refused\).*--dry-run"):
+        publish(dataclasses.replace(settings, run=tmp_path / "absent"))
+
+
 def test_model_card(tree: Path, run: Path) -> None:
     card = ModelCard.load(tree / "README.md")
     assert (card.data.license, card.data.library_name, card.data.model_name) == ("cc-by-4.0", "timm", REPO)
@@ -128,7 +148,7 @@ def test_results_of_other_weights_are_refused(settings: PublishSettings, tmp_pat
     wrong = [
         (result_file(tmp_path / "a", "sha256:0"), "measured on other weights"),
         (result_file(tmp_path / "b", digest, schema_version=2), "not a result of schema 1"),
-        (result_file(tmp_path / "c", digest, metrics=[1]), "not a whole result"),
+        (result_file(tmp_path / "c", digest, metrics=[1]), "not a complete result"),
         (tmp_path / "nowhere", "no result at"),
     ]
     (tmp_path / "text.json").write_text("text")

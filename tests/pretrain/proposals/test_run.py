@@ -517,6 +517,17 @@ def test_proposals_of_other_settings_or_images_are_not_mixed(images: Path, tmp_p
     assert ProposalStore.open(settings.out).manifest.settings["seed"] == 1
 
 
+def test_a_start_that_found_nothing_does_not_block_other_settings(images: Path, tmp_path: Path) -> None:
+    out, wrong = tmp_path / "out", tmp_path / "wrong.json"
+    wrong.write_text("[]")
+    with pytest.raises(UserError, match="not a COCO JSON"):
+        make_proposals(wanted(images, out, from_coco=wrong))
+    make_proposals(wanted(images, out, keep=7))
+    assert ProposalStore.open(out).manifest.settings["keep"] == 7
+    with pytest.raises(UserError, match="other settings"):
+        make_proposals(wanted(images, out, keep=8))
+
+
 def test_wrong_input_is_one_line(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
     file = tmp_path / "file.txt"
