@@ -8,7 +8,7 @@ CONSTRAINTS ?= constraints.txt
 TORCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint types unit faults demo constraints clean
+.PHONY: help install test lint types unit faults fuzz demo constraints clean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -39,6 +39,12 @@ unit: install ## run the tests
 
 faults: install ## try injected faults on real commands and rewrite docs/reliability.md, in up to 20 minutes
 	$(BIN)/python -m tests.faults --results benchmarks/results/faults.json
+
+# Minutes that `make fuzz` spends on each target.
+MINUTES ?= 5
+
+fuzz: install ## fuzz the readers of checkpoints, COCO JSON and proposals; MINUTES=5 each (needs the extra "fuzz")
+	for target in checkpoint coco proposals; do $(BIN)/python -m tests.fuzz $$target --minutes $(MINUTES) || exit 1; done
 
 demo: install ## run the full pipeline on synthetic images, in minutes on two CPU cores
 	$(BIN)/python scripts/demo.py

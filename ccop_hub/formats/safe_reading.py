@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -69,6 +70,10 @@ def read_file(path: Path) -> Contents:
         raise UserError(f"{path} is a damaged or truncated file ({error}): get it again") from None
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror or one_line(error)}): check the path") from None
+    # Damage in the structure around the pickles leads to whatever error Python has for it.
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError, struct.error) as error:
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        raise UserError(f"{path} is a damaged or truncated file ({reason}): get it again") from error
 
 
 def _read(path: Path) -> Contents:

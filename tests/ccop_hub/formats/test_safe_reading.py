@@ -7,10 +7,12 @@ import datetime
 import decimal
 import enum
 import functools
+import io
 import json
 import os
 import pickle
 import random
+import re
 import tracemalloc
 import types
 import uuid
@@ -557,3 +559,15 @@ def test_facts_must_be_an_object(tmp_path: Path) -> None:
     for text in ("[1]", "{", "null"):
         with pytest.raises(UserError, match="not a JSON object"):
             facts_in({"ccop": text}, "ccop", tmp_path)
+
+
+def test_an_old_torch_file_that_lists_a_storage_it_does_not_have_is_damaged(tmp_path):
+    buffer = io.BytesIO()
+    torch.save({"a": torch.zeros(2)}, buffer, _use_new_zipfile_serialization=False)
+    data = buffer.getvalue()
+    key = re.findall(rb"X\x01?[\x01-\x20]\x00\x00\x00(\d{6,})", data)[-1]
+    place = data.rfind(key)
+    path = tmp_path / "a.pth"
+    path.write_bytes(data[:place] + b"7" * len(key) + data[place + len(key) :])
+    with pytest.raises(UserError, match=r"a\.pth is a damaged or truncated file"):
+        read_file(path)
