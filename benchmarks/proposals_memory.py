@@ -43,7 +43,7 @@ class Synthetic(ImageSource):
 
 
 def draw_boxes(image: Any, generator: np.random.Generator, *settings: Any) -> Any:
-    """Fifty boxes of an image in place of a search: float32 (50, 4), xyxy in pixels."""
+    """Fifty boxes of an image instead of a search: float32 (50, 4), xyxy in pixels."""
     return np.cumsum(generator.random((BOXES, 4)), axis=1).astype(np.float32) * 99
 
 

@@ -41,11 +41,13 @@ def split_address(address: str) -> SplitResult:
         parts = urlsplit(address)
         _ = parts.port
     except ValueError:
-        raise UserError(f"{shown} is not an address: check it") from None
+        raise UserError(f"{shown} is not a valid URL: check it") from None
     if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
-        raise UserError(f"{shown} is not an https address: nothing would protect the file on its way; use https")
+        raise UserError(f"{shown} is not an https address, so the file could be altered in transit: use https")
     if not parts.hostname or not address.isascii() or re.search(r"[\x00-\x20\x7f]", address):
-        raise UserError(f"{shown} is not an address: check it, and write spaces and other letters as %20 and the like")
+        raise UserError(
+            f"{shown} is not a valid URL: check it, and percent-encode spaces and non-ASCII characters (%20)"
+        )
     return parts
 
 

@@ -37,10 +37,10 @@ def build_backbone(arch: str) -> ResNet:
         UserError: no such timm model, or not a ResNet.
     """
     if not timm.is_model(arch):
-        raise UserError(f"no network named {arch!r}: take a timm ResNet such as {', '.join(HUB_ARCHITECTURES)}")
+        raise UserError(f"no network named {arch!r}: use a timm ResNet such as {', '.join(HUB_ARCHITECTURES)}")
     backbone = timm.create_model(arch, pretrained=False, num_classes=0)
     if not isinstance(backbone, ResNet):
-        raise UserError(f"{arch!r} is not a timm ResNet: take one such as {', '.join(HUB_ARCHITECTURES)}")
+        raise UserError(f"{arch!r} is not a timm ResNet: use one, such as {', '.join(HUB_ARCHITECTURES)}")
     for module in backbone.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

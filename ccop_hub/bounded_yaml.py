@@ -75,8 +75,8 @@ def read_yaml(path: Path, remedy: str = "correct it") -> tuple[Any, dict[str, in
         remedy: what to do about a file that cannot be read; ends the error.
 
     Returns:
-        The document, and the line (counted from 1) of each key of its mapping; {} for an empty file or one that holds
-        no mapping.
+        The document, and the line (counted from 1) of each key of its mapping; {} for an empty file or one that
+        contains no mapping.
 
     Raises:
         OSError: cannot be opened, or is no regular file of at most `MAX_BYTES`.

@@ -79,7 +79,7 @@ def load(
         UserError: no such weights, weights of another backbone or without a pyramid, or a file that cannot be read.
     """
     if pyramid and features_only:
-        raise UserError("pyramid and features_only exclude each other: choose one")
+        raise UserError("pyramid and features_only cannot be combined: choose one")
     found = resolve(registry.default_name(backbone or DEFAULT_BACKBONE) if weights is None else weights, backbone, seed)
     if pyramid:
         network = ResNetFPN(found.arch)

@@ -100,7 +100,7 @@ def _operations(found: Description) -> str:
 
 def _place(found: Description) -> str:
     """Where in the file the network is, where that is not the whole of it."""
-    also = f" (the file also holds {', '.join(map(one_line, found.others))})" if found.others else ""
+    also = f" (the file also contains {', '.join(map(one_line, found.others))})" if found.others else ""
     return (one_line(found.taken) or "the names without a prefix") + also if found.taken or also else ""
 
 

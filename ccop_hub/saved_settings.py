@@ -60,9 +60,9 @@ def read_settings(path: Path) -> dict[str, Any]:
     Raises:
         UserError: it cannot be read, or is not a mapping of settings.
     """
-    content, _ = read_yaml(path, "restore it, or start anew with --overwrite")
+    content, _ = read_yaml(path, "restore it, or start over with --overwrite")
     if not isinstance(content, dict):
-        raise UserError(f"{path} holds no settings: restore it, or start anew with --overwrite")
+        raise UserError(f"{path} contains no settings: restore it, or start over with --overwrite")
     return in_current_names(content)
 
 

@@ -107,7 +107,7 @@ class RunSettings(Validated):
         seed: seed of all random draws: new layers, order, augmentation, hold-out, bootstrap, `random` weights.
         resume: resume an unfinished run with the same settings in `out`; --no-resume refuses any existing run.
         overwrite: start over, replacing the earlier run in `out`.
-        accelerator: `auto` (a GPU where there is one), `cpu`, `gpu`, `cuda` or `mps`.
+        accelerator: `auto` (a GPU if there is one), `cpu`, `gpu`, `cuda` or `mps`.
         devices: number of devices on this machine, with one process each; batch sizes are totals over all of them.
         precision: `float32`, or autocast of the networks to `bf16` or `fp16` (GPU only).
         workers: data-loading processes per device; 0 loads data in the main process.
@@ -388,7 +388,7 @@ class VisualizeSettings(Validated):
         image_size: length to which the shorter side of each image is scaled, in pixels.
         limit: maximum number of images.
         seed: seed of `random` weights.
-        accelerator: `auto` (a GPU where there is one), `cpu`, `gpu`, `cuda` or `mps`.
+        accelerator: `auto` (a GPU if there is one), `cpu`, `gpu`, `cuda` or `mps`.
         overwrite: replace the pictures of a run with other settings in `out`.
     """
 

@@ -153,7 +153,7 @@ def _listed(paths: Sequence[Path]) -> list[Path]:
     stems = [file.stem for file in found]
     if twice := sorted({stem for stem in stems if stems.count(stem) > 1}):
         raise UserError(
-            f"several images are called {twice[0]}: pictures are named after their images, so run them separately"
+            f"several images are named {twice[0]}: pictures are named after their images, so draw them in separate runs"
         )
     return found
 

@@ -17,7 +17,7 @@ def file_name(value: object) -> str:
         WrongValueError: no text, empty, or a text that no file can be called.
     """
     if not isinstance(value, str) or not value.strip():
-        raise WrongValueError("there is none" if not value else f"{shown(value)} is not a name")
+        raise WrongValueError("it is missing" if not value else f"{shown(value)} is not a name")
     try:
         encoded = os.fsencode(value)
     except UnicodeEncodeError:

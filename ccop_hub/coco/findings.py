@@ -96,7 +96,7 @@ class Findings:
         return set(self._counts)
 
     def summary(self, path: Path) -> str:
-        """One line for a person; empty where there is nothing to say."""
+        """One line for a person; empty if there is nothing to say."""
         if not self:
             return ""
         parts = []

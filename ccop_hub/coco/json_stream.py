@@ -60,7 +60,7 @@ class _Scanner:
         file.seek(0)
         self._decode: codecs.IncrementalDecoder | None = None
         if head[:2] == b"\x1f\x8b":
-            raise UserError(f"{path} is compressed; gunzip it")
+            raise UserError(f"{path} is compressed: decompress it with gunzip")
         encoding = json.detect_encoding(head)
         if encoding == "utf-8-sig":
             file.read(len(codecs.BOM_UTF8))

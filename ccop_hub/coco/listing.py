@@ -95,8 +95,8 @@ def read_listing(path: Path, classes: bool = True) -> Listing:
             there = images.setdefault(image.id, image)
             if there != image:
                 raise UserError(
-                    f"{path} has two images of id {image.id}: {there.file_name} and {image.file_name}; give each its "
-                    "own id"
+                    f"{path} has two images with id {image.id}: {there.file_name} and {image.file_name}; give each "
+                    "image a unique id"
                 )
             if there is not image:
                 listing.findings.add(Kind.EQUAL_IMAGE, image.id)
@@ -108,7 +108,8 @@ def read_listing(path: Path, classes: bool = True) -> Listing:
                 listing.findings.add(Kind.EQUAL_CATEGORY, key)
             else:
                 raise UserError(
-                    f"{path} has two categories of id {key}: {categories[key][0]!r} and {name!r}; give each its own id"
+                    f"{path} has two categories with id {key}: {categories[key][0]!r} and {name!r}; give each "
+                    "category a unique id"
                 )
     for kind, entries in (("images", images), ("categories", categories)):
         if not entries and (classes or kind == "images"):
@@ -150,7 +151,7 @@ def wrong_entry(path: Path, section: str, place: int, entry: Any, what: str) -> 
     named = entry.get("id") if isinstance(entry, dict) else None
     kind = {"images": "image", "categories": "category", "annotations": "annotation"}[section]
     where = f"{kind} {shown(named)}" if named is not None else f"entry {place} of {section!r}"
-    return UserError(f"{path} is not a COCO JSON: {where}: {what}; correct it or leave the entry out")
+    return UserError(f"{path} is not a COCO JSON: {where}: {what}; correct or remove the entry")
 
 
 def _raw_category(path: Path, place: int, entry: Any) -> tuple[int | str, str, str]:
@@ -181,7 +182,8 @@ def _number_categories(path: Path, listing: Listing, categories: Mapping[int | s
     for key, (name, _) in categories.items():
         if by_name.setdefault(name, key) != key:
             raise UserError(
-                f"{path} has two categories called {name!r}, ids {by_name[name]} and {key}: give each its own name"
+                f"{path} has two categories named {name!r}, with ids {by_name[name]} and {key}: give each category "
+                "a unique name"
             )
     parents = {above for name, above in categories.values() if above != name}
     for key, (name, above) in categories.items():
@@ -233,7 +235,7 @@ def find_images(path: Path, listing: Listing, folder: Path) -> dict[str, os.stat
         more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
         raise UserError(
             f"{len(missing)} images of {path} are not in {folder}: {', '.join(missing[:_NAMED])}{more}; "
-            "complete the folder or drop them from the JSON"
+            "add the files or remove the entries from the JSON"
         )
     return found
 
@@ -263,7 +265,7 @@ def check_sizes(path: Path, listing: Listing, folder: Path) -> None:
         for entry, header in shown_headers:
             if isinstance(header, str):
                 raise UserError(
-                    f"{folder / entry.file_name} cannot be read: {header}; replace the image or drop it from {path}"
+                    f"{folder / entry.file_name} cannot be read: {header}; replace the image or remove it from {path}"
                 )
             if entry.size == header.upright:
                 continue

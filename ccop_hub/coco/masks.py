@@ -39,7 +39,7 @@ def read_mask(value: Any, size: tuple[int, int] | None, box: Box, met: list[Kind
         met: kinds of oddities are appended to it.
 
     Returns:
-        Polygons of three points or more, run lengths that fill their image, or None where there is no mask.
+        Polygons of three points or more, run lengths that fill their image, or None if there is no mask.
 
     Raises:
         WrongValueError: neither polygons nor run lengths, or a number that is not finite.
@@ -52,7 +52,7 @@ def read_mask(value: Any, size: tuple[int, int] | None, box: Box, met: list[Kind
     if isinstance(value, dict):
         return _run_lengths(value, size, box, met)
     if not isinstance(value, list):
-        raise WrongValueError(f"segmentation {shown(value)} is neither polygons nor run lengths")
+        raise WrongValueError(f"segmentation {shown(value)} is neither a list of polygons nor an RLE mask")
     polygons = _nested(value, met)
     kept = []
     for polygon in polygons:
@@ -96,7 +96,7 @@ def _nested(value: list[Any], met: list[Kind]) -> Polygons:
         if part is None:
             continue
         if not isinstance(part, list):
-            raise WrongValueError(f"segmentation has {shown(part)} among its polygons")
+            raise WrongValueError(f"segmentation contains {shown(part)}, which is not a polygon")
         if part and all(isinstance(point, list) for point in part):  # a polygon of points
             if any(len(point) != 2 for point in part):
                 raise WrongValueError(f"segmentation {shown(part)} is nested too deeply")

@@ -106,7 +106,7 @@ def normalise(
             place.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(
-                f"cannot make {place} ({error.strerror or error}); set CCOP_CACHE to a folder that you may write to"
+                f"cannot create {place} ({error.strerror or error}); set CCOP_CACHE to a writable folder"
             ) from None
         _write(path, listing, copy, source_digest, masks=masks, roots=roots, clip=folder is not None, classes=classes)
     return _open(path, copy, json.loads(report.read_text(encoding="utf-8")), files)

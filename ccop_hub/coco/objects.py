@@ -53,7 +53,7 @@ class ObjectReader:
         """The objects that are kept, in the file's order.
 
         Yields:
-            (image_id, category_id, bbox, area, iscrowd and, where there is a mask, segmentation; the same with its id
+            (image_id, category_id, bbox, area, iscrowd and, if there is a mask, segmentation; the same with its id
             as JSON).
 
         Raises:
@@ -96,7 +96,9 @@ class ObjectReader:
             self._seen[key] = mark
             return False
         if there != mark:
-            raise UserError(f"{self._path} has two different annotations of id {key}; give each its own id")
+            raise UserError(
+                f"{self._path} has two different annotations with id {key}; give each annotation a unique id"
+            )
         self.findings.add(Kind.EQUAL_ANNOTATION, key)
         return True
 

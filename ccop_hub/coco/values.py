@@ -72,7 +72,7 @@ def identifier(value: Any) -> int | str:
             return int(text.partition(".")[0])
         if text:
             return text
-    raise WrongValueError("there is none" if value is None else f"{shown(value)} is neither a whole number nor a text")
+    raise WrongValueError("it is missing" if value is None else f"{shown(value)} is neither an integer nor text")
 
 
 def shown(value: Any) -> str:

@@ -28,7 +28,7 @@ def read_config(program: str, path: Path, known: Sequence[str]) -> tuple[dict[st
     if content is None:
         content = {}
     if not isinstance(content, dict):
-        raise UserError(f"{path} is not a file of settings: give lines of the form NAME: VALUE")
+        raise UserError(f"{path} is not a settings file: it needs lines of the form NAME: VALUE")
     for name, line in lines.items():
         if RENAMED.get(name, name) not in known:
             raise UserError(f"{path}:{line}: there is no setting {name!r}{did_you_mean(name, known)}")

@@ -29,12 +29,12 @@ from .timm_folder import TIMM_CONFIG_FILE, TIMM_FILES, timm_facts
 
 WEIGHTS_FILE = "backbone_fpn.safetensors"
 BACKBONE_FILE = "backbone.safetensors"
-"""Name of the same file where it holds no pyramid."""
+"""Name of the same file where it contains no pyramid."""
 
 WEIGHTS_FILES = (WEIGHTS_FILE, BACKBONE_FILE)
 FACTS_FILE = "facts.json"
 METADATA_KEY = "ccop"
-"""Key of the safetensors metadata that holds the facts as JSON."""
+"""Key of the safetensors metadata that contains the facts as JSON."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Weights:
         arch: timm name of the backbone.
         tensors: canonical name -> tensor (CPU); `backbone.*`, and `fpn.*` where the source had a pyramid.
         facts: what is known of them (objective, data set, steps, input mean/std, ...); empty if nothing is.
-        digest: `sha256:` + hex digest of the file, or of the tensors where there is no file.
+        digest: `sha256:` + hex digest of the file, or of the tensors if there is no file.
         source: path or address that they were read from; `random` for an untrained network.
         format: the naming scheme found in the source (`canonical`, `torchvision`, `timm`, `detectron2`, ...).
         unused: names, as the source has them, of tensors in neither part (heads, queues, ...).
@@ -149,12 +149,14 @@ def find_weights_file(path: Path) -> Path:
     if path.exists() and not path.is_dir():
         raise UserError(f"{path} is not a regular file: give a checkpoint file, its folder or a run's folder")
     if not path.is_dir():
-        raise UserError(f"{path} does not exist: give a checkpoint file, its folder or a run's folder")
+        raise UserError(f"{path} does not exist: give a checkpoint file, its folder or a run folder")
     own = [place / name for place in (path, path / "exported") for name in WEIGHTS_FILES]
     for candidate in (*own, *(path / name for name in TIMM_FILES)):
         if candidate.is_file():
             return candidate
-    raise UserError(f"{path} holds no {WEIGHTS_FILE}, nor does its exported/: give a checkpoint file or a run's folder")
+    raise UserError(
+        f"{path} contains no {WEIGHTS_FILE}, and neither does its exported/: give a checkpoint file or a run folder"
+    )
 
 
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:

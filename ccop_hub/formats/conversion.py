@@ -110,14 +110,14 @@ def require_target(target: str, out: Path, overwrite: bool = False) -> Target:
     Nothing is read or downloaded for it, so it can come before the weights are fetched.
     """
     if target not in TARGETS:
-        raise UserError(f"no format {target!r} to write: take one of {', '.join(TARGETS)}")
+        raise UserError(f"cannot write format {target!r}: use one of {', '.join(TARGETS)}")
     chosen = TARGETS[target]
     if out.is_file() and chosen.suffixes and not overwrite:
         raise UserError(f"{out} exists: pass --overwrite to replace it, or another --out")
     if chosen.suffixes and out.suffix not in chosen.suffixes:
-        raise UserError(f"{target} is written to a file ending in {' or '.join(chosen.suffixes)}: rename {out.name}")
+        raise UserError(f"{target} needs an output file ending in {' or '.join(chosen.suffixes)}: rename {out.name}")
     if not chosen.suffixes and out.suffix in _FILE_SUFFIXES:
-        raise UserError(f"{target} is written as a folder: leave {out.suffix} out of {out.name}")
+        raise UserError(f"{target} is written as a folder: remove {out.suffix} from {out.name}")
     if not chosen.suffixes and out.is_file():
         raise UserError(f"{out} is a file, but {target} is written as a folder: give another path")
     if chosen.suffixes and out.is_dir():
@@ -154,11 +154,11 @@ def _compare(weights: Weights, parts: tuple[str, ...], file: Path, out: Path, co
         if (counters or not name.endswith(COUNTER)) and not _are_equal(expected.get(name), found.tensors.get(name))
     ]
     if differing or found.arch != weights.arch:
-        raise UserError(f"{out} would read back differently ({', '.join(sorted(differing)[:5])}): check the disk")
+        raise UserError(f"{out} differs when read back ({', '.join(sorted(differing)[:5])}): check the disk")
     before, after = features(weights.arch, expected), features(found.arch, found.tensors)
     largest = max(float((before[name] - after[name]).abs().max()) for name in before)
     if not largest <= FEATURE_TOLERANCE:
-        raise UserError(f"the features of {out} would differ by {largest:.2g}: nothing was written")
+        raise UserError(f"the features of the converted network differ by {largest:.2g}: {out} was not written")
     return largest
 
 

@@ -59,7 +59,7 @@ def detectron2_config(weights: Weights, parts: tuple[str, ...], file: Path) -> s
 
 
 def detectron2_c4_config(weights: Weights, parts: tuple[str, ...], file: Path) -> str:
-    """YAML for a C4 detector, whose head holds `res5`; arguments as of `detectron2_config`."""
+    """YAML for a C4 detector, whose head contains `res5`; arguments as of `detectron2_config`."""
     model = _model(weights, file)
     model["BACKBONE"]["NAME"] = "build_resnet_backbone"
     model["RESNETS"]["OUT_FEATURES"] = ["res4"]

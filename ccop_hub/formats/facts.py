@@ -69,5 +69,5 @@ def _is_number(value: Any) -> bool:
 
 def _wrong(file: Path, field: str, value: Any, wanted: str) -> UserError:
     return UserError(
-        f"{file}: its fact {field} is {one_line(repr(value), 60)}, not {wanted}: correct it or export again"
+        f"{file}: metadata field {field} is {one_line(repr(value), 60)}, not {wanted}: correct it or export again"
     )

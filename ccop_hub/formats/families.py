@@ -1,6 +1,7 @@
 """Whose layout a checkpoint has, and which of several networks in it is the one to take.
 
-Data only: what a project calls its networks, and which of them its authors evaluate and hand on. Where a file holds two
+Data only: what a project calls its networks, and which of them its authors evaluate and hand on. Where a file contains
+    two
 whole networks, `ROLES` and `FAMILIES` decide; docs/libraries/checkpoints.md shows the same as a table.
 """
 

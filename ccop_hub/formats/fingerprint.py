@@ -44,7 +44,7 @@ def features(arch: str, tensors: Mapping[str, Tensor], images: Tensor | None = N
         images: (N, 3, H, W) float32, normalised RGB; `fixed_input()` if None.
 
     Returns:
-        `res2` .. `res5`, and `p2` .. `p6` where there is a pyramid, each (N, C, H/stride, W/stride).
+        `res2` .. `res5`, and `p2` .. `p6` if there is a pyramid, each (N, C, H/stride, W/stride).
     """
     with torch.device("meta"):
         network = ResNetFPN(arch)

@@ -120,7 +120,7 @@ def global_of(module: str, name: str, names: Mapping[str, Any]) -> Any:
     if full in names:
         return names[full]
     if is_hostile(module, name):
-        raise HostilePickleError(f"asks for {one_line(full)}, which would run code; do not trust it")
+        raise HostilePickleError(f"references {one_line(full)}, which would run code; do not trust it")
     return Note(full)
 
 
@@ -199,7 +199,7 @@ class _Machine:
     def pop(self) -> Any:
         value = self.stack.pop()
         if value is _MARK:
-            raise DamagedPickleError("a mark where an object belongs")
+            raise DamagedPickleError("mark instead of an object")
         return value
 
     def pop_to_mark(self) -> list[Any]:
@@ -215,7 +215,7 @@ class _Machine:
     def top(self) -> Any:
         value = self.stack[-1]
         if value is _MARK:
-            raise DamagedPickleError("a mark where an object belongs")
+            raise DamagedPickleError("mark instead of an object")
         return value
 
     def recall(self, number: int) -> None:
@@ -229,16 +229,18 @@ class _Machine:
             return function.build(*given)
         if isinstance(function, Note):
             if function.name.endswith(".getattr") and not _is_plain_attribute(given):
-                raise HostilePickleError(f"asks for {one_line(function.name)}, which reaches all code; do not trust it")
+                raise HostilePickleError(
+                    f"references {one_line(function.name)}, which can run any code; do not trust it"
+                )
             return Note(function.name, called=True, arguments=given)
-        raise DamagedPickleError("calls what is not a function")
+        raise DamagedPickleError("calls a non-function")
 
     def set_items(self, target: Any, flat: list[Any]) -> None:
         if len(flat) % 2:
             raise DamagedPickleError("a key without a value")
         items = target if isinstance(target, dict) else target.items if isinstance(target, Note) else None
         if items is None:
-            raise DamagedPickleError("items of what has none")
+            raise DamagedPickleError("items of an object without items")
         for key, value in zip(flat[::2], flat[1::2], strict=True):
             items[_as_key(key)] = value
 
@@ -248,7 +250,7 @@ class _Machine:
         elif isinstance(target, Note):
             target.entries.extend(values)
         else:
-            raise DamagedPickleError("entries of what has none")
+            raise DamagedPickleError("entries of an object without entries")
 
     def set_state(self, target: Any, state: Any) -> None:
         if isinstance(target, Stateful):
@@ -282,7 +284,7 @@ def _text_line(machine: _Machine) -> str:
 def _quoted(machine: _Machine) -> None:
     line = machine.line()
     if len(line) < 2 or line[:1] != line[-1:] or line[:1] not in (b"'", b'"'):
-        raise DamagedPickleError("a string without quotes")
+        raise DamagedPickleError("string without quotes")
     machine.push(line[1:-1].decode("unicode_escape"))
 
 
@@ -293,7 +295,7 @@ def _integer(machine: _Machine) -> None:
 
 def _proto(machine: _Machine) -> None:
     if machine.number("<B") > 5:
-        raise DamagedPickleError("a pickle protocol that is not known")
+        raise DamagedPickleError("unknown pickle protocol")
 
 
 def _named(machine: _Machine) -> None:
@@ -304,7 +306,7 @@ def _named(machine: _Machine) -> None:
 def _stack_named(machine: _Machine) -> None:
     name, module = machine.pop(), machine.pop()
     if not isinstance(name, str) or not isinstance(module, str):
-        raise DamagedPickleError("a name that is not text")
+        raise DamagedPickleError("name that is not text")
     machine.push(global_of(module, name, machine.names))
 
 
@@ -376,7 +378,7 @@ def _persistent(machine: _Machine, identity: Any) -> None:
 
 
 def _refused(machine: _Machine) -> None:
-    raise DamagedPickleError("an operation that is not known")
+    raise DamagedPickleError("unknown operation")
 
 
 def _long(machine: _Machine, count: int) -> None:

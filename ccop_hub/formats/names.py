@@ -101,7 +101,7 @@ def _torchvision(name: str, with_fpn: bool) -> str:
 
 def _timm(name: str, with_fpn: bool) -> str:
     if with_fpn:
-        raise UserError("timm has no names for a feature pyramid: convert parts=('backbone',) alone")
+        raise UserError("timm has no names for a feature pyramid: convert only parts=('backbone',)")
     return name.removeprefix("backbone.")
 
 
@@ -136,7 +136,7 @@ def _detectron2(name: str, with_fpn: bool) -> str:
 
 def _detectron2_c4(name: str, with_fpn: bool) -> str:
     if with_fpn:
-        raise UserError("Detectron2's C4 detector has no feature pyramid: convert parts=('backbone',) alone")
+        raise UserError("Detectron2's C4 detector has no feature pyramid: convert only parts=('backbone',)")
     module = detectron2_module(name)
     return f"roi_heads.{module}" if module.startswith("res5.") else f"backbone.{module}"
 
@@ -209,7 +209,7 @@ def from_canonical(
     wanted = to_canonical(tensors, "canonical", arch)
     wanted = {name: value for name, value in wanted.items() if name.split(".", 1)[0] in parts}
     if not wanted:
-        raise UserError(f"these weights have none of the parts {', '.join(parts)}: ask for a part that they have")
+        raise UserError(f"these weights contain none of the parts {', '.join(parts)}: request a part that they contain")
     with_fpn = any(name.startswith("fpn.") for name in wanted)
     if target not in ("canonical", "timm"):
         _require_plain_names(wanted, target)
@@ -224,7 +224,7 @@ def layout_of(backbone: Iterable[str]) -> str | None:
 
 def _scheme(name: str) -> Callable[[str, bool], str]:
     if name not in _SCHEMES:
-        raise UserError(f"no tensor names called {name!r}: take one of {', '.join(SCHEMES)}")
+        raise UserError(f"no naming scheme {name!r}: use one of {', '.join(SCHEMES)}")
     return _SCHEMES[name]
 
 

@@ -71,7 +71,7 @@ class NumpyArray(Stateful):
     def set_state(self, state: Any) -> None:
         """Take version, shape, type, order and data."""
         if not isinstance(state, tuple) or len(state) != 5:
-            raise DamagedPickleError("an array whose state numpy does not write")
+            raise DamagedPickleError("invalid array state")
         _, shape, kind, fortran, raw = state
         self.value = self._build(raw, kind, shape, "F" if fortran else "C")
 
@@ -106,7 +106,7 @@ class Arrays:
         """
         self._left -= count
         if self._left < 0:
-            raise DamagedPickleError("its arrays are larger than the file")
+            raise DamagedPickleError("arrays are larger than the file")
 
     def array(self, raw: Any, kind: Any, shape: Any, order: Any = "C") -> Tensor | NotDense:
         """A tensor from numpy's data, type and shape; a note where it is not of numbers."""
@@ -115,9 +115,9 @@ class Arrays:
         if isinstance(raw, str):
             raw = raw.encode("latin1")
         if not isinstance(raw, bytes | memoryview):
-            raise DamagedPickleError("an array without data")
+            raise DamagedPickleError("array without data")
         if any(not isinstance(side, int) or side < 0 for side in shape):
-            raise DamagedPickleError("an array of negative size")
+            raise DamagedPickleError("array of negative size")
         if math.prod(shape) * kind.type.itemsize != len(raw):
             told = f"an array of shape {one_line(shape, 60)} with {len(raw)} bytes of data"
             raise DamagedPickleError(told)
@@ -196,7 +196,7 @@ def _dictionary(given: Any = ()) -> dict[Any, Any]:
 
 def _encode(text: Any, encoding: Any = "latin1") -> bytes:
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
-        raise DamagedPickleError("encodes text in a way that no pickle does")
+        raise DamagedPickleError("invalid text encoding")
     return text.encode("latin1")
 
 
@@ -204,14 +204,14 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tenso
     if isinstance(storage, NotDense):
         return storage
     if not isinstance(storage, Storage) or not isinstance(size, tuple) or not isinstance(stride, tuple):
-        raise DamagedPickleError("a tensor without storage")
+        raise DamagedPickleError("tensor without storage")
     if any(not isinstance(number, int) or number < 0 for number in (offset, *size, *stride)) or len(size) != len(
         stride
     ):
-        raise DamagedPickleError("a tensor of negative size")
+        raise DamagedPickleError("tensor of negative size")
     last = offset + sum((side - 1) * step for side, step in zip(size, stride, strict=True))
     if math.prod(size) and last >= storage.flat.numel():
-        raise DamagedPickleError(f"a tensor of shape {one_line(size, 60)} beyond the end of its storage")
+        raise DamagedPickleError(f"tensor of shape {one_line(size, 60)} extends beyond its storage")
     if not math.prod(size):
         return torch.empty(size, dtype=storage.flat.dtype)
     return storage.flat.as_strided(size, stride, offset)
@@ -225,7 +225,7 @@ def _tensor_of_type(
     if not isinstance(storage, Storage) or not isinstance(dtype, torch.dtype):
         return NotDense(f"tensor of {name}")
     if storage.flat.numel() * storage.flat.element_size() % dtype.itemsize:
-        raise DamagedPickleError("a storage that does not hold whole numbers")
+        raise DamagedPickleError("storage size is not a multiple of its item size")
     return _tensor(Storage(storage.flat.view(dtype)), offset, size, stride)
 
 

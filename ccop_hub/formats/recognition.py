@@ -100,7 +100,7 @@ class Candidate:
 
 
 def identify(tree: Any, arch: str | None = None) -> Identified:
-    """Find the network in what a checkpoint holds and check that it is whole.
+    """Find the network in what a checkpoint contains and check that it is whole.
 
     Args:
         tree: a state dict, or containers with state dicts somewhere in them, as `safe_reading.read_file` returns them.
@@ -148,7 +148,7 @@ def _identified(chosen: Candidate, others: tuple[str, ...], arch: str | None) ->
 
 def _candidates(state: StateDict) -> list[Candidate]:
     if len(state.tensors) > MOST_TENSORS:
-        raise UserError(f"holds {len(state.tensors)} tensors in one state dict: keep those of the network")
+        raise UserError(f"contains {len(state.tensors)} tensors in one state dict: keep only those of the network")
     places = []
     for style in STYLES:
         beginnings = {name[: name.rfind(style.first_stage)] for name in state.names if style.first_stage in name}
@@ -157,7 +157,7 @@ def _candidates(state: StateDict) -> list[Candidate]:
             if stem.endswith(style.stem) and prefix[-1:] in ("", ".") and prefix in beginnings:
                 places.append((style, prefix))
     if len(places) > MOST_NETWORKS:
-        raise UserError(f"holds {len(places)} networks in one state dict: save that of one of them alone")
+        raise UserError(f"contains {len(places)} networks in one state dict: save only one of them")
     return [_candidate(state, style, prefix) for style, prefix in places]
 
 
@@ -228,8 +228,8 @@ def _choose(whole: Sequence[Candidate]) -> Candidate:
     if any(not _same_tensors(first, other) for other in more):
         places = ", ".join(one_line(one.place or "the whole file") for one in rest[:4])
         raise UserError(
-            f"holds {len(rest)} whole ResNets ({places}), and nothing says which is meant: save the state dict of one "
-            "of them alone"
+            f"contains {len(rest)} complete ResNets ({places}), and no rule to choose one: save the state dict of "
+            "only one of them"
         )
     return first
 
@@ -317,14 +317,14 @@ def _unusual(states: Sequence[StateDict], arch: str) -> Identified | None:
 def _nothing_found(tree: Any, states: Sequence[StateDict]) -> str:
     if module := pickled_module(tree):
         return (
-            f"holds a pickled {one_line(module, 80)}, which is code and is not read; save its state_dict: "
+            f"contains a pickled {one_line(module, 80)}, which is code and is not read; save its state_dict: "
             'torch.save(model.state_dict(), "weights.pth")'
         )
     if not states:
         what = f"a {type(tree).__name__}"
         if isinstance(tree, Mapping):
             what = ", ".join(one_line(key, 40) for key in list(tree)[:8]) or "nothing"
-        return f"holds {what}, and no tensors by name: give the file of a trained network"
+        return f"contains {what}, and no tensors by name: give the file of a trained network"
     state = max(states, key=lambda one: len(one.tensors))
     some = ", ".join(one_line(name, 80) for name in list(state.tensors)[:5])
     titles = ", ".join(dict.fromkeys(family.title for family in FAMILIES))
@@ -340,7 +340,7 @@ def _require_no_biases(chosen: Candidate, unused: Sequence[str]) -> None:
         value = chosen.state.tensors[name]
         is_bias = bool(chosen.style.owned.match(below)) and not below.endswith("_momentum")
         if is_bias and isinstance(value, Tensor) and bool(value.any()):
-            raise UserError(f"{one_line(name)} is a bias that is not 0, for which a ResNet has no place")
+            raise UserError(f"{one_line(name)} is a non-zero bias, which a ResNet does not have")
 
 
 def _completed(named: Mapping[str, Any]) -> dict[str, Tensor]:

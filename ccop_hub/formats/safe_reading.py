@@ -67,7 +67,7 @@ def read_file(path: Path) -> Contents:
     except HostilePickleError as error:
         raise HostilePickleError(f"{path} {error}") from None
     except DamagedPickleError as error:
-        raise UserError(f"{path} is a damaged or truncated file ({error}): get it again") from None
+        raise UserError(f"{path} is damaged or truncated ({error}): download it again") from None
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror or one_line(error)}): check the path") from None
     # Damage in the structure around the pickles leads to whatever error Python has for it.
@@ -108,7 +108,7 @@ def facts_in(metadata: Mapping[str, str], key: str, path: Path) -> dict[str, Any
     except (ValueError, RecursionError):
         facts = None
     if not isinstance(facts, dict):
-        raise UserError(f"{path} holds facts that are not a JSON object: export it again")
+        raise UserError(f"{path} contains metadata that is not a JSON object: export it again")
     return facts
 
 
@@ -126,7 +126,7 @@ def _looks_like(start: bytes) -> str:
     if start.lstrip()[:1] in (b"{", b"["):
         return "it is JSON or other text"
     if start[8:9] == b"{":
-        return "a truncated safetensors file: get it again"
+        return "a truncated safetensors file: download it again"
     if start[_TAR_MAGIC] == b"ustar":
         return "it is a tar archive: unpack it first"
     packed = next((name for magic, name in _COMPRESSED.items() if start.startswith(magic)), None)
@@ -154,14 +154,14 @@ def _finished(tree: Any) -> Any:
 
 def _read_npz(path: Path, entries: list[zipfile.ZipInfo]) -> dict[str, Tensor]:
     if sum(entry.file_size for entry in entries) > _NPZ_RATIO * path.stat().st_size:
-        raise UserError(f"{path} would unpack to more than {_NPZ_RATIO} times its size: it holds no trained weights")
+        raise UserError(f"{path} would unpack to more than {_NPZ_RATIO} times its size: it contains no trained weights")
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
     except TypeError:
-        raise UserError(f"{path} holds arrays of something other than numbers: keep those of the weights") from None
+        raise UserError(f"{path} contains non-numeric arrays: keep only the weights") from None
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is not a whole .npz file ({one_line(error)}): get it again") from None
+        raise UserError(f"{path} is not a complete .npz file ({one_line(error)}): download it again") from None
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -170,4 +170,4 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             names = opened.keys()
             return {name: opened.get_tensor(name) for name in names}, opened.metadata() or {}
     except SafetensorError as error:
-        raise UserError(f"{path} is not a whole safetensors file ({one_line(error)}): get it again") from None
+        raise UserError(f"{path} is not a complete safetensors file ({one_line(error)}): download it again") from None

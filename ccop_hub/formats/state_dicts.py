@@ -65,7 +65,7 @@ def flattened(states: Sequence[StateDict]) -> StateDict:
 
 
 def pickled_module(tree: Any) -> str | None:
-    """The class of a `torch.nn.Module` that was pickled whole, if the file holds one."""
+    """The class of a `torch.nn.Module` that was pickled whole, if the file contains one."""
     seen: set[int] = set()
     pending = [tree]
     for value in pending:

@@ -34,11 +34,13 @@ def require_sound(tensors: Mapping[str, Tensor | NotDense]) -> None:
             raise UserError(f"{one_line(name)} is not a dense tensor of real numbers: save weights as ordinary tensors")
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():
             shape = tuple(value.shape)
-            raise UserError(f"{one_line(name)} has the shape {shape} over a smaller storage: save it by .contiguous()")
+            raise UserError(
+                f"{one_line(name)} has shape {shape} but a smaller storage: call .contiguous() before saving"
+            )
     numbers = {name: value for name, value in tensors.items() if isinstance(value, Tensor)}
     bad = [name for name, value in numbers.items() if value.is_floating_point() and not value.isfinite().all()]
     if bad:
-        raise UserError(f"NaN or infinite numbers in {_shortened(bad)}: take weights from before the run diverged")
+        raise UserError(f"NaN or infinite numbers in {_shortened(bad)}: use weights from before the run diverged")
 
 
 def _is_dense(value: Tensor) -> bool:
@@ -61,7 +63,7 @@ def find_arch(tensors: Mapping[str, Tensor], arch: str | None) -> str:
     if arch is not None:
         candidates: tuple[str, ...] = (arch,)
     elif layout is None:
-        raise UserError("these weights hold no backbone: give a file that has one")
+        raise UserError("these weights contain no backbone: give a file with one")
     else:
         candidates = SAME_NAMES.get(layout, (layout,))
     first: list[str] = []
@@ -70,9 +72,7 @@ def find_arch(tensors: Mapping[str, Tensor], arch: str | None) -> str:
         if not wrong:
             return candidate
         first = first or wrong
-    raise UserError(
-        f"tensors are not those of a {candidates[0]}: {_shortened(first)}. Take weights of a ResNet known to timm"
-    )
+    raise UserError(f"tensors are not those of a {candidates[0]}: {_shortened(first)}. Use weights of a timm ResNet")
 
 
 def expected_tensors(arch: str, with_fpn: bool) -> dict[str, Tensor]:

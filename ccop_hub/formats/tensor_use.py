@@ -66,7 +66,7 @@ def require_parts(weights: Weights, parts: Sequence[str]) -> None:
     """
     for part in parts:
         if part not in weights.parts:
-            raise UserError(f"{weights.name} has no {PART_NAMES[part]}: give weights that have one")
+            raise UserError(f"{weights.name} has no {PART_NAMES[part]}: give weights with one")
 
 
 def require_fit(own: Mapping[str, Tensor], given: Mapping[str, Tensor], source: str, network: str) -> None:
@@ -99,7 +99,7 @@ def require_fit(own: Mapping[str, Tensor], given: Mapping[str, Tensor], source: 
     ]
     if problems:
         raise UserError(
-            f"{source} does not fit the {network}: {'; '.join(problems)}. Use weights of exactly this architecture"
+            f"{source} does not fit the {network}: {'; '.join(problems)}. Use weights of this exact architecture"
         )
 
 

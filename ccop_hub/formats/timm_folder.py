@@ -29,7 +29,7 @@ def timm_facts(config: Path) -> dict[str, Any] | None:
     try:
         content = json.loads(read_regular(config))
     except (ValueError, OSError, RecursionError):
-        raise UserError(f"{config} is not JSON: get it again, or give the weights file from another folder") from None
+        raise UserError(f"{config} is not JSON: download it again, or give another weights file") from None
     if not isinstance(content, dict) or "architecture" not in content:
         return None
     shown = content.get("pretrained_cfg") or {}

@@ -29,7 +29,7 @@ _LOCAL_HEADER = struct.Struct("<4s22xHH")
 """Signature, and the lengths of name and extra field, of a ZIP entry's local header (PKWARE APPNOTE 4.3.7)."""
 
 LARGEST_PICKLE = 1 << 28
-"""Bytes of `data.pkl`, which holds no tensor data."""
+"""Bytes of `data.pkl`, which contains no tensor data."""
 
 
 def mapped(path: Path) -> memoryview:
@@ -50,7 +50,7 @@ def archive_entries(path: Path) -> list[zipfile.ZipInfo]:
         with zipfile.ZipFile(path) as archive:
             return archive.infolist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError, EOFError) as error:
-        raise UserError(f"{path} is a damaged or truncated archive ({one_line(error)}): get it again") from None
+        raise UserError(f"{path} is a damaged or truncated archive ({one_line(error)}): download it again") from None
 
 
 def read_torch_zip(path: Path, entries: list[zipfile.ZipInfo]) -> Any:
@@ -65,9 +65,9 @@ def read_torch_zip(path: Path, entries: list[zipfile.ZipInfo]) -> Any:
     pickled = next((entry for entry in entries if entry.filename.rpartition("/")[2] == "data.pkl"), None)
     if pickled is None:
         some = ", ".join(one_line(entry.filename, 60) for entry in entries[:3])
-        raise UserError(f"{path} is a ZIP archive of something other than weights ({some}, ...): unpack it first")
+        raise UserError(f"{path} is a ZIP archive without weights ({some}, ...): unpack it first")
     if pickled.file_size > LARGEST_PICKLE:
-        raise DamagedPickleError("a data.pkl beyond 256 MiB")
+        raise DamagedPickleError("data.pkl is larger than 256 MiB")
     data = mapped(path)
     folder = pickled.filename.removesuffix("data.pkl")
     order = by_name.get(f"{folder}byteorder")
@@ -105,7 +105,7 @@ def read_torch_legacy(path: Path) -> Any:
             return identity[1]
         kind, storage_type, key, _, count, *view = identity
         if kind != "storage" or not isinstance(key, str) or not isinstance(count, int) or any(view):
-            raise DamagedPickleError("refers to something other than a whole storage")
+            raise DamagedPickleError("refers to part of a storage")
         counts[key] = (storage_type, count)
         return NotDense("torch.Tensor")
 
@@ -123,7 +123,7 @@ def read_torch_legacy(path: Path) -> Any:
         storage_type, count = counts[key]
         kind = element_type(storage_type)
         if kind is None or count != struct.unpack("<q", data[position : position + 8])[0]:
-            raise DamagedPickleError("a storage of an unknown type or another size")
+            raise DamagedPickleError("storage of unknown type or wrong size")
         end = position + 8 + count * kind.itemsize
         if count < 0 or end > len(data):
             raise DamagedPickleError("ends early")
@@ -146,7 +146,7 @@ def _storage(storage_type: Any, content: memoryview) -> Storage | NotDense:
     if kind is None:
         return NotDense("a storage of something other than plain numbers")
     if len(content) % kind.itemsize:
-        raise DamagedPickleError("a storage that does not hold whole numbers")
+        raise DamagedPickleError("storage size is not a multiple of its item size")
     if not content:
         return Storage(torch.empty(0, dtype=kind))
     flat = torch.frombuffer(content, dtype=torch.uint8)
@@ -160,18 +160,18 @@ def _check_entries(path: Path, entries: list[zipfile.ZipInfo]) -> None:
     if len(set(names)) != len(names):
         repeated = next(name for name in names if names.count(name) > 1)
         raise UserError(
-            f"{path} holds the entry {one_line(repeated)!r} twice, which torch.save never writes: get it again"
+            f"{path} contains the entry {one_line(repeated)!r} twice, which torch.save never writes: download it again"
         )
     if any(name.endswith("/constants.pkl") for name in names):
         raise UserError(
-            f"{path} is a TorchScript archive, which holds code: save its weights, "
+            f"{path} is a TorchScript archive, which contains code: save its weights, "
             'torch.save(torch.jit.load("FILE").state_dict(), "weights.pth")'
         )
     size = path.stat().st_size
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        raise UserError(f"{path} holds compressed entries, which torch.save never writes: save it with torch.save")
+        raise UserError(f"{path} contains compressed entries, which torch.save never writes: save it with torch.save")
     if sum(entry.file_size for entry in entries) > size + _SLACK:
-        raise UserError(f"{path} would unpack to more than its own {size} bytes: get it again")
+        raise UserError(f"{path} would unpack to more than its {size} bytes: download it again")
 
 
 def _content(data: memoryview, entry: zipfile.ZipInfo) -> memoryview:

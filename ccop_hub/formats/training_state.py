@@ -23,7 +23,7 @@ def read_training_state(path: Path, remedy: str, map_location: Any = "cpu") -> d
         map_location: where its tensors go, as for `torch.load`.
 
     Raises:
-        UserError: it holds something else, is damaged, or holds no dictionary.
+        UserError: it contains something else, is damaged, or contains no dictionary.
     """
     try:
         with open_regular(path) as file:
@@ -32,7 +32,8 @@ def read_training_state(path: Path, remedy: str, map_location: Any = "cpu") -> d
         found = re.search(r"(?:GLOBAL|global|class|function) `?([\w.]+\.[\w.]+)", str(error))
         what = f" ({found[1]})" if found else ""
         raise UserError(
-            f"{path} holds more than tensors and plain values{what}, which could run code, and is not loaded: {remedy}"
+            f"{path} contains more than tensors and plain values{what}, which could run code, and is not loaded: "
+            f"{remedy}"
         ) from error
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror or one_line(error)}): {remedy}") from error
@@ -40,5 +41,5 @@ def read_training_state(path: Path, remedy: str, map_location: Any = "cpu") -> d
     except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is damaged ({one_line(error)}): {remedy}") from error
     if not isinstance(contents, dict):
-        raise UserError(f"{path} holds no training state: {remedy}")
+        raise UserError(f"{path} contains no training state: {remedy}")
     return contents

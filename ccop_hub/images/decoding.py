@@ -128,7 +128,7 @@ def read_class_ids(path: Path, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.u
     """
     ids = _read_ids(path, max_pixels)
     if ids.dtype not in (np.uint8, np.bool_):
-        raise UnreadableImageError(path, "more than 8 bits a pixel; give 8-bit class ids")
+        raise UnreadableImageError(path, "more than 8 bits per pixel; use 8-bit class ids")
     return ids.astype(np.uint8)
 
 
@@ -272,7 +272,7 @@ def _turn_upright(image: Image.Image) -> None:
 
 def _to_rgb(path: Path, image: Image.Image) -> Image.Image:
     if image.mode == "F":
-        raise UnreadableImageError(path, "floating-point pixels have no known range; store 8 or 16 bits a channel")
+        raise UnreadableImageError(path, "floating-point pixels have no known range; use 8 or 16 bits per channel")
     if image.mode == "RGB" and not image.has_transparency_data:
         return image.convert("RGB")  # a copy without the file handle
     result = Image.new("RGB", image.size)
@@ -296,14 +296,16 @@ def _strip_to_rgb(path: Path, strip: Image.Image) -> Image.Image:
 def _sixteen_to_eight_bits(path: Path, image: Image.Image) -> Image.Image:
     values = np.asarray(image, dtype=np.int64)
     if values.size and (values.min() < 0 or values.max() > np.iinfo(np.uint16).max):
-        raise UnreadableImageError(path, "32-bit integer pixels have no known range; store 8 or 16 bits a channel")
+        raise UnreadableImageError(path, "32-bit integer pixels have no known range; use 8 or 16 bits per channel")
     return Image.fromarray(((values + _UINT16_TO_UINT8 // 2) // _UINT16_TO_UINT8).astype(np.uint8))
 
 
 def _read_ids(path: Path, max_pixels: int) -> npt.NDArray[Any]:
     def to_array(image: Image.Image) -> npt.NDArray[Any]:
         if image.mode not in _LABEL_MODES:
-            raise UnreadableImageError(path, f"{image.mode} pixels, not one channel of ids; give ids, not colours")
+            raise UnreadableImageError(
+                path, f"{image.mode} pixels, not a single channel of ids; use class ids, not colours"
+            )
         return np.array(image)
 
     with open_regular(path) as file:

@@ -1,8 +1,8 @@
 """The image formats that are decoded, and the file suffixes that mark an image.
 
 The list is explicit, because Pillow also opens formats that run a program (EPS starts Ghostscript), are only stubs
-(HDF5, MPEG), or are no pictures of a scene (icons, textures). PFM is left out too: it holds depth or disparity, which
-data sets keep beside their pictures.
+(HDF5, MPEG), or are no pictures of a scene (icons, textures). PFM is left out too: it contains depth or disparity,
+which data sets keep beside their pictures.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def is_image_name(name: str) -> bool:
 
 
 def hint_for(suffix: str) -> str | None:
-    """How to make images of files with this suffix readable, where there is a way."""
+    """How to make images of files with this suffix readable, if there is a way."""
     return _HINTS.get(suffix)
 
 

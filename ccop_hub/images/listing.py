@@ -44,7 +44,7 @@ def list_images(root: Path, exclude: Collection[Path] = ()) -> list[str]:
     """Paths of all images below `root`, relative, POSIX, sorted by code point; see `scan_images`.
 
     Raises:
-        UserError: `root` is no folder, cannot be read, or holds no image.
+        UserError: `root` is no folder, cannot be read, or contains no image.
     """
     return require_images(root, exclude).images
 
@@ -53,13 +53,13 @@ def require_images(root: Path, exclude: Collection[Path] = ()) -> ImageFiles:
     """As `scan_images`, for a folder that must hold an image.
 
     Raises:
-        UserError: `root` is no folder, cannot be read, or holds no image.
+        UserError: `root` is no folder, cannot be read, or contains no image.
     """
     found = scan_images(root, exclude)
     if not found.images:
         other = describe_passed_over(found.passed_over)
         raise UserError(
-            f"{root} holds no image" + (f", only {other}" if other else "") + "; looked for "
+            f"{root} contains no image" + (f", only {other}" if other else "") + "; looked for "
             f"{', '.join(sorted(IMAGE_SUFFIXES))} in it and below"
         )
     return found
@@ -83,7 +83,7 @@ def scan_images(root: Path, exclude: Collection[Path] = ()) -> ImageFiles:
     """
     if not root.is_dir():
         what = "is a file, not a folder of images" if root.exists() else "does not exist"
-        raise UserError(f"{root} {what}; give the folder that holds the images")
+        raise UserError(f"{root} {what}; give the folder with the images")
     images: list[str] = []
     passed_over: Counter[str] = Counter()
     seen = {place for folder in exclude if (place := _identity(folder)) is not None} - {_identity(root)}

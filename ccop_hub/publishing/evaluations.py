@@ -50,7 +50,7 @@ def read_evaluation(path: Path, digest: str) -> Evaluation:
     """Read a result of these weights.
 
     Args:
-        path: a `result.json`, or the folder that holds it.
+        path: a `result.json`, or the folder that contains it.
         digest: of the weights that are published; results of other weights are refused.
 
     Raises:
@@ -83,5 +83,5 @@ def read_evaluation(path: Path, digest: str) -> Evaluation:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{file} is not a complete result ({error}): evaluate again") from None
     if measured != digest:
-        raise UserError(f"{file} was measured on other weights ({measured}, not {digest}): evaluate these")
+        raise UserError(f"{file} was measured with other weights ({measured}, not {digest}): evaluate these weights")
     return evaluation

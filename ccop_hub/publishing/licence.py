@@ -32,15 +32,15 @@ def licence_of(facts: Mapping[str, Any], given: str | None) -> str:
         origin = ""
     wanted = (given or "").lower()
     if given is not None and not _IDENTIFIER.fullmatch(wanted):
-        raise UserError(f"--licence {one_line(given, 60)!r} is not an SPDX identifier: give one such as cc-by-nc-4.0")
+        raise UserError(f"--licence {one_line(given, 60)!r} is not an SPDX identifier: give one, such as cc-by-nc-4.0")
     if origin and wanted and origin != wanted:
         raise UserError(
-            f"these weights come under {origin}, not {wanted}: leave out --licence to keep that of their origin"
+            f"these weights are licensed under {origin}, not {wanted}: remove --licence to keep their licence"
         )
     if origin or wanted:
         return origin or wanted
     if facts.get("settings"):
         return OWN
     raise UserError(
-        "these weights were not trained here and state no licence: pass --licence with that of their origin"
+        "these weights were not trained with this project and have no licence: pass --licence with the original one"
     )

@@ -86,7 +86,7 @@ def _about(weights: Weights, repo: str) -> str:
     return (
         f"# {repo}\n\n"
         f"A {weights.arch} ({parts}), pre-trained without labels{by}.\n\n"
-        f"`{file}` holds the {parts}, `{TIMM_WEIGHTS_FILE}` the backbone for timm and torchvision"
+        f"`{file}` contains the {parts}, `{TIMM_WEIGHTS_FILE}` the backbone for timm and torchvision"
         + (f", `{DETECTRON2_FILE}` the {parts} for Detectron2" if is_plain(weights) else "")
         + f". Digest of `{file}`: `{weights.digest}`."
     )

@@ -156,7 +156,7 @@ def _checked_export(run: Path) -> Weights:
     checks = verify(run)
     failed = [f"{check.name}: {check.told}" for check in checks if not check.passed]
     if failed:
-        raise UserError(f"{run} does not pass its checks, so nothing is pushed ({'; '.join(failed)}): export it again")
+        raise UserError(f"{run} fails its checks, so nothing was pushed ({'; '.join(failed)}): export it again")
     return dataclasses.replace(read_checkpoint(run), source=str(find_weights_file(run)))
 
 
@@ -173,13 +173,14 @@ def _push(folder: Path, settings: PublishSettings, count: int) -> str:
     except HfHubHTTPError as error:
         raise _explained(error, settings.repo) from None
     except LocalTokenNotFoundError:
-        raise UserError("no Hugging Face token: run `hf auth login` with a token that may write") from None
+        raise UserError("no Hugging Face token: run `hf auth login` with a token with write access") from None
     except HFValidationError as error:
-        raise UserError(f"the Hub does not take {settings.repo!r} ({error}): give ORG/NAME") from None
+        raise UserError(f"{settings.repo!r} is not a valid repository name ({error}): give ORG/NAME") from None
     except _NO_ANSWER as error:
         told = one_line(error)
         raise UserError(
-            f"the push to {where} did not finish ({told}): run the same command again, what arrived is not sent again"
+            f"the push to {where} did not finish ({told}): rerun the command to resume; finished files are not sent "
+            "again"
         ) from None
     if before == after:
         return f"{where} already has these {count} files: no new commit"
@@ -221,11 +222,13 @@ def _persist(request: Callable[[], _T]) -> _T:
 def _explained(error: HfHubHTTPError, repo: str) -> UserError:
     code = error.response.status_code
     if code == 401:
-        return UserError(f"the Hub did not accept the token (HTTP 401): run `hf auth login`, or check the name {repo}")
+        return UserError(f"the Hub rejected the token (HTTP 401): run `hf auth login`, or check the name {repo}")
     if code == 403:
-        return UserError(f"you may not write to {repo} (HTTP 403): use a token with write access, or your own name")
+        return UserError(f"no write access to {repo} (HTTP 403): use a token with write access, or your own namespace")
     if code == 404:
-        return UserError(f"the Hub finds no {repo} (HTTP 404): check the organisation's name and your access to it")
+        return UserError(
+            f"{repo} was not found on the Hub (HTTP 404): check the organisation's name and your access to it"
+        )
     if code in _BUSY:
         return UserError(f"the Hub was busy (HTTP {code}) {ATTEMPTS} times: run the same command again later")
     return UserError(f"the Hub refused {repo} (HTTP {code}): {one_line(error.server_message or '')}")

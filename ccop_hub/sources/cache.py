@@ -89,8 +89,8 @@ class Slot:
                 self.file.unlink()
             if is_offline():
                 raise UserError(
-                    f"{redact(self.address)} is not in the cache and HF_HUB_OFFLINE forbids the network: unset it, or "
-                    "download the file elsewhere and give its path"
+                    f"{redact(self.address)} is not cached and HF_HUB_OFFLINE is set: unset it, or download the "
+                    "file elsewhere and give its path"
                 )
             download(self.partial)
             digest = self._checked(recorded)
@@ -106,7 +106,7 @@ class Slot:
         try:
             return str(json.loads(record.read_text(encoding="utf-8"))["digest"])
         except (ValueError, KeyError, TypeError):
-            raise UserError(f"{record} is damaged: delete the folder {record.parent} and load again") from None
+            raise UserError(f"{record} is damaged: delete the folder {record.parent} and try again") from None
 
     def _record(self, digest: str) -> None:
         content = {"address": redact(self.address), "digest": digest, "published": self.published}
@@ -127,7 +127,7 @@ class Slot:
             wrong = f"does not have the published digest {self.published}"
         if wrong is not None:
             self.partial.unlink()
-            raise UserError(f"the file at {redact(self.address)} {wrong}: do not use it, and ask its publisher")
+            raise UserError(f"the file at {redact(self.address)} {wrong}: do not use it; ask its publisher")
         return digest
 
 

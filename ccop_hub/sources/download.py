@@ -97,15 +97,17 @@ def download(url: str, path: Path) -> None:
         failures = 0 if _size(path) > before else failures + 1
         if failures == ATTEMPTS:
             told = one_line(redact(problem))
-            raise UserError(f"gave up on {shown} after {ATTEMPTS} tries ({told}): try later, the rest will be resumed")
+            raise UserError(
+                f"gave up on {shown} after {ATTEMPTS} attempts ({told}): try again later to resume the download"
+            )
         time.sleep(min(max(wait, asked), LONGEST_WAIT))
         wait = FIRST_WAIT if failures == 0 else 2 * wait
 
 
 def _no_network(shown: str, reason: str) -> UserError:
     return UserError(
-        f"cannot reach {urlsplit(shown).hostname} ({one_line(redact(reason))}): check the network and the proxies, or "
-        f"download {shown} elsewhere and give the file's path"
+        f"cannot reach {urlsplit(shown).hostname} ({one_line(redact(reason))}): check the network and proxy "
+        f"settings, or download {shown} elsewhere and give the file's path"
     )
 
 
@@ -180,8 +182,8 @@ def _require_room(path: Path, answer: _Answer) -> None:
     free = shutil.disk_usage(path.parent).free
     if answer.total is not None and answer.total - answer.start > free:
         raise UserError(
-            f"the server says that the file has {answer.total} bytes, but {path.parent} has room for {free}: free some "
-            "space, or set CCOP_CACHE to a folder on another disk"
+            f"the file has {answer.total} bytes, but {path.parent} has only {free} free: free some space, or set "
+            "CCOP_CACHE to a folder on another disk"
         )
 
 
@@ -209,13 +211,13 @@ def _answer(response: Any) -> _Answer:
 
 
 def _natural(text: str | None) -> int | None:
-    """A number of bytes in a header; None where there is none, or something else."""
+    """A number of bytes in a header; None if there is none, or something else."""
     return int(text) if text is not None and re.fullmatch(r"[0-9]{1,18}", text.strip()) else None
 
 
 def _explained(url: str, code: int) -> UserError:
     if code in (401, 403, 407):
-        return UserError(f"{url} needs permission (HTTP {code}): download it with your login and give the file's path")
+        return UserError(f"{url} needs a login (HTTP {code}): download it yourself and give the file's path")
     if code in (404, 410):
         return UserError(f"nothing at {url} (HTTP {code}): check the address")
     return UserError(f"{url} cannot be downloaded (HTTP {code}): check the address, or give a file's path")

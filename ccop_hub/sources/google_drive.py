@@ -32,8 +32,8 @@ def fetch_drive(address: str, published: str | None = None) -> Path:
             gdown.download(id=identity, output=str(path), resume=True)
         except Exception as error:  # gdown raises its own, requests' and plain ones for what Google or the network do
             told = one_line(error) or type(error).__name__
-            raise UserError(f"Google Drive did not give the file ({told}): try later, or {by_hand}") from None
+            raise UserError(f"Google Drive did not return the file ({told}): try again later, or {by_hand}") from None
         if not path.is_file():
-            raise UserError(f"Google Drive did not give the file: try later, or {by_hand}")
+            raise UserError(f"Google Drive did not return the file: try again later, or {by_hand}")
 
     return Slot.of(address, f"{identity}.pth", published).fetch(download)

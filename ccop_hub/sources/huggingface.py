@@ -48,12 +48,12 @@ def require_repository(name: str) -> None:
     """
     parts = name.split("/")
     if len(parts) != 2:
-        raise UserError(f"{one_line(name)!r} is not a repository's name: give ORG/NAME")
+        raise UserError(f"{one_line(name)!r} is not a repository name: give ORG/NAME")
     for part in parts:
         if not _NAME.fullmatch(part) or ".." in part or "--" in part or part.endswith((".git", ".ipynb")):
             raise UserError(
-                f"{one_line(name)!r} is not a repository's name: give ORG/NAME of letters, digits, '-', '_' and '.', "
-                "at most 96 each, without '..', '--' or '.git' at the end"
+                f"{one_line(name)!r} is not a repository name: give ORG/NAME, each of at most 96 letters, digits, "
+                "'-', '_' and '.', without '..' or '--', and not ending in '.git'"
             )
 
 
@@ -74,7 +74,7 @@ def fetch_hf(address: str) -> Path:
         raise UserError(f"{address!r} is not of the form {PREFIX}ORG/NAME or {PREFIX}ORG/NAME@REVISION: correct it")
     repo, revision = found["repo"], found["revision"]
     require_repository(repo)
-    # The client would wait through its retries where there is no network: ask once, and let the cache serve.
+    # The client would wait through its retries if there is no network: ask once, and let the cache serve.
     local = is_offline() or unreachable(endpoint()) is not None
     absent: LocalEntryNotFoundError | None = None
     for name in (*WEIGHTS_FILES, *TIMM_FILES):
@@ -91,9 +91,9 @@ def fetch_hf(address: str) -> Path:
         return file
     if absent is not None:
         reason = "HF_HUB_OFFLINE forbids the network" if is_offline() else f"{redact(endpoint())} cannot be reached"
-        raise UserError(f"{address} is not in the cache and {reason}: connect, or give the path of a downloaded copy")
+        raise UserError(f"{address} is not cached and {reason}: connect, or give the path of a downloaded copy")
     raise UserError(
-        f"{address} holds none of {', '.join((*WEIGHTS_FILES, *TIMM_FILES))}: give the path of its weights file"
+        f"{address} contains none of {', '.join((*WEIGHTS_FILES, *TIMM_FILES))}: give the path of its weights file"
     )
 
 
@@ -101,19 +101,17 @@ def _fetch_file(repo: str, name: str, revision: str | None, local: bool) -> Path
     try:
         return Path(hf_hub_download(repo, name, revision=revision, local_files_only=local, endpoint=endpoint()))
     except GatedRepoError:
-        raise UserError(
-            f"{PREFIX}{repo} asks its users to accept terms: open its page, accept them, then run `hf auth login`"
-        ) from None
+        raise UserError(f"{PREFIX}{repo} is gated: accept its terms on the Hub, then run `hf auth login`") from None
     except RepositoryNotFoundError:
         raise UserError(
             f"no repository {PREFIX}{repo}, or it is private: check the name, or run `hf auth login` first"
         ) from None
     except RevisionNotFoundError:
         raise UserError(
-            f"{PREFIX}{repo} has no revision {revision!r}: give a branch, a tag or a commit of it"
+            f"{PREFIX}{repo} has no revision {revision!r}: give one of its branches, tags or commits"
         ) from None
     except HFValidationError as error:
-        raise UserError(f"{PREFIX}{repo} is not a repository's name: {error}") from None
+        raise UserError(f"{PREFIX}{repo} is not a repository name: {error}") from None
     except EntryNotFoundError:
         raise
     except HfHubHTTPError as error:
@@ -126,4 +124,4 @@ def _check_content(file: Path) -> None:
     """Compare a file with the digest that the Hub names it by: the cache calls a large file by its sha256."""
     blob = file.resolve()
     if re.fullmatch(r"[0-9a-f]{64}", blob.name) and file_digest(blob) != f"sha256:{blob.name}":
-        raise UserError(f"{blob} is damaged (its name is the digest that it should have): delete it and load again")
+        raise UserError(f"{blob} is damaged (its digest differs from its name): delete it and try again")

@@ -39,7 +39,7 @@ class Entry:
         url: where the file is; `gdrive:ID` for a file on Google Drive.
         formats: the formats (`formats.families.FAMILIES`) that the file may be in, as its authors write them.
         digest: `md5:` or `sha256:` + the leading hex digits that the authors published; None if they published none.
-        licence: SPDX id where there is one, else the authors' words.
+        licence: SPDX id if there is one, else the authors' words.
         data: data set name as people write it.
         epochs: passes over it.
         parts: what the file holds: `backbone`, `fpn`, `heads`.
@@ -155,7 +155,7 @@ def entry(name: str) -> Entry:
         UserError: there is none; the error lists those that there are.
     """
     if name not in REGISTRY:
-        raise UserError(f"no weights called {name!r} in the registry: take one of {', '.join(REGISTRY)}")
+        raise UserError(f"no weights named {name!r} in the registry: use one of {', '.join(REGISTRY)}")
     return REGISTRY[name]
 
 
@@ -167,7 +167,7 @@ def default_name(arch: str) -> str:
     """
     if arch not in DEFAULTS:
         raise UserError(
-            f"no published weights for {arch}: pass weights='random' for an untrained network, a checkpoint's path, "
-            f"hf-hub:ORG/NAME, or take an architecture that has some ({', '.join(DEFAULTS)})"
+            f"no published weights for {arch}: pass weights='random' for an untrained network, a checkpoint path or "
+            f"hf-hub:ORG/NAME, or use an architecture with published weights ({', '.join(DEFAULTS)})"
         )
     return DEFAULTS[arch]

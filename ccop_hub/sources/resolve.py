@@ -45,7 +45,7 @@ def resolve(weights: str | Path | Mapping[str, Tensor], arch: str | None = None,
             build_backbone(arch)  # a name that is wrong costs no download
     found = in_rgb(_find(weights, arch, seed))
     if arch is not None and found.arch != arch:
-        raise UserError(f"{found.name} is a {found.arch}, not a {arch}: ask for {found.arch} or give other weights")
+        raise UserError(f"{found.name} is a {found.arch}, not a {arch}: request {found.arch} or give other weights")
     return found
 
 
@@ -129,7 +129,7 @@ def _not_found(name: str) -> str:
 
 def _random(arch: str | None, seed: int) -> Weights:
     if arch is None:
-        raise UserError(f"random weights need an architecture: name one, such as {', '.join(HUB_ARCHITECTURES)}")
+        raise UserError(f"random weights need an architecture: give one, such as {', '.join(HUB_ARCHITECTURES)}")
     tensors = build_resnet_fpn(arch, seed).state_dict()
     facts = {
         "arch": arch,

@@ -39,7 +39,7 @@ def launch(settings: RunSettings) -> Fabric:
         where = f"--accelerator {settings.accelerator} --devices {settings.devices}"
         raise UserError(f"{where}: {one_line(error)}") from None
     if settings.precision == "fp16" and fabric.device.type != "cuda":
-        raise UserError("--precision fp16 needs a CUDA GPU: give bf16, or leave it out")
+        raise UserError("--precision fp16 needs a CUDA GPU: use bf16, or remove the flag")
     fabric.launch()
     return fabric
 

@@ -59,7 +59,7 @@ def require_regular(files: Sequence[Path]) -> None:
 
 
 def data_digest(root: Path, files: Sequence[Path], contents: Sequence[Path] = ()) -> str:
-    """`ccop_hub.files.files_digest` of a data set, and of the contents of files that are read in place of some.
+    """`ccop_hub.files.files_digest` of a data set, and of the contents of files that are read instead of some.
 
     Raises:
         UserError: a file cannot be read.
@@ -99,7 +99,7 @@ class ClassFolders:
         classes = images.list_folders(root)
         if len(classes) < 2:
             raise UserError(
-                f"{root} has {len(classes)} class folders: put the images of each class in a folder of its own"
+                f"{root} has {len(classes)} class folders: put the images of each class in a separate folder"
             )
         files = [list_images(root / name) for name in classes]
         labels = [index for index, paths in enumerate(files) for _ in paths]
@@ -116,7 +116,7 @@ def read_splits(data: Path) -> tuple[ClassFolders, ClassFolders]:
     if train.classes != val.classes:
         odd = sorted(set(train.classes) ^ set(val.classes))
         raise UserError(
-            f"train and val of {data} have different classes ({', '.join(odd[:5])}): give both the same folders"
+            f"train and val of {data} have different classes ({', '.join(odd[:5])}): both need the same class folders"
         )
     return train, val
 

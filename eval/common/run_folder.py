@@ -50,7 +50,7 @@ class RunFolder:
         finished: the result of this very run, if an earlier call has finished it; there is nothing left to do then.
 
     Raises:
-        UserError: the folder holds a run of other settings, or any run and `resume` is off.
+        UserError: the folder contains a run with other settings, or any run and `resume` is off.
     """
 
     def __init__(self, fabric: Fabric, settings: RunSettings) -> None:
@@ -87,7 +87,7 @@ class RunFolder:
         save_settings(self.settings, self.out / SETTINGS_FILE)
 
     def _look(self) -> Result | None:
-        """The result of this run, if the folder holds it.
+        """The result of this run, if the folder contains it.
 
         A folder without a result or a state has nothing to resume: a failed start does not block the next one.
         """
@@ -95,14 +95,14 @@ class RunFolder:
             return None
         if not self.settings.resume:
             raise UserError(
-                f"{self.out} holds a run already: leave out --no-resume to resume it, give --overwrite to replace it, "
+                f"{self.out} contains a run already: remove --no-resume to resume it, give --overwrite to replace it, "
                 "or another --out"
             )
         if (self.out / SETTINGS_FILE).exists():
             require_same(self.out, self.settings)
         if not (self.out / RESULT_FILE).exists():
             return None
-        print(f"{self.out} holds this run, finished: nothing to do (--overwrite starts anew)")
+        print(f"{self.out} contains this run, finished: nothing to do (--overwrite starts over)")
         return Result.read(self.out)
 
     def save_state(self, state: dict[str, Any]) -> None:
@@ -116,7 +116,7 @@ class RunFolder:
         """Bring `state` to where the earlier run left off, if there is one.
 
         Raises:
-            UserError: the state is of another run (its `identity` differs), damaged, or holds more than tensors and
+            UserError: the state is of another run (its `identity` differs), damaged, or contains more than tensors and
                 plain values, which could run code.
         """
         if not self.state.exists():
@@ -126,12 +126,12 @@ class RunFolder:
             self.fabric.load(self.state, state)
         except (KeyError, ValueError, RuntimeError, TypeError) as error:
             raise UserError(
-                f"{self.state} is not a state of this run ({one_line(error)}): give --overwrite to start anew"
+                f"{self.state} is not a state of this run ({one_line(error)}): give --overwrite to start over"
             ) from error
         if state["identity"] != identity:
             changed = [name for name, value in identity.items() if state["identity"].get(name) != value]
             raise UserError(
-                f"{self.state} is of a run of other {', '.join(changed)}: give --overwrite to start anew, or another "
+                f"{self.state} is of a run of other {', '.join(changed)}: give --overwrite to start over, or another "
                 "--out"
             )
 
@@ -157,7 +157,7 @@ class RunFolder:
 
 
 def require_same(out: Path, settings: RunSettings | VisualizeSettings) -> None:
-    """Refuse to resume a run of other settings.
+    """Refuse to resume a run with other settings.
 
     Raises:
         UserError: names every setting that differs, with both values.
@@ -165,6 +165,7 @@ def require_same(out: Path, settings: RunSettings | VisualizeSettings) -> None:
     changed = differences(read_settings(out / SETTINGS_FILE), settings, MAY_DIFFER)
     if changed:
         raise UserError(
-            f"{out} holds a run of other settings: {', '.join(changed)}; give --overwrite to replace it, or another "
+            f"{out} contains a run with other settings: {', '.join(changed)}; give --overwrite to replace it, or "
+            "another "
             "--out"
         )

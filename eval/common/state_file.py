@@ -28,8 +28,8 @@ class PlainState(TorchCheckpointIO):
         """Read one file onto the CPU.
 
         Raises:
-            UserError: it holds something else, or is damaged.
+            UserError: it contains something else, or is damaged.
         """
         return read_training_state(
-            Path(path), "give --overwrite to start anew, or another --out", map_location or "cpu"
+            Path(path), "give --overwrite to start over, or another --out", map_location or "cpu"
         )

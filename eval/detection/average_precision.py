@@ -72,7 +72,7 @@ def match(scorer: Scorer, annotations: Path, predictions: Path, kind: str) -> di
 def average_precision(
     matches: ClassMatches, counts: npt.NDArray[np.int64], recalls: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
-    """AP in percent at each of the T overlaps, (T,); NaN where there is no object to find.
+    """AP in percent at each of the T overlaps, (T,); NaN if there is no object to find.
 
     Args:
         matches: of one class.

@@ -33,7 +33,7 @@ def instance_classes() -> dict[int, str]:
 
 
 def sources(root: Path, split: str) -> list[Path]:
-    """The annotation of each image of a split, by name: its instance picture, or its polygons where there is none.
+    """The annotation of each image of a split, by name: its instance picture, or its polygons if there is none.
 
     Raises:
         UserError: no images, or an image without annotation.
@@ -71,7 +71,7 @@ def _annotation_of(root: Path, split: str, image: Path) -> Path:
     for suffix in (_PICTURE, _POLYGONS):
         if (folder / (stem + suffix)).is_file():
             return folder / (stem + suffix)
-    raise UserError(f"{image} has no {stem}{_POLYGONS} in {folder}: unpack gtFine_trainvaltest.zip beside it")
+    raise UserError(f"{image} has no {stem}{_POLYGONS} in {folder}: unpack gtFine_trainvaltest.zip there")
 
 
 def _instances(path: Path) -> npt.NDArray[np.int64]:

@@ -105,7 +105,7 @@ def open_coco(root: Path, masks: bool = True) -> CocoData:
         if not file.is_file() or not images.is_dir():
             absent = images if file.is_file() else file
             raise UserError(
-                f"{absent} is missing: the data set needs train2017/, val2017/ and annotations/ as COCO has them"
+                f"{absent} is missing: the data set needs train2017/, val2017/ and annotations/ in COCO's layout"
             )
     return open_pair(root.resolve().name, places[0], places[1], masks)
 
@@ -133,7 +133,7 @@ def open_pair(name: str, train: tuple[Path, Path], val: tuple[Path, Path], masks
         for normalised, (_, images), training in zip(found, places, (True, False), strict=True)
     ]
     if splits[0].classes != splits[1].classes:
-        raise UserError(f"the categories of {train[0]} and {val[0]} differ: give both the same list")
+        raise UserError(f"the categories of {train[0]} and {val[0]} differ: both need the same list")
     notes = tuple(split.note for split in splits if split.note)
     return CocoData(name, splits[0], splits[1], needs_masks, notes)
 
@@ -151,8 +151,7 @@ def _split(normalised: NormalisedCoco, images: Path, training: bool) -> CocoSpli
     if not normalised.objects:
         what = f" ({normalised.summary})" if normalised.summary else ""
         raise UserError(
-            f"{normalised.source} annotates no object that can be used: detection needs some to train on and to score"
-            f"{what}"
+            f"{normalised.source} contains no usable object: detection needs objects for training and for scoring{what}"
         )
     content = normalised.content(_UNSEEN_IN_TRAINING if training else ())
     with content.open("rb") as file:

@@ -63,7 +63,7 @@ def load_protocol(protocol: str) -> Any:
     from detectron2.config import get_cfg
 
     if protocol not in protocol_ids():
-        raise UserError(f"no protocol {protocol!r}: take one of {', '.join(protocol_ids())}")
+        raise UserError(f"no protocol {protocol!r}: use one of {', '.join(protocol_ids())}")
     # The C4 protocols name region heads of ours, which Detectron2 knows once they are imported.
     from . import c4_heads  # noqa: F401
 
@@ -90,7 +90,7 @@ def configure(
         UserError: an architecture that Detectron2's ResNet does not have, or input facts that make no sense.
     """
     if arch not in HUB_ARCHITECTURES:
-        raise UserError(f"Detectron2 has no backbone that fits {arch}: take weights of {', '.join(HUB_ARCHITECTURES)}")
+        raise UserError(f"Detectron2 has no backbone for {arch}: use weights of {', '.join(HUB_ARCHITECTURES)}")
     configuration = Configuration(load_protocol(protocol), scorer=SCORERS.get(protocol, "coco"))
     cfg = configuration.cfg
     configuration.reference_processes = cfg.SOLVER.REFERENCE_WORLD_SIZE
@@ -136,7 +136,7 @@ def set_batch_size(configuration: Configuration, batch_size: int | None, process
         reference = configuration.reference_processes or processes
         batch_size = min(solver.IMS_PER_BATCH, solver.IMS_PER_BATCH // reference * processes)
     if batch_size % processes:
-        raise UserError(f"{processes} processes cannot share a batch of {batch_size} evenly: give another --batch-size")
+        raise UserError(f"{processes} processes cannot share a batch of {batch_size} evenly: use another --batch-size")
     factor = batch_size / solver.IMS_PER_BATCH
     if factor == 1:
         return
@@ -179,7 +179,7 @@ def _set_input(cfg: Any, facts: Mapping[str, Any]) -> None:
     mean, std = list(facts.get("mean", PIXEL_MEAN)), list(facts.get("std", PIXEL_STD))
     order, values = facts.get("channel_order", "RGB"), facts.get("range", "0-255")
     if order not in ("RGB", "BGR") or values not in ("0-255", "0-1") or not len(mean) == len(std) == 3:
-        raise UserError(f"the checkpoint's facts state an input that makes no sense: {dict(facts)}; export it again")
+        raise UserError(f"the checkpoint's metadata describes an invalid input: {dict(facts)}; export it again")
     scale = 255.0 if values == "0-1" else 1.0
     cfg.INPUT.FORMAT = order
     cfg.MODEL.PIXEL_MEAN = [float(value) * scale for value in mean]

@@ -46,7 +46,7 @@ def locate(data: str) -> Path:
     base = os.environ.get("DETECTRON2_DATASETS")
     if not base:
         variables = f"{COCO_VARIABLE} or DETECTRON2_DATASETS" if data == "coco" else "DETECTRON2_DATASETS"
-        raise UserError(f"--data {data} is found by the environment variable {variables}: set it, or give the folder")
+        raise UserError(f"--data {data} needs the environment variable {variables}: set it, or give the folder")
     return Path(base).expanduser() / NAMED[data]
 
 
@@ -69,7 +69,7 @@ def open_data(data: str, masks: bool = True) -> CocoData:
     if cityscapes_data.is_cityscapes(root):
         return _converted("cityscapes", root, cityscapes_data.sources, cityscapes_data.convert, masks)
     raise UserError(
-        f"{root} has none of the layouts that detection reads: COCO's (annotations/, train2017/, val2017/), VOC's "
+        f"{root} has none of the supported layouts: COCO's (annotations/, train2017/, val2017/), VOC's "
         "(VOC2007/, VOC2012/) or Cityscapes' (leftImg8bit/, gtFine/)"
     )
 

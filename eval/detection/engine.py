@@ -27,7 +27,7 @@ from ccop_hub.errors import UserError
 from ..results.result import Engine
 
 DISTRIBUTION = "pb1-detectron2"
-"""Name under which the package registry holds Detectron2 v0.6."""
+"""Name of Detectron2 v0.6 on PyPI."""
 
 _OPERATORS = "detectron2._C"
 
@@ -107,7 +107,7 @@ def _origin(package: Path) -> tuple[str, str | None]:
 
 
 def _checked_out(package: Path) -> str | None:
-    """The commit of the git checkout that holds the package, marked `-dirty` if files differ; None outside of one."""
+    """Commit of the git checkout that contains the package, `-dirty` if files differ; None outside of a checkout."""
     root = package.parent
     if not (root / ".git").exists():
         return None

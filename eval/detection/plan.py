@@ -103,17 +103,17 @@ def check_output(plan: Plan) -> None:
     """Raise unless the output folder can take this run.
 
     Raises:
-        UserError: the folder holds another run, or there is nothing in it to score again.
+        UserError: the folder contains another run, or there is nothing in it to score again.
     """
     settings, folder = plan.settings, plan.folder
     check_folder(settings.out)
     if settings.eval_only and not (folder / FINAL_CHECKPOINT).is_file():
-        raise UserError(f"{settings.out} holds no finished training to score: train first, without --eval-only")
+        raise UserError(f"{settings.out} contains no finished run to score: train first, without --eval-only")
     if settings.overwrite or not _holds_a_run(settings.out):
         return
     if not (settings.resume or settings.eval_only):
         raise UserError(
-            f"{settings.out} holds a run already: leave out --no-resume to resume it, give --overwrite to replace it, "
+            f"{settings.out} contains a run already: remove --no-resume to resume it, give --overwrite to replace it, "
             "or another --out"
         )
     if (settings.out / SETTINGS_FILE).is_file():
@@ -153,7 +153,7 @@ def _check_identity(plan: Plan) -> None:
     other = [name for name, value in plan.identity().items() if before.get(name) != value]
     if other:
         raise UserError(
-            f"{plan.settings.out} holds a run with other {', '.join(other)}: give --overwrite to replace it, or "
+            f"{plan.settings.out} contains a run with other {', '.join(other)}: give --overwrite to replace it, or "
             "another --out"
         )
 
@@ -210,16 +210,16 @@ def _device(settings: DetectionSettings) -> str:
     """`cuda` or `cpu`."""
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if settings.accelerator == "mps":
-        raise UserError("Detectron2 does not run on --accelerator mps: give cpu or cuda")
+        raise UserError("Detectron2 does not support --accelerator mps: use cpu or cuda")
     if settings.accelerator in ("gpu", "cuda") and not there:
-        raise UserError(
-            f"--accelerator {settings.accelerator}: torch finds no CUDA GPU here; leave the flag out, or give cpu"
-        )
+        raise UserError(f"--accelerator {settings.accelerator}: torch finds no CUDA GPU; remove the flag, or use cpu")
     device = "cuda" if there and settings.accelerator != "cpu" else "cpu"
     if settings.processes > 1 and device == "cpu":
-        raise UserError(f"{settings.processes} processes need a GPU each, and none is used here: give --devices 1")
+        raise UserError(
+            f"{settings.processes} processes need one GPU each, but training runs on the CPU: use --devices 1"
+        )
     if device == "cuda" and settings.devices > there:
-        raise UserError(f"--devices {settings.devices} is more than the {there} GPUs that torch finds here")
+        raise UserError(f"--devices {settings.devices} exceeds the {there} GPUs that torch finds: use fewer devices")
     if device == "cpu" and settings.precision == "fp16":
-        raise UserError("--precision fp16 needs a CUDA GPU: give float32, or leave the flag out")
+        raise UserError("--precision fp16 needs a CUDA GPU: use float32, or remove the flag")
     return device

@@ -20,7 +20,7 @@ _CHATTY = ("detectron2", "fvcore", "py.warnings", "torch.fx._symbolic_trace")
 """Loggers whose lines go to the file; the last is for official main's use of a name that torch deprecates."""
 
 _REPORTS = 20
-"""Lines over a whole training where there is no terminal."""
+"""Lines over a whole training if there is no terminal."""
 
 _LOSSES = {
     "rpn": ("loss_rpn_cls", "loss_rpn_loc"),

@@ -41,7 +41,7 @@ def run(settings: DetectionSettings) -> Result | None:
             check_output(plan)
     finished = None if settings.overwrite or settings.eval_only else _finished(settings)
     if finished is not None:
-        print(f"{settings.out} holds this run, finished: nothing to do (--overwrite starts anew)")
+        print(f"{settings.out} contains this run, finished: nothing to do (--overwrite starts over)")
         return finished
     results = [_carry_out(plan) for plan in plans]
     own = results[0]
@@ -56,7 +56,7 @@ def run(settings: DetectionSettings) -> Result | None:
 
 
 def _finished(settings: DetectionSettings) -> Result | None:
-    """The result of this very run, if the folder holds it."""
+    """The result of this very run, if the folder contains it."""
     if not (settings.out / RESULT_FILE).exists():
         return None
     result = Result.read(settings.out)
@@ -140,7 +140,7 @@ def _train_and_score(trainer: Any, settings: DetectionSettings) -> dict[str, Any
         trainer.train()
     except FloatingPointError as error:
         raise UserError(
-            f"training diverged: {str(error).splitlines()[0]} give a larger --batch-size or fewer --iterations, and "
+            f"training diverged: {str(error).splitlines()[0]} use a larger --batch-size or fewer --iterations, and "
             f"see {trainer.cfg.OUTPUT_DIR}/log.txt"
         ) from None
     return dict(trainer._last_eval_results)

@@ -38,7 +38,7 @@ def build_wheel(
     """
     root = Path.cwd()
     if not (root / PACKAGE / "__init__.py").is_file():
-        raise FileNotFoundError(f"{root} holds no package {PACKAGE}")
+        raise FileNotFoundError(f"{root} contains no package {PACKAGE}")
     paths = (path for path in sorted((root / PACKAGE).rglob("*")) if path.is_file())
     files = {path.relative_to(root).as_posix(): path.read_bytes() for path in paths}
     folder = _dist_info(root)
@@ -75,5 +75,5 @@ def _dist_info_files(root: Path) -> dict[str, bytes]:
 
 
 def _record_digest(content: bytes) -> str:
-    """Unpadded URL-safe base64 of the SHA-256, as a wheel's RECORD holds it."""
+    """Unpadded URL-safe base64 of the SHA-256, as a wheel's RECORD contains it."""
     return base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()

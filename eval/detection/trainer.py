@@ -156,7 +156,7 @@ class Mapper(DatasetMapper):  # type: ignore[misc]
             raise UserError(f"{error} Correct the annotations or the image") from None
         except (OSError, SyntaxError) as error:  # Pillow raises the latter for a broken PNG
             raise UserError(
-                f"{dataset_dict['file_name']} cannot be read: {error}; replace the image or drop it from the JSON"
+                f"{dataset_dict['file_name']} cannot be read: {error}; replace the image or remove it from the JSON"
             ) from None
         return sample
 

@@ -40,7 +40,7 @@ SPLITS = {"train": (("VOC2007", "trainval"), ("VOC2012", "trainval")), "val": ((
 
 
 def find_root(folder: Path) -> Path | None:
-    """The folder that holds `VOC2007`, which is `folder` itself or its `VOCdevkit`; None if neither does."""
+    """The folder that contains `VOC2007`, which is `folder` itself or its `VOCdevkit`; None if neither does."""
     return next((root for root in (folder, folder / "VOCdevkit") if (root / "VOC2007").is_dir()), None)
 
 
@@ -97,7 +97,7 @@ def _objects(tree: ElementTree.Element, path: Path) -> Iterator[dict[str, Any]]:
         name = _text(entry, "name", path)
         if name not in CLASSES:
             raise UserError(
-                f"{path} has an object of class {name!r}, which VOC does not have: convert the data set to COCO's"
+                f"{path} has an object of class {name!r}, which is not a VOC class: convert the data set to COCO format"
             )
         left, top, right, bottom = (_number(entry, f"bndbox/{side}", path) for side in ("xmin", "ymin", "xmax", "ymax"))
         width, height = right - (left - 1), bottom - (top - 1)

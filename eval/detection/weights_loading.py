@@ -79,7 +79,7 @@ class LoadReport:
 
 
 def load_weights(model: nn.Module, weights: Weights, load: LoadedParts = "backbone+fpn") -> LoadReport:
-    """Copy the backbone, and the feature pyramid where there is one and it is asked for, into a detector.
+    """Copy the backbone, and the feature pyramid if there is one and it is asked for, into a detector.
 
     Untrained weights (`random`) are copied like any others, so that the digest in the result is that of the tensors
     the run started from; they count as nothing loaded. A C4 detector has no pyramid: it takes the backbone alone, whose
@@ -131,7 +131,7 @@ def _check_geometry(model: nn.Module, converted: Mapping[str, Tensor], weights: 
             if had != has:
                 raise UserError(
                     f"{weights.name} does not fit the detector: {name} has {what} {has}, and the checkpoint's network "
-                    f"{had}; take a protocol whose backbone is the plain {weights.arch}"
+                    f"{had}; use a protocol with a plain {weights.arch} as backbone"
                 )
 
 

@@ -38,7 +38,7 @@ class ProbeData:
         root: folder that all files are in; its place on the disk is not part of the data's digest.
         files: everything that training and scoring read.
         images: number of images that are scored.
-        contents: prepared files that are read in place of some of `files`, with other content.
+        contents: prepared files that are read instead of some of `files`, with other content.
     """
 
     name: str

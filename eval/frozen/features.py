@@ -87,7 +87,7 @@ def _alone(fabric: Fabric, lock: Path) -> Iterator[None]:
         lock.parent.mkdir(parents=True, exist_ok=True)
         lock.touch()
     except OSError as error:
-        raise UserError(f"cannot keep features in {lock.parent} ({error.strerror}): give another --cache") from None
+        raise UserError(f"cannot cache features in {lock.parent} ({error.strerror}): give another --cache") from None
     with WeakFileLock(lock) if fabric.global_rank == 0 else nullcontext():
         fabric.barrier()
         yield
@@ -126,13 +126,13 @@ def require_finite(features: Tensor, what: object) -> None:
     """Raise `UserError`, which names `what` the features are of, unless all of them are finite."""
     if not torch.isfinite(features).all():
         raise UserError(
-            f"the features of {what} are not finite (NaN or infinity): the weights are damaged or diverged in "
-            "training, or half precision overflows; give other weights, or --precision float32"
+            f"the features of {what} are not finite (NaN or infinity): the weights are damaged or diverged, or half "
+            "precision overflows; use other weights, or --precision float32"
         )
 
 
 def _is_whole(folder: Path, rows: int) -> bool:
-    """Whether a folder holds that many rows of features, unchanged since they were written."""
+    """Whether a folder contains that many rows of features, unchanged since they were written."""
     file, digest = folder / FEATURES_FILE, folder / DIGEST_FILE
     if not file.exists():
         return False
@@ -171,7 +171,7 @@ def _compute_chunk(
         return
     computed = torch.cat(list(compute(items))).float()
     if len(computed) != expected:
-        raise RuntimeError(f"{len(computed)} feature rows where {expected} belong")
+        raise RuntimeError(f"{len(computed)} feature rows, expected {expected}")
     start = 0
     for item in items:
         require_finite(computed[start : start + rows[item]], paths[item])

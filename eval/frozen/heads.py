@@ -109,8 +109,8 @@ def diverged(side: str, losses: Tensor, specs: Sequence[HeadSpec]) -> UserError:
     """
     number = int((~torch.isfinite(losses)).nonzero().flatten()[0])
     return UserError(
-        f"the loss of head '{specs[number].label}' on {side} became {losses[number]:g}: its learning rate is too high "
-        "for these features; give a protocol with lower rates, or weights whose features are smaller"
+        f"the loss of head '{specs[number].label}' on {side} became {losses[number]:g}: its learning rate is too "
+        "high for these features; use a protocol with lower rates, or weights with smaller features"
     )
 
 

@@ -124,5 +124,5 @@ def usable_neighbours(neighbours: Sequence[int], bank: int) -> list[int]:
     """
     usable = [k for k in neighbours if k <= bank]
     if not usable:
-        raise UserError(f"{bank} training images are fewer than every k: give a smaller k with --neighbours")
+        raise UserError(f"{bank} training images are fewer than every k: set a smaller k with --neighbours")
     return usable

@@ -118,8 +118,8 @@ def split_holdout(labels: list[int], holdout: float, seed: int, classes: list[st
         members = (values == label).nonzero().flatten()
         if len(members) < 2:
             raise UserError(
-                f"class {name} has {len(members)} training image and a hold-out needs two: add images, or give "
-                "--protocol linear-moco-lr30, which holds out none"
+                f"class {name} has {len(members)} training image, but a hold-out needs two: add images, or use "
+                "--protocol linear-moco-lr30, which has no hold-out"
             )
         shuffled = members[torch.randperm(len(members), generator=generator)].tolist()
         count = max(1, round(holdout * len(members)))

@@ -79,7 +79,7 @@ class FrozenNetwork(nn.Module):
             RuntimeError: it is not: the measurement is void, by a defect of ours.
         """
         if any(module.training for module in self.modules()) or self._current_digest() != self._digest:
-            raise RuntimeError(f"the frozen network of {self.weights.name} has changed while it was measured")
+            raise RuntimeError(f"the frozen network of {self.weights.name} changed during the evaluation")
 
     def _current_digest(self) -> str:
         return tensors_digest({key: value.cpu() for key, value in self.network.state_dict().items()})

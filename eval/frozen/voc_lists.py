@@ -40,7 +40,7 @@ class VocSplit:
             except (OSError, UnicodeDecodeError) as error:
                 raise UserError(f"cannot read {file} ({error}): restore the original lists") from None
             if any(len(entry) != 2 or entry[1] not in {"1", "-1", "0"} for entry in entries):
-                raise UserError(f"{file} is not a VOC class list: every line is an image id and 1, -1 or 0")
+                raise UserError(f"{file} is not a VOC class list: every line must be an image id and 1, -1 or 0")
             listed = [entry[0] for entry in entries]
             if names is not None and listed != names:
                 raise UserError(f"{file} lists other images than {lists[0].name}: restore the original lists")

@@ -83,7 +83,7 @@ class BoxedImages:
                 found.setdefault(entry["image_id"], []).append(row)
         if not found:
             what = f" ({normalised.summary})" if normalised.summary else ""
-            raise UserError(f"{file} has no boxes: give annotations with objects in them{what}")
+            raise UserError(f"{file} has no boxes: give annotations with objects{what}")
         paths = {key: folder / images[key]["file_name"] for key in found}
         order = sorted(found, key=lambda key: str(paths[key]))
         columns = [np.array(found[key], dtype=np.float64) for key in order]
@@ -108,7 +108,7 @@ def read_splits(data: Path) -> tuple[BoxedImages, BoxedImages]:
     roots = only_roots_differ(_normalise(data, "train"), _normalise(data, "val"))
     train, val = BoxedImages.read(data, "train", roots), BoxedImages.read(data, "val", roots)
     if train.classes != val.classes:
-        raise UserError(f"the annotations of {data} have other categories for train than for val: give both the same")
+        raise UserError(f"the train and val annotations of {data} have different categories: both need the same list")
     return train, val
 
 

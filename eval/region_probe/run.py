@@ -175,7 +175,7 @@ def split_images(train: BoxedImages, holdout: float, seed: int) -> tuple[np.ndar
     count = len(train.paths)
     if not 0 < holdout < 1 or count < 2:
         raise UserError(
-            f"--holdout {holdout:g} of {count} training images: give a share between 0 and 1, and two images"
+            f"--holdout {holdout:g} of {count} training images: use a fraction between 0 and 1, and at least two images"
         )
     order = np.random.default_rng(derived_seed(seed, HOLDOUT_DRAW)).permutation(count)
     held_images = order[: min(count - 1, max(1, round(holdout * count)))]

@@ -82,7 +82,7 @@ def _require_metrics(groups: Sequence[Group], wanted: Sequence[str]) -> None:
     for name in wanted:
         if name not in (*present, "all"):
             near = difflib.get_close_matches(name, present, n=3, cutoff=0.3) or present
-            raise UserError(f"--metrics {name}: no result has it; give one of {', '.join(near)}, or all")
+            raise UserError(f"--metrics {name}: no result has this metric; give one of {', '.join(near)}, or all")
 
 
 def _write(path: Path, text: str) -> None:

@@ -29,7 +29,7 @@ class Row:
     """One network's numbers in one group.
 
     Attributes:
-        result: the result that holds the numbers.
+        result: the result that contains the numbers.
         against: the row shows the result's second weights rather than its own.
     """
 
@@ -38,7 +38,7 @@ class Row:
 
     @property
     def measured(self) -> Result | Against:
-        """The record that holds this row's weights and metrics."""
+        """The record that contains this row's weights and metrics."""
         return self.result.against if self.against and self.result.against is not None else self.result
 
     @property

@@ -1,11 +1,11 @@
 """`result.json`: the one record that every evaluation writes and every comparison reads.
 
-A result holds what was measured (task, protocol, data), the weights and which of their tensors were used, how it was
+A result contains what was measured (task, protocol, data), the weights and which of their tensors were used, how it was
 measured (engine, versions, hardware, seed, settings), and the outcome (metrics, per class, over training). All rates
 are in percent (0-100). An undefined number, such as the AP of small objects in a data set without any, is `null`.
 
-A run that scores two weights over the same data holds the second as `against` (`baseline` in the file), and `paired`
-holds the difference of each metric with its confidence interval.
+A run that scores two weights over the same data contains the second as `against` (`baseline` in the file), and `paired`
+contains the difference of each metric with its confidence interval.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ class Result:
         metrics: flat metric name -> value.
         intervals: metric name -> (low, high), 95 %, of the metric itself.
         per_class: metric name -> class name -> value.
-        curve: learning curve; every entry holds `step` (optimizer steps done) and metrics.
+        curve: learning curve; every entry contains `step` (optimizer steps done) and metrics.
         against: the second weights of a paired run; `baseline` in the file.
         paired: metric name -> this result's value minus that of `against`, with its interval.
         settings: the resolved settings.
@@ -270,12 +270,12 @@ def protocol_id(base: str, changed: dict[str, Any]) -> str:
 
 
 def defined(values: Mapping[str, float]) -> Metrics:
-    """The values with None in place of NaN, for what is undefined."""
+    """The values with None instead of NaN, for what is undefined."""
     return {name: None if math.isnan(value) else value for name, value in values.items()}
 
 
 def _finite(value: Any) -> Any:
-    """The same JSON value with None in place of NaN and infinities, which JSON does not have."""
+    """The same JSON value with None instead of NaN and infinities, which JSON does not have."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -24,7 +24,7 @@ PUBLISHED = "published"
 """Marks rows that were not measured here."""
 
 _NARROWEST = 6
-"""Least width of a metric column, in characters: a folded cell still holds a whole number."""
+"""Least width of a metric column, in characters: a folded cell still contains a whole number."""
 
 _SHARED_WIDTH = 38
 """Least width of the columns besides the metrics, in characters, borders included."""

@@ -54,7 +54,7 @@ class LabelledImages:
         if label.shape != (image.height, image.width):
             raise UserError(
                 f"{split.labels[index]} is {label.shape[1]}x{label.shape[0]}, its image {image.width}x{image.height}: "
-                "a label must have its image's size"
+                "a label must have the size of its image"
             )
         return image, self.table.lookup()[label]
 
@@ -86,8 +86,7 @@ def open_labelled_images(data: Path, ignore: Sequence[int] = (), label_map: Sequ
     if (data / "leftImg8bit").is_dir() or (data / "gtFine").is_dir():
         if ignore or mapping:
             raise UserError(
-                "--ignore and --label-map are not for Cityscapes, whose own label table says which ids are classes: "
-                "leave them out"
+                "--ignore and --label-map do not apply to Cityscapes, which defines its classes: remove them"
             )
         return LabelledImages(cityscapes_table(), _cityscapes(data, "train"), _cityscapes(data, "val"), cityscapes=True)
     if (data / "semantic").is_dir():
@@ -98,7 +97,7 @@ def open_labelled_images(data: Path, ignore: Sequence[int] = (), label_map: Sequ
         splits = [_folder(data / name / "images", data / name / "labels") for name in ("train", "val")]
     else:
         raise UserError(
-            f"{data} is no segmentation data: give Cityscapes (leftImg8bit, gtFine) or a folder with "
+            f"{data} is not a segmentation data set: give Cityscapes (leftImg8bit, gtFine) or a folder with "
             "{train,val}/{images,labels}"
         )
     table = make_table(names, _values(splits), ignore, mapping)

@@ -114,7 +114,7 @@ def read_names(file: Path) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {file} ({error}): give one class name per line, as UTF-8") from None
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise UserError(f"{file} names {twice[0]!r} twice: give each class a name of its own")
+        raise UserError(f"{file} lists {twice[0]!r} twice: give each class a unique name")
     return names
 
 

@@ -73,9 +73,7 @@ def dilate_last_stage(backbone: ResNet) -> None:
             if module.kernel_size == (3, 3):
                 module.dilation = module.padding = (2, 2)
         elif isinstance(module, nn.AvgPool2d | nn.MaxPool2d):
-            raise UserError(
-                "this ResNet pools inside its last stage and cannot be dilated: take a plain one (resnet50)"
-            )
+            raise UserError("this ResNet pools inside its last stage and cannot be dilated: use a plain one (resnet50)")
 
 
 def _make_head(channels: int, classes: int, dilation: int) -> nn.Sequential:

@@ -102,8 +102,8 @@ def check_batch(protocol: SegmentationProtocol, devices: int) -> None:
     """Raise `UserError` unless the batch splits evenly over the devices, with at least two crops on each (for BN)."""
     if protocol.batch_size % devices or protocol.batch_size < 2 * devices:
         raise UserError(
-            f"a batch of {protocol.batch_size} on {devices} devices: give a --batch-size that puts the same number of "
-            "crops on each, at least two"
+            f"a batch of {protocol.batch_size} cannot be divided between {devices} devices: use a --batch-size that "
+            "gives each the same number of crops, at least two"
         )
 
 
@@ -123,7 +123,7 @@ def _with_best(last: dict[str, float], curve: Curve) -> Metrics:
 def _require_unchanged(network: Fcn16, loaded: Mapping[str, Tensor]) -> None:
     now = {key: value.cpu() for key, value in network.backbone.state_dict().items()}
     if tensors_digest(now) != tensors_digest(loaded):
-        raise RuntimeError("the frozen backbone has changed during training")
+        raise RuntimeError("the frozen backbone changed during training")
 
 
 def _notes(protocol: SegmentationProtocol, data: LabelledImages, model: Segmentation) -> list[str]:

@@ -131,7 +131,7 @@ class Segmentation:
         with self.fabric.autocast():
             logits = sliding_logits(self.network, image, self.protocol.crop_size, self.protocol.stride)
         if not torch.isfinite(logits).all():
-            raise UserError("the network's output is not finite (NaN or infinity): give a lower --lr, or other weights")
+            raise UserError("the network's output is not finite (NaN or infinity): use a lower --lr, or other weights")
         return class_map(logits, size)
 
     def score(self, split: LabelledSplit) -> np.ndarray:
@@ -160,7 +160,7 @@ class Segmentation:
         if not all_finite(self.fabric, loss.detach()):
             raise UserError(
                 f"the loss became {float(loss.detach()):g} at iteration {iteration + 1}: training diverged or the "
-                "weights are damaged; give a lower --lr, or other weights"
+                "weights are damaged; use a lower --lr, or other weights"
             )
         self.optimizer.zero_grad()
         self.fabric.backward(loss)

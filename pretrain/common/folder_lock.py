@@ -57,7 +57,7 @@ def _locked(path: Path, shared: bool) -> BinaryIO | None:
             holder = file.read(200).decode(errors="replace").strip() or "other processes"
             file.close()
             raise UserError(
-                f"{path.parent} is being written by {holder}; wait for that, or give another --out"
+                f"{path.parent} is being written by {holder}; wait until it ends, or give another --out"
             ) from None
         except OSError:
             file.close()

@@ -64,6 +64,6 @@ def require_readable(skipped: SkippedImages, images: int, allowed: float) -> Non
     """
     if len(skipped) / images > allowed:
         raise UserError(
-            f"{len(skipped)} of {images} images cannot be used, more than the share of {allowed:g} that "
+            f"{len(skipped)} of {images} images cannot be used, more than the fraction of {allowed:g} that "
             f"--max-unreadable allows ({skipped.summary()}); fix or remove them, or allow more"
         )

@@ -1,4 +1,4 @@
-"""The images of a run: one listing of them and random access to each, whatever holds them.
+"""The images of a run: one listing of them and random access to each, whatever contains them.
 
     a folder                     every image below it; the key is its relative path
     a folder of tar shards       every image in them; the key is `SHARD.tar/MEMBER`
@@ -60,7 +60,7 @@ class StoredImage:
 
     Attributes:
         key: name of the image, unique in its listing.
-        path: the file that holds it.
+        path: the file that contains it.
         offset: first byte in that file.
         length: number of bytes; None for all of them.
     """
@@ -71,7 +71,7 @@ class StoredImage:
     length: int | None = None
 
     def state(self) -> tuple[int, int]:
-        """(bytes of the image, time in ns when the file that holds it was last changed); (-1, 0) for no file."""
+        """(bytes of the image, time in ns when the file that contains it was last changed); (-1, 0) for no file."""
         try:
             status = os.stat(self.path)  # noqa: PTH116 - a million times
         except OSError:
@@ -88,13 +88,13 @@ class StoredImage:
             try:
                 size = os.fstat(file.fileno()).st_size if self.length is None else self.length
                 if size > max_pixels * _MOST_BYTES_A_PIXEL + _MOST_METADATA:
-                    raise UnreadableImageError(self.path, f"{size:,} bytes, more than {max_pixels} pixels can take")
+                    raise UnreadableImageError(self.path, f"{size:,} bytes, more than {max_pixels} pixels can need")
                 file.seek(self.offset)
                 data = file.read(size)
             except OSError as error:
                 raise UnreadableImageError(self.path, error.strerror or str(error)) from None
         if self.length is not None and len(data) < self.length:
-            raise UnreadableImageError(self.path, f"the shard ends within {self.key}")
+            raise UnreadableImageError(self.path, f"the shard ends inside {self.key}")
         return data
 
     def read(self, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -194,7 +194,7 @@ def _open_folder(folder: Path, exclude: Collection[Path]) -> ImageSource:
         return ImageSource(folder, folder.resolve().name, PackedStrings(found.images), passed_over=found.passed_over)
     if images := scan_images(folder, exclude).images:
         raise UserError(
-            f"{folder} holds images ({images[0]}) and tar files; give the folder that holds only the images, or "
+            f"{folder} contains images ({images[0]}) and tar files; give the folder that contains only the images, or "
             f"'{folder}/*.tar'"
         )
     return _open_tars(folder, shards, folder.resolve().name)
@@ -208,7 +208,7 @@ def _open_coco_folder(folder: Path) -> ImageSource:
     if len(training) != 1:
         names = ", ".join(path.name for path in found.values())
         raise UserError(
-            f"{folder} is a COCO data set with {names} in annotations: name the JSON or the folder of images to take"
+            f"{folder} is a COCO data set with {names} in annotations: give the JSON or the folder of images to use"
         )
     return _open_coco(training[0])
 
@@ -222,9 +222,9 @@ def _open_file(path: Path) -> ImageSource:
     if suffix == TAR_SUFFIX:
         return _open_tars(path.parent, [path.name], path.stem)
     if path.name.lower().endswith(_COMPRESSED):
-        raise UserError(f"{path} is compressed, which allows no random access; decompress it to .tar")
+        raise UserError(f"{path} is compressed and has no random access; decompress it to .tar")
     raise UserError(
-        f"{path} is a file, not a folder of images, and none of a list of paths ({', '.join(LIST_SUFFIXES)}), a tar "
+        f"{path} is neither a folder of images nor a list of paths ({', '.join(LIST_SUFFIXES)}), a tar "
         "shard (.tar) or a COCO JSON (.json)"
     )
 
@@ -233,7 +233,7 @@ def _open_pattern(pattern: Path) -> ImageSource:
     try:
         words = list(braceexpand.braceexpand(str(pattern)))
     except ValueError:
-        raise UserError(f"the braces of {pattern} do not close; write 'shards/{{000..099}}.tar'") from None
+        raise UserError(f"unbalanced braces in {pattern}; write 'shards/{{000..099}}.tar'") from None
     paths = sorted({Path(found) for word in words for found in (glob.glob(word) if glob.has_magic(word) else [word])})  # noqa: PTH207
     missing = [path for path in paths if not path.is_file()]
     if missing or not paths:
@@ -259,7 +259,7 @@ def _open_list(path: Path) -> ImageSource:
     _require_different(path, lines)
     if not any((path.parent / line).is_file() for line in lines):
         raise UserError(
-            f"none of the {len(lines)} images in {path} is there (first: {path.parent / lines[0]}); write one path per "
+            f"none of the {len(lines)} images in {path} exists (first: {path.parent / lines[0]}); write one path per "
             "line and nothing else, relative to the list's folder or absolute"
         )
     return ImageSource(path.parent, path.stem, PackedStrings(lines))
@@ -272,7 +272,7 @@ def _lines(path: Path) -> list[str]:
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror}); fix its permissions") from None
     if "\0" in text:
-        raise UserError(f"{path} holds zero bytes, so it is no text; save it as UTF-8, one path per line")
+        raise UserError(f"{path} contains zero bytes, so it is not text; save it as UTF-8, one path per line")
     return [line.strip() for line in text.split("\n")]
 
 
@@ -282,7 +282,7 @@ def _open_coco(path: Path) -> ImageSource:
         name = images.setdefault(image.id, image.file_name)
         if name != image.file_name:
             raise UserError(
-                f"{path} has two images of id {image.id}: {name} and {image.file_name}; give each its own id"
+                f"{path} has two images with id {image.id}: {name} and {image.file_name}; give each image a unique id"
             )
     numbers = number_ids(images, Findings(), Kind.IMAGE_IDS)
     _require_different(path, sorted(images.values()))
@@ -309,11 +309,11 @@ def _coco_root(path: Path, names: list[str]) -> Path:
         if any(find_file(name, file_in(folder)) is not None for name in probes):
             return folder
     tried = ", ".join(str(folder) for folder in folders)
-    raise UserError(f"the images of {path} (such as {names[0]}) are in none of {tried}; put them into the first")
+    raise UserError(f"the images of {path} (such as {names[0]}) are not in any of {tried}; put them into the first")
 
 
 def _require_different(path: Path, names: list[str]) -> None:
     """Check sorted names."""
     twice = next((name for name, following in itertools.pairwise(names) if name == following), None)
     if twice is not None:
-        raise UserError(f"{path} names {twice} twice; name each image once")
+        raise UserError(f"{path} lists {twice} twice; list each image once")

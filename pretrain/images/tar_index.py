@@ -110,7 +110,7 @@ def _members(path: Path, passed_over: Counter[str]) -> list[tuple[str, int, int]
             for member in archive:
                 name = PurePosixPath(member.name)
                 if not 0 <= member.size <= end - member.offset_data:
-                    raise tarfile.ReadError(f"it ends within {name}, or the size of that, {member.size:,}, is wrong")
+                    raise tarfile.ReadError(f"it ends inside {name}, or the member's size, {member.size:,}, is wrong")
                 if not member.isreg() or any(is_hidden(part) for part in name.parts if part != "."):
                     continue
                 if member.issparse() or not is_image_name(name.name):
@@ -119,7 +119,7 @@ def _members(path: Path, passed_over: Counter[str]) -> list[tuple[str, int, int]
                     found.append((str(name), member.offset_data, member.size))
     except tarfile.TarError as error:
         raise UserError(
-            f"{path} is not a whole, uncompressed tar file ({one_line(error)}); decompress it, or replace or "
+            f"{path} is not a complete, uncompressed tar file ({one_line(error)}); decompress it, or replace or "
             "remove it if it is damaged"
         ) from None
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Which proposals a folder is to hold: make it ours, or refuse one that holds others."""
+"""Which proposals a folder is to hold: make it ours, or refuse one that contains others."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def claim(settings: ProposalSettings, source: ImageSource) -> Manifest:
         The manifest, without totals.
 
     Raises:
-        UserError: the folder holds proposals of other settings.
+        UserError: the folder contains proposals with other settings.
     """
     out = settings.out
     manifest = _manifest(settings, source)
@@ -49,7 +49,7 @@ def claim(settings: ProposalSettings, source: ImageSource) -> Manifest:
     if (out / MANIFEST).exists():
         if not settings.resume:
             raise UserError(
-                f"{out} already holds proposals; leave out --no-resume to resume them, or add --overwrite to start anew"
+                f"{out} already contains proposals; remove --no-resume to resume them, or add --overwrite to start over"
             )
         there = Manifest.read(out)
         _require_same_settings(out, there, manifest)
@@ -102,7 +102,8 @@ def _require_same_settings(out: Path, there: Manifest, wanted: Manifest) -> None
     pairs = [(name, old_settings.get(name), new_settings.get(name)) for name in names]
     differences = ", ".join(f"{name} {old} not {new}" for name, old, new in pairs if old != new)
     raise UserError(
-        f"{out} holds proposals of other settings ({differences}); add --overwrite to replace them, or give another "
+        f"{out} contains proposals with other settings ({differences}); add --overwrite to replace them, or give "
+        "another "
         "--out"
     )
 

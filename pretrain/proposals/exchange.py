@@ -65,7 +65,7 @@ def hand_over(folder: Path, source: ImageSource, path: Path) -> int:
 def _image_id(source: ImageSource, image: str) -> int:
     index = source.keys.find(image)
     if index is None:
-        raise UserError(f"{image} is no longer among the images; make the proposals again")
+        raise UserError(f"{image} no longer exists; rerun `ccop-pretrain proposals`")
     return index + 1 if source.ids is None else int(source.ids[index])
 
 
@@ -117,8 +117,8 @@ def take_over(source: ImageSource, path: Path, folder: Path, settings: str, keep
                 rows.append(ImageProposals(image.key, *size, boxes, image.state()[0], 0))
             if boxed >= _ENOUGH_IMAGES and overhanging > _MOST_OVERHANGING * boxed:
                 raise UserError(
-                    f"{path}: {overhanging} of {boxed} images have boxes that reach beyond them; the JSON must be of "
-                    "these images, with bbox as x, y, width, height"
+                    f"{path}: {overhanging} of {boxed} images have boxes that extend beyond the image; the JSON "
+                    "must describe these images, with bbox as x, y, width, height"
                 )
             yield Shard(number, notes_of(rows, skipped, settings), rows)
     finally:
@@ -140,13 +140,13 @@ def _read_listing(source: ImageSource, path: Path) -> tuple[npt.NDArray[np.int32
         other = loosely.get(index, source.keys[index] if sizes[index, 0] >= 0 else entry.file_name)
         if other != entry.file_name:
             raise UserError(
-                f"{path} lists {other} and {entry.file_name}, both of which could mean {source.keys[index]}; "
+                f"{path} lists {other} and {entry.file_name}, which both match {source.keys[index]}; "
                 "file_name must be the path relative to the images"
             )
         if literal is None:
             loosely[index] = entry.file_name
         if numbers.setdefault(entry.id, index) != index:
-            raise UserError(f"{path} gives two images the id {entry.id}; give each its own id")
+            raise UserError(f"{path} has two images with id {entry.id}; give each image a unique id")
         sizes[index] = entry.width or 0, entry.height or 0
     if not numbers:
         raise UserError(

@@ -80,7 +80,7 @@ class Ledger:
     Args:
         source: the listing.
         folder: of the proposals.
-        settings: digest of the settings; files of other settings are ignored.
+        settings: digest of the settings; files with other settings are ignored.
         max_pixels: rows of larger images are ignored.
         workers: processes that compare contents.
         share: the part of the listing to look at; images outside it are never pending.
@@ -121,7 +121,7 @@ class Ledger:
         return (index for index, image in enumerate(self.source.keys) if image in self.share)
 
     def add(self, path: Path, indices: Sequence[int]) -> None:
-        """Register a new file that holds the rows of these images, in this order."""
+        """Register a new file that contains the rows of these images, in this order."""
         self.files.append(path)
         self.file[indices] = len(self.files) - 1
         self.row[indices] = np.arange(len(indices))
@@ -136,7 +136,7 @@ class Ledger:
         return [path for path in self.files if path.parent != self.folder]
 
     def _rows_of(self, paths: Iterable[Path]) -> Iterator[_Row]:
-        """The rows of consecutive files, sorted; damaged files and files of other settings are left out."""
+        """The rows of consecutive files, sorted; damaged files and files with other settings are left out."""
         for path in paths:
             notes = read_notes(path)
             if notes is None or notes.settings != self.settings:
@@ -264,18 +264,18 @@ def take_parts(folder: Path, others: Sequence[Path], settings: str) -> None:
         settings: digest of the settings.
 
     Raises:
-        UserError: a folder that holds no proposals of these settings.
+        UserError: a folder that contains no proposals of these settings.
     """
     for other in others:
         files = [*shard_paths(other), *sorted((other / PARTS).glob("*/*.parquet"))]
         if not files:
-            raise UserError(f"{other} holds no proposals to merge; give the --out of another machine")
+            raise UserError(f"{other} contains no proposals to merge; give the --out of another machine")
         for path in files:
             notes = read_notes(path)
             if notes is None:
                 continue
             if notes.settings != settings:
-                raise UserError(f"{other} holds proposals of other settings; merge those of one run")
+                raise UserError(f"{other} contains proposals with other settings; merge only parts of one run")
             # Within a folder the files must keep their order: together they are one sorted stream of rows.
             name = f"merged-{content_digest(os.fsencode(path.parent.resolve())):016x}"
             target = folder / PARTS / name / path.name

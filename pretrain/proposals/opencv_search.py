@@ -30,7 +30,7 @@ def load_opencv() -> Any:
     try:
         import cv2
     except ImportError as error:
-        raise UserError(f"proposals need OpenCV, which does not load ({error}); {_remedy()}") from None
+        raise UserError(f"cannot import OpenCV ({error}); {_remedy()}") from None
     return cv2
 
 

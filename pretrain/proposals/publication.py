@@ -41,7 +41,7 @@ class Shard:
     Attributes:
         number: from 0.
         notes: of its rows.
-        rows: sorted by image; None if the existing file already holds them.
+        rows: sorted by image; None if the existing file already contains them.
     """
 
     number: int

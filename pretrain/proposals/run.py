@@ -104,7 +104,7 @@ def make_proposals(settings: ProposalSettings, source: ImageSource | None = None
 
     Raises:
         UserError: no image, too many that cannot be read, a setting out of range, OpenCV without selective search, or
-            an output folder that holds other proposals or is being written by another process.
+            an output folder that contains other proposals or is being written by another process.
     """
     source = source or open_source(settings.images, exclude=[settings.out])
     make_folder(settings.out)
@@ -141,12 +141,12 @@ def search_share(source: ImageSource, settings: ProposalSettings, share: Share) 
 
 
 def _take_stock(settings: ProposalSettings, source: ImageSource, manifest: Manifest, share: Share) -> Ledger:
-    """See which images have proposals already; refuse a folder that only holds those of other images."""
+    """See which images have proposals already; refuse a folder that only contains those of other images."""
     workers = settings.workers or available_cores()
     ledger = Ledger(source, settings.out, manifest.settings_digest, settings.max_pixels, workers, share)
     if ledger.files and not ledger.kept and share == WHOLE:
         raise UserError(
-            f"{settings.out} holds proposals of other images, none of which is among the {len(source)} of "
-            f"{source.name!r} as it was; add --overwrite to replace them, or give another --out"
+            f"{settings.out} contains proposals for other images, none of which is among the {len(source)} of "
+            f"{source.name!r}; add --overwrite to replace them, or give another --out"
         )
     return ledger

@@ -122,4 +122,4 @@ def _require_readable(settings: ProposalSettings, skipped: SkippedImages, images
         require_readable(skipped, images, settings.max_unreadable)
     except UserError as error:
         skipped.write_csv(settings.out / SKIPPED)
-        raise UserError(f"{error}; those found so far are in {settings.out / SKIPPED}") from None
+        raise UserError(f"{error}; the ones found so far are listed in {settings.out / SKIPPED}") from None

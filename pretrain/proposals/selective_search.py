@@ -72,7 +72,7 @@ def non_maximum_suppression(
     if len(boxes) == 0:
         return np.zeros(0, dtype=np.int64)
     order = np.argsort(-scores, kind="stable")
-    # OpenCV holds scores as float32, where random ones can collide; ranks up to 2**24 cannot.
+    # OpenCV stores scores as float32, where random ones can collide; ranks up to 2**24 cannot.
     ranks = np.arange(len(boxes), 0, -1, dtype=np.float64)
     kept = load_opencv().dnn.NMSBoxes(boxes[order].astype(np.float64), ranks, 0.0, iou)
     return order[np.asarray(kept, dtype=np.int64).ravel()]

@@ -122,14 +122,14 @@ class Manifest:
         """
         path = folder / MANIFEST
         if not path.is_file():
-            raise UserError(f"{folder} holds no proposals (no {MANIFEST}); make them: ccop-pretrain proposals IMAGES")
+            raise UserError(f"{folder} contains no proposals (no {MANIFEST}); run ccop-pretrain proposals IMAGES")
         try:
             facts = json.loads(read_regular(path, _MOST_JSON))
             version = facts["format_version"]
             if version != FORMAT_VERSION:
                 raise UserError(
-                    f"{path} has format {version}, this version reads {FORMAT_VERSION}; make them again into a new "
-                    "folder"
+                    f"{path} has format {version}, this version reads {FORMAT_VERSION}; write them to a new folder "
+                    "again"
                 )
             return _checked(cls(**facts))
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
@@ -170,7 +170,7 @@ def _checked(facts: _Facts) -> _Facts:
             what = "a whole number from 0" if base is int else base.__name__
             raise TypeError(f"{name} is {value!r}, not {what}")
         if kind == dict[str, str] and not all(isinstance(text, str) for item in value.items() for text in item):
-            raise TypeError(f"{name} holds something other than text")
+            raise TypeError(f"{name} contains something other than text")
     return facts
 
 
@@ -265,7 +265,7 @@ def _damaged(path: Path, field: str, what: str) -> UserError:
 
 
 def wrong_column(table: pa.Table) -> str | None:
-    """Name of a column that has another type than a shard's, or holds a null; None if there is none."""
+    """Name of a column that has another type than a shard's, or contains a null; None if there is none."""
     for field in table.schema:
         if field.type != _SCHEMA.field(field.name).type or table[field.name].null_count:
             return str(field.name)

@@ -102,9 +102,9 @@ class ProposalStore:
         unknown = [image for image in images if image not in known]
         if unknown:
             raise UserError(
-                f"{len(unknown)} of {len(images)} images (first: {unknown[0]}) are not among the proposals in "
-                f"{self.folder}, which were made of {self.manifest.root!r} with {self.manifest.images} images; "
-                "run ccop-pretrain proposals IMAGES for them, with the same --out if images were added, else a new one"
+                f"{len(unknown)} of {len(images)} images (first: {unknown[0]}) have no proposals in {self.folder}, "
+                f"which were made from {self.manifest.root!r} with {self.manifest.images} images; run ccop-pretrain "
+                "proposals IMAGES, with the same --out if images were added, otherwise with a new one"
             )
 
     def _require_fitting(self, rows: int) -> None:
@@ -122,7 +122,7 @@ class ProposalStore:
 
     def _unfit(self) -> UserError:
         return UserError(
-            f"the shards in {self.folder} do not fit its {MANIFEST}; rerun the command that makes the proposals"
+            f"the shards in {self.folder} do not match its {MANIFEST}; rerun the command that makes the proposals"
         )
 
     def _row(self, image: str) -> int:

@@ -39,7 +39,7 @@ class ScenesResult:
     """A set of synthetic images.
 
     Attributes:
-        folder: that holds it.
+        folder: that contains it.
         counts: number of images by split.
         drawn: whether this call drew it; False if it was there already.
     """
@@ -61,7 +61,7 @@ def run(settings: SceneSettings) -> ScenesResult:
 
 
 def report(result: ScenesResult) -> None:
-    """Print what a set holds and what to do next."""
+    """Print what a set contains and what to do next."""
     sizes = ", ".join(f"{result.counts[split]} {split}" for split in SPLITS)
     print(f"{sum(result.counts.values())} scenes ({sizes}), {len(SHAPES)} classes: {', '.join(SHAPES)}")
     print(f"scenes: {result.folder}" + ("" if result.drawn else " (finished before; nothing to do)"))
@@ -75,7 +75,7 @@ def make_scenes(settings: SceneSettings) -> ScenesResult:
     workers.
 
     Raises:
-        UserError: `out` holds another set or is being written by another process.
+        UserError: `out` contains another set or is being written by another process.
     """
     counts = _split_sizes(settings)
     out = settings.out
@@ -118,10 +118,10 @@ def _split_sizes(settings: SceneSettings) -> dict[str, int]:
 
 
 def _is_finished(settings: SceneSettings) -> bool:
-    """Whether `out` holds this whole set; False if it holds nothing of a set, or an unfinished part of this one.
+    """Whether `out` contains this whole set; False if it contains nothing of a set, or an unfinished part of this one.
 
     Raises:
-        UserError: it holds another set, or something else under the names that are to be written.
+        UserError: it contains another set, or something else under the names that are to be written.
     """
     out = settings.out
     there = [out / name for name in _OUTPUTS if (out / name).exists()]
@@ -129,12 +129,12 @@ def _is_finished(settings: SceneSettings) -> bool:
         return False
     if not settings.resume or not (out / SETTINGS).is_file():
         raise UserError(
-            f"{out} already holds {there[0].name}; add --overwrite to replace the set, or give another --out"
+            f"{out} already contains {there[0].name}; add --overwrite to replace the set, or give another --out"
         )
     changed = differences(read_settings(out / SETTINGS), settings, _MAY_DIFFER)
     if changed:
         raise UserError(
-            f"{out} holds a set of other settings: {', '.join(changed)}; add --overwrite to replace it, or give "
+            f"{out} contains a set with other settings: {', '.join(changed)}; add --overwrite to replace it, or give "
             "another --out"
         )
     return all(_annotations(out, split).is_file() for split in SPLITS)

@@ -52,7 +52,7 @@ class WholeFiles(TorchCheckpointIO):
             with replacing(path) as temporary, temporary.open("wb") as file:
                 torch.save(checkpoint, file)
         except UserError as error:
-            raise UserError(f"{error}; rerun the command to resume from the checkpoint before") from error
+            raise UserError(f"{error}; rerun the command to resume from the previous checkpoint") from error
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
@@ -60,9 +60,9 @@ class WholeFiles(TorchCheckpointIO):
         """Read one file onto the CPU. It may hold only tensors and plain values: anything else could run code.
 
         Raises:
-            UserError: it holds something else, or is damaged.
+            UserError: it contains something else, or is damaged.
         """
-        remedy = "delete it to resume from the checkpoint before, or give --overwrite to start anew"
+        remedy = "delete it to resume from the checkpoint before, or give --overwrite to start over"
         return read_training_state(Path(path), remedy, map_location or "cpu")
 
 
@@ -97,7 +97,7 @@ class KeepCheckpoints(Checkpoint):
         steps = distributed.gather_rows(torch.tensor([trainer.global_step], device=pl_module.device)).tolist()
         if len(set(steps)) > 1:
             raise UserError(
-                f"the processes would resume after different steps ({', '.join(map(str, steps))}): all machines must "
+                f"the processes would resume from different steps ({', '.join(map(str, steps))}): all machines must "
                 f"share the folder {self.folder.parent}"
             )
         self.stopped_by = None

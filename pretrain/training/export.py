@@ -38,7 +38,7 @@ def export(
         The safetensors file.
 
     Raises:
-        UserError: a tensor holds NaN or infinite numbers.
+        UserError: a tensor contains NaN or infinite numbers.
     """
     facts = run_facts(settings, schedule, listing)
     tensors = objective.query.network.state_dict()

@@ -60,7 +60,7 @@ class MetricsFile(Logger):
             csv.DictWriter(file, self._columns, restval="", lineterminator="\n").writerow(row)
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: settings.yaml holds the settings."""
+        """Nothing: settings.yaml contains the settings."""
 
     def _read(self) -> list[dict[str, str]]:
         if not self.path.is_file():

@@ -40,7 +40,7 @@ class LabelledFolder:
     """A kNN probe on one folder of images per class, such as `crops/val` of `ccop-pretrain scenes`.
 
     Args:
-        root: holds one folder of images a class.
+        root: contains one folder of images a class.
         image_size: side in pixels that an image is scaled and cropped to.
 
     Attributes:
@@ -56,7 +56,7 @@ class LabelledFolder:
         names = [key.split("/")[0] if "/" in key else "" for key in self.source.keys]
         classes = sorted(set(names))
         if len(classes) < 2 or "" in classes:
-            raise UserError(f"{root} is no labelled folder: give one that holds a folder of images for each class")
+            raise UserError(f"{root} is not a labelled data set: give a folder with one subfolder of images per class")
         self.labels = torch.tensor([classes.index(name) for name in names])
         self.skipped = SkippedImages()
 

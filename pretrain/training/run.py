@@ -94,7 +94,7 @@ def run(settings: RunSettings) -> RunResult:
     finished = folder.prepare(settings) is RunState.FINISHED if trainer.is_global_zero else folder.is_finished
     if finished and not settings.overwrite:
         exported = find_weights_file(folder.exported)
-        print(f"{folder.path} holds this run, finished; the network is {exported} (--overwrite starts anew)")
+        print(f"{folder.path} contains this run, finished; the network is {exported} (--overwrite starts over)")
         return RunResult(folder.path, exported, schedule.steps, metrics.last())
     if trainer.is_global_zero:
         start_logging(folder.log)
@@ -136,11 +136,11 @@ def check_machine(settings: RunSettings) -> None:
         UserError: fp16 without a GPU, or several machines without a launcher.
     """
     if settings.precision == "fp16" and not torch.cuda.is_available():
-        raise UserError("--precision fp16 needs a CUDA GPU: give --precision bf16, or leave it out")
+        raise UserError("--precision fp16 needs a CUDA GPU: use --precision bf16, or remove the flag")
     if settings.num_nodes > 1 and not launched():
         raise UserError(
-            f"--num-nodes {settings.num_nodes} needs a launcher on every machine: start the command with torchrun or "
-            "srun"
+            f"--num-nodes {settings.num_nodes} needs a launcher: start the command with torchrun or srun on every "
+            "machine"
         )
 
 
@@ -189,7 +189,7 @@ def diverged(error: DivergedError, settings: RunSettings, folder: RunFolder) -> 
     kept = newest_checkpoint(folder.checkpoints)
     last = f"the checkpoint of step {checkpoint_step(kept)} is kept" if kept else "no checkpoint was saved before"
     return (
-        f"{error.what} at step {error.step}: {likely_cause(settings)}, and start anew with --overwrite or another "
+        f"{error.what} at step {error.step}: {likely_cause(settings)}, and start over with --overwrite or another "
         f"--out; {folder.diverged} names the images of that step, {last}"
     )
 

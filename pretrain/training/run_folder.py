@@ -39,7 +39,7 @@ which may change while a job waits in a queue."""
 
 
 class RunState(enum.Enum):
-    """What a folder holds before a run."""
+    """What a folder contains before a run."""
 
     NEW = "new"
     UNFINISHED = "unfinished"
@@ -123,12 +123,12 @@ class RunFolder:
             `NEW` for a run from the beginning, `UNFINISHED` for one to resume, `FINISHED` if there is nothing to do.
 
         Raises:
-            UserError: the folder holds something else, a run of other settings, or a run and `resume` is off.
+            UserError: the folder contains something else, a run with other settings, or a run and `resume` is off.
         """
         state = self.state()
         if state is not RunState.NEW and not settings.resume and not settings.overwrite:
             raise UserError(
-                f"{self.path} holds a run already: leave out --no-resume to resume it, give --overwrite to start anew, "
+                f"{self.path} contains a run already: remove --no-resume to resume it, give --overwrite to start over, "
                 "or another --out"
             )
         if settings.overwrite:
@@ -177,7 +177,7 @@ class RunFolder:
             if before["images"] == count:
                 change = f"began with {count} images, and some of them have other names now"
             raise UserError(
-                f"the run in {self.path} {change}: restore the images to resume, or give --overwrite to start anew"
+                f"the run in {self.path} {change}: restore the images to resume, or give --overwrite to start over"
             )
 
     def state(self) -> RunState:
@@ -193,7 +193,7 @@ class RunFolder:
         if all(map(is_temporary, self.path.iterdir())):
             return RunState.NEW
         if not self.settings.is_file():
-            raise UserError(f"{self.path} holds something that is not a run; give --out a new or an empty folder")
+            raise UserError(f"{self.path} contains something that is not a run; give --out a new or an empty folder")
         if self.is_finished:
             return RunState.FINISHED
         # Without a checkpoint there is nothing to resume: a failed start must not stand in the way of the next one.
@@ -223,6 +223,6 @@ class RunFolder:
         changed = differences(read_settings(self.settings), settings, SETTINGS_THAT_MAY_CHANGE)
         if changed:
             raise UserError(
-                f"{self.path} holds a run of other settings: {', '.join(changed)}; "
-                "give another --out, or --overwrite to start anew"
+                f"{self.path} contains a run with other settings: {', '.join(changed)}; "
+                "give another --out, or --overwrite to start over"
             )

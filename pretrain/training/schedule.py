@@ -39,10 +39,10 @@ class Schedule:
             UserError: there are fewer images than a batch, or a batch has fewer than two.
         """
         if settings.batch_size < 2:
-            raise UserError(f"a batch of {settings.batch_size} is too small for batch norm: give --batch-size 2")
+            raise UserError(f"a batch of {settings.batch_size} is too small for batch norm: use --batch-size 2 or more")
         if image_count < settings.batch_size:
             raise UserError(
-                f"{image_count} images are fewer than one batch of {settings.batch_size}: give --batch-size "
+                f"{image_count} images are fewer than one batch of {settings.batch_size}: use --batch-size "
                 f"{image_count} or less"
             )
         per_epoch = image_count // settings.batch_size

@@ -72,7 +72,7 @@ def build_trainer(settings: RunSettings, schedule: Schedule, folder: RunFolder, 
     except (MisconfigurationException, ValueError, RuntimeError) as error:
         said = " ".join(str(error).split())
         raise UserError(
-            f"--accelerator, --devices or --num-nodes do not fit this machine or its launcher ({said}): change them"
+            f"--accelerator, --devices or --num-nodes do not match this machine or its launcher ({said}): change them"
         ) from error
 
 

@@ -122,7 +122,7 @@ class ViewDataset(Dataset[ViewPair]):
                 return found, self.listing.read(found), skipped
             except UnreadableImageError as error:
                 skipped.append((found, error.reason))
-        raise UserError(f"no image in {self.listing.root} can be read any more; put the folder back where it was")
+        raise UserError(f"no image in {self.listing.root} can be read any more; restore the folder")
 
 
 class RunSampler(Sampler[tuple[int, int]]):

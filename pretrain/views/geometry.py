@@ -133,7 +133,7 @@ def two_views(boxes: Boxes, draws: ViewDraws, settings: ViewSettings) -> TwoView
 
 
 def choose_crop(boxes: Boxes, tries: Sequence[Crop], settings: ViewSettings) -> Crop:
-    """The first crop that keeps `min_boxes` boxes (or all, where there are fewer); else the one that keeps most.
+    """The first crop that keeps `min_boxes` boxes (or all, if there are fewer); else the one that keeps most.
 
     Among tries that keep equally many the last one is taken.
     """

@@ -128,4 +128,4 @@ class ImageListing:
                     f"ccop-pretrain proposals {self.root} --out NEW"
                 )
         if not readable:
-            raise UserError(f"none of the {len(self)} images in {self.root} can be read; replace them with whole files")
+            raise UserError(f"none of the {len(self)} images in {self.root} can be read; replace the damaged files")

@@ -58,7 +58,7 @@ def test_a_row_a_network_and_a_result_each(tmp_path, drawn_scenes, tiny_weights)
     assert first["loaded"] == "backbone+fpn"
     assert first["weights"]["digest"] != second["weights"]["digest"]
     assert set(first["metrics"]) == {f"explained/p{level}" for level in range(2, 6)}
-    assert visualize([tmp_path / "0.png"], tmp_path / "out") == 2, "a run of other settings is not overwritten unasked"
+    assert visualize([tmp_path / "0.png"], tmp_path / "out") == 2, "other settings need --overwrite"
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def segment(image: npt.NDArray[np.uint8], scales: Sequence[float]) -> tuple[Labe
 
 @inlined
 def reflected(index: int, length: int) -> int:
-    """The index that a row of this length has in place of one outside it, mirrored at its first and last element."""
+    """The index that a row of this length has instead of one outside it, mirrored at its first and last element."""
     if length == 1:
         return 0
     index = abs(index) % (2 * length - 2)

@@ -2,7 +2,7 @@
 
 As in OpenCV, the gradients are Scharr's along x and y, and along the axes of the image turned by 45 degrees; each is
 split into its positive and its negative part, and each part is spread over ten bins from its least to its greatest
-value in the image. One of the parts is always zero, so that one number below 20 holds the bins of both.
+value in the image. One of the parts is always zero, so that one number below 20 contains the bins of both.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ def test_numbers_that_json_does_not_have_come_as_floats(tmp_path: Path) -> None:
         (b'{"info": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested too deeply"),
         (b'{"images": [' + b'{"a":' * 100_000 + b"1" + b"}" * 100_000 + b"]}", "nested too deeply"),
         (b'{"x": ' + b"1" * 5000 + b"}", "thousands of digits"),
-        (b"\x1f\x8b\x08\x00", "is compressed; gunzip it"),
+        (b"\x1f\x8b\x08\x00", "is compressed: decompress it"),
     ],
 )
 def test_what_is_no_coco_json_is_one_line_with_its_place(tmp_path: Path, content: bytes, told: str) -> None:

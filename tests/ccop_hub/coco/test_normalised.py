@@ -211,10 +211,10 @@ def test_annotation_ids_that_pycocotools_takes_for_none_are_renumbered(folder: P
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda content: annotation(content).update(id=11), "two different annotations of id 11"),
-        (lambda content: content["images"][0].update(id=2), r"two images of id 2: 1\.png and 2\.png"),
-        (lambda content: content["categories"][0].update(id=6), "two categories of id 6: 'cat' and 'dog'"),
-        (lambda content: content["categories"][0].update(name="dog"), "two categories called 'dog', ids 5 and 6"),
+        (lambda content: annotation(content).update(id=11), "two different annotations with id 11"),
+        (lambda content: content["images"][0].update(id=2), r"two images with id 2: 1\.png and 2\.png"),
+        (lambda content: content["categories"][0].update(id=6), "two categories with id 6: 'cat' and 'dog'"),
+        (lambda content: content["categories"][0].update(name="dog"), "two categories named 'dog', with ids 5 and 6"),
         (lambda content: content["categories"][0].pop("name"), "category 5: it has no name"),
         (lambda content: annotation(content).update(bbox={"x": 1}), "annotation 10: bbox"),
         (lambda content: annotation(content).update(area=float("inf")), "annotation 10: area: inf is not a finite"),

@@ -69,5 +69,5 @@ def test_tensors_digest(tensors: dict[str, Tensor]) -> None:
 def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere does not exist"):
         read_checkpoint(tmp_path / "nowhere")
-    with pytest.raises(UserError, match=r"holds no backbone_fpn\.safetensors"):
+    with pytest.raises(UserError, match=r"contains no backbone_fpn\.safetensors"):
         read_checkpoint(tmp_path)

@@ -37,7 +37,7 @@ def test_facts_of_other_types_are_named(
     facts: dict[str, Any], field: str, tensors: dict[str, Tensor], tmp_path: Path
 ) -> None:
     save_file(tensors, tmp_path / "a.safetensors", metadata={METADATA_KEY: json.dumps(facts)})
-    with pytest.raises(UserError, match=rf"a\.safetensors: its fact {field} is ") as raised:
+    with pytest.raises(UserError, match=rf"a\.safetensors: metadata field {field} is ") as raised:
         read_checkpoint(tmp_path / "a.safetensors")
     assert "\n" not in str(raised.value)
 
@@ -54,13 +54,13 @@ def test_facts_that_are_null_count_as_absent(tensors: dict[str, Tensor], tmp_pat
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ({"architecture": ["resnet18"]}, r"config\.json: its fact arch is \['resnet18'\]"),
+        ({"architecture": ["resnet18"]}, r"config\.json: metadata field arch is \['resnet18'\]"),
         ({"architecture": "resnet18", "pretrained_cfg": [1]}, "field pretrained_cfg"),
         (
             {"architecture": "resnet18", "pretrained_cfg": {"mean": "abc", "std": [1, 1, 1]}},
-            r"fact input\.mean is 'abc'",
+            r"metadata field input\.mean is 'abc'",
         ),
-        ({"architecture": "resnet18", "pretrained_cfg": {"mean": [0, 0, 0], "std": [0, 0, 0]}}, r"fact input\.std"),
+        ({"architecture": "resnet18", "pretrained_cfg": {"mean": [0, 0, 0], "std": [0, 0, 0]}}, r"metadata field input\.std"),
         ({"architecture": "no_such_net"}, "no_such_net"),
     ],
 )

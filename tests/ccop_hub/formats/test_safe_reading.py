@@ -467,7 +467,7 @@ def test_truncated_files(kind: str, kept: float, tmp_path: Path) -> None:
         torch.save(tree, whole, _use_new_zipfile_serialization=kind == "torch")
     raw = whole.read_bytes()
     (tmp_path / "cut").write_bytes(raw[: int(len(raw) * kept)])
-    with pytest.raises(UserError, match="get it again") as raised:
+    with pytest.raises(UserError, match="download it again") as raised:
         read_file(tmp_path / "cut")
     assert "\n" not in str(raised.value)
 
@@ -549,7 +549,7 @@ def safetensors_file(path: Path, header: str, data: bytes) -> Path:
     ids=["shape", "overlap", "beyond the end", "no JSON"],
 )
 def test_broken_safetensors(header: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="not a whole safetensors file"):
+    with pytest.raises(UserError, match="not a complete safetensors file"):
         read_file(safetensors_file(tmp_path / "a.safetensors", header, bytes(16)))
 
 

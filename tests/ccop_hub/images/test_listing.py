@@ -35,7 +35,7 @@ def test_links_are_followed_once_and_loops_end(tmp_path: Path) -> None:
 
 def test_no_listing_without_images(tmp_path: Path) -> None:
     touch(tmp_path / "note.txt")
-    with pytest.raises(UserError, match="holds no image"):
+    with pytest.raises(UserError, match="contains no image"):
         list_images(tmp_path)
     with pytest.raises(UserError, match="is a file"):
         list_images(tmp_path / "note.txt")
@@ -69,7 +69,7 @@ def test_other_files_are_counted_by_suffix(tmp_path: Path) -> None:
 
 def test_a_folder_of_phone_or_raw_photographs_says_why_nothing_is_found(tmp_path: Path) -> None:
     touch(tmp_path / "IMG_1.CR2")
-    with pytest.raises(UserError, match=r"holds no image, only 1 other file: 1 \.cr2 \(raw photographs: develop"):
+    with pytest.raises(UserError, match=r"contains no image, only 1 other file: 1 \.cr2 \(raw photographs: develop"):
         list_images(tmp_path)
 
 

@@ -125,7 +125,7 @@ def test_model_card(tree: Path, run: Path) -> None:
     digest = read_checkpoint(run).digest
     for words in (
         digest,
-        "`backbone_fpn.safetensors` holds the backbone and feature pyramid, `model.safetensors` the backbone",
+        "`backbone_fpn.safetensors` contains the backbone and feature pyramid, `model.safetensors` the backbone",
         "`detectron2.pkl` the backbone and feature pyramid for Detectron2",
         "CCOP (Curricular",
         "| images | 482 |",
@@ -146,7 +146,7 @@ def test_model_card(tree: Path, run: Path) -> None:
 def test_results_of_other_weights_are_refused(settings: PublishSettings, tmp_path: Path, hub: HubServer) -> None:
     digest = read_checkpoint(settings.run).digest
     wrong = [
-        (result_file(tmp_path / "a", "sha256:0"), "measured on other weights"),
+        (result_file(tmp_path / "a", "sha256:0"), "measured with other weights"),
         (result_file(tmp_path / "b", digest, schema_version=2), "not a result of schema 1"),
         (result_file(tmp_path / "c", digest, metrics=[1]), "not a complete result"),
         (tmp_path / "nowhere", "no result at"),
@@ -231,7 +231,7 @@ def test_an_interrupted_push_resumes(
 ) -> None:
     monkeypatch.setattr("ccop_hub.publishing.publish.ATTEMPTS", 1)
     hub.faults["commit"] = [Fault(0)]
-    with pytest.raises(UserError, match="run the same command again, what arrived is not sent again"):
+    with pytest.raises(UserError, match="rerun the command to resume"):
         publish(settings)
     assert len(hub.repositories[REPO].commits) == 1
     sent = hub.count("put")
@@ -266,7 +266,7 @@ def test_refusals(settings: PublishSettings, hub: HubServer, monkeypatch: pytest
 
 def test_wrong_names_and_offline(settings: PublishSettings, hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("justname", "a/b/c", "lab/net with spaces"):
-        with pytest.raises(UserError, match="is not a repository's name: give ORG/NAME"):
+        with pytest.raises(UserError, match="is not a repository name: give ORG/NAME"):
             publish(dataclasses.replace(settings, repo=name))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(UserError, match="HF_HUB_OFFLINE forbids"):
@@ -325,7 +325,7 @@ def test_names_of_repositories_are_checked_before_anything_is_written(
     settings: PublishSettings, repo: str, tmp_path: Path
 ) -> None:
     asked = dataclasses.replace(settings, repo=repo, dry_run=True, out=tmp_path / "published")
-    with pytest.raises(UserError, match="is not a repository's name") as raised:
+    with pytest.raises(UserError, match="is not a repository name") as raised:
         publish(asked)
     assert "\n" not in str(raised.value)
     assert not (tmp_path / "published").exists()
@@ -353,7 +353,7 @@ def test_the_licence(facts: dict[str, Any], given: str | None, licence: str) -> 
 @pytest.mark.parametrize(
     ("facts", "given", "said"),
     [
-        (MOCO_FACTS, "apache-2.0", "come under cc-by-nc-4.0, not apache-2.0"),
+        (MOCO_FACTS, "apache-2.0", "licensed under cc-by-nc-4.0, not apache-2.0"),
         ({"objective": "ccop"}, None, "pass --licence"),
         ({"licence": "not stated by the authors"}, None, "pass --licence"),
         (OWN_FACTS, "do what you like", "SPDX"),

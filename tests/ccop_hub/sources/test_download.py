@@ -32,7 +32,7 @@ MD5 = hashlib.md5(CONTENT).hexdigest()
 
 
 class FileServer:
-    """Serves one content under every path, with ranges; `plan` holds what to do instead, request by request.
+    """Serves one content under every path, with ranges; `plan` contains what to do instead, request by request.
 
     A plan's entry is a status to answer, or a number of bytes after which to cut the connection (as a negative number).
     """
@@ -225,7 +225,7 @@ def test_busy_servers_are_asked_again(server: FileServer, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize(
     ("status", "said"),
-    [(404, "check the address"), (401, "needs permission"), (403, "give the file's path"), (418, "HTTP 418")],
+    [(404, "check the address"), (401, "needs a login"), (403, "give the file's path"), (418, "HTTP 418")],
 )
 def test_refusals_are_told_at_once(server: FileServer, status: int, said: str) -> None:
     server.plan = [status]
@@ -390,7 +390,7 @@ def test_a_redirect_takes_no_password_along(server: FileServer) -> None:
 
 def test_a_file_larger_than_the_disk_is_refused_before_it_is_written(server: FileServer) -> None:
     server.claimed = str(1 << 59)
-    with pytest.raises(UserError, match=f"has {1 << 59} bytes, but .* has room for"):
+    with pytest.raises(UserError, match=f"has {1 << 59} bytes, but .* has only"):
         fetch_url(server.url())
 
 

@@ -1,4 +1,4 @@
-"""What a folder holds decides whether a run starts, resumes, or is finished."""
+"""What a folder contains decides whether a run starts, resumes, or is finished."""
 
 from __future__ import annotations
 

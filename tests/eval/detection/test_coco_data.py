@@ -49,12 +49,12 @@ def _first(document: dict[str, Any]) -> dict[str, Any]:
     [
         (lambda document: document.pop("categories"), "lists no categories"),
         (lambda document: document.update(images={}), "'images' is an object, not a list"),
-        (lambda document: document.update(annotations=[]), "annotates no object that can be used"),
+        (lambda document: document.update(annotations=[]), "contains no usable object"),
         (lambda document: _first(document).update(bbox=[1, 2]), r"annotation 1: bbox \[1, 2\]; it must be \[x, y, wi"),
         (lambda document: _first(document).update(bbox=None), "annotation 1: there is no bbox"),
         (lambda document: _first(document).update(bbox=[0, 1, float("nan"), 9]), "annotation 1: bbox .*not a finite"),
         (lambda document: _first(document).pop("category_id"), "annotation 1: category_id: there is none"),
-        (lambda document: _first(document).update(id=2), "two different annotations of id 2"),
+        (lambda document: _first(document).update(id=2), "two different annotations with id 2"),
         (lambda document: _first(document).update(iscrowd=7), "annotation 1: iscrowd: 7 is neither 0 nor 1"),
         (lambda document: document["images"][0].pop("file_name"), "image 1: file_name: there is none"),
     ],
@@ -153,7 +153,7 @@ def test_a_category_that_only_groups_others_is_no_class(draw: Draw, tmp_path: Pa
 def test_two_categories_of_one_name_are_refused(draw: Draw, tmp_path: Path) -> None:
     root = draw(tmp_path, train=2, val=1)
     _edit(root, lambda document: document["categories"].append({**document["categories"][0], "id": 77}))
-    with pytest.raises(UserError, match="has two categories called 'ellipse', ids 7 and 77"):
+    with pytest.raises(UserError, match="has two categories named 'ellipse', with ids 7 and 77"):
         open_coco(root)
 
 

@@ -251,7 +251,7 @@ def test_input_follows_the_checkpoint(data: CocoData) -> None:
 
 
 def test_input_facts_without_sense_are_refused(data: CocoData) -> None:
-    with pytest.raises(UserError, match="an input that makes no sense"):
+    with pytest.raises(UserError, match="an invalid input"):
         _configure(data, input_facts={"channel_order": "HSV"})
 
 

@@ -152,15 +152,15 @@ def test_scoring_alone_gives_the_same_ap_and_changes_no_checkpoint(work: Path, u
 @pytest.mark.parametrize(
     ("out", "more", "told"),
     [
-        ("whole", ["--resume=false"], "leave out --no-resume to resume it, give --overwrite to replace it"),
-        ("whole", ["--seed=1"], "holds a run of other settings: seed (0 there, 1 now)"),
+        ("whole", ["--resume=false"], "remove --no-resume to resume it, give --overwrite to replace it"),
+        ("whole", ["--seed=1"], "contains a run with other settings: seed (0 there, 1 now)"),
         (
             "whole",
             ["--eval-only", "--load=backbone"],
-            "of other settings: load (backbone+fpn there, backbone now)",
+            "with other settings: load (backbone+fpn there, backbone now)",
         ),
-        ("whole", ["--iterations=9"], "holds a run of other settings: iterations"),
-        ("nothing", ["--eval-only"], "holds no finished training to score"),
+        ("whole", ["--iterations=9"], "contains a run with other settings: iterations"),
+        ("nothing", ["--eval-only"], "contains no finished run to score"),
         ("whole", ["--eval-only", "--overwrite"], "--overwrite would remove what --eval-only evaluates"),
     ],
 )

@@ -160,7 +160,7 @@ def test_the_second_weights_folder_is_looked_at_before_the_first_are_trained(
     (tmp_path / "against" / "result.json").touch()
     (tmp_path / "against" / "settings.yaml").write_text("iterations: 1\n")
     assert main(_arguments(finished, f"--out={tmp_path}", f"--against={finished / 'exported'}")) == 2
-    assert f"{tmp_path / 'against'} holds a run of other settings: weights" in capsys.readouterr().err
+    assert f"{tmp_path / 'against'} contains a run with other settings: weights" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["against"]
 
 

@@ -91,7 +91,7 @@ def test_interrupted_computation_keeps_what_it_has(fabric, tmp_path, monkeypatch
 
 
 def test_wrong_number_of_rows_is_a_defect(fabric, tmp_path):
-    with pytest.raises(RuntimeError, match="1 feature rows where 2 belong"):
+    with pytest.raises(RuntimeError, match="1 feature rows, expected 2"):
         cached_features(fabric, tmp_path, {}, named([2]), [2], lambda items: [torch.zeros(1, 1)])
 
 

@@ -74,7 +74,7 @@ def test_resumed_run_ends_where_an_uninterrupted_one_does(image_folders, tmp_pat
 
 def test_state_of_another_run_is_refused(learnt, learning, image_folders, capsys):
     assert linear(image_folders / "shuffled", learnt, *learning) == 2
-    assert "of other settings: data (" in capsys.readouterr().err
+    assert "with other settings: data (" in capsys.readouterr().err
 
 
 def test_paired_sides_see_the_same_batches(image_folders, tmp_path, tiny_weights):

@@ -41,7 +41,7 @@ def test_classes_of_a_folder_without_names_are_its_ids(tmp_path):
 
 
 def test_mistakes_in_a_folder_are_named(tmp_path):
-    with pytest.raises(UserError, match="is no segmentation data"):
+    with pytest.raises(UserError, match="is not a segmentation data set"):
         open_labelled_images(tmp_path, [])
     data = open_labelled_images(make_folder(tmp_path / "size", [[0, 1]]), [])
     with pytest.raises(UserError, match="must have its image's size"):

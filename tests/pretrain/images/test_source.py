@@ -240,7 +240,7 @@ def test_a_coco_folder_gives_its_training_images_alone(folder: Path, tmp_path: P
     (root / "val2017").mkdir()
     picture("b.webp").save(root / "val2017" / "val.png")
     coco(root / "annotations" / "instances_val2017.json", ["val.png"])
-    with pytest.raises(UserError, match=r"instances_val2017\.json in annotations: name the JSON or the folder"):
+    with pytest.raises(UserError, match=r"instances_val2017\.json in annotations: give the JSON or the folder"):
         open_source(root)
     coco(root / "annotations" / "instances_train2017.json", NAMES)
     assert open_source(root).keys == open_source(root / "train2017").keys == NAMES
@@ -270,12 +270,12 @@ def test_wrong_input_is_named(folder: Path, shards: Path, tmp_path: Path) -> Non
         tmp_path / "none-*.tar": "does not exist",
         tmp_path / "photos" / "*.webp": "is not a .tar file",
         tmp_path / "labels.tar": "no image in the 1 tar files",
-        tmp_path / "packed.tar": "not a whole, uncompressed tar",
-        tmp_path / "cut.tar": "whole|ends within",
-        tmp_path / "cut-late.tar": "whole|ends within",
-        tmp_path / "mixed": r"holds images \(0\.png\) and tar files",
+        tmp_path / "packed.tar": "not a complete, uncompressed tar",
+        tmp_path / "cut.tar": "complete|ends inside",
+        tmp_path / "cut-late.tar": "complete|ends inside",
+        tmp_path / "mixed": r"contains images \(0\.png\) and tar files",
         written("a.tar.gz", ""): "is compressed",
-        written("a.doc", ""): "is a file, not a folder of images, and none of",
+        written("a.doc", ""): "is neither a folder of images nor",
         written("empty.txt", "\n \n"): "lists no image",
         written("remarks.txt", "# a.jpg\n"): "lists no image",
         written("binary.txt", "ab\0c.jpg"): "zero bytes",
@@ -286,8 +286,8 @@ def test_wrong_input_is_named(folder: Path, shards: Path, tmp_path: Path) -> Non
         written("list.json", "[]"): "not a COCO JSON: line 1 column 1: a list",
         written("entry.json", '{"images": [{"id": 1}]}'): "not a COCO JSON",
         written("twice.json", json.dumps({"images": twice})): "names a.jpg twice",
-        written("ids.json", json.dumps({"images": same_id})): "two images of id 1",
-        coco(tmp_path / "set" / "annotations" / "instances_x.json", ["q.jpg"]): r"q\.jpg\) are in none of",
+        written("ids.json", json.dumps({"images": same_id})): "two images with id 1",
+        coco(tmp_path / "set" / "annotations" / "instances_x.json", ["q.jpg"]): r"q\.jpg\) are not in any of",
     }
     for path, message in cases.items():
         with pytest.raises(UserError, match=message):

@@ -13,7 +13,7 @@ def square(side: float) -> list[float]:
 
 
 def constant_pyramid(images: int = 1, channels: int = 2) -> dict[str, Tensor]:
-    """Each level holds its own number, so that a pooled box tells where it was pooled."""
+    """Each level contains its own number, so that a pooled box tells where it was pooled."""
     return {
         f"p{level}": torch.full((images, channels, 256 >> level, 256 >> level), float(level)) for level in range(2, 7)
     }

@@ -171,7 +171,9 @@ def test_boxes_of_other_images_are_refused(images: Path, tmp_path: Path, monkeyp
     monkeypatch.setattr(proposal_exchange, "_ENOUGH_IMAGES", 5)
     inside = [[1, 2, 30, 40]]
     path = authors_file(tmp_path / "ss.json", dict.fromkeys(range(1, 6), inside) | {6: [[100, 0, 60, 20]]})
-    with pytest.raises(UserError, match="1 of 6 images have boxes that reach beyond them; the JSON must be of these"):
+    with pytest.raises(
+        UserError, match="1 of 6 images have boxes that extend beyond the image"
+    ):
         make_proposals(settings(images, tmp_path / "out", from_coco=path))
 
 
@@ -202,5 +204,5 @@ def test_wrong_files_are_named(images: Path, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=message):
             make_proposals(settings(images, tmp_path / "out", from_coco=path, overwrite=True))
     make_proposals(settings(images, tmp_path / "out", overwrite=True))
-    with pytest.raises(UserError, match=r"proposals of other settings \(from_coco None not sha256:"):
+    with pytest.raises(UserError, match=r"proposals with other settings \(from_coco None not sha256:"):
         make_proposals(settings(images, tmp_path / "out", from_coco=made("ss.json", BOXES)))

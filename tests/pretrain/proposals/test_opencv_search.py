@@ -49,5 +49,5 @@ def test_opencv_without_ximgproc_names_the_commands(
 
 def test_no_opencv_at_all_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, [], None)
-    with pytest.raises(UserError, match=r"need OpenCV.*run `pip install opencv-contrib-python`"):
+    with pytest.raises(UserError, match=r"import OpenCV.*run `pip install opencv-contrib-python`"):
         load_opencv()

@@ -537,7 +537,7 @@ def test_wrong_input_is_one_line(images: Path, tmp_path: Path, capsys: pytest.Ca
     (junk / "text.jpg").write_text("no image")
     out = f"--out={tmp_path / 'out'}"
     cases = {
-        (str(tmp_path / "empty"), out): "holds no image",
+        (str(tmp_path / "empty"), out): "contains no image",
         (str(file), out): "lists no image",
         (str(tmp_path / "absent"), out): "does not exist",
         (str(images), out, "--keep=0"): "--keep 0 is not allowed",
@@ -551,7 +551,7 @@ def test_wrong_input_is_one_line(images: Path, tmp_path: Path, capsys: pytest.Ca
         (str(images), out, "--shard=1/2", f"--from-coco={file}"): "--shard and --from-coco cannot be combined",
         (str(images), out, "--max-unreadable=2"): "--max-unreadable 2 is not allowed",
         (str(images), out, f"--ground-truth={file}"): "add --check",
-        (str(images), f"--out={tmp_path / 'none'}", "--check"): "holds no proposals",
+        (str(images), f"--out={tmp_path / 'none'}", "--check"): "contains no proposals",
     }
     for arguments, message in cases.items():
         assert main(["proposals", *arguments]) == 2

@@ -145,7 +145,7 @@ def test_digests_tell_what_differs() -> None:
 
 
 def test_what_is_no_manifest_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds no proposals"):
+    with pytest.raises(UserError, match="contains no proposals"):
         Manifest.read(tmp_path)
     Manifest("photos", 4, "", {}, "", {}).write(tmp_path)
     assert Manifest.read(tmp_path) == Manifest("photos", 4, "", {}, "", {})

@@ -56,7 +56,7 @@ def test_require_accepts_skipped_images_and_subsets(folder: Path) -> None:
 
 
 def test_what_is_no_whole_store_is_refused(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds no proposals"):
+    with pytest.raises(UserError, match="contains no proposals"):
         ProposalStore.open(tmp_path / "absent")
     for change, message in (
         ({"complete": False}, "unfinished"),
@@ -66,7 +66,7 @@ def test_what_is_no_whole_store_is_refused(folder: Path, tmp_path: Path) -> None
         ({"boxes": 3.0}, r"manifest\.json .*boxes is 3\.0, not a whole number"),
         ({"images": "4"}, r"manifest\.json .*images is '4', not a whole number"),
         ({"images": 10**12}, r"proposals-00002\.parquet is missing"),
-        ({"versions": {"pillow": 1}}, r"manifest\.json .*versions holds something other than text"),
+        ({"versions": {"pillow": 1}}, r"manifest\.json .*versions contains something other than text"),
         ({"boxes": 4}, "do not fit"),
         ({"skipped": 0}, "do not fit"),
     ):

@@ -39,7 +39,7 @@ def test_a_checkpoint_that_would_run_code_is_refused(unfinished, tmp_path):
     path = folder.checkpoints / "step-000000004.ckpt"
     contents = torch.load(path, weights_only=True)
     torch.save({**contents, "callbacks": {"planted": Malicious(tmp_path / "planted")}}, path)
-    with pytest.raises(UserError, match=r"step-000000004\.ckpt holds more than tensors .*mkdir") as caught:
+    with pytest.raises(UserError, match=r"step-000000004\.ckpt contains more than tensors .*mkdir") as caught:
         run(settings)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "planted").exists()

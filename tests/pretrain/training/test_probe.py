@@ -59,7 +59,7 @@ def test_unreadable_images_neither_vote_nor_count(labelled, monkeypatch, caplog)
 
 
 def test_a_folder_without_classes_is_refused(labelled):
-    with pytest.raises(UserError, match="no labelled folder"):
+    with pytest.raises(UserError, match="not a labelled data set"):
         LabelledFolder(labelled / "red", 32)
 
 

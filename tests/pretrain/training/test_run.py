@@ -328,7 +328,7 @@ def test_a_continued_run_goes_on_at_wandb_too(tiny_run, wandb, stop_after, monke
     assert first["id"] == second["id"] == RunFolder(settings.out).wandb.read_text().strip()
     assert (first["project"], first["name"], first["resume"]) == ("project", "run", "allow")
     assert [figures["trainer/global_step"] for figures in wandb.logged] == [1, 2, 3, 3, 4, 5]
-    # A run that starts anew is another one.
+    # A run that starts over is another one.
     assert run(dataclasses.replace(settings, overwrite=True, steps=1)).exit_code == 0
     assert wandb.started[2]["id"] != first["id"]
 

@@ -19,7 +19,7 @@ FLOAT32_TOLERANCE = 1e-4
 
 
 MICRO_BATCH_TOLERANCE = 0.2
-"""Relative; batch norm over micro-batches of 14 images in place of 28."""
+"""Relative; batch norm over micro-batches of 14 images instead of 28."""
 
 
 @pytest.fixture

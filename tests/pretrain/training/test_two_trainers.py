@@ -54,7 +54,7 @@ def test_micro_batches_add_up_and_a_signal_to_one_process_stops_both(folder):
     stopped = {"whole": 0, "split": 0, "stopped": 128 + signal.SIGTERM, "resumed": 0}
     for rank in (0, 1):
         codes = json.loads((folder / f"codes{rank}.json").read_text())
-        assert "would resume after different steps (2, 0)" in codes.pop("apart")
+        assert "would resume from different steps (2, 0)" in codes.pop("apart")
         assert codes == stopped
     whole, split, resumed = (weights(folder / name) for name in ("whole", "split", "stopped"))
     assert (
