@@ -60,7 +60,10 @@ def test_facts_that_are_null_count_as_absent(tensors: dict[str, Tensor], tmp_pat
             {"architecture": "resnet18", "pretrained_cfg": {"mean": "abc", "std": [1, 1, 1]}},
             r"metadata field input\.mean is 'abc'",
         ),
-        ({"architecture": "resnet18", "pretrained_cfg": {"mean": [0, 0, 0], "std": [0, 0, 0]}}, r"metadata field input\.std"),
+        (
+            {"architecture": "resnet18", "pretrained_cfg": {"mean": [0, 0, 0], "std": [0, 0, 0]}},
+            r"metadata field input\.std",
+        ),
         ({"architecture": "no_such_net"}, "no_such_net"),
     ],
 )

@@ -279,7 +279,7 @@ def test_wrong_input_is_named(folder: Path, shards: Path, tmp_path: Path) -> Non
         written("empty.txt", "\n \n"): "lists no image",
         written("remarks.txt", "# a.jpg\n"): "lists no image",
         written("binary.txt", "ab\0c.jpg"): "zero bytes",
-        written("gone.txt", "x.jpg\ny.jpg\n"): r"none of the 2 images in .* is there",
+        written("gone.txt", "x.jpg\ny.jpg\n"): r"none of the 2 images in .* exists",
         written("twice.txt", "a.jpg\n./a.jpg\n"): "names a.jpg twice",
         written("bad.json", "{"): "not a COCO JSON: line 1 column 2: the file ends here",
         written("none.json", '{"annotations": []}'): "lists no images: give a COCO JSON",

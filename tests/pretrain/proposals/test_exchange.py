@@ -171,9 +171,7 @@ def test_boxes_of_other_images_are_refused(images: Path, tmp_path: Path, monkeyp
     monkeypatch.setattr(proposal_exchange, "_ENOUGH_IMAGES", 5)
     inside = [[1, 2, 30, 40]]
     path = authors_file(tmp_path / "ss.json", dict.fromkeys(range(1, 6), inside) | {6: [[100, 0, 60, 20]]})
-    with pytest.raises(
-        UserError, match="1 of 6 images have boxes that extend beyond the image"
-    ):
+    with pytest.raises(UserError, match="1 of 6 images have boxes that extend beyond the image"):
         make_proposals(settings(images, tmp_path / "out", from_coco=path))
 
 
