@@ -123,7 +123,7 @@ def test_refusals(weights: Weights, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for target, name, said in (
         ("caffe", "a", "cannot write format 'caffe': use one of safetensors, torchvision"),
-        ("detectron2", "a.safetensors", "written to a file ending in .pkl or .pth"),
+        ("detectron2", "a.safetensors", "needs an output file ending in .pkl or .pth"),
         ("safetensors", "a.safetensors", "is written as a folder: remove .safetensors from a.safetensors"),
         ("timm", "file", "is a file, but timm is written as a folder"),
     ):

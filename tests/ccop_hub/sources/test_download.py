@@ -328,7 +328,7 @@ def test_google_drive_refusing(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         fetch_drive("gdrive:abc")
     drive(monkeypatch, lambda **_: None)
-    with pytest.raises(UserError, match="did not give the file"):
+    with pytest.raises(UserError, match="did not return the file"):
         fetch_drive("gdrive:abc")
     monkeypatch.setitem(sys.modules, "gdown", None)
     with pytest.raises(UserError, match=r"pip install 'ccop-hub\[hub\]'"):

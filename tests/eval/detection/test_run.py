@@ -190,7 +190,7 @@ def test_overwriting_leaves_nothing_of_the_old_run(finished: Path, tmp_path: Pat
         (["--data=nowhere"], "no data set at nowhere"),
         (["--data=voc"], "--data voc is found by the environment variable DETECTRON2_DATASETS"),
         (["--devices=0"], "--devices 0 is not allowed"),
-        (["--devices=2", "--accelerator=cpu"], "2 processes need a GPU each"),
+        (["--devices=2", "--accelerator=cpu"], "2 processes need one GPU each"),
         (["--num-nodes=2"], "give --dist-url tcp://HOST:PORT of machine 0"),
         (["--node-rank=1"], "--node-rank 1 is not allowed"),
         (["--few-images=3%"], "--few-images 3% is not allowed: give 1%, 5% or 10%"),

@@ -44,7 +44,7 @@ def test_mistakes_in_a_folder_are_named(tmp_path):
     with pytest.raises(UserError, match="is not a segmentation data set"):
         open_labelled_images(tmp_path, [])
     data = open_labelled_images(make_folder(tmp_path / "size", [[0, 1]]), [])
-    with pytest.raises(UserError, match="must have its image's size"):
+    with pytest.raises(UserError, match="must have the size of its image"):
         data.read(data.val, 0)
     root = make_folder(tmp_path / "names", [[0, 1]])
     (root / "classes.txt").write_text("only\n")

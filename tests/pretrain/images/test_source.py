@@ -129,7 +129,7 @@ def test_a_file_larger_than_any_image_is_not_read(tmp_path: Path) -> None:
         file.truncate(70 << 20)  # a hole: takes no room on the disk
     stored = open_source(tmp_path)[0]
     assert len(stored.read_bytes()) == 70 << 20
-    with pytest.raises(UnreadableImageError, match="73,400,320 bytes, more than 1000 pixels can take"):
+    with pytest.raises(UnreadableImageError, match="73,400,320 bytes, more than 1000 pixels can need"):
         stored.read_bytes(max_pixels=1000)
 
 
@@ -280,12 +280,12 @@ def test_wrong_input_is_named(folder: Path, shards: Path, tmp_path: Path) -> Non
         written("remarks.txt", "# a.jpg\n"): "lists no image",
         written("binary.txt", "ab\0c.jpg"): "zero bytes",
         written("gone.txt", "x.jpg\ny.jpg\n"): r"none of the 2 images in .* exists",
-        written("twice.txt", "a.jpg\n./a.jpg\n"): "names a.jpg twice",
+        written("twice.txt", "a.jpg\n./a.jpg\n"): "lists a.jpg twice",
         written("bad.json", "{"): "not a COCO JSON: line 1 column 2: the file ends here",
         written("none.json", '{"annotations": []}'): "lists no images: give a COCO JSON",
         written("list.json", "[]"): "not a COCO JSON: line 1 column 1: a list",
         written("entry.json", '{"images": [{"id": 1}]}'): "not a COCO JSON",
-        written("twice.json", json.dumps({"images": twice})): "names a.jpg twice",
+        written("twice.json", json.dumps({"images": twice})): "lists a.jpg twice",
         written("ids.json", json.dumps({"images": same_id})): "two images with id 1",
         coco(tmp_path / "set" / "annotations" / "instances_x.json", ["q.jpg"]): r"q\.jpg\) are not in any of",
     }

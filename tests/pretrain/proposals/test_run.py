@@ -508,7 +508,7 @@ def test_proposals_of_other_settings_or_images_are_not_mixed(images: Path, tmp_p
         make_proposals(dataclasses.replace(settings, seed=1))
     write_image(tmp_path / "others" / "a" / "1.png", 2, (190, 130))
     others = dataclasses.replace(settings, images=tmp_path / "others")
-    with pytest.raises(UserError, match="proposals of other images, none of which is among the 1 of 'others'"):
+    with pytest.raises(UserError, match="proposals for other images, none of which is among the 1 of 'others'"):
         make_proposals(others)
     assert contents(settings.out) == before
     make_proposals(dataclasses.replace(others, overwrite=True))

@@ -60,15 +60,15 @@ def test_what_is_no_whole_store_is_refused(folder: Path, tmp_path: Path) -> None
         ProposalStore.open(tmp_path / "absent")
     for change, message in (
         ({"complete": False}, "unfinished"),
-        ({"boxes": 2}, "do not fit"),
-        ({"boxes": 6 * 10**15}, "do not fit"),  # 87 PiB: refused before they are allocated
+        ({"boxes": 2}, "do not match"),
+        ({"boxes": 6 * 10**15}, "do not match"),  # 87 PiB: refused before they are allocated
         ({"boxes": 10**30}, r"manifest\.json .*boxes is 10+, not a whole number"),
         ({"boxes": 3.0}, r"manifest\.json .*boxes is 3\.0, not a whole number"),
         ({"images": "4"}, r"manifest\.json .*images is '4', not a whole number"),
         ({"images": 10**12}, r"proposals-00002\.parquet is missing"),
         ({"versions": {"pillow": 1}}, r"manifest\.json .*versions contains something other than text"),
-        ({"boxes": 4}, "do not fit"),
-        ({"skipped": 0}, "do not fit"),
+        ({"boxes": 4}, "do not match"),
+        ({"skipped": 0}, "do not match"),
     ):
         dataclasses.replace(MANIFEST, **change).write(folder)
         with pytest.raises(UserError, match=message):
