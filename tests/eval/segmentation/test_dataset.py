@@ -29,7 +29,7 @@ def test_cityscapes_labels_are_the_official_table(cityscapes):
     assert data.cityscapes
     assert (len(data.train.images), len(data.val.images)) == (4, 3)
     for wrong in ({"ignore": [3]}, {"label_map": ["255:1"]}):
-        with pytest.raises(UserError, match="not for Cityscapes"):
+        with pytest.raises(UserError, match="do not apply to Cityscapes"):
             open_labelled_images(cityscapes, **wrong)
 
 
@@ -54,7 +54,7 @@ def test_mistakes_in_a_folder_are_named(tmp_path):
     with pytest.raises(UserError, match="have no label"):
         open_labelled_images(root, [])
     colour = make_folder(tmp_path / "colour", np.zeros((6, 8, 3)))
-    with pytest.raises(UserError, match="not one channel of"):
+    with pytest.raises(UserError, match="not a single channel of"):
         open_labelled_images(colour, [])
 
 

@@ -245,7 +245,7 @@ def test_a_coco_folder_gives_its_training_images_alone(folder: Path, tmp_path: P
     coco(root / "annotations" / "instances_train2017.json", NAMES)
     assert open_source(root).keys == open_source(root / "train2017").keys == NAMES
     coco(root / "annotations" / "instances_train2014.json", NAMES)
-    with pytest.raises(UserError, match="name the JSON"):
+    with pytest.raises(UserError, match="give the JSON"):
         open_source(root)
 
 
@@ -312,7 +312,7 @@ def damaged_tar(path: Path, pax: dict[str, str] | None = None, size_of_extension
 
 
 def test_damaged_tar_headers_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"size\.tar .*within 1\.png, or the size of that, -5, is wrong"):
+    with pytest.raises(UserError, match=r"size\.tar .*inside 1\.png, or the member's size, -5, is wrong"):
         open_source(damaged_tar(tmp_path / "size.tar", {"size": "-5"}))
     with pytest.raises(UserError, match=r"huge\.tar .*1\.png, or the size of that, 87,000,000,000,000,000"):
         open_source(damaged_tar(tmp_path / "huge.tar", {"size": "87000000000000000"}))

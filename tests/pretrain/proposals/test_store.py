@@ -51,7 +51,7 @@ def test_changing_what_was_read_changes_nothing(folder: Path) -> None:
 
 def test_require_accepts_skipped_images_and_subsets(folder: Path) -> None:
     ProposalStore.open(folder).require(["a.jpg", "bad.jpg"])
-    with pytest.raises(UserError, match=r"1 of 2 images \(first: other\.jpg\).*made of 'photos'"):
+    with pytest.raises(UserError, match=r"1 of 2 images \(first: other\.jpg\).*made from 'photos'"):
         ProposalStore.open(folder).require(["a.jpg", "other.jpg"])
 
 
