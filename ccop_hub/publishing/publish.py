@@ -146,7 +146,7 @@ def _require_own(folder: Path) -> None:
 def _require_server() -> None:
     """Notice at once, and not after all the checks, that nothing can be pushed."""
     if is_offline():
-        raise UserError("HF_HUB_OFFLINE forbids the network: unset it to publish, or use --dry-run")
+        raise UserError("HF_HUB_OFFLINE is set: unset it to publish, or use --dry-run")
     reason = unreachable(endpoint())
     if reason is not None:
         raise UserError(f"{endpoint()} cannot be reached ({reason}): check the network, or use --dry-run")

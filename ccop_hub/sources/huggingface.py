@@ -90,7 +90,7 @@ def fetch_hf(address: str) -> Path:
         _check_content(file)
         return file
     if absent is not None:
-        reason = "HF_HUB_OFFLINE forbids the network" if is_offline() else f"{redact(endpoint())} cannot be reached"
+        reason = "HF_HUB_OFFLINE is set" if is_offline() else f"{redact(endpoint())} cannot be reached"
         raise UserError(f"{address} is not cached and {reason}: connect, or give the path of a downloaded copy")
     raise UserError(
         f"{address} contains none of {', '.join((*WEIGHTS_FILES, *TIMM_FILES))}: give the path of its weights file"

@@ -102,7 +102,7 @@ def test_no_weights_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """The registry's default, and where that can not be had: what can be, and how."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for arguments in ({}, {"pretrained": True}):
-        with pytest.raises(UserError, match=r"resnet50\.ccop_coco_800ep: .*not in the cache .*give its path"):
+        with pytest.raises(UserError, match=r"resnet50\.ccop_coco_800ep: .*not cached .*give its path"):
             load("ccop_resnet50", **arguments)
         for name in ("ccop_resnet18", "ccop_resnet34_fpn", "ccop_resnet101"):
             with pytest.raises(UserError, match=r"no published weights for resnet\d+: pass weights='random'"):

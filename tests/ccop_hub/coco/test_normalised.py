@@ -219,7 +219,7 @@ def test_annotation_ids_that_pycocotools_takes_for_none_are_renumbered(folder: P
         (lambda content: annotation(content).update(bbox={"x": 1}), "annotation 10: bbox"),
         (lambda content: annotation(content).update(area=float("inf")), "annotation 10: area: inf is not a finite"),
         (lambda content: annotation(content).update(area=[1]), "annotation 10: area"),
-        (lambda content: annotation(content).pop("image_id"), "annotation 10: image_id: there is none"),
+        (lambda content: annotation(content).pop("image_id"), "annotation 10: image_id: it is missing"),
         (lambda content: content["annotations"].append(None), "entry 4 of 'annotations': None is not an object"),
         (lambda content: _rename(content, "gone.png"), r"1 images of .* are not in .*: gone\.png;"),
         (lambda content: content["images"][0].update(file_name="x/2.png", width=7), r"lists 2\.png twice, with dif"),

@@ -53,10 +53,10 @@ def _first(document: dict[str, Any]) -> dict[str, Any]:
         (lambda document: _first(document).update(bbox=[1, 2]), r"annotation 1: bbox \[1, 2\]; it must be \[x, y, wi"),
         (lambda document: _first(document).update(bbox=None), "annotation 1: there is no bbox"),
         (lambda document: _first(document).update(bbox=[0, 1, float("nan"), 9]), "annotation 1: bbox .*not a finite"),
-        (lambda document: _first(document).pop("category_id"), "annotation 1: category_id: there is none"),
+        (lambda document: _first(document).pop("category_id"), "annotation 1: category_id: it is missing"),
         (lambda document: _first(document).update(id=2), "two different annotations with id 2"),
         (lambda document: _first(document).update(iscrowd=7), "annotation 1: iscrowd: 7 is neither 0 nor 1"),
-        (lambda document: document["images"][0].pop("file_name"), "image 1: file_name: there is none"),
+        (lambda document: document["images"][0].pop("file_name"), "image 1: file_name: it is missing"),
     ],
 )
 def test_what_cannot_be_read_is_one_line_with_its_id(draw: Draw, tmp_path: Path, change: Any, told: str) -> None:

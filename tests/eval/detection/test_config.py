@@ -233,7 +233,7 @@ def test_the_cpu_trains_in_float32_and_says_so(data: CocoData) -> None:
 
 
 def test_an_architecture_that_the_engine_lacks_is_told(data: CocoData) -> None:
-    with pytest.raises(UserError, match="no backbone that fits resnet50d"):
+    with pytest.raises(UserError, match="no backbone for resnet50d"):
         _configure(data, arch="resnet50d")
 
 
