@@ -36,6 +36,9 @@ RESULT_FILE = "result.json"
 MAX_BYTES = 64 * 2**20
 """Largest file that is read as a result; the largest real ones, with a confusion matrix, take a few megabytes."""
 
+MAX_POINTS = 100_000
+"""Most entries of a curve: more than any evaluation takes steps between two reports."""
+
 _LARGEST = 3.5e38
 """Above the largest float32, which no measured number can exceed."""
 
@@ -244,6 +247,10 @@ class Result:
             raise UserError(f"{file} is not a result: no schema_version; {remedy}")
         if version > SCHEMA_VERSION:
             raise UserError(f"{file} has schema {version}, newer than {SCHEMA_VERSION}: update ccop-hub to read it")
+        # Validation takes several times the memory of the document, so what is absurd is refused before.
+        holders = [document, *(value for value in document.values() if isinstance(value, dict))]
+        if any(isinstance(curve := holder.get("curve"), list) and len(curve) > MAX_POINTS for holder in holders):
+            raise UserError(f"{file} is not a result: a curve of more than {MAX_POINTS} points; {remedy}")
         try:
             result = _RESULT.validate_json(content, strict=True)
         except ValidationError as error:

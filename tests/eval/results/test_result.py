@@ -4,7 +4,7 @@ import math
 
 import pytest
 from ccop_eval.cli import main
-from ccop_eval.results.result import SCHEMA_VERSION, Result, protocol_id
+from ccop_eval.results.result import MAX_POINTS, SCHEMA_VERSION, Result, protocol_id
 
 from ccop_hub.errors import UserError
 
@@ -114,3 +114,12 @@ def test_numbers_that_measure_nothing_are_refused(command, flags, said, tmp_path
     assert main([command, "--weights", "w", "--data", str(tmp_path), "--out", str(tmp_path / "out"), *flags]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("side", [None, "baseline"])
+def test_a_curve_that_no_evaluation_draws_is_refused(make_result, tmp_path, side):
+    curve = {"curve": [{"step": 1}] * (MAX_POINTS + 1)}
+    document = {**make_result().document(), **({side: curve} if side else curve)}
+    (tmp_path / "result.json").write_text(json.dumps(document))
+    with pytest.raises(UserError, match="curve of more than 100000 points"):
+        Result.read(tmp_path)
