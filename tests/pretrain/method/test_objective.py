@@ -133,7 +133,9 @@ class TestParts:
             assert list(output.monitors) == list(expected.monitors)
             assert_close(output.monitors, expected.monitors, rtol=1e-4, atol=1e-6)
             for name, gradient in gradients(whole).items():
-                assert_close(gradients(split)[name], gradient, rtol=1e-3, atol=1e-5, msg=name)
+                # An entry near 0 may be the difference of large ones, so rounding is relative to the largest.
+                largest = gradient.abs().max().item()
+                assert_close(gradients(split)[name], gradient, rtol=1e-3, atol=1e-5 + 1e-4 * largest, msg=name)
             # Queues, pointers, ages, key encoder and step counter.
             assert_close(split.state_dict(), whole.state_dict(), rtol=1e-4, atol=1e-5)
 

@@ -111,5 +111,5 @@ def test_compiling_and_checkpointing_exclude_one_another(tiny_run):
 
 
 def test_fp16_without_a_gpu_is_a_mistake(tiny_run):
-    with pytest.raises(UserError, match="--precision bf16"):
+    with pytest.raises(UserError, match="fp16 needs a GPU: use bf16"):
         run(tiny_run(precision="fp16"))
