@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from ..errors import UserError
@@ -50,6 +51,9 @@ def run_program(program: str, description: str, commands: Sequence[Command], arg
     shows its traceback.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    # Started with a stream closed (`>&-`, some service managers), Python has None in its place.
+    sys.stdout = sys.stdout or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names need not be UTF-8, nor terminals Unicode

@@ -156,7 +156,7 @@ def test_a_wrong_command_line_is_one_line_and_exit_code_2(
     [
         ("gloss: 1\nlongest_sides: 3\n", ":2: there is no setting 'longest_sides'; did you mean longest_side?"),
         ("gloss: 1\nlongest_side: [1\n", ":3 is not YAML"),
-        ("- 1\n", "is not a file of settings"),
+        ("- 1\n", "is not a settings file"),
         ("out: x\ngloss: bright\n", ":2: --gloss bright is not allowed: give a number from 0 to 1"),
         ("copies: true\n", ":1: --copies True is not allowed"),
         ("\x00", "is not YAML"),

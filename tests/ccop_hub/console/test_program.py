@@ -123,6 +123,18 @@ def test_a_reader_that_has_had_enough_is_no_defect() -> None:
     assert talker.returncode == 141
 
 
+def test_a_closed_standard_output_is_no_defect() -> None:
+    script = (
+        "import sys, dataclasses; from ccop_hub.console import *; from ccop_hub.validation import Validated\n"
+        "@dataclasses.dataclass(frozen=True)\nclass Settings(Validated): 'Talk.'\n"
+        "command = Command('talk', 'Talk.', Settings, lambda _: print('heard by nobody'))\n"
+        "sys.exit(run_program('talker', '', [command], ['talk']))"
+    )
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *command], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_version(program: Program, capsys: pytest.CaptureFixture[str]) -> None:
     assert program("--version") == 0
     assert capsys.readouterr().out == f"painter {__version__}\n"
