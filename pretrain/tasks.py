@@ -32,7 +32,7 @@ def proposals(settings: ProposalSettings) -> ProposalsResult | CheckReport:
 
 
 def inspect(settings: InspectSettings) -> Inspection:
-    """Draw and count what a run would see."""
+    """Draw and count the views and boxes of a run."""
     from ccop_hub.stopping import stoppable
 
     from .look.inspection import run

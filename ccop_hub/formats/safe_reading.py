@@ -73,7 +73,7 @@ def read_file(path: Path) -> Contents:
     # Damage in the structure around the pickles leads to whatever error Python has for it.
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError, struct.error) as error:
         reason = f"{type(error).__name__}: {one_line(error)}"
-        raise UserError(f"{path} is a damaged or truncated file ({reason}): get it again") from error
+        raise UserError(f"{path} is damaged or truncated ({reason}): download it again") from error
 
 
 def _read(path: Path) -> Contents:

@@ -19,7 +19,7 @@ PART_NAMES = {"backbone": "backbone", "fpn": "feature pyramid"}
 
 @dataclass(frozen=True, kw_only=True)
 class TensorUse:
-    """What became of the weights' tensors, by name.
+    """Which of the weights' tensors were used, by name.
 
     Attributes:
         used: loaded into the network.

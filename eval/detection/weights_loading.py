@@ -49,7 +49,7 @@ class PartCount:
 
 @dataclasses.dataclass(frozen=True)
 class LoadReport:
-    """What became of the weights' tensors and of the detector's.
+    """Which tensors of the weights and of the detector were matched.
 
     Attributes:
         loaded: the pre-trained parts: `backbone`, `backbone+fpn`, or `nothing` where the weights are untrained.

@@ -14,7 +14,7 @@ from ccop_hub.normalization import PIXEL_MEAN, PIXEL_STD
 
 
 def load_network(weights: Weights, parts: Sequence[str] = ("backbone",)) -> tuple[ResNetFPN, TensorUse]:
-    """A network with the weights' parts in it, and what became of every tensor.
+    """A network with loaded weights, and which tensors were used.
 
     Args:
         weights: resolved weights.
@@ -37,7 +37,7 @@ class FrozenNetwork(nn.Module):
     Attributes:
         weights: what is in it.
         loaded: the parts in words, such as `backbone+fpn`.
-        tensors: what became of the weights' tensors.
+        tensors: which of the weights' tensors were used.
         network: the network itself.
     """
 

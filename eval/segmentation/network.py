@@ -28,7 +28,7 @@ class Fcn16(nn.Module):
         frozen: keep the backbone in eval mode, without gradients.
 
     Attributes:
-        tensors: what became of the weights' tensors.
+        tensors: which of the weights' tensors were used.
     """
 
     def __init__(self, weights: Weights, classes: int, dilation: int, seed: int, frozen: bool) -> None:

@@ -1,4 +1,4 @@
-"""What a run would see: picture sheets and a table of counts."""
+"""Preview of a run: picture sheets and a table of counts."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ AUGMENTED = 5
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a run would see.
+    """Preview of the views and boxes of a run.
 
     Attributes:
         measures: measure -> value, as the table shows it.

@@ -30,6 +30,10 @@ INSTEAD = {
     r"pulled together": "collapses",
     r"drawn scenes?": "synthetic images",
     r"has had its say|no say in": "does not count",
+    r"start(s|ed|ing)? anew": "start over",
+    r"take one of": "use one of",
+    r"get it again": "download it again",
+    r"exclude (one another|each other)": "cannot be combined",
 }
 """What must not stand anywhere, as regular expressions, and what to write for it."""
 
