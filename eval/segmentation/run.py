@@ -38,6 +38,7 @@ def run(settings: SegmentationSettings) -> Result:
     protocol, protocol_id = apply_settings(base, settings, further=("ignore", "label_map"))
     protocol = in_iterations(protocol, len(data.train.images))
     check_batch(protocol, fabric.world_size)
+    check_windows(protocol)
     folder = RunFolder(fabric, settings)
     if folder.finished is not None:
         return folder.finished
@@ -104,6 +105,15 @@ def check_batch(protocol: SegmentationProtocol, devices: int) -> None:
         raise UserError(
             f"a batch of {protocol.batch_size} cannot be divided between {devices} devices: use a --batch-size that "
             "gives each the same number of crops, at least two"
+        )
+
+
+def check_windows(protocol: SegmentationProtocol) -> None:
+    """Raise `UserError` if the test windows leave gaps, in which nothing would be predicted."""
+    if protocol.stride > protocol.crop_size:
+        raise UserError(
+            f"--stride {protocol.stride} is larger than --crop-size {protocol.crop_size}, so the test windows leave "
+            f"gaps: use --stride {protocol.crop_size} or less, or 0"
         )
 
 

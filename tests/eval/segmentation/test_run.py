@@ -1,9 +1,14 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from ccop_eval.cli import main
 from ccop_eval.protocols import SEGMENTATION_PROTOCOLS, apply_settings
 from ccop_eval.results.result import Result
+from ccop_eval.segmentation.run import check_windows
 from ccop_eval.settings import SegmentationSettings
+
+from ccop_hub.errors import UserError
 
 
 def segment(data, out, *flags, iterations=40, side=0, crop=64):
@@ -99,3 +104,10 @@ def test_ignored_and_mapped_labels_are_part_of_the_protocol(tmp_path):
     settings = SegmentationSettings("w", tmp_path, tmp_path, ignore=[11, 3], label_map=["255:1"])
     _, protocol = apply_settings(SEGMENTATION_PROTOCOLS[settings.protocol], settings, further=("ignore", "label_map"))
     assert protocol == "cityscapes-fcn16-90k+ignore=11/3,label_map=255:1"
+
+
+def test_test_windows_without_gaps():
+    protocol = dataclasses.replace(SEGMENTATION_PROTOCOLS["cityscapes-fcn16-90k"], crop_size=32, stride=33)
+    with pytest.raises(UserError, match=r"--stride 33 is larger than --crop-size 32.*use --stride 32 or less"):
+        check_windows(protocol)
+    check_windows(dataclasses.replace(protocol, stride=32))
