@@ -1,6 +1,6 @@
 """Measure pre-trained backbones downstream: detection, segmentation, probes of frozen features, comparison.
 
-Each function takes the settings of the command of the same task and returns a typed result:
+Each function takes the same settings as its command and returns a typed result:
 
     >>> import ccop_eval
     >>> result = ccop_eval.knn("RUN", "data", "results/knn", neighbours=[20])
@@ -31,7 +31,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # The console program imports this package for its help texts: nothing heavy is loaded before it is used.
+    # The CLI imports this package to show its help, so heavy modules load only on first use.
     if name == "Comparison":
         from .results.compare import Comparison
 

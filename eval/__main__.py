@@ -1,4 +1,4 @@
-"""`python -m ccop_eval`: the same program as `ccop-eval`."""
+"""Run `ccop-eval` as `python -m ccop_eval`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Python functions of `ccop_eval`: the programs' tasks, called with the fields of their settings."""
+"""The public Python functions of `ccop_eval`: one per task, with the task's settings as arguments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evaluate pre-trained networks: detection, segmentation, probes of frozen features, and their comparison."""
+"""Evaluate pre-trained networks: detection, segmentation and frozen-feature probes; compare their results."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _result_document(result: Result | None, _: RunSettings) -> dict[str, Any] | 
 
 
 def _is_first() -> bool:
-    """Whether this process prints the result; every process of a multi-device run has the same one."""
+    """Whether this process prints the result; every process of a multi-device run returns the same one."""
     from lightning.fabric.utilities import rank_zero_only
 
     return not getattr(rank_zero_only, "rank", 0)
@@ -82,7 +82,7 @@ def _findings_code(findings: list[Finding]) -> int:
 
 
 _RUN = ("backbone", "seed", "resume", "overwrite", "accelerator", "devices")
-"""Common settings that the `--help` of every evaluation shows."""
+"""Common settings shown by every evaluation's `--help`."""
 
 _PRINTED: dict[str, Any] = {"show": _show_result, "document": _result_document}
 
@@ -171,5 +171,5 @@ COMMANDS: list[Command] = [
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program; returns the exit code (2 for wrong input)."""
+    """Run the program and return its exit code (2 for invalid input)."""
     return run_program("ccop-eval", __doc__ or "", COMMANDS, argv)

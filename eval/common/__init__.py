@@ -1,1 +1,1 @@
-"""What every evaluation needs: devices, images, run folders, pictures."""
+"""Shared by all evaluations: devices, images, run folders and pictures."""

@@ -1,4 +1,4 @@
-"""Lightning Fabric on one device or many, and what processes exchange."""
+"""Lightning Fabric on one or more devices, and communication between processes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LIGHTNING_PRECISION: dict[Precision | None, Any] = {
 
 
 def launch(settings: RunSettings) -> Fabric:
-    """Start the processes that `settings` asks for; with one device, the current process is the only one."""
+    """Start one process per device; with a single device, use the current process."""
     try:
         fabric = Fabric(
             accelerator=settings.accelerator,
@@ -35,7 +35,7 @@ def launch(settings: RunSettings) -> Fabric:
             precision=lightning_precision(settings),
             plugins=[PlainState()],
         )
-    except Exception as error:  # Lightning raises its own, torch's and plain ValueErrors for a missing device
+    except Exception as error:  # for a missing device, Lightning raises its own errors, torch's or a ValueError
         where = f"--accelerator {settings.accelerator} --devices {settings.devices}"
         raise UserError(f"{where}: {one_line(error)}") from None
     if settings.precision == "fp16" and fabric.device.type != "cuda":
@@ -45,21 +45,21 @@ def launch(settings: RunSettings) -> Fabric:
 
 
 def lightning_precision(settings: RunSettings) -> Any:
-    """Lightning's name of the run's precision, which also names it in the identity of cached features."""
+    """Lightning's name for the run's precision, which is also part of the key of cached features."""
     return _LIGHTNING_PRECISION[settings.precision]
 
 
 def share(fabric: Fabric, count: int) -> list[int]:
-    """Indices 0..count-1 that this process handles: every world-size-th one, so that `gather_rows` can order them."""
+    """Indices in 0..count-1 that this process handles: every world-size-th one, the order `gather_rows` expects."""
     return list(range(fabric.global_rank, count, fabric.world_size))
 
 
 def gather_rows(fabric: Fabric, rows: Tensor, count: int) -> Tensor:
-    """Gather the rows that each process computed for its `share`: all of them, in order, on the CPU.
+    """Gather the rows that the processes computed for their `share`, in order, on the CPU.
 
     Args:
         fabric: the processes.
-        rows: (n, ...) rows of this process's share.
+        rows: (n, ...) rows that this process computed.
         count: total number of rows.
     """
     if fabric.world_size == 1:
@@ -73,9 +73,9 @@ def gather_rows(fabric: Fabric, rows: Tensor, count: int) -> Tensor:
 
 @contextmanager
 def failing_together(fabric: Fabric) -> Iterator[None]:
-    """A block that ends with the same `UserError` in all processes if one of them raises it.
+    """Raise a `UserError` from this block in all processes if one of them raises it.
 
-    Without it, the other processes would wait for the failed one in their next collective.
+    Otherwise the other processes would wait forever for the failed one in their next collective.
     """
     mistake = None
     try:
@@ -89,7 +89,7 @@ def failing_together(fabric: Fabric) -> Iterator[None]:
 
 
 def all_finite(fabric: Fabric, values: Tensor) -> bool:
-    """Whether `values` is finite in every process; all of them call this and get the same answer."""
+    """Whether `values` is finite in every process. Collective: all processes must call it."""
     finite = torch.isfinite(values).all()
     if fabric.world_size == 1:
         return bool(finite)
@@ -99,19 +99,19 @@ def all_finite(fabric: Fabric, values: Tensor) -> bool:
 
 
 def share_buffers(fabric: Fabric, module: nn.Module) -> None:
-    """Give every process rank 0's buffers (BN statistics), so that all score the network that is saved."""
+    """Broadcast rank 0's buffers (BN statistics), so that every process scores the network that is saved."""
     if fabric.world_size > 1:
         for buffer in module.buffers():
             buffer.copy_(fabric.broadcast(buffer))
 
 
 def derived_seed(*key: int) -> int:
-    """A 63-bit seed for one draw, derived from a key such as (seed, epoch, image index)."""
+    """Derive a 63-bit seed for one draw from a key such as (seed, epoch, image index)."""
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def readable(batches: Iterable[T]) -> Iterator[T]:
-    """The batches of a data loader; a `UserError` from a worker process keeps its one-line message."""
+    """Yield a data loader's batches, re-raising a worker's `UserError` with its original one-line message."""
     try:
         yield from batches
     except UserError as error:

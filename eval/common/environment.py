@@ -1,4 +1,4 @@
-"""What a measurement ran on: package versions and hardware."""
+"""Package versions and hardware of a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ RECORDED_PACKAGES = ("ccop-hub", "torch", "torchvision", "timm", "lightning", "n
 
 
 def versions(*further: str) -> dict[str, str]:
-    """Versions of Python, of the packages that every evaluation uses, and of `further` ones, if installed."""
+    """Versions of Python, the packages that every evaluation uses, and any `further` packages that are installed."""
     found = {"python": platform.python_version()}
     for package in (*RECORDED_PACKAGES, *further):
         try:
@@ -22,11 +22,11 @@ def versions(*further: str) -> dict[str, str]:
 
 
 def hardware(devices: int = 1, accelerator: str | None = None) -> dict[str, Any]:
-    """The machine: processor, cores this process may use, and the devices that computed.
+    """Describe the processor, the cores available to this process, and the devices used.
 
     Args:
         devices: number of processes.
-        accelerator: `cuda`, `cpu`, ...; detected if not given.
+        accelerator: `cuda`, `cpu`, ...; detected if None.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Reading images, and image sets sorted into class folders."""
+"""Read images and class-per-folder image data sets."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from ..results.result import Metrics
 from .compute import derived_seed
 
 TEST_RATIO = 256 / 224
-"""Shorter side of a test image before its centre crop, in crop sides (the usual ImageNet test transform)."""
+"""Shorter side of a test image before the centre crop, relative to the crop (the usual ImageNet transform)."""
 
 
 def read_rgb(path: Path) -> Image.Image:
-    """An image in mode RGB, turned upright by its EXIF orientation; see `ccop_hub.images.read_rgb`.
+    """Read an image as RGB with its EXIF orientation applied; see `ccop_hub.images.read_rgb`.
 
     Raises:
-        UserError: not a readable image. It is not skipped, since a score over the others would not be comparable.
+        UserError: the image is unreadable. Skipping it would make the score incomparable.
     """
     try:
         return images.read_rgb(path)
@@ -37,19 +37,19 @@ def read_rgb(path: Path) -> Image.Image:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Image files below a folder, recursively, sorted by relative path.
+    """List image files in a folder, recursively, sorted by relative path.
 
     Raises:
-        UserError: no such folder, or no image in it.
+        UserError: the folder does not exist or contains no images.
     """
     return [folder / image for image in images.list_images(folder)]
 
 
 def require_regular(files: Sequence[Path]) -> None:
-    """Check that files are there, without reading them; a FIFO or device would never end.
+    """Check that all files exist and are regular, without reading them: reading a FIFO or device never ends.
 
     Raises:
-        UserError: a file is missing or not a regular file, such as a link to content that was not fetched.
+        UserError: a file is missing or not a regular file, e.g. a symlink to content that was never downloaded.
     """
     for path in files:
         try:
@@ -59,7 +59,7 @@ def require_regular(files: Sequence[Path]) -> None:
 
 
 def data_digest(root: Path, files: Sequence[Path], contents: Sequence[Path] = ()) -> str:
-    """`ccop_hub.files.files_digest` of a data set, and of the contents of files that are read instead of some.
+    """Digest a data set with `ccop_hub.files.files_digest`, with `contents` for files that replace some of `files`.
 
     Raises:
         UserError: a file cannot be read.
@@ -73,13 +73,13 @@ def data_digest(root: Path, files: Sequence[Path], contents: Sequence[Path] = ()
 
 @dataclass(frozen=True)
 class ClassFolders:
-    """One split of an image set whose folders are its classes.
+    """One split of a data set with one folder per class.
 
     Attributes:
         root: the split's folder.
         classes: class names, sorted.
         paths: image files, sorted by class and name.
-        labels: class index of each.
+        labels: class index of each image.
     """
 
     root: Path
@@ -92,7 +92,7 @@ class ClassFolders:
         """List `root/CLASS/**/image`.
 
         Raises:
-            UserError: no such folder, fewer than two classes, or a class without an image.
+            UserError: the folder does not exist, has fewer than two classes, or has a class without images.
         """
         if not root.is_dir():
             raise UserError(f"no folder {root}: give --data a folder with train/CLASS/ and val/CLASS/ images")
@@ -107,7 +107,7 @@ class ClassFolders:
 
 
 def read_splits(data: Path) -> tuple[ClassFolders, ClassFolders]:
-    """The `train` and `val` splits of a folder.
+    """Read the `train` and `val` splits of a folder.
 
     Raises:
         UserError: a split is missing, or their classes differ.
@@ -122,10 +122,10 @@ def read_splits(data: Path) -> tuple[ClassFolders, ClassFolders]:
 
 
 class SeededImages(Dataset[tuple[Tensor, int]]):
-    """Images under a random transform whose draws depend only on (seed, epoch, image index).
+    """Randomly transformed images; the randomness depends only on (seed, epoch, image index).
 
-    Items are ((3, H, W) uint8 RGB tensor, the image's index). They do not depend on which worker or process loads an
-    image, nor on what was loaded before.
+    Items are ((3, H, W) uint8 RGB tensor, image index). They do not depend on which worker or process loads an image,
+    or on what it loaded before.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class SeededImages(Dataset[tuple[Tensor, int]]):
 
 
 def train_transform(size: int) -> Callable[[Image.Image], Tensor]:
-    """RandomResizedCrop (scale 0.08-1, bilinear) to `size` pixels and a flip; returns (3, H, W) uint8 RGB."""
+    """RandomResizedCrop (scale 0.08-1, bilinear) to `size` pixels and random flip; returns (3, H, W) uint8 RGB."""
     transform: Callable[[Image.Image], Tensor] = v2.Compose(
         [
             v2.RandomResizedCrop(size, interpolation=InterpolationMode.BILINEAR),
@@ -167,6 +167,6 @@ def test_transform(size: int) -> Callable[[Image.Image], Tensor]:
 
 
 def class_means(hits: np.ndarray, split: ClassFolders) -> Metrics:
-    """Share of each class's images that are hits, in percent; `hits` is (N,) bool, in the split's order."""
+    """Accuracy per class, in percent; `hits` is (N,) bool, in the split's order."""
     labels = np.asarray(split.labels)
     return {name: float(100 * hits[labels == index].mean()) for index, name in enumerate(split.classes)}

@@ -1,4 +1,4 @@
-"""Picture sheets: rows of labelled tiles, and colours for classes."""
+"""Contact sheets of captioned tiles, and class colours."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _MOST_LINES = 2
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 Tile = tuple[Image.Image, str]
-"""A picture and its caption, which may have several lines."""
+"""A picture and its caption, which may span several lines."""
 
 
 def from_tensor(image: Tensor) -> Image.Image:
-    """A (3, H, W) uint8 RGB tensor as a picture."""
+    """Convert a (3, H, W) uint8 RGB tensor to a picture."""
     return Image.fromarray(image.permute(1, 2, 0).contiguous().numpy(), "RGB")
 
 
 def class_colours(count: int) -> np.ndarray:
-    """(count, 3) uint8 RGB colours; neighbours in the list differ clearly."""
+    """(count, 3) uint8 RGB colours; consecutive ones are easy to distinguish."""
     golden = 0.61803398875
     colours = [
         colorsys.hsv_to_rgb((0.08 + index * golden) % 1, 0.85 - 0.35 * (index % 2), 0.95 - 0.3 * (index % 3 == 2))
@@ -41,9 +41,9 @@ def class_colours(count: int) -> np.ndarray:
 
 
 def sheet(rows: Sequence[Sequence[Tile]], tile: tuple[int, int], titles: Sequence[str] = ()) -> Image.Image:
-    """Rows of tiles, each fitted into `tile` pixels (width, height) over its caption, under an optional row title.
+    """Draw rows of tiles, each scaled to fit `tile` above its caption; rows may have titles.
 
-    Captions and titles are wrapped to the width they have; a caption's line that would take more than two is shortened.
+    Captions and titles wrap to the available width; a caption line that needs more than two lines is truncated.
 
     Args:
         rows: the tiles, row by row.
@@ -73,7 +73,7 @@ def sheet(rows: Sequence[Sequence[Tile]], tile: tuple[int, int], titles: Sequenc
 
 
 def wrap(text: str, width: int, font: Font) -> list[str]:
-    """The text on lines of at most `width` pixels, broken at spaces if possible; at least one line."""
+    """Wrap text to lines of at most `width` pixels, at spaces if possible; returns at least one line."""
     lines, line = [], ""
     for letter in visible(text):
         if font.getlength(line + letter) > width and line:
@@ -85,7 +85,7 @@ def wrap(text: str, width: int, font: Font) -> list[str]:
 
 
 def _caption(caption: str, width: int, font: Font) -> list[str]:
-    """The lines of a caption, each wrapped to at most two."""
+    """Wrap each line of a caption to at most two lines."""
     found = []
     for text in caption.split("\n"):
         lines = wrap(text, width, font)
@@ -104,16 +104,16 @@ def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], lines: Sequence[st
 
 
 def _fitted(picture: Image.Image, tile: tuple[int, int]) -> Image.Image:
-    """The picture in RGB, as large as a tile allows."""
+    """Scale the picture to fit the tile, as RGB."""
     scale = min(tile[0] / picture.width, tile[1] / picture.height)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    # Enlarged pixels stay square: a picture shows the pixels that the network saw.
+    # Nearest-neighbour upscaling shows the exact pixels that the network saw.
     kind = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BILINEAR
     return picture.convert("RGB").resize(size, kind)
 
 
 def save(picture: Image.Image, file: Path) -> Path:
-    """Write a PNG; returns the file."""
+    """Write a PNG and return its path."""
     make_folder(file.parent)
     with replacing(file) as temporary:
         picture.save(temporary, format="PNG", optimize=True)
@@ -126,5 +126,5 @@ def spread(count: int, wanted: int) -> list[int]:
 
 
 def in_rows(tiles: list[Tile], columns: int) -> list[list[Tile]]:
-    """Tiles cut into rows of `columns`."""
+    """Split tiles into rows of `columns`."""
     return [tiles[start : start + columns] for start in range(0, len(tiles), columns)]

@@ -1,4 +1,4 @@
-"""The folder of one run: its settings, the state to resume from, and its result."""
+"""A run's output folder: settings, resumable state and result."""
 
 from __future__ import annotations
 
@@ -31,26 +31,26 @@ MAY_DIFFER = frozenset(
         *("workers", "cache", "save_every", "eval_only"),
     }
 )
-"""Settings that may differ when a run is resumed: they decide where and how fast it computes, not what."""
+"""Settings that may change on resume: they affect where and how fast a run computes, not its result."""
 
 
 def lightning_engine() -> Engine:
-    """Lightning as the engine of a result."""
+    """Describe Lightning as a result's engine."""
     return Engine(name="lightning", version=lightning.__version__)
 
 
 class RunFolder:
-    """An output folder: `settings.yaml`, `state.ckpt` (to resume from), `pictures/`, `result.json`.
+    """A run's output folder: `settings.yaml`, `state.ckpt` (to resume from), `pictures/` and `result.json`.
 
     Args:
         fabric: the processes; all of them call this, rank 0 writes.
-        settings: the run's settings (`out`, `resume`, `overwrite`, `seed`), written beside its outputs.
+        settings: the run's settings (`out`, `resume`, `overwrite`, `seed`), saved to `settings.yaml`.
 
     Attributes:
-        finished: the result of this very run, if an earlier call has finished it; there is nothing left to do then.
+        finished: this run's result if an earlier call finished it, in which case there is nothing left to do.
 
     Raises:
-        UserError: the folder contains a run with other settings, or any run and `resume` is off.
+        UserError: the folder contains a run with different settings, or any run if `resume` is off.
     """
 
     def __init__(self, fabric: Fabric, settings: RunSettings) -> None:
@@ -58,13 +58,13 @@ class RunFolder:
         self.state, self.pictures = self.out / STATE_FILE, self.out / PICTURES
         self.main = fabric.global_rank == 0
         self._started = time.monotonic()
-        # Only rank 0 looks, because only it writes: the others might see what it has just written.
+        # Only rank 0 checks: the others might see files that it has just written.
         mistake, self.finished = fabric.broadcast(self._prepare() if self.main else (None, None))
         if mistake:
             raise UserError(mistake)
 
     def _prepare(self) -> tuple[str | None, Result | None]:
-        """Prepare the folder; returns the user's mistake, if any, and the result if the run is finished."""
+        """Prepare the folder; returns the user's mistake, if any, and the result of a finished run."""
         try:
             check_folder(self.out)
             finished = None if self.settings.overwrite else self._look()
@@ -72,12 +72,12 @@ class RunFolder:
                 self._make()
         except UserError as error:
             return str(error), None
-        except OSError as error:  # the other processes wait for an answer
+        except OSError as error:  # returned, not raised: the other processes are waiting for the broadcast
             return describe_os_error(error), None
         return None, finished
 
     def _make(self) -> None:
-        """Clear what cannot be resumed, and write the settings."""
+        """Remove anything that cannot be resumed, and write the settings."""
         make_folder(self.out)
         if self.settings.overwrite or not self.state.exists():
             for name in (SETTINGS_FILE, STATE_FILE, RESULT_FILE):
@@ -87,9 +87,9 @@ class RunFolder:
         save_settings(self.settings, self.out / SETTINGS_FILE)
 
     def _look(self) -> Result | None:
-        """The result of this run, if the folder contains it.
+        """Return this run's result if the folder contains it.
 
-        A folder without a result or a state has nothing to resume: a failed start does not block the next one.
+        A folder with neither a result nor a state is free to use, so a failed start does not block the next one.
         """
         if not (self.out / RESULT_FILE).exists() and not self.state.exists():
             return None
@@ -107,17 +107,17 @@ class RunFolder:
 
     def save_state(self, state: dict[str, Any]) -> None:
         """Write the state to resume from, atomically: modules, optimizers and plain values (see `Fabric.save`)."""
-        # Only rank 0 writes; the others take part in gathering what is written.
+        # Only rank 0 writes, but gathering the state is collective.
         with replacing(self.state) if self.main else nullcontext(self.state) as file:
             self.fabric.save(file, state)
         self.fabric.barrier()
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Bring `state` to where the earlier run left off, if there is one.
+        """Restore `state` from an earlier run, if any.
 
         Raises:
-            UserError: the state is of another run (its `identity` differs), damaged, or contains more than tensors and
-                plain values, which could run code.
+            UserError: the state belongs to another run (its `identity` differs), is corrupt, or contains anything
+                but tensors and plain values, which could execute code.
         """
         if not self.state.exists():
             return
@@ -139,8 +139,8 @@ class RunFolder:
         """Write `result.json`.
 
         Args:
-            packages: further packages whose versions matter.
-            fields: what `Result` needs besides engine, seed, settings, versions, hardware and wall time.
+            packages: more packages whose versions to record.
+            fields: the fields of `Result` except engine, seed, settings, versions, hardware and wall time.
         """
         values = {
             "engine": lightning_engine(),
@@ -157,10 +157,10 @@ class RunFolder:
 
 
 def require_same(out: Path, settings: RunSettings | VisualizeSettings) -> None:
-    """Refuse to resume a run with other settings.
+    """Refuse to resume a run with different settings.
 
     Raises:
-        UserError: names every setting that differs, with both values.
+        UserError: a setting differs; the message lists every such setting with both values.
     """
     changed = differences(read_settings(out / SETTINGS_FILE), settings, MAY_DIFFER)
     if changed:

@@ -1,4 +1,4 @@
-"""The state that a run resumes from, as Lightning writes and reads it; nothing in it can run code."""
+"""Lightning checkpoint I/O for resumable state, restricted to data that cannot execute code."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ccop_hub.formats.training_state import read_training_state
 
 
 class PlainState(TorchCheckpointIO):
-    """Writes a state where it belongs, and reads only tensors and plain values.
+    """Writes a state directly to its destination, and reads only tensors and plain values.
 
-    Lightning's own class writes it to the folder of temporary files first, which may be on a small disk.
+    Lightning's own class writes to the temporary folder first, which may be on a small disk.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
@@ -28,7 +28,7 @@ class PlainState(TorchCheckpointIO):
         """Read one file onto the CPU.
 
         Raises:
-            UserError: it contains something else, or is damaged.
+            UserError: the file is corrupt or contains anything but tensors and plain values.
         """
         return read_training_state(
             Path(path), "give --overwrite to start over, or another --out", map_location or "cpu"

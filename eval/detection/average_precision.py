@@ -1,8 +1,8 @@
-"""Average precision from matched detections: COCO's metric and Pascal VOC's, for any resample of the images.
+"""Average precision (COCO's and Pascal VOC's) from matched detections, for any resample of the images.
 
-Both metrics go through one class's detections by falling score and average, over recall thresholds, the highest
-precision at that recall or more. They differ in what counts as a match, in the thresholds, and in COCO's hundred
-detections an image at most. Matching is done once; a resample of images only weights the matches.
+Both metrics sort a class's detections by descending score and average, over recall thresholds, the highest precision
+at that recall or above. They differ in the matching rules, the thresholds, and COCO's limit of 100 detections per
+image. Matching is done once; resampling images only reweights the matches.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ import numpy.typing as npt
 from ..results.intervals import Statistic
 
 Scorer = Literal["coco", "voc"]
-"""COCO's metric, or that of Pascal VOC 2007."""
+"""The metric: COCO's or Pascal VOC 2007's."""
 
 IOU_THRESHOLDS: npt.NDArray[np.float64] = np.linspace(0.5, 0.95, 10)
-"""Overlaps that AP averages over; both metrics (COCO's `iouThrs`, Detectron2's `PascalVOCDetectionEvaluator`)."""
+"""IoU thresholds of both metrics (COCO's `iouThrs`, Detectron2's `PascalVOCDetectionEvaluator`)."""
 
 RECALL_THRESHOLDS: dict[Scorer, npt.NDArray[np.float64]] = {
     "coco": np.linspace(0, 1, 101),
-    # The devkit's own sum of steps: 0.3 there is a little more than 0.3, and a recall of exactly 0.3 does not reach it.
+    # As in the devkit, rounding included: its 0.3 is slightly above 0.3, so a recall of exactly 0.3 falls short of it.
     "voc": np.arange(0, 1.1, 0.1),
 }
-"""COCO's 101 and VOC 2007's 11 points of recall."""
+"""COCO's 101 and VOC 2007's 11 recall thresholds."""
 
 _SCORE_DECIMALS = 3
 _BOX_DECIMALS = 1
@@ -39,13 +39,13 @@ _BOX_DECIMALS = 1
 
 @dataclass(frozen=True)
 class ClassMatches:
-    """One class's D detections in N images, by falling score, matched at T overlaps.
+    """One class's D detections in N images, by descending score, matched at T IoU thresholds.
 
     Attributes:
-        image: (D,) int, index of each detection's image.
-        true: (T, D) bool, the detection found an object.
-        false: (T, D) bool, it found none. Neither is set where it found something that does not count.
-        objects: (N,) int, objects to find in each image.
+        image: (D,) int, image index of each detection.
+        true: (T, D) bool, true positives.
+        false: (T, D) bool, false positives. A detection that matches an ignored object is neither.
+        objects: (N,) int, ground-truth objects in each image, without ignored ones.
     """
 
     image: npt.NDArray[np.int64]
@@ -55,16 +55,16 @@ class ClassMatches:
 
 
 def match(scorer: Scorer, annotations: Path, predictions: Path, kind: str) -> dict[Any, ClassMatches]:
-    """Match written predictions against the ground truth.
+    """Match saved predictions to the ground truth.
 
     Args:
-        scorer: whose rules.
+        scorer: the metric whose matching rules apply.
         annotations: COCO instance JSON.
         predictions: COCO result JSON (xywh boxes in pixels).
-        kind: `bbox` or `segm`; VOC's metric knows boxes alone.
+        kind: `bbox` or `segm`; VOC's metric supports only boxes.
 
     Returns:
-        Category id -> matches, in order of the id; images in order of their ids.
+        Category id -> matches, sorted by category id; images are indexed in order of their ids.
     """
     return _match_coco(annotations, predictions, kind) if scorer == "coco" else _match_voc(annotations, predictions)
 
@@ -72,12 +72,12 @@ def match(scorer: Scorer, annotations: Path, predictions: Path, kind: str) -> di
 def average_precision(
     matches: ClassMatches, counts: npt.NDArray[np.int64], recalls: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
-    """AP in percent at each of the T overlaps, (T,); NaN if there is no object to find.
+    """AP in percent at each of the T IoU thresholds, (T,); NaN if there are no objects.
 
     Args:
-        matches: of one class.
-        counts: (N,) int, how often each image is in the resample; ones for the data set itself.
-        recalls: thresholds of recall.
+        matches: one class's matches.
+        counts: (N,) int, how often each image occurs in the resample; all ones for the original data set.
+        recalls: recall thresholds.
     """
     objects = int((matches.objects * counts).sum())
     if objects == 0:
@@ -86,7 +86,7 @@ def average_precision(
     true, false = np.cumsum(matches.true * weights, axis=1), np.cumsum(matches.false * weights, axis=1)
     precision = true / np.maximum(true + false, 1)
     highest = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    # One more column: a recall that is never reached has precision 0.
+    # The extra column gives recalls that are never reached a precision of 0.
     highest = np.concatenate([highest, np.zeros((len(highest), 1))], axis=1)
     recall = true / objects
     return np.array(
@@ -95,7 +95,7 @@ def average_precision(
 
 
 def statistic(scorer: Scorer, by_kind: Mapping[str, Mapping[Any, ClassMatches]]) -> Statistic:
-    """`KIND/AP`, `KIND/AP50` and `KIND/AP75` of every kind, in percent, of any resample of the images."""
+    """Return a function from a resample of the images to every kind's `KIND/AP`, `KIND/AP50`, `KIND/AP75` in percent."""
 
     def metrics(counts: npt.NDArray[np.int64]) -> dict[str, float]:
         values = {}
@@ -111,7 +111,7 @@ def statistic(scorer: Scorer, by_kind: Mapping[str, Mapping[Any, ClassMatches]])
 
 
 def voc_scores(annotations: Path, predictions: Path, class_names: list[str]) -> dict[str, dict[str, float]]:
-    """VOC 2007's metric in the form of Detectron2's evaluators: `{"bbox": {"AP", "AP50", "AP75", "AP-CLASS"...}}`."""
+    """VOC 2007's metric in Detectron2's format: `{"bbox": {"AP", "AP50", "AP75", "AP-CLASS"...}}`, in percent."""
     classes = match("voc", annotations, predictions, "bbox")
     counts = np.ones(len(next(iter(classes.values())).objects), dtype=np.int64)
     values = statistic("voc", {"bbox": classes})(counts)
@@ -122,7 +122,7 @@ def voc_scores(annotations: Path, predictions: Path, class_names: list[str]) -> 
 
 
 def _match_coco(annotations: Path, predictions: Path, kind: str) -> dict[Any, ClassMatches]:
-    """Matches as pycocotools makes them."""
+    """Match with pycocotools."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -153,11 +153,11 @@ def _match_coco(annotations: Path, predictions: Path, kind: str) -> dict[Any, Cl
 
 
 def _match_voc(annotations: Path, predictions: Path) -> dict[Any, ClassMatches]:
-    """Matches by the VOC devkit's rules.
+    """Match by the VOC devkit's rules.
 
-    A detection is compared with the object it overlaps most, found or not; the overlap has to be more than the
-    threshold; pixels are counted from 1 with both ends included; objects marked `difficult` do not count, nor does
-    what finds them. As in the devkit's files of results, scores have three decimals and boxes one.
+    A detection is compared only with the object it overlaps most, even if that is already matched. The IoU must exceed
+    the threshold. Pixel coordinates are 1-based and inclusive. `difficult` objects and detections that match them are
+    ignored. As in the devkit's result files, scores are rounded to three decimals and boxes to one.
     """
     document = json.loads(annotations.read_text(encoding="utf-8"))
     index_of = {image: index for index, image in enumerate(sorted(entry["id"] for entry in document["images"]))}
@@ -183,7 +183,7 @@ def _match_voc(annotations: Path, predictions: Path) -> dict[Any, ClassMatches]:
 def _walk_voc(
     detections: list[dict[str, Any]], images: npt.NDArray[np.int64], truth: dict[int, list[dict[str, Any]]]
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """True and false positives, (T, D) each, of one class's detections by falling score."""
+    """True and false positives, (T, D) each, of one class's detections by descending score."""
     boxes = {image: _voc_pixels(np.array([entry["bbox"] for entry in entries])) for image, entries in truth.items()}
     taken = {image: np.zeros((len(IOU_THRESHOLDS), len(entries)), dtype=bool) for image, entries in truth.items()}
     true = np.zeros((len(IOU_THRESHOLDS), len(detections)), dtype=bool)
@@ -205,12 +205,12 @@ def _walk_voc(
 
 
 def _voc_pixels(xywh: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """(N, 4) xywh on a continuous plane -> (N, 4) first and last pixel in x and y, counted from 1."""
+    """(N, 4) xywh in continuous coordinates -> (N, 4) xyxy in VOC's 1-based, inclusive pixels."""
     return np.concatenate([xywh[:, :2] + 1, xywh[:, :2] + xywh[:, 2:]], axis=1)
 
 
 def _voc_overlaps(box: npt.NDArray[np.float64], others: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Intersection over union of one (4,) box with (N, 4) others, (N,), all with both ends included."""
+    """IoU of one (4,) box with (N, 4) others, (N,); all are xyxy with both ends included."""
     low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
     shared = np.maximum(high - low + 1, 0).prod(axis=1)
     areas = (others[:, 2:] - others[:, :2] + 1).prod(axis=1)

@@ -1,7 +1,7 @@
-"""The C4 detector's region heads: res5 on every region, with one norm after it.
+"""The C4 detector's region heads: res5 on every region, followed by a norm.
 
-Imported for its effect: Detectron2's registry then knows `Res5HeadsWithNorm`, as `MODEL.ROI_HEADS.NAME` of the C4
-protocols.
+Importing this module registers `Res5HeadsWithNorm` with Detectron2; the C4 protocols set it as
+`MODEL.ROI_HEADS.NAME`.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from torch import nn
 
 @ROI_HEADS_REGISTRY.register()
 class Res5HeadsWithNorm(Res5ROIHeads):  # type: ignore[misc]
-    """`Res5ROIHeads` with a norm after res5, for residual networks of every depth.
+    """`Res5ROIHeads` with a norm after res5, for ResNets of any depth.
 
-    Detectron2 builds res5 of bottleneck blocks alone; this takes the stage that the backbone of the same depth would
-    have. The norm keeps the head's features at the scale that its predictors start at: pre-trained networks differ in
-    it (MoCo, He et al. 2020, appendix A.1).
+    Detectron2 always builds res5 from bottleneck blocks; this class uses the blocks of the backbone's depth. Pre-trained
+    networks differ in the scale of their features, and the norm brings them to the scale that the predictors are
+    initialised for (MoCo, He et al. 2020, appendix A.1).
     """
 
     @classmethod
     def _build_res5_block(cls, cfg: Any) -> tuple[nn.Sequential, int]:
-        """res5 with the norm under the name `norm`, and its output channels."""
+        """Return res5, with the norm as its submodule `norm`, and its number of output channels."""
         options = {"norm": cfg.MODEL.RESNETS.NORM}
         if cfg.MODEL.RESNETS.DEPTH >= 50:
             options["stride_in_1x1"] = cfg.MODEL.RESNETS.STRIDE_IN_1X1

@@ -1,4 +1,4 @@
-"""Converts Cityscapes' own layout (`leftImg8bit/`, `gtFine/`) to COCO instance JSON with run-length masks."""
+"""Convert Cityscapes' layout (`leftImg8bit/`, `gtFine/`) to COCO instance JSON with RLE masks."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from ccop_hub.images import MAX_PIXELS, read_instance_ids
 from ccop_hub.regular_files import read_regular
 
 INSTANCE_BASE = 1000
-"""Instance pictures hold `label id * 1000 + number` for an object, the bare label id for a group of them."""
+"""In instance images, an object's pixels are `label id * 1000 + number`, a group's just the label id."""
 
 _IMAGE, _PICTURE, _POLYGONS = "_leftImg8bit.png", "_gtFine_instanceIds.png", "_gtFine_polygons.json"
 
 
 def is_cityscapes(root: Path) -> bool:
-    """Whether a folder has the data set's two folders."""
+    """Whether a folder has Cityscapes' two subfolders."""
     return (root / "leftImg8bit").is_dir() and (root / "gtFine").is_dir()
 
 
 def instance_classes() -> dict[int, str]:
-    """Label id -> name of the eight classes whose instances are scored (cityscapesscripts' label table)."""
+    """Label id -> name of the eight classes with scored instances (cityscapesscripts' label table)."""
     from cityscapesscripts.helpers.labels import labels
 
     return {label.id: label.name for label in labels if label.hasInstances and not label.ignoreInEval}
 
 
 def sources(root: Path, split: str) -> list[Path]:
-    """The annotation of each image of a split, by name: its instance picture, or its polygons if there is none.
+    """Annotation files of a split, sorted by image name: the instance image, or else the polygon file.
 
     Raises:
-        UserError: no images, or an image without annotation.
+        UserError: there are no images, or an image has no annotation.
     """
     images = sorted((root / "leftImg8bit" / split).glob(f"*/*{_IMAGE}"))
     if not images:
@@ -45,9 +45,9 @@ def sources(root: Path, split: str) -> list[Path]:
 
 
 def convert(root: Path, split: str) -> dict[str, Any]:
-    """A split as a COCO instance document; file names are relative to `root`, category ids are Cityscapes' label ids.
+    """Convert a split to COCO instance JSON; file names are relative to `root`, category ids are Cityscapes' label ids.
 
-    Groups (a crowd of people, a row of bicycles) become COCO's crowds, which are neither trained on nor scored.
+    Groups (a crowd of people, a row of bicycles) become COCO crowds, which are neither trained on nor scored.
     """
     classes = instance_classes()
     images: list[dict[str, Any]] = []
@@ -75,7 +75,7 @@ def _annotation_of(root: Path, split: str, image: Path) -> Path:
 
 
 def _instances(path: Path) -> npt.NDArray[np.int64]:
-    """(H, W) instance ids, read from the picture or drawn from the polygons as Cityscapes' own tool does."""
+    """(H, W) instance ids, read from the instance image or rasterised from the polygons by Cityscapes' own tool."""
     if path.name.endswith(_PICTURE):
         return read_instance_ids(path)
     from cityscapesscripts.helpers.annotation import Annotation
@@ -88,10 +88,10 @@ def _instances(path: Path) -> npt.NDArray[np.int64]:
 
 
 def _check_polygons(path: Path) -> None:
-    """Check what Cityscapes' tool reads: it ends the process at an unknown label.
+    """Check polygons before Cityscapes' tool reads them, since it exits the process on an unknown label.
 
     Raises:
-        UserError: naming the file and the object.
+        UserError: a polygon is invalid; the message names the file and the object.
     """
     from cityscapesscripts.helpers.labels import name2label
 
@@ -122,7 +122,7 @@ def _is_point(value: Any) -> bool:
 
 
 def _mask(mask: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    """Segmentation (compressed run lengths), area in pixels and xywh box of a mask."""
+    """Segmentation (compressed RLE), area in pixels and xywh box of a mask."""
     from pycocotools import mask as run_lengths
 
     encoded = run_lengths.encode(np.asfortranarray(mask.astype(np.uint8)))

@@ -1,7 +1,7 @@
-"""A COCO-format data set with any classes, checked and normalised before Detectron2 sees it.
+"""COCO-format data sets with arbitrary classes, checked and normalised before Detectron2 reads them.
 
 The layout is COCO's: `train2017/`, `val2017/` and `annotations/instances_{train,val}2017.json`. Boxes in the files are
-xywh in absolute pixels; masks are polygons or run-length encodings; category ids may be any integers.
+xywh in absolute pixels; masks are polygons or RLE; category ids may be any integers.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from ccop_hub.coco.normalised import MaskFormat, NormalisedCoco, normalise, only
 from ccop_hub.errors import UserError
 
 _UNSEEN_IN_TRAINING = (Kind.BOX_WITHOUT_AREA, Kind.BOX_OUTSIDE, Kind.BOX_CLIPPED, Kind.BAD_POLYGON)
-"""Fixes that change nothing for Detectron2, which clips boxes to their image, drops those without area, and ignores
-polygons of fewer than three points. Training files that need no others keep the digest of the file itself; COCO's own
-train2017, with two boxes of height 0, is one of them."""
+"""Fixes that make no difference to Detectron2: it clips boxes to the image, drops empty ones, and ignores polygons of
+fewer than three points. A training file that needs only these keeps its original digest, as does COCO's train2017,
+which has two boxes of height 0."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,17 +25,17 @@ class CocoSplit:
     """One split of a data set.
 
     Attributes:
-        name: the name it is registered under in Detectron2; unique to its paths and contents.
-        source: the instance JSON as the user has it.
-        annotations: its normalised copy, which everything else reads.
-        images: folder that the file names are relative to.
-        image_count: images listed.
-        instance_count: annotated objects that are not crowds.
-        classes: category id -> class name, in order of the id.
-        masks: how the masks are stored; None if no object has one.
-        digest: hexadecimal SHA-256 of the JSON (of the copy, if its content differs), then of every image's name and
-            size in bytes.
-        note: what normalising dropped, fixed and computed; empty if nothing.
+        name: its Detectron2 registration name, unique to its paths and contents.
+        source: the user's instance JSON.
+        annotations: the normalised copy that all other code reads.
+        images: folder that file names are relative to.
+        image_count: number of images in the JSON.
+        instance_count: number of annotated objects, crowds excluded.
+        classes: category id -> class name, sorted by id.
+        masks: mask format; None if there are no masks.
+        digest: hexadecimal SHA-256 of the JSON (of the copy if its content differs) and every image's name and size
+            in bytes.
+        note: what normalisation dropped, fixed or computed; empty if nothing.
     """
 
     name: str
@@ -52,14 +52,14 @@ class CocoSplit:
 
 @dataclasses.dataclass(frozen=True)
 class CocoData:
-    """A data set to train on and to score on.
+    """A data set with a training and a validation split.
 
     Attributes:
-        name: what a result table calls it.
-        train: split to train on.
-        val: split to score on.
-        needs_masks: objects without a mask were dropped.
-        notes: what normalising did to the two files, a line each.
+        name: its name in result tables.
+        train: training split.
+        val: validation split, used for scoring.
+        needs_masks: whether objects without a mask were dropped.
+        notes: what normalisation changed, one line per file.
     """
 
     name: str
@@ -70,31 +70,31 @@ class CocoData:
 
     @property
     def digest(self) -> str:
-        """`sha256:` and the digest over both splits."""
+        """Digest of both splits, as `sha256:...`."""
         return f"sha256:{hashlib.sha256((self.train.digest + self.val.digest).encode()).hexdigest()}"
 
     @property
     def class_names(self) -> list[str]:
-        """Class names in the order of their category ids."""
+        """Class names, sorted by category id."""
         return list(self.train.classes.values())
 
     @property
     def masks(self) -> MaskFormat | None:
-        """Format that both splits' masks can be read in; None if either split has boxes only."""
+        """Mask format that works for both splits; None if either has only boxes."""
         if self.train.masks is None or self.val.masks is None:
             return None
         return "polygon" if self.train.masks == "polygon" else "bitmask"
 
 
 def open_coco(root: Path, masks: bool = True) -> CocoData:
-    """Check a data set in COCO's layout: JSON, references, classes and image files.
+    """Open a data set in COCO's layout, checking JSON, references, classes and image files.
 
     Args:
-        root: the folder.
-        masks: as for `open_pair`.
+        root: the data set's folder.
+        masks: see `open_pair`.
 
     Raises:
-        UserError: the layout, a JSON or an image file is missing, or a JSON cannot be read as COCO's instance format.
+        UserError: the layout is not COCO's, a JSON or image file is missing, or a JSON is not COCO instance format.
     """
     if not root.is_dir():
         raise UserError(f"no data set at {root}: give a folder with train2017/, val2017/ and annotations/")
@@ -111,16 +111,16 @@ def open_coco(root: Path, masks: bool = True) -> CocoData:
 
 
 def open_pair(name: str, train: tuple[Path, Path], val: tuple[Path, Path], masks: bool = True) -> CocoData:
-    """Check and normalise the two splits of a data set.
+    """Check and normalise both splits of a data set.
 
     Args:
-        name: of the data set.
-        train: the annotations to train on, and the folder of their images.
-        val: the same to score on.
-        masks: whether masks are trained on and scored, if both splits have any; objects without one are dropped then.
+        name: the data set's name.
+        train: annotation file and image folder of the training split.
+        val: annotation file and image folder of the validation split.
+        masks: train on and score masks if both splits have them; objects without a mask are then dropped.
 
     Raises:
-        UserError: as `open_coco`, or the splits have different classes.
+        UserError: see `open_coco`; or the splits' classes differ.
     """
     places = (train, val)
     found = [normalise(*place) for place in places]
@@ -139,7 +139,7 @@ def open_pair(name: str, train: tuple[Path, Path], val: tuple[Path, Path], masks
 
 
 def open_part(annotations: Path, whole: CocoData) -> CocoSplit:
-    """A part of a data set's training split, with all of its classes."""
+    """Open a subset of a data set's training split; it keeps all classes."""
     return _split(
         normalise(annotations, whole.train.images, masks=whole.needs_masks, roots=True),
         whole.train.images,
@@ -173,7 +173,7 @@ def _split(normalised: NormalisedCoco, images: Path, training: bool) -> CocoSpli
 
 
 def register(split: CocoSplit) -> str:
-    """Register a split with Detectron2, once per process, and return its name there."""
+    """Register a split with Detectron2, once per process, and return its registered name."""
     from detectron2.data import DatasetCatalog
     from detectron2.data.datasets import register_coco_instances
 

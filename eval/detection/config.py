@@ -1,6 +1,6 @@
-"""A protocol as Detectron2's configuration: our YAML on `get_cfg()`, fitted to weights, data and machine.
+"""Detectron2 configuration of a protocol: our YAML merged into `get_cfg()`, adapted to weights, data and machine.
 
-Every departure from the protocol is either part of the run's protocol id or a note in its result.
+Every departure from the protocol appears in the run's protocol id or as a note in its result.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from .average_precision import Scorer
 from .coco_data import CocoData, register
 
 PROTOCOLS = Path(__file__).with_name("protocols")
-"""Folder of `ID.yaml`; names with a leading underscore are shared bases."""
+"""Folder of the protocols' `ID.yaml` files; those with a leading underscore are shared bases."""
 
 NARROW_RESNETS = (18, 34)
-"""Depths whose first stage has 64 channels (He et al. 2016, table 1)."""
+"""ResNet depths whose first stage has 64 channels (He et al. 2016, table 1)."""
 
 SCORERS: dict[str, Scorer] = {"voc-c4-24k": "voc"}
-"""Protocols with another AP than COCO's."""
+"""Protocols that do not use COCO's AP."""
 
 _NORMS = ("MODEL.RESNETS", "MODEL.FPN", "MODEL.ROI_BOX_HEAD", "MODEL.ROI_MASK_HEAD")
 
 
 @dataclasses.dataclass
 class Configuration:
-    """Detectron2's configuration and what a reader of the result must know about it.
+    """A Detectron2 configuration and how it departs from its protocol.
 
     Attributes:
-        cfg: `detectron2.config.CfgNode`.
+        cfg: the `detectron2.config.CfgNode`.
         notes: departures from the protocol, one sentence each.
-        changed: settings whose value is not the protocol's; they become part of the protocol id.
-        scorer: whose AP it is.
-        reference_processes: processes that the protocol's batch is meant for; 0 where it names none.
+        changed: settings that differ from the protocol; they become part of the protocol id.
+        scorer: the AP metric.
+        reference_processes: number of processes that the protocol's batch size assumes; 0 if unspecified.
     """
 
     cfg: Any
@@ -50,21 +50,21 @@ class Configuration:
 
 
 def protocol_ids() -> list[str]:
-    """The ids that `--protocol` takes."""
+    """The ids that `--protocol` accepts."""
     return list(DETECTION_PROTOCOLS)
 
 
 def load_protocol(protocol: str) -> Any:
-    """The protocol's `CfgNode`, as its file and Detectron2's defaults have it.
+    """Load a protocol's `CfgNode`: its YAML file merged into Detectron2's defaults.
 
     Raises:
-        UserError: no protocol of that id.
+        UserError: the id is unknown.
     """
     from detectron2.config import get_cfg
 
     if protocol not in protocol_ids():
         raise UserError(f"no protocol {protocol!r}: use one of {', '.join(protocol_ids())}")
-    # The C4 protocols name region heads of ours, which Detectron2 knows once they are imported.
+    # Registers the region heads that the C4 protocols use.
     from . import c4_heads  # noqa: F401
 
     cfg = get_cfg()
@@ -75,26 +75,26 @@ def load_protocol(protocol: str) -> Any:
 def configure(
     protocol: str, *, arch: str, input_facts: Mapping[str, Any], data: CocoData, device: str, processes: int = 1
 ) -> Configuration:
-    """Fit a protocol to an architecture, the weights' input, a data set and the machine.
+    """Adapt a protocol to an architecture, the weights' input format, a data set and the machine.
 
     Args:
-        protocol: id.
+        protocol: protocol id.
         arch: one of `HUB_ARCHITECTURES`.
-        input_facts: the checkpoint's `input` facts: mean and std by channel, channel_order (RGB or BGR), range
-            ("0-255" or "0-1"); what is absent is taken to be the hub's own.
-        data: what to train on and to score on; both splits are registered.
+        input_facts: the checkpoint's `input` facts: per-channel mean and std, channel_order (RGB or BGR), range
+            ("0-255" or "0-1"); missing ones default to the hub's.
+        data: the data set; both splits are registered with Detectron2.
         device: "cuda" or "cpu".
-        processes: training processes, one a GPU.
+        processes: number of training processes, one per GPU.
 
     Raises:
-        UserError: an architecture that Detectron2's ResNet does not have, or input facts that make no sense.
+        UserError: Detectron2's ResNet does not support the architecture, or the input facts are invalid.
     """
     if arch not in HUB_ARCHITECTURES:
         raise UserError(f"Detectron2 has no backbone for {arch}: use weights of {', '.join(HUB_ARCHITECTURES)}")
     configuration = Configuration(load_protocol(protocol), scorer=SCORERS.get(protocol, "coco"))
     cfg = configuration.cfg
     configuration.reference_processes = cfg.SOLVER.REFERENCE_WORLD_SIZE
-    # Where it is set, Detectron2 rescales by itself, and no note would say so.
+    # Otherwise Detectron2 would rescale the schedule by itself, without a note in the result.
     cfg.SOLVER.REFERENCE_WORLD_SIZE = 0
     cfg.MODEL.RESNETS.DEPTH = int(arch.removeprefix("resnet"))
     if cfg.MODEL.RESNETS.DEPTH in NARROW_RESNETS:
@@ -106,9 +106,9 @@ def configure(
 
 
 def scale_schedule(cfg: Any, factor: float) -> None:
-    """Multiply every count of iterations (length, steps, warm-up, checkpoints, scoring) by `factor`.
+    """Multiply all iteration counts (length, steps, warm-up, checkpoint and evaluation periods) by `factor`.
 
-    In a very short run, steps that coincide with each other or with its start or end are dropped.
+    In a very short run, steps that coincide with each other or with the start or end are dropped.
     """
     solver = cfg.SOLVER
     solver.MAX_ITER = max(1, round(solver.MAX_ITER * factor))
@@ -120,16 +120,16 @@ def scale_schedule(cfg: Any, factor: float) -> None:
 
 
 def set_batch_size(configuration: Configuration, batch_size: int | None, processes: int) -> None:
-    """Another batch by the linear rule (Goyal et al. 2017): lr follows the batch, iterations go inversely.
+    """Change the batch size by the linear scaling rule (Goyal et al. 2017): lr scales with it, iterations inversely.
 
     Args:
-        configuration: the protocol's, changed in place.
-        batch_size: images a step over all processes; if None, as many a process as the protocol has on its own number
-            of processes, and never more than its own batch.
-        processes: training processes.
+        configuration: the protocol's configuration, changed in place.
+        batch_size: images per step over all processes; None keeps the protocol's images per process, capped at its
+            total batch size.
+        processes: number of training processes.
 
     Raises:
-        UserError: the processes cannot share the batch evenly.
+        UserError: the batch does not divide evenly among the processes.
     """
     solver = configuration.cfg.SOLVER
     if batch_size is None:
@@ -152,7 +152,7 @@ def set_batch_size(configuration: Configuration, batch_size: int | None, process
 
 
 def set_iterations(configuration: Configuration, iterations: int) -> None:
-    """Another length; steps and warm-up keep their place in the schedule."""
+    """Change the schedule's length; steps and warm-up scale with it."""
     solver = configuration.cfg.SOLVER
     if iterations == solver.MAX_ITER:
         return
@@ -165,7 +165,7 @@ def set_iterations(configuration: Configuration, iterations: int) -> None:
 
 
 def set_precision(configuration: Configuration, precision: Literal["float32", "fp16"]) -> None:
-    """Another arithmetic than the protocol's; Detectron2's mixed precision is autocast to float16."""
+    """Override the protocol's precision; Detectron2's mixed precision is autocast to float16."""
     amp = configuration.cfg.SOLVER.AMP
     if (precision == "fp16") == amp.ENABLED:
         return
@@ -175,7 +175,7 @@ def set_precision(configuration: Configuration, precision: Literal["float32", "f
 
 
 def _set_input(cfg: Any, facts: Mapping[str, Any]) -> None:
-    """Channel order, mean and std as the checkpoint was trained with; Detectron2 feeds values of 0-255."""
+    """Set channel order, mean and std to the checkpoint's, on Detectron2's 0-255 scale."""
     mean, std = list(facts.get("mean", PIXEL_MEAN)), list(facts.get("std", PIXEL_STD))
     order, values = facts.get("channel_order", "RGB"), facts.get("range", "0-255")
     if order not in ("RGB", "BGR") or values not in ("0-255", "0-1") or not len(mean) == len(std) == 3:

@@ -1,8 +1,8 @@
-"""Training data whose order and augmentation depend on the seed alone, and which can start at any batch.
+"""Resumable training data: order and augmentation depend only on the seed, and loading can start at any batch.
 
-Detectron2 draws augmentations from its workers' random state and cannot say where it is in the data, so that a run
-that was stopped would resume with other images. Here every sample has a number: it decides which image it is and what
-is drawn for it, whatever process loads it.
+Detectron2 draws augmentations from its workers' random state and does not track its position in the data, so a resumed
+run would see different images. Here every sample has a number, which determines its image and its augmentation in any
+process.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
 Record = dict[str, Any]
-"""One image with its annotations, in Detectron2's form."""
+"""One image with its annotations, in Detectron2's dataset dict format."""
 
 
 class NumberedSamples(Dataset[Record]):
-    """Samples by (number, index of the record); what is drawn for one is seeded by its number.
+    """Samples indexed by (number, record index); a sample's number seeds its augmentation.
 
     Args:
         records: the training images.
-        mapper: `detectron2.data.DatasetMapper`, which reads and augments.
-        seed: of the run.
+        mapper: a `detectron2.data.DatasetMapper`, which reads and augments an image.
+        seed: the run's seed.
     """
 
     def __init__(self, records: Sequence[Record], mapper: Callable[[Record], Record], seed: int) -> None:
-        # Detectron2's list is one block of memory, which worker processes share instead of copying.
+        # Serialised into one block of memory, which worker processes share instead of copying.
         self._records = DatasetFromList(list(records), copy=False)
         self._mapper = mapper
         self._seed = seed
 
     def __getitem__(self, sample: tuple[int, int]) -> Record:
-        """The augmented sample; numpy's global state is left as it was."""
+        """Return the augmented sample; NumPy's global random state is restored."""
         number, index = sample
         before = np.random.get_state()
         np.random.seed(np.random.SeedSequence((self._seed, number)).generate_state(8))
@@ -49,23 +49,22 @@ class NumberedSamples(Dataset[Record]):
 
 
 class GroupedBatches:
-    """One process's endless batches of (number, index), each of wide images or of tall ones alone.
+    """One process's infinite stream of batches of (number, index), each with only wide or only tall images.
 
-    The same batches as Detectron2's own grouping by aspect ratio makes of its `TrainingSampler`, found without reading
-    an image.
+    Yields the same batches as Detectron2's aspect-ratio grouping over its `TrainingSampler`, without reading any image.
 
     Args:
-        wide: of each training image, whether it is wider than tall.
-        batch_size: images a batch, of this process.
-        seed: of the order.
-        grouped: whether to group at all (`DATALOADER.ASPECT_RATIO_GROUPING`).
+        wide: whether each training image is wider than tall.
+        batch_size: images per batch in this process.
+        seed: seed of the order.
+        grouped: whether to group by aspect ratio (`DATALOADER.ASPECT_RATIO_GROUPING`).
     """
 
     def __init__(self, wide: Sequence[bool], batch_size: int, seed: int, grouped: bool = True) -> None:
         self._wide, self._batch_size, self._seed, self._grouped = wide, batch_size, seed, grouped
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        """From the first batch on."""
+        """Iterate from the first batch."""
         rank, processes = comm.get_rank(), comm.get_world_size()
         waiting: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
         for place, index in enumerate(TrainingSampler(len(self._wide), seed=self._seed)):
@@ -77,10 +76,10 @@ class GroupedBatches:
 
 
 class ResumableLoader:
-    """Batches of samples, from batch `first` on; workers start when the first batch is asked for.
+    """Loads batches of samples starting at batch `first`; workers start when the first batch is requested.
 
     Attributes:
-        first: number of batches that an earlier part of the run has had; may be set until the first batch is taken.
+        first: number of batches already consumed before resuming; may be set until the first batch is requested.
     """
 
     def __init__(self, samples: NumberedSamples, batches: GroupedBatches, workers: int) -> None:
@@ -88,20 +87,20 @@ class ResumableLoader:
         self._samples, self._batches, self._workers = samples, batches, workers
 
     def __iter__(self) -> Iterator[list[Record]]:
-        """An iterator that reads `first` once it is started."""
+        """Return an iterator that reads `first` only when it starts."""
         loader = DataLoader(
             self._samples,
             batch_sampler=_Order(self._batches, self.first),
             num_workers=self._workers,
             collate_fn=list,
-            # Else it would draw a number from the global generator, at the first step of a run or of its second part.
+            # Without it, the loader would draw from the global generator, and a resumed run would do so once more.
             generator=torch.Generator(),
         )
         yield from loader
 
 
 class _Order:
-    """A batch sampler that leaves out the batches already seen."""
+    """A batch sampler that skips the batches already seen."""
 
     def __init__(self, batches: GroupedBatches, first: int) -> None:
         self._batches, self._first = batches, first

@@ -1,6 +1,6 @@
-"""Opens the data set that `--data` names: COCO, Pascal VOC or Cityscapes in their own layouts, all of it or a part.
+"""Open the data set given by `--data`: COCO, Pascal VOC or Cityscapes in their original layouts, in full or in part.
 
-VOC and Cityscapes are converted to COCO's JSON once, into the cache. The data set's own folder is never written to.
+VOC and Cityscapes are converted to COCO JSON once and cached; the data set's folder is never written to.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from . import cityscapes_data, voc_data
 from .coco_data import CocoData, CocoSplit, open_coco, open_pair, open_part
 
 NAMED = {"coco": "coco", "voc": "", "cityscapes": "cityscapes"}
-"""Names that `--data` takes -> folder below `$DETECTRON2_DATASETS`, as Detectron2 expects them there."""
+"""Names that `--data` accepts -> Detectron2's folder for them in `$DETECTRON2_DATASETS`."""
 
 COCO_VARIABLE = "COCO_DIR"
-"""Environment variable with COCO's folder; it takes precedence over `$DETECTRON2_DATASETS`."""
+"""Environment variable for COCO's folder; takes precedence over `$DETECTRON2_DATASETS`."""
 
 _CONVERSION = 1
-"""Raised whenever a conversion changes, so that older conversions in the cache are left alone."""
+"""Bumped whenever a conversion changes, to invalidate older conversions in the cache."""
 
 
 def locate(data: str) -> Path:
-    """The folder that `--data` names.
+    """Resolve `--data` to a folder.
 
     Raises:
-        UserError: a named data set whose environment variable is not set.
+        UserError: the data set is given by name but the environment variable is not set.
     """
     if data not in NAMED:
         return Path(data).expanduser()
@@ -54,11 +54,11 @@ def open_data(data: str, masks: bool = True) -> CocoData:
     """Open a data set in any of the three layouts.
 
     Args:
-        data: a folder, or one of `NAMED`.
-        masks: as for `open_pair`.
+        data: a folder, or a key of `NAMED`.
+        masks: see `open_pair`.
 
     Raises:
-        UserError: no such folder, none of the layouts, or something in it that does not fit; see `open_coco`.
+        UserError: the folder does not exist, has an unknown layout, or has invalid contents (see `open_coco`).
     """
     root = locate(data)
     voc = voc_data.find_root(root)
@@ -75,16 +75,16 @@ def open_data(data: str, masks: bool = True) -> CocoData:
 
 
 def take_part(data: CocoData, percent: int, seed: int) -> CocoData:
-    """The same data set with a seeded part of its training images; it is scored on all of its validation images.
+    """Return the data set with a random subset of its training images and all of its validation images.
 
-    For one seed, a smaller part is contained in a larger one.
+    With the same seed, a smaller subset is always contained in a larger one.
 
     Args:
-        data: the whole.
-        percent: of the training images.
-        seed: of the choice.
+        data: the full data set.
+        percent: percentage of training images to keep.
+        seed: seed of the selection.
     """
-    # The user's own file if its entries are as they should be: its parts then have the digests that they always had.
+    # A user's file that needed no changes is read directly, so that its subsets keep the digests of earlier versions.
     document = _read(data.train.annotations if data.train.note else data.train.source)
     identifiers = sorted(entry["id"] for entry in document["images"])
     count = max(1, round(len(identifiers) * percent / 100))
@@ -100,7 +100,7 @@ def take_part(data: CocoData, percent: int, seed: int) -> CocoData:
 
 
 def image_names(split: CocoSplit) -> list[str]:
-    """File names of a split's images, sorted."""
+    """Sorted file names of a split's images."""
     return sorted(entry["file_name"] for entry in _read(split.annotations)["images"])
 
 
@@ -115,7 +115,7 @@ def _converted(
     convert: Callable[[Path, str], dict[str, Any]],
     masks: bool,
 ) -> CocoData:
-    """Convert both splits, or find them in the cache by the names, sizes and times of the files they are made from."""
+    """Convert both splits, or reuse cached ones, keyed by the names, sizes and times of the source files."""
     converted = []
     for split in ("train", "val"):
         listed = [(path.relative_to(root).as_posix(), path.stat()) for path in sources(root, split)]
@@ -125,7 +125,7 @@ def _converted(
 
 
 def _keep(document: dict[str, Any] | Callable[[], dict[str, Any]], identity: list[Any], name: str) -> Path:
-    """The path of a document in the cache, where it is written unless it is there."""
+    """Return a document's path in the cache, writing it first if missing."""
     digest = bytes_digest(json.dumps(identity).encode()).partition(":")[2][:16]
     path = cache_root() / "annotations" / digest / name
     if not path.is_file():

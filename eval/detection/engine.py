@@ -1,8 +1,8 @@
-"""Detectron2 as the detection engine: import whichever is installed, and describe it.
+"""Import the installed Detectron2 and describe it.
 
-Three kinds work alike: an official installation (compiled or not), official sources on the import path, and the
-registry's v0.6 (see `install`). Only v0.6 needs patches to run with today's packages; they are applied in memory at
-import, and no installed file is changed.
+It may be an official installation (compiled or not), official sources on the import path, or v0.6 from PyPI (see
+`install`). Only v0.6 needs patches to run with current packages; they are applied in memory at import and never change
+an installed file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ccop_hub.errors import UserError
 from ..results.result import Engine
 
 DISTRIBUTION = "pb1-detectron2"
-"""Name of Detectron2 v0.6 on PyPI."""
+"""PyPI name of the Detectron2 v0.6 distribution."""
 
 _OPERATORS = "detectron2._C"
 
@@ -46,7 +46,7 @@ def load_engine() -> Engine:
     if not hasattr(PIL.Image, "LINEAR"):
         PIL.Image.LINEAR = PIL.Image.Resampling.BILINEAR  # type: ignore[attr-defined]
     with warnings.catch_warnings():
-        # Detectron2's own code triggers deprecation warnings at import (torch.jit.script), which no user can act on.
+        # Detectron2's import triggers deprecation warnings (torch.jit.script) that users cannot act on.
         warnings.simplefilter("ignore")
         _import_layers()
         importlib.import_module("detectron2.engine")
@@ -57,7 +57,7 @@ def _import_layers() -> None:
     try:
         importlib.import_module("detectron2.layers")
     except ImportError as error:
-        # v0.6 imports its operators in every layer that could use one; official main only where they are used.
+        # v0.6 imports its compiled operators in every layer that may use them; main imports them on use.
         if "_C" not in str(error):
             raise
         _stand_in_for_operators()
@@ -65,15 +65,15 @@ def _import_layers() -> None:
 
 
 def describe_engine() -> Engine:
-    """Version, origin and kind of the imported Detectron2.
+    """Describe the imported Detectron2: version, origin, compiled or not.
 
-    Official main also calls itself 0.6, so the version includes the commit, except for the registry's; if the commit
-    cannot be found out, it includes a digest of the Python files instead.
+    Official main also reports version 0.6, so the version includes the commit, or a digest of the Python files if the
+    commit is unknown. The PyPI distribution's version includes neither.
     """
     detectron2 = importlib.import_module("detectron2")
     operators = sys.modules.get(_OPERATORS)
     if operators is None and importlib.util.find_spec(_OPERATORS) is not None:
-        # Operators that were built for another torch do not load, and count as none.
+        # Operators compiled for another torch fail to load and count as missing.
         with contextlib.suppress(ImportError):
             operators = importlib.import_module(_OPERATORS)
     package = Path(str(detectron2.__file__)).parent
@@ -92,7 +92,7 @@ def describe_engine() -> Engine:
 
 
 def _origin(package: Path) -> tuple[str, str | None]:
-    """Where the imported package was installed from, and its commit if pip recorded it."""
+    """Return where the package was installed from, and its commit if pip recorded it."""
     for name in ("detectron2", DISTRIBUTION):
         try:
             distribution = importlib.metadata.distribution(name)
@@ -107,7 +107,7 @@ def _origin(package: Path) -> tuple[str, str | None]:
 
 
 def _checked_out(package: Path) -> str | None:
-    """Commit of the git checkout that contains the package, `-dirty` if files differ; None outside of a checkout."""
+    """Commit of the git checkout containing the package, with `-dirty` if files are modified; None if not in one."""
     root = package.parent
     if not (root / ".git").exists():
         return None
@@ -119,7 +119,7 @@ def _checked_out(package: Path) -> str | None:
 
 
 def _digest(package: Path) -> str:
-    """The first digits of a SHA-256 over the names and contents of the package's Python files."""
+    """Abbreviated SHA-256 of the names and contents of the package's Python files."""
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
         digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
@@ -127,7 +127,7 @@ def _digest(package: Path) -> str:
 
 
 def _stand_in_for_operators() -> None:
-    """Replace the compiled operators by a module that raises a `UserError` when one is called."""
+    """Replace the compiled operators with a module that raises a `UserError` when one is called."""
 
     def absent(name: str) -> NoReturn:
         if name.startswith("__"):
