@@ -1,4 +1,4 @@
-"""Pre-trained backbones that know objects: load, describe, convert, verify and publish their weights.
+"""Load, describe, convert, verify and publish backbones pre-trained on objects.
 
 >>> import ccop_hub
 >>> network = ccop_hub.load("RUN", pyramid=True)
@@ -22,7 +22,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    # The console programs import this package for their help texts: torch comes with the first network.
+    # Import torch lazily, so that `--help` stays fast.
     if name in ("load", "load_backbone", "load_pyramid"):
         from . import loading
 

@@ -1,4 +1,4 @@
-"""`python -m ccop_hub`, where the console script is not on the path."""
+"""Entry point of `python -m ccop_hub`, for when the console script is not on `PATH`."""
 
 import sys
 

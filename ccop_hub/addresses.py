@@ -1,4 +1,4 @@
-"""Web addresses: which are safe to download from, and how they are shown without the secrets in them."""
+"""Check that URLs are safe to download from, and redact their secrets for display."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
 
 
 def redact(text: str) -> str:
-    """Text with every secret of the addresses in it left out: user name, password, query and fragment.
+    """Remove secrets from URLs in a text: user name, password, query and fragment.
 
-    A query is where signed addresses and tokens have their secret. Tokens of the Hugging Face Hub are left out wherever
-    they are.
+    Signed URLs carry their signature or token in the query. Hugging Face Hub tokens are removed anywhere in the text.
     """
     return _TOKEN.sub("hf_...", _ADDRESS.sub(lambda match: _without_secrets(match[0]), text))
 
@@ -31,10 +30,10 @@ def _without_secrets(address: str) -> str:
 
 
 def split_address(address: str) -> SplitResult:
-    """The parts of an address that may be downloaded from.
+    """Split a URL after checking that it is safe to download from.
 
     Raises:
-        UserError: not a well-formed address, or one without encryption (except of this machine); shows no secret.
+        UserError: the URL is malformed, or unencrypted and not on this machine. The message contains no secrets.
     """
     shown = one_line(redact(_without_secrets(address)))
     try:
@@ -52,7 +51,7 @@ def split_address(address: str) -> SplitResult:
 
 
 def credentials(parts: SplitResult) -> str | None:
-    """The value of an `Authorization` header for the user name and password in an address (RFC 7617), or None."""
+    """Return the `Authorization` header (RFC 7617) for the user name and password in a URL, or None."""
     if parts.username is None:
         return None
     pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
@@ -60,5 +59,5 @@ def credentials(parts: SplitResult) -> str | None:
 
 
 def without_credentials(parts: SplitResult) -> str:
-    """The address to ask for, whose user name and password go into a header."""
+    """Return the URL to request, without user name and password, which go into a header."""
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))

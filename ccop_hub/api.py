@@ -1,4 +1,4 @@
-"""The Python functions of `ccop_hub` besides `load`: the program's tasks, called with the fields of their settings."""
+"""Python functions for the commands of `ccop-hub`; their arguments are the fields of the settings classes."""
 
 from __future__ import annotations
 

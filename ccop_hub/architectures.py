@@ -1,7 +1,7 @@
-"""The networks whose weights the hub holds: a timm ResNet, and the same with a feature pyramid.
+"""The supported networks: a timm ResNet, with or without a feature pyramid.
 
-The names of `ResNetFPN`'s own state dict are the project's canonical names: `backbone.` + timm's ResNet names,
-`fpn.` + torchvision's `FeaturePyramidNetwork` names.
+`ResNetFPN`'s state dict defines the project's canonical names: `backbone.` + timm's ResNet names, `fpn.` +
+torchvision's `FeaturePyramidNetwork` names.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastL
 from .errors import UserError
 
 FPN_CHANNELS = 256
-"""Channels of every pyramid level (Detectron2's `MODEL.FPN.OUT_CHANNELS`; the authors' network has the same)."""
+"""Channels of every pyramid level (Detectron2's `MODEL.FPN.OUT_CHANNELS`, which the authors use too)."""
 
 PYRAMID_STRIDES = {"p2": 4, "p3": 8, "p4": 16, "p5": 32, "p6": 64}
 """Input pixels per cell of each pyramid level."""
@@ -25,16 +25,16 @@ HUB_ARCHITECTURES = ("resnet18", "resnet34", "resnet50", "resnet101")
 
 
 def build_backbone(arch: str) -> ResNet:
-    """A randomly initialised timm ResNet without a classifier (`num_classes=0`), all BN in train mode, none frozen.
+    """Build a randomly initialised timm ResNet without a classifier (`num_classes=0`), with every BN trainable.
 
-    Initialisation is Detectron2's, as in the authors' code: convolutions Kaiming normal (fan out, ReLU), every BN
-    scale 1 (timm would zero the last scale of each residual branch) and shift 0.
+    Uses Detectron2's initialisation, as the authors do: Kaiming normal for convolutions (fan out, ReLU), 1 for BN
+    scales (timm would zero the last one of each residual branch) and 0 for BN shifts.
 
     Args:
-        arch: the name of any timm model that is a `timm.models.resnet.ResNet`.
+        arch: name of any timm model that is a `timm.models.resnet.ResNet`.
 
     Raises:
-        UserError: no such timm model, or not a ResNet.
+        UserError: timm has no such model, or the model is not a ResNet.
     """
     if not timm.is_model(arch):
         raise UserError(f"no network named {arch!r}: use a timm ResNet such as {', '.join(HUB_ARCHITECTURES)}")
@@ -51,18 +51,19 @@ def build_backbone(arch: str) -> ResNet:
 
 
 def stage_channels(backbone: ResNet) -> list[int]:
-    """Output channels of the four residual stages: [64, ..., 512] for ResNet-18, [256, ..., 2048] for ResNet-50."""
+    """Return the output channels of the four stages: [64, ..., 512] for ResNet-18, [256, ..., 2048] for ResNet-50."""
     return [info["num_chs"] for info in backbone.feature_info[1:]]
 
 
 class ResNetFPN(nn.Module):
-    """A timm ResNet and torchvision's feature pyramid on its four stages.
+    """A timm ResNet with torchvision's feature pyramid on its four stages.
 
-    Every lateral (1x1) and output (3x3) convolution has BN and no bias; upsampling is nearest x2, merging a sum; p6 is
-    p5 subsampled by 2. FPN convolutions start Kaiming uniform with a = 1 (Detectron2's "c2_xavier").
+    Lateral (1x1) and output (3x3) convolutions use BN and no bias. Levels are upsampled by nearest neighbour (x2) and
+    summed; p6 is p5 subsampled by 2. FPN convolutions use Kaiming uniform initialisation with a = 1 (Detectron2's
+    "c2_xavier").
 
     Attributes:
-        arch: the timm name of the backbone.
+        arch: timm name of the backbone.
         backbone: `timm.models.resnet.ResNet`, `num_classes=0`.
         fpn: `torchvision.ops.FeaturePyramidNetwork`.
         strides: input pixels per cell, by level name.
@@ -83,15 +84,15 @@ class ResNetFPN(nn.Module):
         self.channels = dict.fromkeys(PYRAMID_STRIDES, FPN_CHANNELS)
 
     def stages(self, images: Tensor) -> dict[str, Tensor]:
-        """Backbone features.
+        """Compute backbone features.
 
         Args:
-            images: (N, 3, H, W) float, RGB, normalised by the checkpoint's mean and std.
+            images: (N, 3, H, W) float, RGB, normalised with the checkpoint's mean and std.
 
         Returns:
             `{"res2": (N, C2, H/4, W/4), ..., "res5": (N, C5, H/32, W/32)}`.
         """
-        # Written out, since TorchScript follows neither tuples of modules nor names that are put together.
+        # Unrolled, since TorchScript supports neither tuples of modules nor computed attribute names.
         body = self.backbone
         res2 = body.layer1(body.maxpool(body.act1(body.bn1(body.conv1(images)))))
         res3 = body.layer2(res2)
@@ -99,19 +100,19 @@ class ResNetFPN(nn.Module):
         return {"res2": res2, "res3": res3, "res4": res4, "res5": body.layer4(res4)}
 
     def pyramid(self, stages: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Pyramid levels from `stages`' output: `{"p2": (N, 256, H/4, W/4), ..., "p6": (N, 256, H/64, W/64)}`."""
+        """Compute `{"p2": (N, 256, H/4, W/4), ..., "p6": (N, 256, H/64, W/64)}` from the output of `stages`."""
         named = {"p2": stages["res2"], "p3": stages["res3"], "p4": stages["res4"], "p5": stages["res5"]}
         levels = self.fpn(named)
         # torchvision calls its coarsest level "pool".
         return {"p2": levels["p2"], "p3": levels["p3"], "p4": levels["p4"], "p5": levels["p5"], "p6": levels["pool"]}
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """`pyramid(stages(images))`: (N, 3, H, W) float RGB in, `{"p2" .. "p6"}` out."""
+        """Map (N, 3, H, W) float RGB images to `{"p2" .. "p6"}`: `pyramid(stages(images))`."""
         return self.pyramid(self.stages(images))
 
 
 def build_resnet_fpn(arch: str, seed: int) -> ResNetFPN:
-    """A `ResNetFPN` whose initial weights depend on `arch` and `seed` alone; the caller's random state is untouched."""
+    """Build a `ResNetFPN` with weights determined by `arch` and `seed`, leaving the global random state untouched."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return ResNetFPN(arch)

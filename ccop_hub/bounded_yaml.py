@@ -1,7 +1,7 @@
-"""Reading YAML files that may be damaged or hostile, within bounds of size, depth and repetition.
+"""Read possibly damaged or malicious YAML files, with limits on size, depth and repetition.
 
-Aliases let a short file stand for an endless document (the "billion laughs"), merge keys unroll it while it is read,
-and deep nesting exhausts the stack of a recursive reader.
+Aliases can expand a short file without end ("billion laughs"), merge keys expand it during parsing, and deep nesting
+overflows the stack of a recursive parser.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from .errors import UserError, one_line
 from .regular_files import read_text
 
 MAX_BYTES = 1 << 18
-"""Largest file; settings take a few kilobytes."""
+"""Maximum file size; settings take a few kilobytes."""
 
 MAX_DEPTH = 32
 MAX_VALUES = 100_000
-"""Most values once every alias is replaced by what it stands for."""
+"""Maximum number of values after expanding aliases."""
 
 MAX_SCALAR = 1 << 14
-"""Most characters of one value; sexagesimal integers take time that grows with the square of their length."""
+"""Maximum number of characters per value; parsing sexagesimal integers takes quadratic time."""
 
 
 class _TooLargeError(Exception):
-    """Beyond one of the bounds; says which."""
+    """The document exceeds a limit, which the message names."""
 
 
 class _BoundedLoader(yaml.SafeLoader):
-    """A safe loader that counts the values of the document as if aliases were written out.
+    """A safe loader that counts values as if aliases were expanded.
 
-    A document that contains itself is refused by PyYAML's constructor only in part; here an alias of a value that is
-    still open is beyond the bounds as well.
+    PyYAML's constructor rejects only some self-referencing documents; this loader rejects any alias to an enclosing
+    value.
     """
 
     def __init__(self, text: str) -> None:
@@ -72,15 +72,14 @@ def read_yaml(path: Path, remedy: str = "correct it") -> tuple[Any, dict[str, in
 
     Args:
         path: a regular file of at most `MAX_BYTES`, UTF-8.
-        remedy: what to do about a file that cannot be read; ends the error.
+        remedy: what to do about an unreadable file; appended to the error message.
 
     Returns:
-        The document, and the line (counted from 1) of each key of its mapping; {} for an empty file or one that
-        contains no mapping.
+        The document, and the line number (from 1) of each top-level key; {} for an empty file or one without a mapping.
 
     Raises:
-        OSError: cannot be opened, or is no regular file of at most `MAX_BYTES`.
-        UserError: is no YAML, or goes beyond a bound; the error names the file and, if known, the line.
+        OSError: the file cannot be opened, or is not a regular file of at most `MAX_BYTES`.
+        UserError: the file is not valid YAML or exceeds a limit. The message names the file and, if known, the line.
     """
     try:
         loader = _BoundedLoader(read_text(path, MAX_BYTES))
@@ -91,7 +90,7 @@ def read_yaml(path: Path, remedy: str = "correct it") -> tuple[Any, dict[str, in
     except yaml.MarkedYAMLError as error:
         where = f"{path}:{error.problem_mark.line + 1}" if error.problem_mark else str(path)
         raise UserError(f"{where} is not YAML: {one_line(error.problem or error)}; {remedy}") from None
-    # A tag on a value that it does not fit (`!!int ""`, the date 2001-99-99) ends in whatever error Python has for it.
+    # A tag that does not match its value (`!!int ""`, the date 2001-99-99) can raise almost any Python exception.
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise UserError(f"{path} is not YAML: {one_line(error)}; {remedy}") from None
     lines = (

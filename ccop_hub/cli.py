@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from .publishing.verification import Verification
 
 EXIT_DIFFERENT = 1
-"""Exit code of `verify` if the weights have changed since they were exported."""
+"""Exit code of `verify` when the weights have changed since export."""
 
 
 def _list(_: ListSettings) -> None:
-    """The registry is data: there is nothing to compute."""
+    """Do nothing: the registry is static."""
 
 
 def _show_list(_: None, __: ListSettings) -> None:
@@ -119,5 +119,5 @@ COMMANDS = [
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program; returns the exit code (2 for invalid input, 1 if `verify` finds a difference)."""
+    """Run the program and return its exit code (2 for invalid input, 1 if `verify` finds a difference)."""
     return run_program("ccop-hub", __doc__ or "", COMMANDS, argv)

@@ -1,1 +1,1 @@
-"""COCO JSON files: read in any of their dialects, checked, and written once in the form that every reader accepts."""
+"""Read COCO JSON files of any dialect, validate them, and write a normalised copy that every reader accepts."""

@@ -1,4 +1,4 @@
-"""The box of an annotation: read, put the right way round and kept inside its image."""
+"""Parse annotation boxes, fix negative sizes and clip boxes to the image."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from .masks import Box
 from .values import WrongValueError, number, shown
 
 TOLERANCE = 1.0
-"""Pixels by which a box may overhang its image and stay as it is; COCO's own do, by their rounding."""
+"""Pixels by which a box may extend past its image without being clipped; COCO's own boxes do, due to rounding."""
 
 
 def read_box(value: Any, size: tuple[int, int] | None, met: list[Kind]) -> Box | None:
-    """A `bbox`: x, y, width, height in absolute pixels.
+    """Read a `bbox` (x, y, width, height in absolute pixels).
 
     Args:
-        value: of the annotation.
-        size: width and height of the image; None where they are unknown.
-        met: kinds of oddities are appended to it.
+        value: the annotation's `bbox`.
+        size: image width and height, or None if unknown.
+        met: list to which the problems found are appended.
 
     Returns:
-        None where the object has to be dropped, which the last kind in `met` says.
+        The box, or None to drop the object, with the reason as the last entry of `met`.
 
     Raises:
-        WrongValueError: not four finite numbers.
+        WrongValueError: the value is not four finite numbers.
     """
     if type(value) is not list or len(value) != 4:
         what = "there is no bbox" if value is None else f"bbox {shown(value)}"
@@ -55,6 +55,6 @@ def read_box(value: Any, size: tuple[int, int] | None, met: list[Kind]) -> Box |
 
 
 def clip(x: float, y: float, width: float, height: float, size: tuple[int, int]) -> Box:
-    """The part of a box inside its image of (width, height)."""
+    """Clip a box to an image of size (width, height)."""
     left, top = max(x, 0), max(y, 0)
     return left, top, min(x + width, size[0]) - left, min(y + height, size[1]) - top

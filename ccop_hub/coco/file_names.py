@@ -1,4 +1,4 @@
-"""The file that an image entry's `file_name` means, whatever program and machine the name was written on."""
+"""Resolve the `file_name` of an image entry, whichever program and platform wrote it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def file_name(value: object) -> str:
     """Check a `file_name`.
 
     Raises:
-        WrongValueError: no text, empty, or a text that no file can be called.
+        WrongValueError: not a string, empty, or not a valid file name.
     """
     if not isinstance(value, str) or not value.strip():
         raise WrongValueError("it is missing" if not value else f"{shown(value)} is not a name")
@@ -28,17 +28,17 @@ def file_name(value: object) -> str:
 
 
 def find_file(name: str, exists: Callable[[str], bool]) -> str | None:
-    """The first reading of a name under which there is a file; None if there is none.
+    """Return the first candidate for a name that exists, or None.
 
     Args:
-        name: as the JSON has it.
-        exists: whether a POSIX path relative to the images is one of a file.
+        name: the name in the JSON.
+        exists: tells whether a POSIX path relative to the image folder is a file.
     """
     return next((candidate for candidate in candidates(name) if exists(candidate)), None)
 
 
 def candidates(name: str) -> Iterator[str]:
-    """What a name may mean, from the most literal: as it is, with forward slashes, unescaped, with folders left out."""
+    """Yield possible readings of a name: unchanged, with forward slashes, unescaped, then without leading folders."""
     literal = [name]
     if name.strip() != name:
         literal.append(name.strip())
@@ -55,7 +55,7 @@ def candidates(name: str) -> Iterator[str]:
 
 
 def file_in(folder: Path) -> Callable[[str], bool]:
-    """Whether a path relative to `folder` is one of a file; for `find_file`. Absolute ones never are."""
+    """Return the `exists` function of `find_file` for a folder; absolute paths never exist."""
     base = os.fspath(folder)
 
     def exists(name: str) -> bool:

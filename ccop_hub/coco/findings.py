@@ -1,4 +1,4 @@
-"""What reading a file has dropped, fixed and computed: counted by kind, with the first ids of each."""
+"""Count what was dropped, fixed and computed while reading a file, with the first ids of each kind."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ _NAMED = 3
 
 
 class Kind(enum.Enum):
-    """A kind of oddity: (what was done, to what, counted in).
+    """A kind of problem: (action taken, on what, type of the ids).
 
-    The members stand in the order in which a summary names them.
+    Summaries list kinds in the order of the members.
     """
 
     BOX_WITHOUT_AREA = ("dropped", "objects whose box has no width or height", "annotation")
@@ -45,41 +45,41 @@ class Kind(enum.Enum):
 
     @property
     def action(self) -> str:
-        """What was done: dropped, fixed, computed..."""
+        """Action taken: dropped, fixed, computed..."""
         return str(self.value[0])
 
     @property
     def what(self) -> str:
-        """To what it was done, in the plural."""
+        """What the action was taken on, in the plural."""
         return str(self.value[1])
 
     @property
     def subject(self) -> str:
-        """What the ids are ids of: annotation, image or category."""
+        """Type of the ids: annotation, image or category."""
         return str(self.value[2])
 
 
 class Findings:
-    """Counts by kind, with the first ids."""
+    """Counts per kind, with the first ids of each."""
 
     def __init__(self) -> None:
         self._counts: dict[Kind, int] = {}
         self._first: dict[Kind, list[int | str]] = {}
 
     def add(self, kind: Kind, identifier: int | str, count: int = 1) -> None:
-        """Count one, or several in one entry."""
+        """Record one or more findings for an entry."""
         self._counts[kind] = self._counts.get(kind, 0) + count
         first = self._first.setdefault(kind, [])
         if len(first) < _NAMED and identifier not in first:
             first.append(identifier)
 
     def count(self, kind: Kind) -> int:
-        """How many of a kind."""
+        """Return the number of findings of a kind."""
         return self._counts.get(kind, 0)
 
     @classmethod
     def merged(cls, *parts: Findings) -> Findings:
-        """The sum of several, none of which changes."""
+        """Return the sum of several findings without modifying them."""
         total = cls()
         for part in parts:
             for kind, count in part._counts.items():
@@ -92,11 +92,11 @@ class Findings:
         return bool(self._counts)
 
     def kinds(self) -> set[Kind]:
-        """The kinds that were met."""
+        """Return the kinds with at least one finding."""
         return set(self._counts)
 
     def summary(self, path: Path) -> str:
-        """One line for a person; empty if there is nothing to say."""
+        """Return a one-line summary; empty if there are no findings."""
         if not self:
             return ""
         parts = []
@@ -108,7 +108,7 @@ class Findings:
         return f"{path.name}: {'; '.join(parts)}"
 
     def report(self) -> list[dict[str, Any]]:
-        """For a JSON file: one entry a kind."""
+        """Return one JSON-serialisable entry per kind."""
         return [
             {
                 "kind": kind.name.lower(),

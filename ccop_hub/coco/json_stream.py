@@ -1,7 +1,8 @@
-"""The entries of a JSON file's top-level lists, one at a time: memory does not grow with the file.
+"""Stream the entries of a JSON file's top-level lists, in constant memory.
 
-An object's end is found by counting braces, and orjson decodes what lies before it. Whatever that cannot decode (NaN,
-text with braces, wrong bytes) goes to Python's own decoder, which accepts NaN, so that the rules can name the entry.
+The scanner finds the end of an object by counting braces and decodes the object with orjson. Anything orjson cannot
+decode (NaN, strings with braces, invalid bytes) goes to Python's decoder, which accepts NaN, so that validation can
+name the entry.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ..errors import UserError
 from ..regular_files import open_regular
 
 MAX_ENTRY = 32 << 20
-"""Longest entry in bytes. The run lengths of a mask of 100 megapixels need a tenth of it."""
+"""Maximum size of an entry in bytes. The run lengths of a 100-megapixel mask take a tenth of it."""
 
 _CHUNK = 1 << 18
 _SLOW_WINDOW = 1 << 12
@@ -28,15 +29,16 @@ _DECODER = json.JSONDecoder()
 
 
 def stream_entries(path: Path, wanted: Collection[str]) -> Iterator[tuple[str, int, Any]]:
-    """The entries of the top-level lists named in `wanted`, in the file's order.
+    """Yield the entries of the top-level lists named in `wanted`, in file order.
 
-    UTF-8, UTF-16 and UTF-32 are read, with or without a byte order mark. NaN and Infinity come as floats.
+    Accepts UTF-8, UTF-16 and UTF-32, with or without a byte order mark. NaN and Infinity become floats.
 
     Yields:
-        (list's name, number of the entry counted from 0, decoded value). A list that is null counts as absent.
+        (list name, entry index from 0, decoded value). A null list is treated as absent.
 
     Raises:
-        UserError: no such file, no JSON object, cut off, nested too deeply, or one of the lists is something else.
+        UserError: the file is missing, truncated, nested too deeply or not a JSON object, or a wanted value is not a
+            list.
     """
     try:
         with open_regular(path) as file:
@@ -46,14 +48,14 @@ def stream_entries(path: Path, wanted: Collection[str]) -> Iterator[tuple[str, i
 
 
 class _Scanner:
-    """A window over a file as UTF-8, and a cursor in it."""
+    """A sliding UTF-8 window over a file, with a cursor."""
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self._path = path
         self._file = file
         self._window = b""
         self._at = 0
-        self._line, self._column = 1, 1  # of the window's first byte
+        self._line, self._column = 1, 1  # position of the window's first byte
         self._ended = False
         self._context = ""
         head = file.read(4)
@@ -118,7 +120,7 @@ class _Scanner:
         self._context = ""
 
     def _plain_objects(self) -> Iterator[Any]:
-        """The objects at the cursor that have no object in them and are followed by another: nearly all, and fast."""
+        """Fast path: yield flat objects at the cursor, each followed by another. Covers nearly all entries."""
         window, at = self._window, self._at
         while window.startswith(b"{", at):
             end = window.find(b"}", at) + 1
@@ -145,7 +147,7 @@ class _Scanner:
         return value
 
     def _object_end(self) -> int:
-        """Place after the brace that closes the object at the cursor, if no text in it has braces."""
+        """Return the offset after the closing brace of the object at the cursor, assuming no braces inside strings."""
         depth, place = 0, self._at
         while True:
             close = self._window.find(b"}", place)
@@ -162,7 +164,7 @@ class _Scanner:
                 return place
 
     def _slow_value(self) -> Any:
-        """The value at the cursor, by Python's decoder over a growing window."""
+        """Decode the value at the cursor with Python's decoder, growing the window as needed."""
         self._peek()
         size = _SLOW_WINDOW
         while True:
@@ -174,13 +176,13 @@ class _Scanner:
             try:
                 value, end = _DECODER.raw_decode(text)
             except json.JSONDecodeError as error:
-                # A decoder that stops short of the window's end has met something wrong, whatever follows.
+                # An error well before the end of the window is a real one; more data would not help.
                 if whole or (error.pos < len(text) - 16 and not error.msg.startswith("Unterminated string")):
                     self._at += self._length(text[: error.pos])
                     raise self._cut_off() if whole and error.pos >= len(text) else self._wrong(error.msg) from None
             except RecursionError:
                 raise self._wrong("nested too deeply") from None
-            except ValueError:  # Python's limit on the digits of a whole number
+            except ValueError:  # Python limits the number of digits of an integer
                 raise self._wrong("a number with thousands of digits") from None
             else:
                 if end < len(text) or whole:
@@ -189,7 +191,7 @@ class _Scanner:
             size *= 4
 
     def _length(self, text: str) -> int:
-        """Bytes of a text of the window, which must be UTF-8."""
+        """Return the length in bytes of a text from the window, which must be UTF-8."""
         try:
             return len(text.encode())
         except UnicodeEncodeError as error:
@@ -198,7 +200,7 @@ class _Scanner:
             raise self._wrong(f"byte 0x{byte:02x} is not UTF-8; save the file as UTF-8") from None
 
     def _peek(self) -> bytes:
-        """The next character that is not white space; empty at the end."""
+        """Return the next non-whitespace character; empty at the end of the file."""
         while True:
             match = _SPACE.match(self._window, self._at)
             assert match is not None
@@ -217,7 +219,7 @@ class _Scanner:
         self._at += 1
 
     def _more(self) -> bool:
-        """Read on, and let go of what lies before the cursor; False at the end of the file."""
+        """Read more data and discard everything before the cursor; return False at the end of the file."""
         if self._ended:
             return False
         kept = len(self._window) - self._at
@@ -236,7 +238,7 @@ class _Scanner:
         return bool(chunk) or not self._ended
 
     def _position(self) -> tuple[int, int]:
-        """Line and column (in bytes of UTF-8) of the cursor, counted from 1."""
+        """Return the cursor's line and column (in UTF-8 bytes), both from 1."""
         lines = self._window.count(b"\n", 0, self._at)
         if not lines:
             return self._line, self._column + self._at

@@ -1,4 +1,4 @@
-"""The images and the categories of a COCO JSON, checked: what its annotations refer to."""
+"""Read and validate the images and categories of a COCO JSON."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class ImageEntry:
     """An entry of `images`.
 
     Attributes:
-        id: of the normalised copy.
-        file_name: relative to the images' folder, or absolute.
-        size: width and height in pixels of the upright image; None where nothing says.
-        stored: width and height of the image before EXIF turns it, where annotations are of that one; else None.
-        orientation: EXIF's, by which annotations have to be turned; 1 where they have not.
+        id: id in the normalised copy.
+        file_name: path, absolute or relative to the image folder.
+        size: width and height of the upright image in pixels, or None if unknown.
+        stored: width and height before EXIF rotation if the annotations refer to the stored pixels, else None.
+        orientation: EXIF orientation to apply to the annotations; 1 for none.
     """
 
     id: int
@@ -44,13 +44,13 @@ class ImageEntry:
 
 @dataclass
 class Listing:
-    """What a file lists.
+    """Images and categories of a file.
 
     Attributes:
-        images: by the id that annotations have.
-        categories: (id, name) by the id that annotations have.
-        roots: ids, in the normalised copy, of categories that are others' supercategory and have none themselves.
-        findings: what was odd about them.
+        images: entries, keyed by their original id.
+        categories: (id, name), keyed by the original id.
+        roots: new ids of top-level categories that are the supercategory of others.
+        findings: problems found in them.
     """
 
     images: dict[int | str, ImageEntry] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class Listing:
     findings: Findings = field(default_factory=Findings)
 
     def different_images(self) -> Iterator[ImageEntry]:
-        """Each image once, in the file's order."""
+        """Yield each image once, in file order."""
         seen = set()
         for image in self.images.values():
             if image.id not in seen:
@@ -69,7 +69,7 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class RawImage:
-    """An image as listed: `size` is (width, height), None where one of them is absent or 0."""
+    """An image as listed; `size` is (width, height), or None if either is absent or 0."""
 
     id: int | str
     file_name: str
@@ -77,14 +77,14 @@ class RawImage:
 
 
 def read_listing(path: Path, classes: bool = True) -> Listing:
-    """Read images and categories, as the file has them.
+    """Read the images and categories of a file.
 
     Args:
-        path: the JSON.
-        classes: whether it has to list categories.
+        path: the JSON file.
+        classes: whether `categories` is required.
 
     Raises:
-        UserError: not COCO's, or two entries of one id or of one class that contradict each other.
+        UserError: the file is not in COCO format, or two entries with the same id or class name conflict.
     """
     listing = Listing()
     images: dict[int | str, RawImage] = {}
@@ -123,12 +123,12 @@ def raw_image(path: Path, place: int, entry: Any) -> RawImage:
     """Check an entry of `images`.
 
     Args:
-        path: of the JSON, for an error.
-        place: of the entry in the list, counted from 0.
+        path: the JSON file, for error messages.
+        place: index of the entry in the list, from 0.
         entry: the decoded JSON value.
 
     Raises:
-        UserError: no object, no id, no file name, or sides that are no numbers.
+        UserError: the entry is not an object, lacks an id or a file name, or has a non-numeric width or height.
     """
     if type(entry) is not dict:
         raise wrong_entry(path, "images", place, entry, f"{shown(entry)} is not an object")
@@ -147,7 +147,7 @@ def raw_image(path: Path, place: int, entry: Any) -> RawImage:
 
 
 def wrong_entry(path: Path, section: str, place: int, entry: Any, what: str) -> UserError:
-    """An error that names the file, the entry and what is wrong with it."""
+    """Build an error that names the file, the entry and the problem."""
     named = entry.get("id") if isinstance(entry, dict) else None
     kind = {"images": "image", "categories": "category", "annotations": "annotation"}[section]
     where = f"{kind} {shown(named)}" if named is not None else f"entry {place} of {section!r}"
@@ -155,7 +155,7 @@ def wrong_entry(path: Path, section: str, place: int, entry: Any, what: str) -> 
 
 
 def _raw_category(path: Path, place: int, entry: Any) -> tuple[int | str, str, str]:
-    """Id, name and supercategory."""
+    """Return the id, name and supercategory of a category entry."""
     if type(entry) is not dict:
         raise wrong_entry(path, "categories", place, entry, f"{shown(entry)} is not an object")
     try:
@@ -193,7 +193,7 @@ def _number_categories(path: Path, listing: Listing, categories: Mapping[int | s
 
 
 def number_ids(keys: Iterable[int | str], findings: Findings, kind: Kind) -> dict[int | str, int]:
-    """Whole numbers for ids: themselves if they all are, else numbers from 1 in the file's order."""
+    """Map ids to integers: unchanged if all are integers, else numbered from 1 in file order."""
     keys = list(keys)
     texts = [key for key in keys if isinstance(key, str)]
     if not texts:
@@ -203,13 +203,13 @@ def number_ids(keys: Iterable[int | str], findings: Findings, kind: Kind) -> dic
 
 
 def find_images(path: Path, listing: Listing, folder: Path) -> dict[str, os.stat_result]:
-    """Find every image's file in `folder`, and merge entries of one file; changes `listing`.
+    """Find each image in `folder` and merge entries for the same file; modifies `listing` in place.
 
     Returns:
-        The files' status by name, one of each.
+        The stat result of each file, keyed by name.
 
     Raises:
-        UserError: files are missing, or two different entries mean one file.
+        UserError: files are missing, or two different entries refer to the same file.
     """
     exists = file_in(folder)
     found: dict[str, os.stat_result] = {}
@@ -241,14 +241,14 @@ def find_images(path: Path, listing: Listing, folder: Path) -> dict[str, os.stat
 
 
 def check_sizes(path: Path, listing: Listing, folder: Path) -> None:
-    """Compare the listed sizes with those of the files, and set them right; changes `listing`.
+    """Check the listed sizes against the image files and correct them; modifies `listing` in place.
 
-    A width and height that are merely swapped, or absent, become the file's. Where EXIF turns an image by a quarter,
-    and the listed size is that of the stored pixels, so are the annotations, unless their boxes fit the upright image
-    alone.
+    Swapped or missing sizes are taken from the file. If EXIF rotates an image by 90 degrees and the listed size is that
+    of the stored pixels, the annotations are assumed to refer to the stored pixels too, unless their boxes only fit the
+    upright image.
 
     Raises:
-        UserError: a file is no image, or has another size than listed.
+        UserError: a file is not an image, or its size differs from the listed one.
     """
     entries = list(listing.different_images())
     sideways: dict[int, ImageHeader] = {}
@@ -304,7 +304,7 @@ def _sides(size: tuple[int, int]) -> str:
 
 
 def _annotated_upright(path: Path, listing: Listing, sideways: Mapping[int, ImageHeader]) -> set[int]:
-    """Ids of the images, of those that EXIF turns, whose boxes reach out of the stored image but not the upright."""
+    """Return the ids of rotated images whose boxes exceed the stored image but fit the upright one."""
     if not sideways:
         return set()
     reach: dict[int, tuple[float, float]] = {}
@@ -315,7 +315,7 @@ def _annotated_upright(path: Path, listing: Listing, sideways: Mapping[int, Imag
                 x, y, width, height = map(number, entry["bbox"])
                 before = reach.get(image, (0.0, 0.0))
                 reach[image] = max(before[0], x, x + width), max(before[1], y, y + height)
-        except (KeyError, TypeError, ValueError):  # an odd annotation is met again, and named then
+        except (KeyError, TypeError, ValueError):  # `ObjectReader` reports malformed annotations later
             continue
     return {
         image

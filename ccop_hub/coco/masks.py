@@ -1,4 +1,4 @@
-"""Masks as polygons or run lengths, in whatever form a `segmentation` has them."""
+"""Parse the masks of COCO annotations: polygons or run-length encodings (RLE)."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from .values import WrongValueError, number, shown
 
 Polygons = list[list[float]]
 RunLengths = dict[str, Any]
-"""`size` [height, width] and `counts`: a list of run lengths, or pycocotools' text of them."""
+"""`size` [height, width] and `counts`: run lengths, as a list or as pycocotools' compressed string."""
 
 Mask = Polygons | RunLengths
 Box = tuple[float, float, float, float]
 """x, y, width, height in absolute pixels."""
 
 _FEWEST = 6
-"""Coordinates of a triangle; pycocotools takes lists of four for boxes."""
+"""Coordinates of a triangle; pycocotools treats lists of four as boxes."""
 
 _NUMBERS = frozenset((float, int))
 
 _TOLERANCE = 1.0
-"""Pixels by which a polygon may overhang its image and stay as it is; COCO's own do."""
+"""Pixels by which a polygon may extend past its image without being clipped; COCO's own polygons do."""
 
 
 def read_mask(value: Any, size: tuple[int, int] | None, box: Box, met: list[Kind]) -> Mask | None:
-    """A `segmentation` as pycocotools and Detectron2 read it.
+    """Read a `segmentation` the way pycocotools and Detectron2 do.
 
     Args:
-        value: of the annotation; absent is None.
-        size: width and height of the image; None where they are unknown.
-        box: of the object, by which run lengths of swapped height and width are recognised.
-        met: kinds of oddities are appended to it.
+        value: the annotation's `segmentation`, or None if absent.
+        size: image width and height, or None if unknown.
+        box: the object's box, used to detect run lengths with height and width swapped.
+        met: list to which the problems found are appended.
 
     Returns:
-        Polygons of three points or more, run lengths that fill their image, or None if there is no mask.
+        Polygons of at least three points, run lengths that cover the image exactly, or None if there is no mask.
 
     Raises:
-        WrongValueError: neither polygons nor run lengths, or a number that is not finite.
+        WrongValueError: the value is neither polygons nor run lengths, or contains a non-finite number.
     """
     if not value:
         return None
@@ -69,7 +69,7 @@ def read_mask(value: Any, size: tuple[int, int] | None, box: Box, met: list[Kind
 
 
 def mask_area(mask: Mask) -> float:
-    """Square pixels: the sum of the polygons' areas, or the number of pixels."""
+    """Return the area in square pixels: the sum of polygon areas, or the number of foreground pixels."""
     if isinstance(mask, dict):
         return float(sum(_counts(mask)[1::2]))
     return sum(_polygon_area(polygon) for polygon in mask)
@@ -82,7 +82,7 @@ def _polygon_area(polygon: list[float]) -> float:
 
 
 def _nested(value: list[Any], met: list[Kind]) -> Polygons:
-    """A list of flat lists of numbers, from that or from flatter and deeper nestings."""
+    """Convert polygons of any nesting depth to a list of flat coordinate lists."""
     if all(type(part) is list and _NUMBERS.issuperset(map(type, part)) for part in value):
         if len(value) * 2 >= _FEWEST and all(len(part) == 2 for part in value):  # points
             met.append(Kind.FLAT_POLYGON)
@@ -107,7 +107,7 @@ def _nested(value: list[Any], met: list[Kind]) -> Polygons:
 
 
 def _numbers(values: list[Any], met: list[Kind]) -> list[float]:
-    """Finite numbers. Their sum is finite if they are, short of an overflow, and much faster to look at."""
+    """Convert values to finite floats. Checking their sum first is much faster than checking each value."""
     if _NUMBERS.issuperset(map(type, values)):
         total = sum(values)
         if -1e15 < total < 1e15:
@@ -118,7 +118,7 @@ def _numbers(values: list[Any], met: list[Kind]) -> list[float]:
 
 
 def _clip(polygon: list[float], size: tuple[int, int] | None) -> list[float]:
-    """The part of a polygon inside its image (Sutherland and Hodgman 1974); itself where it overhangs by no pixel."""
+    """Clip a polygon to its image (Sutherland and Hodgman 1974) if it extends past it by more than the tolerance."""
     if size is None:
         return polygon
     xs, ys = polygon[::2], polygon[1::2]
@@ -150,7 +150,7 @@ def _clip_at(points: list[tuple[float, float]], axis: int, edge: float, sign: in
 
 
 def _run_lengths(value: dict[str, Any], size: tuple[int, int] | None, box: Box, met: list[Kind]) -> RunLengths | None:
-    """Run lengths that fill the image; None where they do not."""
+    """Read run lengths; None if they do not cover the image exactly."""
     given = value.get("counts")
     counts = _parse_counts(given)
     if counts is None or not counts or min(counts) < 0:
@@ -164,7 +164,7 @@ def _run_lengths(value: dict[str, Any], size: tuple[int, int] | None, box: Box, 
         if (height, width) != size:
             met.append(Kind.BAD_MASK)
             return None
-        # Column by column of which of the two heights? The one by which the mask lies in its box.
+        # Height and width may be swapped: use the column height for which the mask best overlaps its box.
         if _overlap(_bounds(counts, width), box) >= _overlap(_bounds(counts, height), box):
             height, width = width, height
     if (size is not None and (width, height) != size) or sum(counts) != height * width or not counts:
@@ -188,7 +188,7 @@ def _parse_counts(given: Any) -> list[int] | None:
         return [int(count) for count in found] if all(count == int(count) for count in found) else None
     if isinstance(given, str):
         text = given
-        if text.startswith(("b'", 'b"')):  # Python's way to write bytes
+        if text.startswith(("b'", 'b"')):  # the repr of a bytes object
             try:
                 text = ast.literal_eval(text).decode("ascii")
             except (ValueError, SyntaxError, AttributeError):
@@ -198,10 +198,10 @@ def _parse_counts(given: Any) -> list[int] | None:
 
 
 def decode_counts(text: str) -> list[int] | None:
-    """Run lengths from pycocotools' text (maskApi.c, rleFrString): six bits a character, differences from the third on.
+    """Decode pycocotools' compressed RLE (maskApi.c, rleFrString): 6 bits per character, deltas from the third run on.
 
     Returns:
-        None where the text is not of that form.
+        The run lengths, or None if the text is malformed.
     """
     counts: list[int] = []
     place, length = 0, len(text)
@@ -234,7 +234,7 @@ def _counts(mask: RunLengths) -> list[int]:
 
 
 def to_pixels(mask: RunLengths) -> npt.NDArray[np.bool_]:
-    """(height, width) of checked run lengths, which go down the columns, from the left."""
+    """Decode validated, column-major run lengths to a (height, width) bool mask."""
     counts = _counts(mask)
     height, width = mask["size"]
     values = np.arange(len(counts)) % 2 == 1
@@ -242,7 +242,7 @@ def to_pixels(mask: RunLengths) -> npt.NDArray[np.bool_]:
 
 
 def from_pixels(pixels: npt.NDArray[np.bool_]) -> RunLengths:
-    """Run lengths of a mask of (height, width)."""
+    """Encode a (height, width) bool mask as run lengths."""
     flat = np.concatenate(([False], pixels.T.ravel()))
     changes = np.flatnonzero(flat[1:] != flat[:-1])
     counts = np.diff(np.concatenate(([0], changes, [pixels.size])))
@@ -250,7 +250,7 @@ def from_pixels(pixels: npt.NDArray[np.bool_]) -> RunLengths:
 
 
 def _bounds(counts: list[int], height: int) -> Box:
-    """Box of the pixels that run lengths set in columns of `height`."""
+    """Return the bounding box of the foreground pixels, for columns of the given height."""
     ends = np.cumsum(np.asarray(counts, dtype=np.float64))
     starts, stops = ends[0::2][: len(counts) // 2], ends[1::2]
     some = stops > starts
@@ -265,7 +265,7 @@ def _bounds(counts: list[int], height: int) -> Box:
 
 
 def _overlap(one: Box, other: Box) -> float:
-    """Intersection over union."""
+    """Return the intersection over union of two boxes."""
     wide = min(one[0] + one[2], other[0] + other[2]) - max(one[0], other[0])
     high = min(one[1] + one[3], other[1] + other[3]) - max(one[1], other[1])
     shared = max(wide, 0.0) * max(high, 0.0)

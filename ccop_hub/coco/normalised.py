@@ -1,4 +1,4 @@
-"""The normalised copy of a COCO JSON: written once into the cache, and the only form of it that other code reads."""
+"""Normalised copies of COCO JSON files, written once to the cache. All other code reads only these copies."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from .objects import IdsNeedNumbersError, ObjectReader
 MaskFormat = Literal["polygon", "bitmask"]
 
 RULES = 1
-"""Raised whenever the rules make another copy of some file, so that an older copy in the cache is left alone."""
+"""Increase when a change of the rules can change a copy, so that outdated copies in the cache are ignored."""
 
 REPORT_SUFFIX = ".report.json"
-"""Of the file beside a copy that says what the rules did."""
+"""Suffix of the report written next to a copy."""
 
 _FOLDER = "annotations"
 _WRITTEN_AT_ONCE = 1 << 12
@@ -32,23 +32,23 @@ _WRITTEN_AT_ONCE = 1 << 12
 
 @dataclass(frozen=True)
 class NormalisedCoco:
-    """A COCO JSON whose every entry was checked.
+    """A fully validated COCO JSON.
 
     Attributes:
-        source: the file as the user has it.
-        copy: the normalised copy. Image and annotation ids are whole numbers, annotation ids count from 1 at least;
-            boxes are [x, y, width, height] in pixels of the upright image and have an area; every object has `iscrowd`
-            and `area`; masks are polygons of three points or more, or run lengths that fill the image.
-        images: number of images, those without annotations included.
-        objects: number of objects that are no crowds.
-        masked: number of those that have a mask.
-        maskless: number of annotations, crowds included, that have none.
-        masks: how the masks are stored, crowds aside; None where no object has one.
-        classes: category id -> class name, in order of the id.
-        roots: ids of categories that only group others; in `classes` if they were asked for.
-        summary: what was dropped, fixed and computed in one line; empty where the file was as it should be.
+        source: the user's file.
+        copy: the normalised copy. Image and annotation ids are integers, annotation ids at least 1; boxes are
+            [x, y, width, height] in pixels of the upright image, with a positive area; every object has `iscrowd` and
+            `area`; masks are polygons of at least three points, or run lengths that cover the image exactly.
+        images: number of images, including those without annotations.
+        objects: number of non-crowd objects.
+        masked: number of non-crowd objects with a mask.
+        maskless: number of annotations, including crowds, without a mask.
+        masks: mask format of the non-crowd objects; None if no object has a mask.
+        classes: category id -> class name, sorted by id.
+        roots: ids of categories that only group others; included in `classes` on request.
+        summary: one line on what was dropped, fixed and computed; empty if nothing was.
         kinds: names of the kinds of findings in `summary`.
-        files: (name, size in bytes) of the images' files, by name; empty where no folder was given.
+        files: (name, size in bytes) of the image files, sorted by name; empty if no folder was given.
     """
 
     source: Path
@@ -65,10 +65,10 @@ class NormalisedCoco:
     files: tuple[tuple[str, int], ...]
 
     def content(self, immaterial: Collection[Kind] = ()) -> Path:
-        """The file whose bytes identify the content: the user's own where nothing in it was changed, else the copy.
+        """Return the file whose bytes identify the content: the user's file if unchanged, else the copy.
 
         Args:
-            immaterial: kinds of findings that change nothing for a reader.
+            immaterial: kinds of findings that make no difference to readers.
         """
         return self.copy if self.kinds - {kind.name for kind in immaterial} else self.source
 
@@ -76,18 +76,19 @@ class NormalisedCoco:
 def normalise(
     path: Path, folder: Path | None = None, *, masks: bool = False, roots: bool = False, classes: bool = True
 ) -> NormalisedCoco:
-    """Check a COCO JSON and write its normalised copy, unless the cache has it.
+    """Validate a COCO JSON and write its normalised copy, unless the cache has one.
 
     Args:
-        path: the JSON.
-        folder: where its images are; every one is looked up, and its header compared with the listed size. None if the
-            images do not matter: boxes are then not clipped to them.
+        path: the JSON file.
+        folder: the image folder; each image must exist, and its header is checked against the listed size. With None,
+            images are not checked and boxes are not clipped.
         masks: drop objects without a mask.
-        roots: keep categories that no annotation has and that are only another category's `supercategory`.
-        classes: whether the file has to list the categories of its objects; if not, those that are absent are added.
+        roots: keep categories without annotations that only serve as the `supercategory` of others.
+        classes: whether `categories` must list every category in use; otherwise, missing ones are added.
 
     Raises:
-        UserError: not COCO's instance format in any dialect; the message names file, entry and remedy.
+        UserError: the file is not in any dialect of COCO's instance format. The message names the file, the entry and
+            the remedy.
     """
     source_digest = _digest(path)
     listing = read_listing(path, classes)
@@ -113,9 +114,9 @@ def normalise(
 
 
 def only_roots_differ(one: NormalisedCoco, other: NormalisedCoco) -> bool:
-    """Whether the classes of two files differ only by categories that group others and that one of the files annotates.
+    """Whether the classes of two files differ only by grouping categories that one of the files annotates.
 
-    Both then have to be normalised with `roots`.
+    If so, both files must be normalised with `roots`.
     """
     differing = {number for number, _ in one.classes.items() ^ other.classes.items()}
     return bool(differing) and differing <= one.roots & other.roots
@@ -148,7 +149,7 @@ def _open(path: Path, copy: Path, report: Mapping[str, Any], files: Iterable[tup
 def _write(
     path: Path, listing: Listing, copy: Path, source_digest: str, *, masks: bool, roots: bool, clip: bool, classes: bool
 ) -> None:
-    """Write copy and report; the report last, which makes them count."""
+    """Write the copy, then the report. The copy is valid only once the report exists."""
 
     def written(renumber: bool) -> _Copy:
         reader = ObjectReader(path, listing, masks=masks, clip=clip, classes=classes, renumber=renumber)
@@ -166,7 +167,7 @@ def _write(
 
 
 class _Copy:
-    """A copy being written, and its counts."""
+    """Writes a copy and counts its contents."""
 
     def __init__(self, path: Path, listing: Listing, reader: ObjectReader, roots: bool) -> None:
         self._path = path

@@ -1,4 +1,4 @@
-"""The annotations of a COCO JSON, one at a time, in the form that every reader accepts."""
+"""Stream the annotations of a COCO JSON in normalised form."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from .values import WrongValueError, flag, identifier, number, shown
 
 
 class IdsNeedNumbersError(Exception):
-    """An annotation id is absent, a text, or 0, which pycocotools takes for none: all need new ones."""
+    """An annotation id is missing, not a number, or 0, which pycocotools treats as missing: renumber them all."""
 
 
 class ObjectReader:
     """Reads the annotations of a file.
 
     Args:
-        path: the JSON.
+        path: the JSON file.
         listing: its images and categories.
-        masks: whether objects without a mask are dropped.
-        clip: whether boxes and masks are held against the images' sizes, which have to be true then.
-        classes: whether annotations of categories that are not listed are dropped; else they make the category known.
-        renumber: whether annotations get ids from 1 in the file's order, whatever theirs are.
+        masks: drop objects without a mask.
+        clip: clip boxes and masks to the image sizes, which must be correct.
+        classes: drop annotations of unlisted categories; otherwise, add these categories to the listing.
+        renumber: number the annotations from 1 in file order.
 
     Attributes:
-        findings: what was odd about them; complete once all are read.
-        ids: original annotation ids by new ones, where they were renumbered.
+        findings: problems found so far; complete after the last annotation.
+        ids: new annotation id -> original id, if renumbered.
     """
 
     def __init__(self, path: Path, listing: Listing, *, masks: bool, clip: bool, classes: bool, renumber: bool) -> None:
@@ -50,15 +50,15 @@ class ObjectReader:
         self.ids: dict[int, int | str | None] = {}
 
     def __iter__(self) -> Iterator[tuple[dict[str, Any], bytes]]:
-        """The objects that are kept, in the file's order.
+        """Yield the objects that are kept, in file order.
 
         Yields:
-            (image_id, category_id, bbox, area, iscrowd and, if there is a mask, segmentation; the same with its id
-            as JSON).
+            A dictionary with image_id, category_id, bbox, area, iscrowd and, if there is a mask, segmentation; and the
+            same as JSON, with the id.
 
         Raises:
-            UserError: an annotation that cannot be read, or two of one id that differ.
-            IdsNeedNumbersError: unless `renumber`.
+            UserError: an annotation is malformed, or two annotations with the same id differ.
+            IdsNeedNumbersError: the ids need renumbering and `renumber` is False.
         """
         number = 0
         for _, place, entry in stream_entries(self._path, ("annotations",)):
@@ -103,7 +103,7 @@ class ObjectReader:
         return True
 
     def _read(self, entry: dict[str, Any], key: int | str) -> dict[str, Any] | None:
-        """The object, without its id; None where it is dropped."""
+        """Return the object without its id, or None to drop it."""
         try:
             image = self._listing.images.get(identifier(entry.get("image_id")))
         except WrongValueError as error:
@@ -153,7 +153,7 @@ class ObjectReader:
         found = {"bbox": box, "area": area, "iscrowd": _crowd(entry, met)}
         if mask is not None:
             found["segmentation"] = mask
-        if entry.get("difficult") is not None:  # Pascal VOC's mark of objects that its scorer leaves out
+        if entry.get("difficult") is not None:  # Pascal VOC's flag for objects that its evaluation ignores
             found["difficult"] = int(flag(entry["difficult"]))
         return found
 
@@ -178,7 +178,7 @@ def _crowd(entry: dict[str, Any], met: list[Kind]) -> int:
 
 
 def _area(given: Any, box: Box, mask: Mask | None, met: list[Kind]) -> float:
-    """The area in square pixels: as given, else of the mask, else of the box."""
+    """Return the area in square pixels: the given one, else that of the mask, else that of the box."""
     if isinstance(given, (list, dict)):
         raise WrongValueError(f"area: {shown(given)} is not a number")
     if isinstance(given, str):

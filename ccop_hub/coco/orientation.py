@@ -1,4 +1,4 @@
-"""Boxes and masks of stored pixels, turned as EXIF turns the image."""
+"""Rotate boxes and masks according to the EXIF orientation of the image."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _POINTS: dict[int, Callable[[float, float, int, int], tuple[float, float]]] = {
     7: lambda x, y, width, height: (height - y, width - x),
     8: lambda x, y, width, height: (y, width - x),
 }
-"""EXIF orientation -> place in the upright image of a point of the stored one (EXIF 2.32, tag 0x0112)."""
+"""EXIF orientation -> function that maps a point in the stored image to the upright one (EXIF 2.32, tag 0x0112)."""
 
 _PIXELS: dict[int, Callable[[_Pixels], _Pixels]] = {
     5: lambda pixels: pixels.T,
@@ -28,11 +28,11 @@ _PIXELS: dict[int, Callable[[_Pixels], _Pixels]] = {
 
 
 def turn_box(box: Box, orientation: int, stored: tuple[int, int]) -> Box:
-    """A box of the stored image, in the upright one.
+    """Map a box from the stored image to the upright one.
 
     Args:
         box: x, y, width, height in pixels.
-        orientation: EXIF's, 5 to 8.
+        orientation: EXIF orientation, 5 to 8.
         stored: width and height of the stored image.
     """
     turn = _POINTS[orientation]
@@ -41,7 +41,7 @@ def turn_box(box: Box, orientation: int, stored: tuple[int, int]) -> Box:
 
 
 def turn_mask(mask: Mask, orientation: int, stored: tuple[int, int]) -> Mask:
-    """A mask of the stored image, in the upright one; arguments as of `turn_box`."""
+    """Map a mask from the stored image to the upright one; takes the arguments of `turn_box`."""
     if isinstance(mask, dict):
         return from_pixels(_PIXELS[orientation](to_pixels(mask)))
     turn = _POINTS[orientation]

@@ -1,4 +1,4 @@
-"""What a number, a flag and an id may look like in a JSON that some program or other wrote."""
+"""Lenient parsing of numbers, flags and ids in JSON files from arbitrary programs."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any
 
 _INTEGER = re.compile(r"[+-]?\d{1,15}(\.0*)?")
 _LARGEST_ID = 1 << 53
-"""Ids up to here survive every reader that takes them for floating-point numbers."""
+"""Largest id that survives a reader which parses numbers as floating point."""
 
 _FLAGS = {"": False, "0": False, "false": False, "no": False, "1": True, "true": True, "yes": True}
 
 
 class WrongValueError(ValueError):
-    """A value that cannot be read; the text says what is wrong with it, without saying where it is."""
+    """A value that cannot be parsed. The message says what is wrong, not where."""
 
 
 def number(value: Any) -> float:
-    """A finite number from a number or a text.
+    """Parse a finite number from a number or a string.
 
     Raises:
-        WrongValueError: neither, or not finite.
+        WrongValueError: the value is neither, or not finite.
     """
     if type(value) is float or type(value) is int:
         found = value
@@ -41,10 +41,10 @@ def number(value: Any) -> float:
 
 
 def flag(value: Any) -> bool:
-    """A flag from 0, 1, true, false, null or any of them as text.
+    """Parse a flag from 0, 1, true, false or null, or any of these as a string.
 
     Raises:
-        WrongValueError: anything else.
+        WrongValueError: the value is anything else.
     """
     if value is None or value is False or value is True:
         return bool(value)
@@ -57,10 +57,10 @@ def flag(value: Any) -> bool:
 
 
 def identifier(value: Any) -> int | str:
-    """An id: a whole number where it can be read as one ("7" and 7.0 are 7), else the text.
+    """Parse an id: an integer if possible ("7" and 7.0 become 7), else a string.
 
     Raises:
-        WrongValueError: absent, or neither a whole number nor a text.
+        WrongValueError: the id is missing, or neither an integer nor a string.
     """
     if type(value) is int:
         return value if abs(value) < _LARGEST_ID else str(value)
@@ -76,6 +76,6 @@ def identifier(value: Any) -> int | str:
 
 
 def shown(value: Any) -> str:
-    """A value for a person to recognise, on one line and not too long."""
+    """Format a value for an error message: one line, truncated."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
