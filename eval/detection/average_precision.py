@@ -95,7 +95,7 @@ def average_precision(
 
 
 def statistic(scorer: Scorer, by_kind: Mapping[str, Mapping[Any, ClassMatches]]) -> Statistic:
-    """Return a function from a resample of the images to every kind's `KIND/AP`, `KIND/AP50`, `KIND/AP75` in percent."""
+    """A statistic: every kind's `KIND/AP`, `KIND/AP50` and `KIND/AP75`, in percent, for any resample of the images."""
 
     def metrics(counts: npt.NDArray[np.int64]) -> dict[str, float]:
         values = {}

@@ -18,9 +18,9 @@ from torch import nn
 class Res5HeadsWithNorm(Res5ROIHeads):  # type: ignore[misc]
     """`Res5ROIHeads` with a norm after res5, for ResNets of any depth.
 
-    Detectron2 always builds res5 from bottleneck blocks; this class uses the blocks of the backbone's depth. Pre-trained
-    networks differ in the scale of their features, and the norm brings them to the scale that the predictors are
-    initialised for (MoCo, He et al. 2020, appendix A.1).
+    Detectron2 always builds res5 from bottleneck blocks; this class uses the blocks of the backbone's depth. The norm
+    brings features, whose scale differs between pre-trained networks, to the scale that the predictors are initialised
+    for (MoCo, He et al. 2020, appendix A.1).
     """
 
     @classmethod
