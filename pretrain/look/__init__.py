@@ -1,1 +1,1 @@
-"""Pictures of what a run sees."""
+"""Previews of a run's views, boxes and augmentations."""

@@ -29,23 +29,23 @@ from ..views.photometric import PhotometricAugmentation
 from . import pictures
 
 STAGES = (0.0, 0.5, 1.0)
-"""Points of the curriculum that are shown, as shares of training."""
+"""Points of the curriculum to draw, as fractions of training."""
 
 EPOCHS_LOOKED_AT = 10
-"""Epochs searched for views in which a box survives; the first such views are drawn."""
+"""Number of epochs to search for views in which a box survives; the first match is drawn."""
 
 AUGMENTED = 5
-"""Augmented copies on the sheet of augmentations."""
+"""Number of augmented copies per image on the augmentation sheet."""
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """Preview of the views and boxes of a run.
+    """Result of `inspect`: picture sheets and a table of counts.
 
     Attributes:
-        measures: measure -> value, as the table shows it.
-        sheets: the picture sheets.
-        draws: draws of two views that the table was made from.
+        measures: measure -> formatted value.
+        sheets: paths of the picture sheets.
+        draws: number of view pairs drawn to compute the table.
     """
 
     measures: dict[str, str]
@@ -68,7 +68,7 @@ def run(settings: InspectSettings) -> Inspection:
 
 
 def show(inspection: Inspection) -> None:
-    """Print the table and where the sheets are."""
+    """Print the table and the paths of the sheets."""
     table = Table("measure", "value", title=f"{inspection.draws} draws of two views")
     for name, value in inspection.measures.items():
         table.add_row(name, value)
@@ -81,7 +81,7 @@ def show(inspection: Inspection) -> None:
 def write_sheets(
     listing: ImageListing, settings: InspectSettings | RunSettings, folder: Path, count: int
 ) -> list[Path]:
-    """Draw the sheets for `count` images spread over the listing; without proposals, those that need none."""
+    """Draw the sheets for `count` images spread over the listing; the box sheets need proposals."""
     dataset = ViewDataset(listing, settings, settings.seed)
     samples = collect_samples(dataset, count)
     written = [folder / "views.png", folder / "augmentation.png"]
@@ -99,7 +99,7 @@ def write_sheets(
 
 
 def collect_samples(dataset: ViewDataset, count: int) -> list[pictures.ImageSample]:
-    """Read images spread over the listing, unreadable ones passed over, and cut their views as a run does."""
+    """Read images spread over the listing, skipping unreadable ones, and crop their views as in training."""
     images = len(dataset)
     samples = []
     for index in dict.fromkeys(int(place) for place in np.linspace(0, images - 1, min(count, images))):
@@ -130,7 +130,7 @@ def collect_samples(dataset: ViewDataset, count: int) -> list[pictures.ImageSamp
 
 
 def summarise(listing: ImageListing, settings: InspectSettings, draws: int) -> list[tuple[str, str]]:
-    """Count boxes and valid jitters over draws that a run would make: (measure, value) rows."""
+    """Count boxes and valid jitters over `draws` view pairs drawn as in training: (measure, value) rows."""
     proposals = listing.proposals
     if proposals is None:
         raise ValueError("the counts are of boxes: open the listing with its proposals")
@@ -161,7 +161,7 @@ def summarise(listing: ImageListing, settings: InspectSettings, draws: int) -> l
 
 
 def candidates_at(progress: float, boxes: Tensor, settings: InspectSettings | RunSettings, draw: int) -> Candidates:
-    """The candidates of (N, 4) key boxes when `progress` (0..1) of training is done."""
+    """Return the candidates for (N, 4) key boxes at `progress` (0..1) of training."""
     curriculum = Curriculum(settings.iou_threshold, settings.centre_magnitude, settings.size_magnitude, 1)
     with seeded_cpu(derive_seed("inspect", settings.seed, draw)):
         draws = draw_jitters([len(boxes)], settings.jitters)
@@ -172,7 +172,7 @@ def candidates_at(progress: float, boxes: Tensor, settings: InspectSettings | Ru
 def _jitter_one(
     sample: pictures.ImageSample, settings: InspectSettings | RunSettings, draw: int
 ) -> tuple[Boxes, Sequence[pictures.JitterStage]]:
-    """The key box nearest in size to a third of the view, and its jitters at every stage."""
+    """Pick the key box closest in size to a third of the view, and jitter it at every stage."""
     boxes = sample.views.key.boxes
     sides = np.sqrt((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
     box = boxes[np.abs(sides - settings.image_size / 3).argmin()]

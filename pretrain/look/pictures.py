@@ -1,4 +1,4 @@
-"""Picture sheets of what pre-training sees: proposals, views with their boxes, jitters, augmentation."""
+"""Picture sheets of proposals, views with boxes, jitters and augmentations."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ Pixels = NDArray[np.uint8]
 """(H, W, 3) uint8 RGB."""
 
 SHEET_INCHES = 10.5
-"""Width of every sheet, so that sheets can be put below each other."""
+"""Width of every sheet; all sheets share it so that they can be stacked."""
 
 TITLE_INCHES = 0.28
 DOTS_PER_INCH = 110
 COLOURS = [f"C{index}" for index in range(10)]
-"""Matplotlib's ten standard colours."""
+"""Matplotlib's default colour cycle."""
 
 VALID, INVALID = "#2ecc40", "#ff4136"
 
 
 @dataclass(frozen=True)
 class ImageSample:
-    """One image with what a run draws from it.
+    """An image with its views and augmentations.
 
     Attributes:
-        name: path below the image folder.
-        image: the whole image.
-        proposals: (N, 4) float32 xyxy, image pixels.
-        epoch: the pass that the views belong to.
+        name: path relative to the image folder.
+        image: the full image.
+        proposals: (N, 4) float32 xyxy, in image pixels.
+        epoch: epoch of the views.
         views: geometry of the two views.
         query: pixels of the query view.
         key: pixels of the key view.
-        augmented: pixels of the query view, augmented several times.
+        augmented: several augmented copies of the query view.
     """
 
     name: str
@@ -59,12 +59,12 @@ class ImageSample:
 
 @dataclass(frozen=True)
 class JitterStage:
-    """Jitters of one box at one point of the curriculum.
+    """Jitters of a box at one point of the curriculum.
 
     Attributes:
-        progress: share of training done.
-        iou_threshold: smallest IoU of a valid jitter.
-        boxes: (J, 4) float32 xyxy, pixels of the key view.
+        progress: fraction of training done.
+        iou_threshold: minimum IoU of a valid jitter.
+        boxes: (J, 4) float32 xyxy, in pixels of the key view.
         valid: (J,) bool.
     """
 
@@ -75,7 +75,7 @@ class JitterStage:
 
 
 def draw_proposals(samples: Sequence[ImageSample], path: Path) -> None:
-    """Every image with its proposals, a few to a row."""
+    """Draw every image with its proposals, several per row."""
     columns = 2 if len(samples) in (2, 4) else min(3, len(samples))
     rows = -(-len(samples) // columns)
     aspect = max(sample.image.shape[0] / sample.image.shape[1] for sample in samples)
@@ -88,7 +88,7 @@ def draw_proposals(samples: Sequence[ImageSample], path: Path) -> None:
 
 
 def draw_views(samples: Sequence[ImageSample], path: Path) -> None:
-    """A row an image: the image with both crops, the query view and the key view; equal numbers are one object."""
+    """Draw one row per image: the image with both crops, the query view and the key view, with objects numbered."""
     figure, cells = _grid(
         len(samples), 3, "Two views of each image: the same number and colour is the same object", 0.95
     )
@@ -114,11 +114,11 @@ def draw_views(samples: Sequence[ImageSample], path: Path) -> None:
 
 
 def draw_jitters(samples: Sequence[tuple[ImageSample, Boxes, Sequence[JitterStage]]], path: Path) -> None:
-    """A row an image: jitters of one key box at several points of the curriculum.
+    """Draw one row per image: the jitters of one key box at several points of the curriculum.
 
     Args:
-        samples: the image, the (4,) key box whose jitters are drawn, and the stages of the curriculum.
-        path: of the PNG.
+        samples: the image, its (4,) key box, and the stages of the curriculum.
+        path: output PNG.
     """
     figure, cells = _grid(len(samples), len(samples[0][2]), "Jitters of one key box over the curriculum")
     for row, (sample, box, stages) in zip(cells, samples, strict=True):
@@ -139,7 +139,7 @@ def draw_jitters(samples: Sequence[tuple[ImageSample, Boxes, Sequence[JitterStag
 
 
 def draw_augmentation(samples: Sequence[ImageSample], path: Path) -> None:
-    """A row an image: the query view as cut, then augmented several times."""
+    """Draw one row per image: the query view, followed by augmented copies."""
     figure, cells = _grid(len(samples), 1 + len(samples[0].augmented), "Photometric augmentation")
     for row, sample in zip(cells, samples, strict=True):
         _show(row[0], sample.query, "as cut")
@@ -149,7 +149,7 @@ def draw_augmentation(samples: Sequence[ImageSample], path: Path) -> None:
 
 
 def _grid(rows: int, columns: int, title: str, aspect: float = 1.0) -> tuple[Figure, NDArray[Any]]:
-    """A sheet of equal cells for pictures of this aspect (height over width)."""
+    """Create a sheet of equal cells for pictures of the given aspect (height over width)."""
     height = rows * (SHEET_INCHES / columns * aspect + TITLE_INCHES) + 0.8
     figure = Figure(figsize=(SHEET_INCHES, height), layout="constrained")
     FigureCanvasAgg(figure)

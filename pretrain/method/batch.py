@@ -1,4 +1,4 @@
-"""The batch that the method learns from: two views of each image."""
+"""A training batch: two views of each image."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ class ViewBatch:
     """Two views of B images, and the boxes that mark the same objects in both.
 
     Attributes:
-        query_images: (B, 3, S, S) RGB pixels: uint8 (0 to 255) as the readers deliver them, float32 and normalised once
-            they are augmented.
-        key_images: the other view of each image, in the same form.
+        query_images: (B, 3, S, S) RGB: uint8 (0 to 255) from the data loader, normalised float32 after augmentation.
+        key_images: the other view of each image, in the same format.
         query_boxes: B tensors (n_i, 4), float32 xyxy in pixels of the query view; n_i may be 0.
         key_boxes: the same objects in the key view, in the same order.
-        indices: places of the B images in the listing that they were read from.
-        skipped: (index, reason) of unreadable images that others in this batch stand in for.
+        indices: index of each of the B images in the listing.
+        skipped: (index, reason) of each unreadable image that was replaced by another in this batch.
     """
 
     query_images: Tensor
@@ -32,7 +31,7 @@ class ViewBatch:
         return len(self.query_images)
 
     def split(self, parts: int) -> list[ViewBatch]:
-        """Parts of equal size, in order.
+        """Split the batch into equal parts, in order.
 
         Raises:
             ValueError: the number of images is not a multiple of `parts`.
@@ -53,5 +52,5 @@ class ViewBatch:
         ]
 
     def pin_memory(self) -> ViewBatch:
-        """The same batch with its images in page-locked memory, so that copying them to a GPU does not block."""
+        """Return the batch with its images in page-locked memory, for asynchronous copies to a GPU."""
         return replace(self, query_images=self.query_images.pin_memory(), key_images=self.key_images.pin_memory())

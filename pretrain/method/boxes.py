@@ -1,4 +1,4 @@
-"""Box geometry. Boxes are xyxy in absolute pixels of the view, float32 whatever the network's precision."""
+"""Box geometry. Boxes are xyxy in absolute pixels of the view, always float32, even under autocast."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from torch import Tensor
 
 
 def box_areas(boxes: Tensor) -> Tensor:
-    """Areas in square pixels: (..., 4) xyxy in, (...) out. A box whose sides are negative has area 0."""
+    """Compute box areas in square pixels: (..., 4) xyxy -> (...). A negative side counts as 0."""
     sides = (boxes[..., 2:] - boxes[..., :2]).clamp_min(0)
     return sides[..., 0] * sides[..., 1]
 
 
 def box_iou(boxes: Tensor, others: Tensor) -> Tensor:
-    """Intersection over union of every box with every other box, batch by batch.
+    """Compute the pairwise intersection over union of two sets of boxes.
 
-    `torchvision.ops.box_iou` with leading batch dimensions, and 0 where both boxes are empty.
+    Like `torchvision.ops.box_iou`, but accepts leading batch dimensions and returns 0 where both boxes are empty.
 
     Args:
         boxes: (..., N, 4) float32 xyxy.

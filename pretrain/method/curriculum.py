@@ -1,4 +1,4 @@
-"""The curriculum: how the spatial noise of key boxes grows over training (CCOP, arXiv 2111.13651)."""
+"""The curriculum: spatial noise on key boxes that grows over training (CCOP, arXiv 2111.13651)."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class BoxNoise:
-    """The noise of one step, 0-d float32 tensors.
+    """Noise parameters of one step, as 0-d float32 tensors.
 
     Attributes:
-        iou_threshold: smallest IoU of a valid jitter with its box.
-        centre_magnitude: width of the uniform distribution of centre shifts, in box sizes.
-        size_magnitude: width of the uniform distribution of changes in log size.
+        iou_threshold: minimum IoU of a valid jitter with its box.
+        centre_magnitude: width of the uniform distribution of centre shifts, relative to the box size.
+        size_magnitude: width of the uniform distribution of log-size changes.
     """
 
     iou_threshold: Tensor
@@ -24,13 +24,13 @@ class BoxNoise:
 
 @dataclass(frozen=True)
 class Curriculum:
-    """Three values that change linearly over training, each from its first to its second number.
+    """Interpolates the noise parameters linearly over training; each is given as (start, end).
 
     Attributes:
-        iou_threshold: see `BoxNoise`; start and end of training, as for the two below.
+        iou_threshold: see `BoxNoise`.
         centre_magnitude: see `BoxNoise`.
         size_magnitude: see `BoxNoise`.
-        total_steps: steps of the whole training, at least 1.
+        total_steps: total training steps, at least 1.
     """
 
     iou_threshold: tuple[float, float]
@@ -43,7 +43,7 @@ class Curriculum:
             raise ValueError(f"total_steps is {self.total_steps}; the curriculum needs at least 1")
 
     def noise(self, step: Tensor) -> BoxNoise:
-        """The noise at `step` (0-d, counted from 1); outside training, the values of its start or its end."""
+        """Return the noise at `step` (0-d, counted from 1), clamped to the start and end values."""
         progress = (step / self.total_steps).clamp(0, 1)
         return BoxNoise(
             iou_threshold=_between(self.iou_threshold, progress),

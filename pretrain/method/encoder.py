@@ -1,4 +1,4 @@
-"""An encoder: a ResNet with a feature pyramid, and the heads that embed whole images and boxes."""
+"""The encoder: a ResNet with a feature pyramid, plus heads that embed whole images and boxes."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from .boxes import box_areas
 from .losses import full_precision
 
 LEVEL_LIMITS = {"p2": 48.0, "p3": 96.0, "p4": 192.0}
-"""Largest box pooled from each level, by sqrt(area) in pixels of a 224 px image; larger boxes are pooled from p5.
+"""Largest sqrt(area) pooled from each level, in pixels of a 224 px image; larger boxes are pooled from p5.
 
 The authors' code pools boxes over 224 px from p2, but no box in a 224 px image is that large.
 """
 
 REFERENCE_IMAGE_SIZE = 224
-"""Side in pixels of the images that `LEVEL_LIMITS` is given for (the paper's crop size)."""
+"""Image side in pixels at which `LEVEL_LIMITS` applies (the paper's crop size)."""
 
 POOLED_SIDE = 7
-"""Side of a pooled box in cells (the authors' `roi_align` settings: aligned, with sampling 0, which is adaptive)."""
+"""ROIAlign output size (the authors use aligned ROIAlign with an adaptive sampling ratio, 0)."""
 
 HEAD_INIT_STD = 0.01
-"""Standard deviation of both heads' initial weights (the authors' heads)."""
+"""Standard deviation of the initial weights of both heads, as in the authors' code."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Features:
 
     Attributes:
         pooled: (N, C) average-pooled last stage.
-        pyramid: `{"p2": (N, 256, H/4, W/4), ...}`; empty where the encoder has no box head.
+        pyramid: `{"p2": (N, 256, H/4, W/4), ...}`; empty if the encoder has no box head.
     """
 
     pooled: Tensor
@@ -48,25 +48,25 @@ class Features:
 
 
 class Encoder(nn.Module):
-    """Embeds images from the last stage and boxes from the pyramid, each through a head of its own.
+    """Embeds images from the last stage and boxes from the pyramid, with a separate head for each.
 
-    Heads that are not needed are not built; without a box head the pyramid is neither run nor trained.
+    Only the requested heads are built; without a box head, the pyramid is neither run nor trained.
 
     Args:
         arch: timm name of the backbone.
         dropout: dropout probability of both heads.
-        image_size: side of the input images in pixels; the sizes at which a box changes level scale with it.
+        image_size: side of the input images in pixels; the level thresholds scale with it.
         hidden_dim: hidden units of both heads.
-        embedding_dim: length of both embeddings.
-        image_head: whether images are embedded.
-        box_head: whether boxes are embedded.
-        head_init: `paper` (N(0, 0.01), biases 0) or `pytorch` (that of `torch.nn.Linear`).
-        head_norm: whether both heads have batch norm.
+        embedding_dim: dimension of both embeddings.
+        image_head: whether to build the image head.
+        box_head: whether to build the box head.
+        head_init: `paper` (N(0, 0.01), biases 0) or `pytorch` (the default of `torch.nn.Linear`).
+        head_norm: whether both heads use batch norm.
         zero_init_last: whether residual blocks start as the identity (timm's `zero_init_last`).
-        groups: in training, batch norm sees the images in so many groups, one after the other.
+        groups: number of groups that a training batch is split into, so that each gets its own batch norm statistics.
 
     Attributes:
-        network: the `ResNetFPN`, the part of the encoder that is exported.
+        network: the `ResNetFPN`, which is the part that gets exported.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Encoder(nn.Module):
             self.network.fpn.requires_grad_(False)
 
     def forward(self, images: Tensor) -> Features:
-        """Run the network on (N, 3, H, W) float RGB images, normalised by the checkpoint's mean and std."""
+        """Run the network on (N, 3, H, W) float RGB images, normalised with the checkpoint's mean and std."""
         parts = [self._features(part) for part in images.tensor_split(self._parts)]
         if len(parts) == 1:
             return parts[0]
@@ -119,10 +119,10 @@ class Encoder(nn.Module):
         return Features(stages["res5"].mean(dim=(2, 3)), pyramid)
 
     def embed_images(self, pooled: Tensor) -> Tensor:
-        """(N, C) pooled features to (N, embedding_dim) unit vectors, in float32 or float64.
+        """Embed (N, C) pooled features as (N, embedding_dim) unit vectors, in float32 or float64.
 
         Raises:
-            ValueError: this encoder has no image head.
+            ValueError: the encoder has no image head.
         """
         if self.image_head is None:
             raise ValueError("this encoder has no image head")
@@ -132,14 +132,14 @@ class Encoder(nn.Module):
         """Embed the boxes of each image.
 
         Args:
-            pyramid: levels of `forward`.
-            boxes: each image's (n_i, 4) float32 xyxy pixels.
+            pyramid: pyramid levels from `forward`.
+            boxes: one (n_i, 4) float32 xyxy tensor per image, in pixels.
 
         Returns:
             (sum of n_i, embedding_dim) unit vectors, image by image, in float32 or float64.
 
         Raises:
-            ValueError: this encoder has no box head.
+            ValueError: the encoder has no box head.
         """
         if self.box_head is None:
             raise ValueError("this encoder has no box head")
@@ -147,7 +147,7 @@ class Encoder(nn.Module):
         return self._embed(self.box_head, rows, [len(each) for each in boxes])
 
     def _embed(self, head: nn.Module, rows: Tensor, counts: Sequence[int]) -> Tensor:
-        """(sum of counts, C) features of images with `counts` rows each to (sum of counts, D) unit vectors."""
+        """Embed (sum of counts, C) features, `counts[i]` rows for image i, as (sum of counts, D) unit vectors."""
         images = torch.tensor(list(counts), dtype=torch.long).tensor_split(self._parts)
         parts = torch.split(rows, [int(part.sum()) for part in images])
         outputs = [head(part) for part in parts]
@@ -155,7 +155,7 @@ class Encoder(nn.Module):
 
 
 class HeadNorm(nn.BatchNorm1d):
-    """Batch norm over the rows of a head; fewer than two rows have no statistics, and the running ones are used."""
+    """Batch norm that falls back to its running statistics when given fewer than two rows."""
 
     def forward(self, rows: Tensor) -> Tensor:
         """(N, C) -> (N, C); N may be 0."""
@@ -172,7 +172,7 @@ def build_head(
     init: Literal["paper", "pytorch"] = "paper",
     norm: bool = False,
 ) -> nn.Sequential:
-    """Linear, batch norm (with `norm`), dropout, ReLU, linear; weights N(0, 0.01) and biases 0, or PyTorch's own."""
+    """Build a head: linear, batch norm (if `norm`), dropout, ReLU, linear. See `Encoder` for `init`."""
     layers: list[tuple[str, nn.Module]] = [
         ("hidden", nn.Linear(inputs, hidden)),
         *([("norm", HeadNorm(hidden))] if norm else []),
@@ -188,7 +188,7 @@ def build_head(
 
 
 def box_levels(boxes: Tensor, image_size: int) -> Tensor:
-    """Index of the pyramid level (0 for p2 .. 3 for p5) that pools each box.
+    """Assign each box to a pyramid level by its size (0 for p2 .. 3 for p5).
 
     Args:
         boxes: (N, 4) float32 xyxy pixels.
@@ -202,13 +202,13 @@ def box_levels(boxes: Tensor, image_size: int) -> Tensor:
 
 
 def pool_boxes(pyramid: dict[str, Tensor], boxes: Sequence[Tensor], image_size: int) -> Tensor:
-    """ROIAlign each box from the level of its size.
+    """ROIAlign each box from the pyramid level that fits its size.
 
-    Every level takes part, even one without boxes, so that every parameter of the pyramid gets a gradient.
+    Levels without boxes still take part, so that every pyramid parameter gets a gradient.
 
     Args:
         pyramid: `{"p2": (B, C, H/4, W/4), ..., "p5": ...}`; other levels are ignored.
-        boxes: B images' (n_i, 4) float32 xyxy pixels.
+        boxes: one (n_i, 4) float32 xyxy tensor for each of the B images, in pixels.
         image_size: side of the images in pixels.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Jittered copies of key boxes, the candidates of the hard positive (CCOP, arXiv 2111.13651)."""
+"""Jittered copies of key boxes, the candidates for the hard positive (CCOP, arXiv 2111.13651)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .curriculum import BoxNoise
 
 @dataclass(frozen=True)
 class JitterDraws:
-    """Uniform numbers in [0, 1), float32, two for x and y a jitter.
+    """Uniform float32 draws in [0, 1) for J jitters of N boxes.
 
     Attributes:
-        centre: (N, J, 2).
-        size: (N, J, 2).
+        centre: (N, J, 2), shift of the centre in x and y.
+        size: (N, J, 2), change of width and height.
     """
 
     centre: Tensor
@@ -27,12 +27,12 @@ class JitterDraws:
 
 @dataclass(frozen=True)
 class Candidates:
-    """The boxes among which a key box's hard positive is chosen: J jitters, then the box itself.
+    """Candidates for the hard positive of each key box: J jitters, followed by the box itself.
 
     Attributes:
         boxes: (N, J + 1, 4) float32 xyxy pixels.
-        valid: (N, J + 1) bool; the last column is all true.
-        iou: (N, J + 1) float32, overlap with the box itself.
+        valid: (N, J + 1) bool; the last column is always true.
+        iou: (N, J + 1) float32, IoU with the box itself.
     """
 
     boxes: Tensor
@@ -41,13 +41,13 @@ class Candidates:
 
 
 def draw_jitters(counts: Sequence[int], jitters: int) -> JitterDraws:
-    """Draw jitters from torch's global CPU generator, so that a seed gives the same ones on every device.
+    """Draw jitters from torch's global CPU generator, so that a seed gives the same draws on every device.
 
-    The order is that of the authors' code: image by image, the centres of all its boxes, then their sizes.
+    Draws in the same order as the authors' code: for each image, the centres of all its boxes, then their sizes.
 
     Args:
-        counts: boxes of each image; N is their sum.
-        jitters: J, jittered copies of each box.
+        counts: number of boxes in each image, N in total.
+        jitters: J, the number of jittered copies per box.
     """
     centres, sizes = [torch.empty(0, jitters, 2)], [torch.empty(0, jitters, 2)]
     for count in counts:
@@ -57,12 +57,12 @@ def draw_jitters(counts: Sequence[int], jitters: int) -> JitterDraws:
 
 
 def jitter_boxes(boxes: Tensor, draws: JitterDraws, noise: BoxNoise, image_size: tuple[int, int]) -> Tensor:
-    """Move and resize boxes, each axis by its own draw, and clamp them to the image.
+    """Shift and resize boxes, independently along each axis, and clamp them to the image.
 
     Args:
         boxes: (N, 4) float32 xyxy pixels.
-        draws: J draws a box.
-        noise: magnitudes of this step.
+        draws: J draws per box.
+        noise: noise magnitudes of this step.
         image_size: (height, width) in pixels.
 
     Returns:
@@ -79,12 +79,12 @@ def jitter_boxes(boxes: Tensor, draws: JitterDraws, noise: BoxNoise, image_size:
 
 
 def key_candidates(boxes: Tensor, draws: JitterDraws, noise: BoxNoise, image_size: tuple[int, int]) -> Candidates:
-    """Jitter boxes, append each box itself, and mark the candidates whose IoU with it reaches the threshold.
+    """Jitter each box, append the box itself, and mark the candidates whose IoU with it reaches the threshold.
 
     Args:
         boxes: (N, 4) float32 xyxy pixels.
-        draws: J draws a box; J may be 0.
-        noise: magnitudes and threshold of this step.
+        draws: J draws per box; J may be 0.
+        noise: noise magnitudes and IoU threshold of this step.
         image_size: (height, width) in pixels.
     """
     boxes = boxes.float().unsqueeze(1)

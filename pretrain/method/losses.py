@@ -1,8 +1,8 @@
-"""The losses of CCOP (arXiv 2111.13651), and the choice of hard positives.
+"""The CCOP losses (arXiv 2111.13651) and hard-positive selection.
 
-Similarities and losses are computed in float32 (float64 for float64 embeddings), also under autocast. A batch with
-nothing to compare gives a loss of exactly 0 that is still connected to its inputs, with zero gradients, so that a
-process without boxes takes part in the gradient exchange of the others.
+Similarities and losses are computed in float32 (float64 for float64 embeddings), even under autocast. If a batch has
+nothing to compare, the loss is exactly 0 but stays connected to its inputs with zero gradients, so that a process
+without boxes can still take part in the gradient all-reduce.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ def info_nce(
         positives: (N, D) unit vectors.
         negatives: (K, D) unit vectors; K may be 0.
         temperature: divides the similarities.
-        total: number of queries in the whole batch, if this is a part of it; the results of all parts add up to those
-            of the batch.
-        left_out: (N, K) bool, negatives that a query is not contrasted with; None contrasts it with all.
+        total: number of queries in the full batch, if this is only part of it; the results of all parts then add up to
+            the result for the full batch.
+        left_out: (N, K) bool mask of negatives to ignore for each query; None uses all.
 
     Returns:
-        The mean loss, and the share of queries whose positive is more similar than every negative (detached).
+        The mean loss, and the fraction of queries whose positive is more similar than every negative (detached).
     """
     total = len(queries) if total is None else total
     with torch.autocast(queries.device.type, enabled=False):
@@ -63,19 +63,19 @@ def intra_image_hinge(
     margin: float,
     total: Tensor | None = None,
 ) -> Tensor:
-    """Contrast the objects of an image: the mean of relu(q_i k_j - q_j k_j + margin) over pairs of different objects.
+    """Contrast objects within an image: the mean of relu(q_i k_j - q_j k_j + margin) over pairs of different objects.
 
-    A pair (i, j) counts where the two KEY boxes lie in one image and overlap less than `iou_limit`; the key j is the
-    anchor. One mean is taken over the pairs of all images.
+    A pair (i, j) counts if both KEY boxes are in the same image and their IoU is below `iou_limit`; key j is the
+    anchor. The mean is over the pairs of all images together.
 
     Args:
         queries: (N, D) unit vectors of the query boxes, image by image.
-        keys: (N, D) unit vectors of the unjittered key boxes, same order.
-        key_boxes: an image's (n_i, 4) float32 xyxy key boxes; the n_i add up to N.
+        keys: (N, D) unit vectors of the unjittered key boxes, in the same order.
+        key_boxes: one (n_i, 4) float32 xyxy tensor per image, N boxes in total.
         iou_limit: IoU in 0..1.
-        margin: in cosine similarity.
-        total: 0-d, number of pairs in the whole batch, if this is a part of it; the results of all parts add up to
-            that of the batch.
+        margin: hinge margin, in cosine similarity.
+        total: 0-d, number of pairs in the full batch, if this is only part of it; the results of all parts then add up
+            to the result for the full batch.
 
     Returns:
         0-d loss.
@@ -91,14 +91,14 @@ def intra_image_hinge(
 
 
 def different_objects(boxes: Sequence[Tensor], iou_limit: float) -> Tensor:
-    """Which pairs of boxes in an image are different objects.
+    """Mark the pairs of boxes within an image that are different objects.
 
     Args:
-        boxes: B images' (n_i, 4) float32 xyxy boxes.
+        boxes: one (n_i, 4) float32 xyxy tensor for each of the B images.
         iou_limit: boxes with a lower IoU are different objects.
 
     Returns:
-        (B, n, n) bool, n the largest n_i; rows and columns past n_i are false.
+        (B, n, n) bool, where n is the largest n_i; rows and columns past n_i are false.
     """
     padded = pad_sequence(list(boxes), batch_first=True)
     counts = torch.tensor([len(rows) for rows in boxes], device=padded.device)
@@ -107,26 +107,26 @@ def different_objects(boxes: Sequence[Tensor], iou_limit: float) -> Tensor:
 
 
 def candidate_rows(valid: Tensor) -> Tensor:
-    """Row of each valid candidate in `candidates[valid]`: (N, C) bool in, (N, C) long out; undefined for others."""
+    """Map each valid candidate to its row in `candidates[valid]`: (N, C) bool -> (N, C) long, undefined elsewhere."""
     return valid.flatten().cumsum(0).view_as(valid) - 1
 
 
 def candidates_per_image(valid: Tensor, counts: Sequence[int]) -> list[int]:
-    """Number of valid candidates of each image: (N, C) bool for N boxes, `counts` of them in each image."""
+    """Count the valid candidates in each image, given (N, C) bool for N boxes with `counts[i]` of them in image i."""
     totals: list[int] = torch.stack([part.sum() for part in torch.split(valid, list(counts))]).tolist()
     return totals
 
 
 def hardest_candidates(queries: Tensor, embeddings: Tensor, valid: Tensor) -> Tensor:
-    """For each query the valid candidate that is least similar to it.
+    """Find the valid candidate that is least similar to each query.
 
     Args:
         queries: (N, D) unit vectors.
         embeddings: (M, D) unit vectors of the valid candidates, in the order of `candidates[valid]`.
-        valid: (N, C) bool with M true, at least one a row.
+        valid: (N, C) bool with M true entries, at least one per row.
 
     Returns:
-        (N,) long, a column of `valid`.
+        (N,) long, column index into `valid`.
     """
     with torch.autocast(queries.device.type, enabled=False):
         repeated = full_precision(queries.detach()).repeat_interleave(valid.sum(1), dim=0, output_size=len(embeddings))
@@ -136,5 +136,5 @@ def hardest_candidates(queries: Tensor, embeddings: Tensor, valid: Tensor) -> Te
 
 
 def full_precision(values: Tensor) -> Tensor:
-    """The same values in float32, or in float64 where they already are."""
+    """Cast to float32, leaving float64 unchanged."""
     return values if values.dtype == torch.float64 else values.float()

@@ -1,4 +1,4 @@
-"""Figures that show how training is going, beside the losses."""
+"""Training metrics other than the losses."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from .curriculum import BoxNoise
 from .losses import full_precision
 
 ROWS_AT_ONCE = 1024
-"""Queries compared with the keys of their batch at a time, which bounds the memory for thousands of boxes."""
+"""Number of queries compared with the batch's keys at once, which bounds memory with thousands of boxes."""
 
 
 def embedding_std(embeddings: Tensor) -> Tensor:
-    """Standard deviation over (N, D) embeddings, averaged over D: 0 for a collapse, 1/sqrt(D) on a uniform sphere."""
+    """Standard deviation of (N, D) embeddings, averaged over D: 0 if collapsed, 1/sqrt(D) if uniform on the sphere."""
     return embeddings.std(dim=0, correction=0).mean() if len(embeddings) else embeddings.new_zeros(())
 
 
 @torch.no_grad()
 def batch_accuracy(queries: Tensor, keys: Tensor, images: Tensor) -> Tensor:
-    """Share of queries that are more similar to their own key than to every key of another image of the batch.
+    """Fraction of queries that are more similar to their own key than to any key of another image in the batch.
 
-    All keys of a batch have the same age and come from the same key encoder, so neither helps: only what the
-    images show does. Keys of the same image are left out, since boxes of one image may overlap.
+    All keys in a batch come from the same key encoder at the same step, so a query can only be matched by image
+    content. Keys of the same image are ignored, since its boxes may overlap.
 
     Args:
         queries: (N, D) unit vectors; N may be 0.
         keys: (N, D) unit vectors, the positives in the same order.
-        images: (N,) long, the image of each row.
+        images: (N,) long, image index of each row.
 
     Returns:
-        0-d float32; 0 where N is 0. A query without a key of another image counts as right.
+        0-d float32, 0 if N is 0. A query counts as correct if the batch has no other image.
     """
     queries, keys = full_precision(queries), full_precision(keys)
     correct = torch.zeros((), dtype=torch.long, device=queries.device)
@@ -48,16 +48,16 @@ def batch_accuracy(queries: Tensor, keys: Tensor, images: Tensor) -> Tensor:
 
 @torch.no_grad()
 def similarity_monitors(queries: Tensor, keys: Tensor, queue: Tensor | None) -> dict[str, Tensor]:
-    """Mean cosine similarities of the queries of a batch; no matrix of all pairs is made.
+    """Compute the mean cosine similarities of a batch's queries, without building the pairwise matrix.
 
     Args:
         queries: (N, D) unit vectors; N may be 0.
         keys: (N, D) unit vectors, the positives in the same order.
-        queue: (K, D) unit vectors, as the queries met them; None without a queue.
+        queue: (K, D) unit vectors that the queries were contrasted with; None without a queue.
 
     Returns:
-        0-d each: `positive_similarity` to the own key, `batch_similarity` to the other keys of the batch (0 where there
-        are none), `queue_similarity` to the queue.
+        0-d tensors: `positive_similarity` to each query's own key, `batch_similarity` to the other keys in the batch (0
+        if there are none), `queue_similarity` to the queue.
     """
     queries, keys = full_precision(queries), full_precision(keys)
     count = max(len(queries), 1)
@@ -72,16 +72,16 @@ def similarity_monitors(queries: Tensor, keys: Tensor, queue: Tensor | None) -> 
 
 
 def image_of_rows(counts: Sequence[int], device: torch.device) -> Tensor:
-    """(sum of counts,) long: which image each row belongs to, where image i has `counts[i]` rows."""
+    """Return the image index of each row, (sum of counts,) long, given `counts[i]` rows for image i."""
     return torch.repeat_interleave(torch.tensor(list(counts), dtype=torch.long)).to(device)
 
 
 def jitter_monitors(valid: Tensor, noise: BoxNoise) -> dict[str, Tensor]:
-    """Share of valid jitters and the values of the curriculum.
+    """Compute the share of valid jitters, and report the curriculum's current values.
 
     Args:
-        valid: (N, J + 1) bool; the last column, the boxes themselves, does not count.
-        noise: of the step.
+        valid: (N, J + 1) bool; the last column (the boxes themselves) is ignored.
+        noise: noise of this step.
     """
     jitters = valid[:, :-1]
     return {

@@ -1,14 +1,14 @@
 """Curricular contrastive object-level pre-training (CCOP, arXiv 2111.13651).
 
-There are two views of each image, and boxes that mark the same objects in both. A query encoder is trained on the first
-view; a key encoder, its moving average, embeds the second. Three losses are added:
+Each image has two views, with boxes that mark the same objects in both. The query encoder is trained on the first view;
+the key encoder, its moving average, embeds the second. The objective is a weighted sum of three losses:
 
-- image: each image is contrasted with past images; its positive is its other view. This loss alone is MoCo v2.
+- image: each image is contrasted with past images, using its other view as the positive. This loss alone is MoCo v2.
 - box: each box is contrasted with past boxes, using its hardest positive, the least similar of several jittered copies
   of the box in the other view. The jitter grows over training (the curriculum).
-- intra: each box is contrasted with the other objects of its own image, by a hinge with a margin.
+- intra: each box is contrasted with the other objects in its image, using a hinge loss with a margin.
 
-A training step, with gradient accumulation over the parts of a batch:
+A training step with gradient accumulation:
 
     objective.begin_step()
     totals = objective.totals(batch)
@@ -51,12 +51,12 @@ from .queues import KeyQueue
 
 @dataclass(frozen=True)
 class Totals:
-    """What the losses of a step are means over, counted over the whole batch of this process.
+    """Denominators of the losses in one step, counted over this process's full batch.
 
     Attributes:
         images: number of images.
         boxes: number of boxes in one view.
-        pairs: 0-d long, number of pairs of different objects in one image.
+        pairs: 0-d long, number of pairs of different objects within an image.
     """
 
     images: int
@@ -66,17 +66,17 @@ class Totals:
 
 @dataclass
 class PartOutput:
-    """What the objective makes of a batch, or of a part of one. Everything but `loss` is detached.
+    """Output of the objective for a batch, or for part of one. Everything but `loss` is detached.
 
     Attributes:
-        loss: 0-d, this part's share of the batch's loss, the weighted sum of `losses`; call backward on it.
-        losses: this part's share of each loss that is on: `image`, `box`, `intra`.
-        accuracies: this part's share of the accuracy of each contrast, `image` and `box`: how often the positive is
-            more similar than every negative.
-        queries: (n, D) query embeddings of `image` and `box`.
-        keys: (n, D) keys that enter the queues of `image` and `box`.
-        rows: number of rows of each image in `queries` and `keys`, of `image` and `box`.
-        valid: (n, J + 1) bool, the candidates for a hard positive that could be chosen; None without the box loss.
+        loss: 0-d, this part's share of the batch loss, the weighted sum of `losses`; call backward on it.
+        losses: this part's share of each active loss (`image`, `box`, `intra`).
+        accuracies: this part's share of the contrastive accuracy for `image` and `box`: how often the positive is more
+            similar than every negative.
+        queries: (n, D) query embeddings for `image` and `box`.
+        keys: (n, D) keys to enqueue for `image` and `box`.
+        rows: number of rows per image in `queries` and `keys`, for `image` and `box`.
+        valid: (n, J + 1) bool, the valid hard-positive candidates; None without the box loss.
     """
 
     loss: Tensor
@@ -90,12 +90,12 @@ class PartOutput:
 
 @dataclass
 class StepOutput:
-    """What a whole step gives, detached.
+    """Output of a full step, detached.
 
     Attributes:
         loss: 0-d, the weighted sum of `losses`.
-        losses: 0-d each, unweighted, of those of `image`, `box` and `intra` that are on.
-        monitors: 0-d figures of this process's batch that show how training is going; empty where none were asked for.
+        losses: 0-d each, the active losses (`image`, `box`, `intra`), unweighted.
+        monitors: 0-d metrics of this process's batch; empty if not requested.
     """
 
     loss: Tensor
@@ -104,23 +104,22 @@ class StepOutput:
 
 
 class ContrastivePretraining(nn.Module):
-    """Query and key encoder, queues and the step counter; `forward` computes the loss.
+    """The query and key encoders, the queues and the step counter; `forward` computes the loss.
 
-    Every random draw (permutation, jitters, dropout) comes from torch's global generators. Under
-    DistributedDataParallel use `broadcast_buffers=False`: BN statistics are each process's own, and the queues agree
-    already.
+    All randomness (permutation, jitters, dropout) comes from torch's global generators. Under DistributedDataParallel,
+    use `broadcast_buffers=False`: BN statistics are local to each process, and the queues are already in sync.
 
     Args:
-        settings: the objective; `mocov2` has the image loss alone, and then batches may come without boxes.
+        settings: the objective; `mocov2` has only the image loss, and its batches need no boxes.
         arch: timm name of the backbone.
-        total_steps: steps of the whole training; the curriculum ends there.
+        total_steps: total training steps, at which the curriculum ends.
         image_size: side of the views in pixels.
 
     Attributes:
-        query: the encoder that is trained; `query.network` is what pre-training is for.
-        key: its moving average, without gradients.
-        loss_weights: weights of the losses that are on.
-        step: 0-d long, steps begun so far.
+        query: the trained encoder; `query.network` is the result of pre-training.
+        key: the moving average of `query`, without gradients.
+        loss_weights: weights of the active losses.
+        step: 0-d long, number of steps begun.
 
     Raises:
         UserError: every loss has weight 0, or the backbone is unknown.
@@ -149,7 +148,7 @@ class ContrastivePretraining(nn.Module):
         self.curriculum = Curriculum(
             settings.iou_threshold, settings.centre_magnitude, settings.size_magnitude, total_steps
         )
-        # Image keys always wrap, as they do in a queue that is a multiple of the batch: `queue_end` is about boxes.
+        # `queue_end` is for boxes, whose number varies. Image keys always wrap.
         queued = () if settings.negatives == "batch" else tuple(self.loss_weights)
         if "image" in queued:
             self.image_queue = KeyQueue(settings.image_queue, settings.embedding_dim, "wrap")
@@ -159,29 +158,29 @@ class ContrastivePretraining(nn.Module):
 
     @torch.no_grad()
     def begin_step(self) -> None:
-        """Advance the curriculum, and move the key encoder towards the query encoder.
+        """Advance the curriculum and update the key encoder.
 
-        All parameters are averaged, BN's scales and shifts among them; BN's running statistics stay the key's own.
+        All parameters are averaged, including BN's affine ones; the key encoder keeps its own BN running statistics.
         """
         self.step += 1
         average = get_ema_multi_avg_fn(self.settings.momentum)  # type: ignore[no-untyped-call]
         average(list(self.key.parameters()), list(self.query.parameters()), None)
 
     def totals(self, batch: ViewBatch) -> Totals:
-        """Count what the losses of a batch are means over."""
+        """Count the denominators of the losses for a full batch."""
         pairs = torch.zeros((), dtype=torch.long)
         if "intra" in self.loss_weights:
             pairs = different_objects(batch.key_boxes, self.settings.intra_iou).sum()
         return Totals(len(batch), sum(len(boxes) for boxes in batch.key_boxes), pairs)
 
     def forward(self, batch: ViewBatch, totals: Totals | None = None) -> PartOutput:
-        """The loss of a batch, or one part's share of it: the shares of all parts add up to the batch's loss.
+        """Compute the loss of a batch, or the share contributed by part of it; the shares add up to the batch loss.
 
-        Queues and key encoder are left alone, so that every part sees the same negatives and the same key encoder.
+        Leaves the queues and the key encoder unchanged, so that every part sees the same negatives and key encoder.
 
         Args:
             batch: images and boxes of this process.
-            totals: of the whole batch; not needed where `batch` is all of it.
+            totals: denominators for the full batch; not needed if `batch` is the full batch.
 
         Raises:
             ValueError: an image has more boxes in one view than in the other.
@@ -189,7 +188,7 @@ class ContrastivePretraining(nn.Module):
         totals = totals or self.totals(batch)
         query: Features = self.query(batch.query_images)
         with torch.no_grad():
-            # ShuffleBN: the key encoder sees images of other processes or groups, and their embeddings are sent back.
+            # ShuffleBN: the key encoder embeds images of other processes or groups, then sends the embeddings back.
             shuffle = BatchShuffle(len(batch), batch.key_images.device, alone=self.settings.split_bn > 1)
             key_images, one_each = shuffle.shuffle(batch.key_images, [1] * len(batch))
             key: Features = self.key(key_images)
@@ -216,7 +215,7 @@ class ContrastivePretraining(nn.Module):
         return loss
 
     def _negatives(self, kind: str, keys: Tensor) -> Tensor:
-        """(K, D): the keys of this part of the batch, then those of the queue, as far as the settings ask for them."""
+        """Return the (K, D) negatives: this part's keys, then the queue's, as selected by the settings."""
         choice = self.settings.negatives
         if choice == "batch":
             return keys
@@ -224,7 +223,7 @@ class ContrastivePretraining(nn.Module):
         return past if choice == "queue" else torch.cat([keys, past])
 
     def _left_out(self, kind: str, counts: Sequence[int], device: torch.device) -> Tensor | None:
-        """Which of `_negatives` show the query's own image: (n, K) bool; None where none can."""
+        """Mark the `_negatives` from the query's own image, (n, K) bool; None if there cannot be any."""
         if self.settings.negatives == "queue":
             return None
         images = image_of_rows(counts, device)
@@ -255,7 +254,7 @@ class ContrastivePretraining(nn.Module):
             noise = self.curriculum.noise(self.step)
             candidates = key_candidates(torch.cat(batch.key_boxes), draws, noise, (height, width))
             valid = candidates.valid
-            # Invalid jitters cannot be chosen, so they are never embedded.
+            # Only valid jitters can be chosen, so do not embed the others.
             embeddings = self._embed_key_boxes(
                 key, candidates.boxes[valid], candidates_per_image(valid, counts), shuffle
             )
@@ -278,20 +277,20 @@ class ContrastivePretraining(nn.Module):
         return losses
 
     def _embed_key_boxes(self, key: Features, boxes: Tensor, counts: list[int], shuffle: BatchShuffle) -> Tensor:
-        """Embed this process's boxes wherever their images were shuffled to: (M, 4) in, (M, D) out."""
+        """Embed this process's boxes in the process that their images were shuffled to: (M, 4) -> (M, D)."""
         boxes, counts = shuffle.shuffle(boxes, counts)
         return shuffle.restore(self.key.embed_boxes(key.pyramid, torch.split(boxes, counts)), counts)
 
     @torch.no_grad()
     def end_step(self, outputs: Sequence[PartOutput], totals: Totals, monitor: bool = True) -> StepOutput:
-        """Add the parts up, and let their keys enter the queues together. Call it after the last backward.
+        """Add up the parts and enqueue all their keys. Call after the last backward.
 
         Args:
-            outputs: of all parts, in order.
-            totals: of the batch.
+            outputs: outputs of all parts, in order.
+            totals: denominators for the full batch.
             monitor: whether to compute the monitors.
         """
-        # Before the keys enter: the monitors compare with the queue that the losses saw.
+        # Before enqueueing, so that the monitors see the same queue as the losses.
         monitors = self._monitors(outputs, totals) if monitor else {}
         for kind, queue in self.queues.items():
             queue.enqueue(gather_rows(torch.cat([output.keys[kind] for output in outputs])))
@@ -303,7 +302,7 @@ class ContrastivePretraining(nn.Module):
 
     @property
     def queues(self) -> dict[str, KeyQueue]:
-        """The queues in use, of `image` and `box`."""
+        """Return the active queues, by `image` and `box`."""
         queues = {kind: getattr(self, f"{kind}_queue", None) for kind in ("image", "box")}
         return {kind: queue for kind, queue in queues.items() if queue is not None}
 
@@ -330,10 +329,10 @@ class ContrastivePretraining(nn.Module):
 
 
 def loss_weights(settings: ObjectiveSettings) -> dict[str, float]:
-    """Weights of the losses that are on, by name, in the order `image`, `box`, `intra`.
+    """Return the weights of the active losses, in the order `image`, `box`, `intra`.
 
     Raises:
-        UserError: none is on.
+        UserError: every loss has weight 0.
     """
     weights = {"image": settings.weight_image}
     if settings.objective == "ccop":

@@ -1,4 +1,4 @@
-"""Rings of past keys, the negatives of the contrastive losses (MoCo, arXiv 1911.05722, section 3.2)."""
+"""Ring buffers of past keys, used as negatives (MoCo, arXiv 1911.05722, section 3.2)."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ QueueEnd = Literal["drop", "wrap"]
 
 
 class KeyQueue(nn.Module):
-    """The latest `length` keys, the same on every process, saved with the state dict.
+    """A queue of the latest `length` keys, identical on every process and saved in the state dict.
 
-    It starts with random unit vectors from torch's global generator.
+    Initialised with random unit vectors from torch's global generator.
 
     Args:
-        length: keys held, at least 1.
-        dim: length of a key.
-        end: what happens to keys that do not fit before the last row: `wrap` writes them from row 0; `drop` discards
-            them, and the next keys start at row 0 (the authors' code).
+        length: number of keys, at least 1.
+        dim: dimension of a key.
+        end: how to handle keys that do not fit in the remaining rows: `wrap` writes them from row 0; `drop` discards
+            them and starts the next batch at row 0, as the authors' code does.
 
     Attributes:
-        keys: (length, dim) float, unit rows.
-        pointer: 0-d long, the row that the next key goes to.
-        written: (length,) long, the call of `enqueue` (from 1) that wrote a key; 0 for the random start.
-        calls: 0-d long, calls of `enqueue` so far.
+        keys: (length, dim) float, unit vectors.
+        pointer: 0-d long, next row to write.
+        written: (length,) long, the `enqueue` call (counted from 1) that wrote each key; 0 for the initial keys.
+        calls: 0-d long, number of `enqueue` calls so far.
     """
 
     keys: Tensor
@@ -45,16 +45,16 @@ class KeyQueue(nn.Module):
         self.register_buffer("calls", torch.zeros((), dtype=torch.long))
 
     def age(self) -> Tensor:
-        """Mean age of the keys in calls of `enqueue`, 0-d float; the newest keys have age 0."""
+        """Return the mean age of the keys in `enqueue` calls, 0-d float; the newest keys have age 0."""
         return (self.calls - self.written).float().mean()
 
     def filled(self) -> Tensor:
-        """Share of the queue that holds keys rather than its random start, 0-d float."""
+        """Return the share of rows that no longer contain the random initial keys, 0-d float."""
         return (self.written > 0).float().mean()
 
     @torch.no_grad()
     def enqueue(self, keys: Tensor) -> None:
-        """Write (N, dim) keys, the same on every process; N may be 0 or exceed the length."""
+        """Write (N, dim) keys, identical on every process; N may be 0 or exceed the length."""
         length, start = len(self.keys), int(self.pointer)
         if self.end == "drop":
             keys = keys[: length - start]

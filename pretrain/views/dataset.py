@@ -1,7 +1,7 @@
-"""Images and their proposals as batches of two views, the same whatever the number of worker processes.
+"""Load images and their proposals as batches of two views, independently of the number of workers.
 
-Every draw belongs to (seed, epoch, image index). An unreadable image is replaced by the next readable one in the
-listing, so that neither the size of the batch nor any other image's draws change.
+All randomness is seeded by (seed, epoch, image index). An unreadable image is replaced by the next readable one in the
+listing, which changes neither the batch size nor the draws for other images.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .geometry import TwoViews, draw_views, render_view, two_views
 from .listing import ImageListing
 
 MOST_WORKERS = 8
-"""Reader processes used at most, unless the settings give a number."""
+"""Default upper limit on the number of data loader workers."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ class ViewPair:
     Attributes:
         query_image: (3, S, S) uint8 RGB.
         key_image: (3, S, S) uint8 RGB.
-        query_boxes: (n, 4) float32 xyxy, pixels of the view.
-        key_boxes: (n, 4) float32 xyxy; row i is the object of row i of `query_boxes`.
-        index: place of the image in the listing.
-        skipped: (index, reason) of unreadable images that this one stands in for.
+        query_boxes: (n, 4) float32 xyxy, in pixels of the query view.
+        key_boxes: (n, 4) float32 xyxy, in pixels of the key view, for the same objects in the same order.
+        index: index of the image in the listing.
+        skipped: (index, reason) of each unreadable image that this one replaces.
     """
 
     query_image: Tensor
@@ -55,7 +55,7 @@ class ViewPair:
 
 
 def collate(pairs: Sequence[ViewPair]) -> ViewBatch:
-    """Stack view pairs into a batch, in their order."""
+    """Collate view pairs into a batch."""
     return ViewBatch(
         torch.stack([pair.query_image for pair in pairs]),
         torch.stack([pair.key_image for pair in pairs]),
@@ -67,11 +67,11 @@ def collate(pairs: Sequence[ViewPair]) -> ViewBatch:
 
 
 class ViewDataset(Dataset[ViewPair]):
-    """Two views of an image for any (epoch, image index).
+    """Map-style dataset whose keys are (epoch, image index) and whose items are view pairs.
 
     Args:
         listing: the images and their proposals.
-        settings: how views are cut.
+        settings: cropping and augmentation settings.
         seed: seed of the run.
     """
 
@@ -84,7 +84,7 @@ class ViewDataset(Dataset[ViewPair]):
         return len(self.listing)
 
     def __getitem__(self, place: tuple[int, int]) -> ViewPair:
-        """The view pair of `(epoch, index)`: it depends on these, the seed and the files alone."""
+        """Return the view pair for `(epoch, index)`, which depends only on these, the seed and the files."""
         epoch, index = place
         found, image, skipped = self._read_from(index)
         views = self.views(epoch, index, found, image.size)
@@ -98,23 +98,23 @@ class ViewDataset(Dataset[ViewPair]):
         )
 
     def boxes(self, index: int) -> NDArray[np.float32]:
-        """The proposals used of an image: (N, 4) float32 xyxy in pixels of the image, N at most `max_boxes`."""
+        """Return at most `max_boxes` proposals of an image, (N, 4) float32 xyxy in image pixels."""
         return self.listing.boxes(index)[: self.settings.max_boxes]
 
     def views(self, epoch: int, index: int, found: int, size: tuple[int, int]) -> TwoViews:
-        """The geometry of the views of `(epoch, index)`.
+        """Compute the geometry of the views for `(epoch, index)`.
 
         Args:
-            epoch: pass over the images, from 0.
-            index: the image that the sampler asked for; the draws belong to it.
-            found: the image that is used; the same, unless that one is unreadable.
-            size: (width, height) in pixels of the image that is used.
+            epoch: epoch, counted from 0.
+            index: index requested by the sampler, which seeds the draws.
+            found: index of the image that was read; differs from `index` only if that image is unreadable.
+            size: (width, height) in pixels of the image that was read.
         """
         draws = draw_views(size, derive_seed("views", self.seed, epoch, index), self.settings)
         return two_views(self.boxes(found), draws, self.settings)
 
     def _read_from(self, index: int) -> tuple[int, Image.Image, list[tuple[int, str]]]:
-        """Index and image of the first readable image from `index` on, and the unreadable ones before it."""
+        """Return the index and pixels of the first readable image from `index` on, and the images skipped."""
         skipped: list[tuple[int, str]] = []
         for offset in range(len(self)):
             found = (index + offset) % len(self)
@@ -126,19 +126,19 @@ class ViewDataset(Dataset[ViewPair]):
 
 
 class RunSampler(Sampler[tuple[int, int]]):
-    """The (epoch, image index) of every image of a whole run, for one process, in order.
+    """Yields the (epoch, image index) of every image in a run, in order, for one process.
 
-    Each epoch is a permutation drawn from (seed, epoch), cut into batches, and each batch into equal shares, one for
-    each process; a partial last batch is left out. The position after k steps depends on k alone.
+    Each epoch is a permutation seeded by (seed, epoch) and cut into batches, which are split equally between processes;
+    a partial last batch is dropped. The position after k steps depends only on k.
 
     Args:
         image_count: number of images in the listing.
-        batch_size: images in a step, over all processes; a multiple of `processes`.
-        steps: steps of the whole run.
+        batch_size: images per step over all processes; a multiple of `processes`.
+        steps: total steps of the run.
         seed: seed of the run.
-        process: this process's rank.
+        process: rank of this process.
         processes: number of processes.
-        start: steps already done, which are not sampled again.
+        start: number of completed steps to skip.
     """
 
     def __init__(
@@ -160,7 +160,7 @@ class RunSampler(Sampler[tuple[int, int]]):
         self.start = start
 
     def __len__(self) -> int:
-        """Images that this process sees in the whole run, including those before `start`."""
+        """Number of images that this process sees over the full run, including those before `start`."""
         return self.steps * self.batch_size // self.processes
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
@@ -179,12 +179,12 @@ class RunSampler(Sampler[tuple[int, int]]):
 
 
 class PretrainingData(LightningDataModule):
-    """The batches of a run, from the step that it has reached.
+    """Data module that yields the batches of a run, starting at the step that the run has reached.
 
     Args:
         listing: the images and their proposals.
-        settings: of the run.
-        steps: steps of the whole run.
+        settings: settings of the run.
+        steps: total steps of the run.
     """
 
     def __init__(self, listing: ImageListing, settings: RunSettings, steps: int) -> None:
@@ -195,10 +195,10 @@ class PretrainingData(LightningDataModule):
         self._skipped = listing.left_out()
 
     def on_before_batch_transfer(self, batch: ViewBatch, dataloader_idx: int) -> ViewBatch:
-        """Count the unreadable images of a batch.
+        """Count the unreadable images in a batch.
 
         Raises:
-            UserError: there are more of them by now than the settings allow.
+            UserError: the total exceeds what the settings allow.
         """
         known = len(self._skipped)
         for index, reason in batch.skipped:
@@ -208,7 +208,7 @@ class PretrainingData(LightningDataModule):
         return batch
 
     def train_dataloader(self) -> DataLoader[ViewPair]:
-        """This process's share of every batch; Lightning calls this after a checkpoint is restored."""
+        """Return the loader for this process's share of every batch; called after a checkpoint is restored."""
         trainer = self.trainer
         if trainer is None:
             raise RuntimeError(
@@ -236,10 +236,10 @@ class PretrainingData(LightningDataModule):
 
 
 def images_per_process(settings: RunSettings, processes: int) -> int:
-    """Images of a batch that each process takes.
+    """Return the per-process batch size.
 
     Raises:
-        UserError: the batch cannot be divided evenly, or what batch norm sees at a time is too small for it.
+        UserError: the batch cannot be split evenly, or is too small for batch norm once split.
     """
     parts = settings.micro_batches * settings.split_bn
     size, rest = divmod(settings.batch_size, processes * parts)
@@ -259,12 +259,12 @@ def images_per_process(settings: RunSettings, processes: int) -> int:
 
 
 def default_workers() -> int:
-    """Reader processes where the settings give no number: one per usable core, at most `MOST_WORKERS`."""
+    """Return the default number of data loader workers: one per usable core, at most `MOST_WORKERS`."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, MOST_WORKERS)
 
 
 def _start_reader(_: int) -> None:
     torch.set_num_threads(1)
-    # A reader leaves when the training process closes its queue, or when that process is gone.
+    # A worker exits when the training process closes its queue or dies.
     ignore_stop_signals()

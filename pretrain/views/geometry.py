@@ -1,6 +1,6 @@
-"""Two views of one image and the boxes that survive in both (CCOP, arXiv 2111.13651, section 3.1).
+"""Crop two views of an image and keep the boxes that survive in both (CCOP, arXiv 2111.13651, section 3.1).
 
-Geometry and randomness are separate: `draw_views` draws the numbers, `two_views` is a pure function of them.
+Randomness is kept separate from geometry: `draw_views` draws the numbers, and `two_views` is a pure function of them.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from ..common.seeding import seeded_cpu
 from ..settings import ViewSettings
 
 Boxes = NDArray[np.float32]
-"""(N, 4) float32, xyxy, pixels."""
+"""(N, 4) float32 xyxy, in pixels."""
 
 REFERENCE_SIZE = 224
-"""Side of the views, in pixels, that `ViewSettings.min_box_area` is given for."""
+"""View side in pixels at which `ViewSettings.min_box_area` applies."""
 
 
 class Crop(NamedTuple):
-    """A crop of an image in pixels: first row, first column, rows and columns."""
+    """A crop of an image, in pixels: top, left, height, width."""
 
     top: int
     left: int
@@ -38,12 +38,12 @@ class Crop(NamedTuple):
 
 @dataclass(frozen=True)
 class ViewDraws:
-    """All random numbers of two views.
+    """All random draws for two views.
 
     Attributes:
-        tries: crops to try, in order, for the first and for the second view.
-        flips: uniform in [0, 1) per view; the view is mirrored from 0.5 on.
-        swap: uniform in [0, 1); the views change places below 0.5.
+        tries: candidate crops of the first and of the second view, in order.
+        flips: uniform in [0, 1) per view; a view is mirrored if the value is at least 0.5.
+        swap: uniform in [0, 1); the views are swapped if the value is below 0.5.
     """
 
     tries: tuple[Sequence[Crop], Sequence[Crop]]
@@ -53,12 +53,12 @@ class ViewDraws:
 
 @dataclass(frozen=True)
 class View:
-    """One view: its place in the image, and its boxes.
+    """Geometry of one view: its crop and its boxes.
 
     Attributes:
-        crop: the part of the image that is resized to the view.
-        flipped: whether the view is mirrored left to right after resizing.
-        boxes: (n, 4) float32 xyxy in pixels of the view.
+        crop: the crop that is resized to the view.
+        flipped: whether the view is flipped horizontally after resizing.
+        boxes: (n, 4) float32 xyxy, in pixels of the view.
     """
 
     crop: Crop
@@ -68,12 +68,12 @@ class View:
 
 @dataclass(frozen=True)
 class TwoViews:
-    """Query and key view; row i of both `boxes` is the same object.
+    """The query and key views; row i of both `boxes` is the same object.
 
     Attributes:
-        query: view of the query encoder.
-        key: view of the key encoder.
-        kept: (n,) int64, the row of the image's boxes that row i of the views' boxes comes from.
+        query: view for the query encoder.
+        key: view for the key encoder.
+        kept: (n,) int64, index into the image's boxes of each box in the views.
     """
 
     query: View
@@ -82,12 +82,12 @@ class TwoViews:
 
 
 def draw_views(size: tuple[int, int], seed: int, settings: ViewSettings) -> ViewDraws:
-    """Draw all random numbers of two views of an image.
+    """Draw the random numbers for two views of an image.
 
     Args:
         size: (width, height) of the image in pixels.
-        seed: all draws depend only on it; torch's global generator is left unchanged.
-        settings: crop areas, ratios and tries.
+        seed: seed of all draws; torch's global generator is left unchanged.
+        settings: crop areas, aspect ratios and number of tries.
     """
     width, height = size
     canvas = torch.empty((1, height, width), device="meta")
@@ -102,14 +102,14 @@ def draw_views(size: tuple[int, int], seed: int, settings: ViewSettings) -> View
 
 
 def two_views(boxes: Boxes, draws: ViewDraws, settings: ViewSettings) -> TwoViews:
-    """Choose both crops, keep the boxes that survive in both, flip, clamp and swap.
+    """Choose both crops, keep the boxes that survive in both, then flip, clamp and swap.
 
-    A box survives if both crops keep more than `kept_share` of its area and it covers more than `min_box_area` in both
-    after resizing. Boxes are clamped to 0 .. image_size - 1 at the very end, as the authors' code does.
+    A box survives if both crops keep more than `kept_share` of its area and, after resizing, it is larger than
+    `min_box_area` in both. Boxes are clamped to 0 .. image_size - 1 last, as in the authors' code.
 
     Args:
-        boxes: (N, 4) float32 xyxy in pixels of the image; N may be 0.
-        draws: every random number.
+        boxes: (N, 4) float32 xyxy, in image pixels; N may be 0.
+        draws: the random draws.
         settings: sizes and thresholds.
     """
     boxes = np.asarray(boxes, dtype=np.float32).reshape(-1, 4)
@@ -133,9 +133,9 @@ def two_views(boxes: Boxes, draws: ViewDraws, settings: ViewSettings) -> TwoView
 
 
 def choose_crop(boxes: Boxes, tries: Sequence[Crop], settings: ViewSettings) -> Crop:
-    """The first crop that keeps `min_boxes` boxes (or all, if there are fewer); else the one that keeps most.
+    """Return the first crop that keeps `min_boxes` boxes (or all, if there are fewer), or else the one that keeps most.
 
-    Among tries that keep equally many the last one is taken.
+    Ties go to the last crop.
     """
     enough = min(settings.min_boxes, len(boxes))
     best, most = tries[0], -1
@@ -149,7 +149,7 @@ def choose_crop(boxes: Boxes, tries: Sequence[Crop], settings: ViewSettings) -> 
 
 
 def kept_share(boxes: Boxes, crop: Crop) -> NDArray[np.float32]:
-    """Share of each box's area inside the crop: (N, 4) xyxy image pixels -> (N,) float32; 0 for an empty box."""
+    """Compute the share of each box's area inside the crop, (N, 4) -> (N,) float32; 0 for an empty box."""
     whole = _area(boxes)
     part = _area(_clip_to(boxes, crop))
     share: NDArray[np.float32] = np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
@@ -157,14 +157,14 @@ def kept_share(boxes: Boxes, crop: Crop) -> NDArray[np.float32]:
 
 
 def boxes_in_crop(boxes: Boxes, crop: Crop, size: int) -> Boxes:
-    """Boxes clipped to the crop, in pixels of the view that the crop is resized to: (N, 4) xyxy -> (N, 4) xyxy."""
+    """Clip (N, 4) xyxy boxes to the crop, and convert them from image pixels to pixels of the resized view."""
     corner = np.array([crop.left, crop.top] * 2, dtype=np.float32)
     scale = np.array([size / crop.width, size / crop.height] * 2, dtype=np.float32)
     return (_clip_to(boxes, crop) - corner) * scale
 
 
 def render_view(image: Image.Image, view: View, size: int) -> Tensor:
-    """The pixels of a view: PIL image (RGB) -> (3, size, size) uint8 RGB; cropped, then resized bilinearly by PIL."""
+    """Crop a PIL RGB image and resize it with PIL's bilinear filter: -> (3, size, size) uint8 RGB."""
     top, left, height, width = view.crop
     part = image.crop((left, top, left + width, top + height)).resize((size, size), Image.Resampling.BILINEAR)
     pixels: Tensor = pil_to_tensor(part)

@@ -1,4 +1,4 @@
-"""The images of a run with their proposals, read and checked."""
+"""The images of a run and their proposals."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from ..proposals.store import ProposalStore
 from ..settings import ReadingSettings
 
 CHECKED_IMAGES = 8
-"""Images read before a run starts, to find out at once if none decodes or if the proposals belong to other files."""
+"""Number of images to read before a run starts, to fail early if none decodes or the proposals do not match."""
 
 
 @dataclass(frozen=True)
 class ImageListing:
-    """The images of a run and their proposals; an image is known by its index, its place in the listing.
+    """The images of a run and their proposals, addressed by index.
 
     Attributes:
         source: the images.
-        proposals: their boxes, or None where the objective uses no boxes.
-        reading: which images are left out.
+        proposals: their boxes, or None if the objective uses no boxes.
+        reading: which images to leave out.
     """
 
     source: ImageSource
@@ -50,11 +50,11 @@ class ImageListing:
             images: folder, list, shards or COCO JSON.
             proposals: folder of proposals, or None.
             reading: which images to leave out.
-            exclude: folders whose files are never listed: a run's own output may lie among its images.
+            exclude: folders to skip, such as a run's output folder inside the image folder.
 
         Raises:
-            UserError: there are no images, none can be read, the proposals belong to other images, or more images are
-                left out of the proposals than `reading` allows.
+            UserError: there are no images, none can be read, the proposals belong to other images, or the proposals
+                leave out more images than `reading` allows.
         """
         source = open_source(images, exclude)
         store = None
@@ -76,16 +76,16 @@ class ImageListing:
 
     @property
     def paths(self) -> Sequence[str]:
-        """Keys of the images: relative POSIX paths, sorted."""
+        """Image keys: sorted relative POSIX paths."""
         return self.source.keys
 
     @property
     def digest(self) -> str:
-        """`sha256:` + digest of the paths."""
+        """`sha256:` followed by the digest of the paths."""
         return f"sha256:{self.source.digest}"
 
     def left_out(self) -> SkippedImages:
-        """The listed images that have no proposals because they could not be read when proposals were made."""
+        """Listed images without proposals, because they were unreadable when the proposals were computed."""
         skipped = SkippedImages()
         for path, reason in ({} if self.proposals is None else self.proposals.skipped).items():
             if self.source.keys.find(path) is not None:
@@ -93,10 +93,10 @@ class ImageListing:
         return skipped
 
     def read(self, index: int) -> Image.Image:
-        """The image at `index`, 8-bit RGB, upright.
+        """Return the image at `index`, upright, as 8-bit RGB.
 
         Raises:
-            UnreadableImageError: it cannot be decoded, or could not be when proposals were made.
+            UnreadableImageError: the image cannot be decoded, or could not be when the proposals were computed.
         """
         stored = self.source[index]
         if self.proposals is not None and stored.key in self.proposals.skipped:
@@ -104,13 +104,13 @@ class ImageListing:
         return stored.read(self.reading.max_pixels)
 
     def boxes(self, index: int) -> NDArray[np.float32]:
-        """Proposals of a readable image: (N, 4) float32 xyxy in pixels of the image; N = 0 without proposals."""
+        """Return the proposals of a readable image, (N, 4) float32 xyxy in image pixels; N is 0 without proposals."""
         if self.proposals is None:
             return np.zeros((0, 4), dtype=np.float32)
         return self.proposals.boxes(self.paths[index])
 
     def _check_some(self) -> None:
-        """Read a few images: at least one must decode, and each must have the size its proposals were made at."""
+        """Check that at least one of a few images decodes, and that their sizes match their proposals."""
         spread = range(0, len(self), max(1, len(self) // CHECKED_IMAGES))
         readable = 0
         for place, index in enumerate([*spread, *range(len(self))]):

@@ -1,4 +1,4 @@
-"""Photometric augmentation of a batch on its own device, followed by input normalisation."""
+"""Photometric augmentation and normalisation of a batch, on the batch's device."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from ..settings import ViewSettings
 from .geometry import REFERENCE_SIZE
 
 SIGMAS = (0.1, 2.0)
-"""Smallest and largest standard deviation of the blur in pixels (CCOP's `configs/selfsup/ccop/r50_d2.py`)."""
+"""Range of the blur's standard deviation, in pixels (CCOP's `configs/selfsup/ccop/r50_d2.py`)."""
 
 SMALLEST_KERNEL = 3
-"""Side in pixels below which a kernel is not scaled, since a kernel of 1 blurs nothing."""
+"""Minimum side of a scaled kernel, in pixels; a kernel of side 1 would not blur."""
 
 
 class PhotometricAugmentation(nn.Module):
-    """Colour jitter, greyscale and blur (values in 0..1), then normalisation; each image has its own draws.
+    """Colour jitter, greyscale and blur on values in 0..1, drawn for each image, then normalisation.
 
-    The colour jitter is Kornia's `ColorJiggle`, which the authors' Kornia of 2021 called `ColorJitter`: its brightness
-    is added, while torchvision's is multiplied (`colour_jitter` chooses). Strengths: CCOP's
-    `configs/selfsup/ccop/r50_d2.py`. All draws come from torch's global generator.
+    The default colour jitter is Kornia's `ColorJiggle`, called `ColorJitter` in the 2021 version that the authors used.
+    It adds brightness, whereas torchvision multiplies; `colour_jitter` selects one of the two. Strengths are from
+    CCOP's `configs/selfsup/ccop/r50_d2.py`. All draws come from torch's global generator.
 
     Args:
-        settings: colours, blur, and the size of the images.
+        settings: strengths of the augmentations and size of the images.
     """
 
     mean: Tensor
@@ -47,18 +47,18 @@ class PhotometricAugmentation(nn.Module):
 
     @torch.no_grad()
     def augment(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) uint8 RGB -> (B, 3, H, W) float32 in 0..1, augmented but not normalised."""
+        """Augment without normalising: (B, 3, H, W) uint8 RGB -> (B, 3, H, W) float32 in 0..1."""
         augmented: Tensor = self.augmentation(images.float() / 255)
         return augmented.clamp(0, 1)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) uint8 RGB -> (B, 3, H, W) float32, augmented, then normalised by the hub's mean and std."""
+        """Augment, then normalise with the hub's mean and std: (B, 3, H, W) uint8 RGB -> (B, 3, H, W) float32."""
         return (self.augment(images) - self.mean) / self.std
 
 
 def blur(settings: ViewSettings) -> tuple[int, tuple[float, float]]:
-    """Side of the blur's kernel and range of its standard deviation, both in pixels."""
+    """Return the blur's kernel size and the range of its standard deviation, in pixels."""
     if not settings.scale_blur:
         return settings.blur_kernel, SIGMAS
     scale = settings.image_size / REFERENCE_SIZE
