@@ -1,4 +1,4 @@
-"""`ccop-eval doctor`: one screen that says what works here, and how to fix what does not."""
+"""`ccop-eval doctor`: check what works on this machine and how to fix what does not."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ccop_hub.errors import UserError
 from .settings import DoctorSettings, Task
 
 _NAMES = 24
-"""Width of the column of names."""
+"""Width of the name column."""
 
 _EVAL = "pip install 'ccop-hub[eval]'"
 _PRETRAIN = "pip install 'ccop-hub[pretrain]'"
@@ -25,12 +25,12 @@ _OPENCV = (
 )
 
 
-class Missing(Exception):  # noqa: N818 - a finding, not a failure of ours
+class Missing(Exception):  # noqa: N818 - a finding, not an error in this program
     """A part is missing or does not work.
 
     Args:
-        found: what was found instead, in a few words.
-        fix: how to fix it, if not by the part's usual fix.
+        found: brief description of what was found instead.
+        fix: how to fix it, if the part's default fix does not apply.
     """
 
     def __init__(self, found: str, fix: str | None = None) -> None:
@@ -40,13 +40,13 @@ class Missing(Exception):  # noqa: N818 - a finding, not a failure of ours
 
 @dataclass(frozen=True)
 class Part:
-    """One line of the screen.
+    """One checked part, shown as one line.
 
     Attributes:
         name: the part's name.
-        needed_by: tasks that cannot run without it; none if it only makes things faster.
-        find: returns what was found, in a few words; raises `Missing` or `ImportError`.
-        fix: command that installs the part, or what to do if no command can.
+        needed_by: tasks that require it; empty if it is only a speed-up.
+        find: returns a brief description of what was found; raises `Missing` or `ImportError`.
+        fix: command that installs the part, or other instructions.
     """
 
     name: str
@@ -57,14 +57,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found of one part.
+    """The result of checking one part.
 
     Attributes:
-        name: of the part.
-        works: whether it is here and works.
+        name: the part's name.
+        works: whether it is installed and works.
         needed: whether the chosen task needs it.
-        found: a few words.
-        fix: command that brings the part, or what to do where no command can; None where it works.
+        found: brief description.
+        fix: command that installs the part, or other instructions; None if it works.
     """
 
     name: str
@@ -75,7 +75,7 @@ class Finding:
 
 
 def run(settings: DoctorSettings) -> list[Finding]:
-    """Examine every part."""
+    """Check every part."""
     findings = []
     for part in PARTS:
         needed = settings.task in part.needed_by or (settings.task == "all" and bool(part.needed_by))
@@ -85,17 +85,17 @@ def run(settings: DoctorSettings) -> list[Finding]:
 
 
 def missing(findings: Sequence[Finding]) -> list[str]:
-    """Names of the parts that are needed and do not work."""
+    """Names of required parts that do not work."""
     return [finding.name for finding in findings if finding.needed and not finding.works]
 
 
 def exit_code(findings: Sequence[Finding]) -> int:
-    """1 if a part that is needed does not work, else 0."""
+    """1 if a required part does not work, else 0."""
     return 1 if missing(findings) else 0
 
 
 def show(findings: Sequence[Finding], settings: DoctorSettings) -> int:
-    """Print one line for each part; returns the exit code."""
+    """Print one line per part and return the exit code."""
     console = Console(soft_wrap=True, highlight=False)
     for finding in findings:
         mark = "[green]ok[/]     " if finding.works else "[red]missing[/]" if finding.needed else "[yellow]absent[/] "
@@ -112,7 +112,7 @@ def show(findings: Sequence[Finding], settings: DoctorSettings) -> int:
 
 
 def _examine(part: Part) -> tuple[str, str | None]:
-    """What was found, and what fixes it; None where nothing needs fixing."""
+    """Return what was found and how to fix it (None if it works)."""
     try:
         return part.find(), None
     except (Missing, ImportError, OSError, RuntimeError, UserError) as error:
@@ -121,7 +121,7 @@ def _examine(part: Part) -> tuple[str, str | None]:
 
 
 def _plain(text: str) -> str:
-    """The text with brackets escaped, which rich would read as markup."""
+    """Escape brackets, which rich would interpret as markup."""
     return text.replace("[", "\\[")
 
 
@@ -133,7 +133,7 @@ def _torch() -> str:
 
 
 def _operators() -> str:
-    """The compiled operators are called, since with a torch of another version they are there but do not work."""
+    """Call the compiled operators: built for another torch, they may import but not work."""
     import torch
     import torchvision
 
@@ -189,7 +189,7 @@ def _nccl() -> str:
 
 
 def _package(module: str, distribution: str) -> Callable[[], str]:
-    """A part that is a plain Python package: it is imported."""
+    """Make a check that imports a plain Python package."""
 
     def find() -> str:
         importlib.import_module(module)
@@ -216,4 +216,4 @@ PARTS = (
     ),
     Part("NCCL", (), _nccl, "pip install --force-reinstall torch   # on Linux the registry's torch has CUDA and NCCL"),
 )
-"""Every part, in the order of the screen."""
+"""All parts, in display order."""

@@ -1,10 +1,10 @@
-"""`ccop-eval install-detectron2`: the detection engine from the package registry, verified, without a compiler.
+"""`ccop-eval install-detectron2`: install a verified Detectron2 from PyPI, without a compiler.
 
-PyPI has Detectron2 v0.6 only as an unofficial source distribution without the C++ sources. Its Python files equal the
-official tag v0.6 (commit d1e0456), and Mask R-CNN needs none of the compiled operators. Its setup script and metadata
-do not work with today's tools: pip 26 refuses its dependencies, and the build needs the missing sources. pip builds a
-source distribution without `pyproject.toml` with setuptools, so our own build backend takes the place of setuptools on
-the import path. pip does the rest: index, proxies, digest, installation.
+PyPI has Detectron2 v0.6 only as an unofficial source distribution without the C++ sources. Its Python files are
+identical to the official tag v0.6 (commit d1e0456), and Mask R-CNN needs none of the compiled operators. Its setup
+script and metadata do not work with current tools: pip 26 rejects its dependencies, and the build needs the missing
+sources. Since pip builds source distributions without `pyproject.toml` with setuptools, our build backend shadows
+setuptools on the import path. pip handles the rest: index, proxies, digest and installation.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from .engine import DISTRIBUTION, load_engine
 
 VERSION = "0.6"
 SHA256 = "5d2e9e51e523ec72f6a31cca04b0a515492e9514b773a3d134cedc0677170b29"
-"""Digest of the source distribution; the Python files in it were compared with the official tag v0.6."""
+"""SHA-256 of the source distribution, whose Python files were compared with the official tag v0.6."""
 
 
 def install(settings: InstallSettings) -> None:
-    """Install Detectron2 into the running environment, unless it is already installed.
+    """Install Detectron2 into the current environment, unless it is already installed.
 
     Raises:
-        UserError: there is no pip or no network, or the registry's file does not have the pinned digest.
+        UserError: pip or the network is unavailable, or the downloaded file does not match the pinned digest.
     """
     present = importlib.util.find_spec("detectron2") is not None
     if not present:
@@ -43,10 +43,10 @@ def install(settings: InstallSettings) -> None:
 
 
 def install_from_registry(sha256: str = SHA256) -> None:
-    """Download, verify and install the source distribution with pip (518 kB).
+    """Download (518 kB), verify and install the source distribution with pip.
 
     Args:
-        sha256: the digest that the downloaded file must have, hexadecimal.
+        sha256: expected digest of the downloaded file, hexadecimal.
     """
     if importlib.util.find_spec("pip") is None:
         raise UserError(f"{sys.executable} has no pip: run `{sys.executable} -m ensurepip` first")
@@ -54,11 +54,11 @@ def install_from_registry(sha256: str = SHA256) -> None:
         backend, requirements = Path(folder) / "backend", Path(folder) / "requirements.txt"
         _write_backend(backend)
         requirements.write_text(f"{DISTRIBUTION}=={VERSION} --hash=sha256:{sha256}\n", encoding="utf-8")
-        # No cache: neither use a wheel that another build of this file left there, nor leave ours for others.
+        # Disable pip's cache: do not use a wheel built from this file in another way, or leave ours for other builds.
         options = ["--no-cache-dir", "--no-deps", "--no-build-isolation", "--no-binary", DISTRIBUTION]
         command = [sys.executable, "-m", "pip", "install", *options, "--requirement", str(requirements)]
-        # pip < 25.3 runs the setup script directly unless PEP 517 is requested. Later versions have dropped the flag,
-        # but all accept the variable.
+        # pip < 25.3 runs the setup script directly unless PEP 517 is requested. Later versions dropped the flag, but
+        # all accept the variable.
         environment = {**os.environ, "PYTHONPATH": str(backend), "PIP_USE_PEP517": "1"}
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode != 0:
@@ -67,7 +67,7 @@ def install_from_registry(sha256: str = SHA256) -> None:
 
 
 def _write_backend(folder: Path) -> None:
-    """Make a folder that, first on the import path, has pip build with `sdist_backend` instead of setuptools."""
+    """Write a folder that makes pip build with `sdist_backend` instead of setuptools when first on the import path."""
     (folder / "setuptools").mkdir(parents=True)
     (folder / "setuptools" / "__init__.py").touch()
     (folder / "setuptools" / "build_meta.py").write_text("import sdist_backend as __legacy__\n", encoding="utf-8")
@@ -75,7 +75,7 @@ def _write_backend(folder: Path) -> None:
 
 
 def _failure(output: str, sha256: str) -> str:
-    """One line from pip's output: what went wrong, and what to do."""
+    """Summarise pip's output in one line: what went wrong and how to fix it."""
     package = f"{DISTRIBUTION}=={VERSION}"
     if "DO NOT MATCH THE HASHES" in output:
         got = output.partition("Got")[2].split() or ["unknown"]

@@ -1,4 +1,4 @@
-"""Two runs over the same images as a paired comparison: how sure is the difference of their AP?"""
+"""Paired comparison of two runs on the same images, with confidence intervals for the AP difference."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from .plan import Plan
 from .trainer import INFERENCE_FOLDER, PREDICTIONS_FILE
 
 RESAMPLES = 1000
-"""Resamples of the scored images. They say what other images would have given, not what another seed would have."""
+"""Bootstrap resamples of the scored images. They capture the variation between images, not between seeds."""
 
 
 def pair(own: Result, against: Result, plan: Plan, against_folder: Path) -> Result:
-    """The first result with the second beside it, and intervals of AP, AP50, AP75 and of their differences.
+    """Add the second result to the first, with intervals for AP, AP50, AP75 and their differences.
 
     Args:
-        own: of the weights.
-        against: of the weights they are compared with; the same plan otherwise.
-        plan: of `own`.
-        against_folder: Detectron2's folder of the second run.
+        own: result of the first weights.
+        against: result of the weights to compare with, from an otherwise identical plan.
+        plan: plan of `own`.
+        against_folder: the second run's Detectron2 folder.
     """
     kinds = sorted({name.split("/")[0] for name in own.metrics})
     sides = [_statistic(plan, folder, kinds) for folder in (plan.folder, against_folder)]

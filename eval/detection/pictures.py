@@ -1,4 +1,4 @@
-"""A sheet of detections beside the ground truth."""
+"""Draw detections next to the ground truth."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ccop_hub.images import read_rgb
 from .coco_data import CocoSplit
 
 THRESHOLD = 0.5
-"""Detections of a lower score are not drawn."""
+"""Minimum score of a drawn detection."""
 
 CELL = 384
-"""Longest side of one picture on the sheet, in pixels."""
+"""Longest side of each picture on the sheet, in pixels."""
 
 _GAP = 8
 _CAPTION = 18
@@ -28,14 +28,14 @@ _CAPTION = 18
 def write_sheet(split: CocoSplit, predictions: Path, path: Path, images: int = 8) -> Path:
     """Draw the first images of a split, ground truth on the left and detections on the right, two pairs per row.
 
-    Detections scoring at least `THRESHOLD` are drawn. Where there are none, the caption says so and gives the best
-    score, so that an empty picture is not mistaken for a missing one.
+    Only detections that score at least `THRESHOLD` are drawn. If there are none, the caption says so and gives the
+    best score, so that nobody mistakes an empty picture for a missing one.
 
     Args:
-        split: the scored split; registered with Detectron2.
-        predictions: COCO result JSON (xywh boxes in pixels, run-length masks) as the scorer wrote it.
+        split: the scored split, already registered with Detectron2.
+        predictions: the scorer's COCO result JSON (xywh boxes in pixels, RLE masks).
         path: PNG to write.
-        images: how many images to show.
+        images: number of images to show.
     """
     from detectron2.data import DatasetCatalog, MetadataCatalog
     from detectron2.utils.visualizer import ColorMode, Visualizer
@@ -67,10 +67,10 @@ def write_sheet(split: CocoSplit, predictions: Path, path: Path, images: int = 8
 
 
 def caption(scores: list[float]) -> str:
-    """What is drawn of an image's detections.
+    """Caption saying how many of an image's detections are drawn.
 
     Args:
-        scores: of all of them, the highest first.
+        scores: scores of all detections, in descending order.
     """
     drawn = sum(score >= THRESHOLD for score in scores)
     if drawn:
@@ -83,7 +83,7 @@ def _counted(count: int, what: str) -> str:
 
 
 def _instances(entries: list[dict[str, Any]], size: tuple[int, int], metadata: Any) -> Any:
-    """COCO result entries of one image as Detectron2's `Instances`."""
+    """Convert one image's COCO result entries to Detectron2's `Instances`."""
     import torch
     from detectron2.structures import Boxes, BoxMode, Instances
     from pycocotools import mask as rle
@@ -101,7 +101,7 @@ def _instances(entries: list[dict[str, Any]], size: tuple[int, int], metadata: A
 
 
 def _lay_out(cells: list[tuple[npt.NDArray[np.uint8], str]]) -> Image.Image:
-    """Pictures with their captions, four per row."""
+    """Lay out captioned pictures, four per row."""
     columns = 4
     rows = -(-len(cells) // columns)
     sheet = Image.new("RGB", (columns * (CELL + _GAP), rows * (CELL + _GAP + _CAPTION)), "white")

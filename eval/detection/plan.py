@@ -1,4 +1,4 @@
-"""What a detection run will do, found out and checked before anything is written."""
+"""The plan of a detection run: all inputs resolved and checked before anything is written."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from .data_sources import image_names, open_data, take_part
 from .engine import load_engine
 
 ENGINE_FOLDER = "detectron2"
-"""Folder, inside the run's, of Detectron2's own files: configuration, log, checkpoints, predictions."""
+"""Subfolder of the run for Detectron2's files: configuration, log, checkpoints, predictions."""
 
 AGAINST_FOLDER = "against"
-"""Folder, inside the run's, of the second weights' run."""
+"""Subfolder of the run for the second weights' run."""
 
 SHEET_FILE = "detections.png"
 IDENTITY_FILE = "identity.json"
@@ -37,19 +37,19 @@ FEW_IMAGES_FILE = "few_images.txt"
 FINAL_CHECKPOINT = "model_final.pth"
 
 _MACHINE_KEYS = ("OUTPUT_DIR", "DATALOADER.NUM_WORKERS", "DATASETS.TRAIN", "DATASETS.TEST", "SOLVER.CHECKPOINT_PERIOD")
-"""Configuration that may change when a run is resumed: where files are and how often they are saved."""
+"""Configuration keys that may change on resume: file locations and checkpoint frequency."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A run: everything resolved and checked.
+    """A fully resolved and checked run.
 
     Attributes:
-        settings: as the user gave them.
-        engine: the Detectron2 that is here.
-        weights: what the detector starts from.
-        data: what it trains and is scored on.
-        configuration: Detectron2's, frozen, with the notes.
+        settings: the user's settings.
+        engine: the installed Detectron2.
+        weights: the weights that the detector starts from.
+        data: the data set for training and scoring.
+        configuration: frozen Detectron2 configuration, with notes.
     """
 
     settings: DetectionSettings
@@ -60,11 +60,11 @@ class Plan:
 
     @property
     def folder(self) -> Path:
-        """Detectron2's own folder."""
+        """Folder of Detectron2's files."""
         return self.settings.out / ENGINE_FOLDER
 
     def identity(self) -> dict[str, str]:
-        """What must be equal for a run to be resumed, or scored again."""
+        """Values that must match for a run to be resumed or rescored."""
         cfg = self.configuration.cfg.clone()
         cfg.defrost()
         for key in _MACHINE_KEYS:
@@ -84,10 +84,10 @@ class Plan:
 
 
 def make_plan(settings: DetectionSettings) -> Plan:
-    """Resolve data, protocol and weights; what is on this machine is checked before weights are downloaded.
+    """Resolve data, protocol and weights. Local inputs are checked before any weights are downloaded.
 
     Raises:
-        UserError: anything wrong with them, or with the machine.
+        UserError: the settings are invalid, or this machine cannot run them.
     """
     check_folder(settings.out)
     _device(settings)
@@ -100,10 +100,10 @@ def make_plan(settings: DetectionSettings) -> Plan:
 
 
 def check_output(plan: Plan) -> None:
-    """Raise unless the output folder can take this run.
+    """Check that the output folder can be used for this run.
 
     Raises:
-        UserError: the folder contains another run, or there is nothing in it to score again.
+        UserError: the folder contains another run, or has nothing to rescore.
     """
     settings, folder = plan.settings, plan.folder
     check_folder(settings.out)
@@ -122,7 +122,7 @@ def check_output(plan: Plan) -> None:
 
 
 def open_output(plan: Plan) -> None:
-    """Make the output folder, checked before, this run's own; write its settings and full configuration there."""
+    """Claim the output folder, checked before, and write the settings and full configuration to it."""
     settings, folder = plan.settings, plan.folder
     make_folder(settings.out)
     if settings.overwrite:
@@ -141,7 +141,7 @@ def open_output(plan: Plan) -> None:
 
 
 def _holds_a_run(out: Path) -> bool:
-    """Whether there is anything to resume or to lose: a result, or a checkpoint. A failed start leaves neither."""
+    """Whether the folder has a result or a checkpoint, to resume or to lose. A failed start leaves neither."""
     return (out / RESULT_FILE).exists() or any((out / ENGINE_FOLDER).glob("*.pth"))
 
 

@@ -1,4 +1,4 @@
-"""Training processes, one a GPU: Detectron2's own, prepared before anything of Detectron2 is read in them."""
+"""Launch training processes, one per GPU, and patch Detectron2 in each before it is imported."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from .engine import load_engine
 
 
 def start(settings: DetectionSettings, work: Callable[..., None], *arguments: Any) -> None:
-    """Run `work(*arguments)` in each of this machine's processes and wait for them: one a GPU, all in one group.
+    """Run `work(*arguments)` in one process per GPU of this machine, all in one process group, and wait for them.
 
-    A new process would import Detectron2's own `launch` before it could be prepared for the version that is here, so
-    that it starts at a function of this module, which then hands over to Detectron2's.
+    With Detectron2's own `launch`, a new process would import Detectron2 before it is patched. Processes therefore
+    start in a function of this module, which patches Detectron2 and then calls its launcher.
 
     Args:
-        settings: how many machines and GPUs, which machine this is, and where they meet.
-        work: function of a module, so that a new process finds it.
-        arguments: that can be pickled.
+        settings: number of machines and GPUs, this machine's rank, and the rendezvous address.
+        work: a module-level function, so that it can be pickled.
+        arguments: picklable arguments of `work`.
 
     Raises:
-        UserError: what one of the processes raised as such.
+        UserError: one of the processes raised it.
     """
     if settings.processes == 1:
         work(*arguments)
@@ -37,14 +37,14 @@ def start(settings: DetectionSettings, work: Callable[..., None], *arguments: An
         start_processes(_prepared, task, settings.devices, start_method="spawn")  # type: ignore[no-untyped-call]
     except ProcessRaisedException as error:
         last = str(error).strip().splitlines()[-1]
-        # Another process's exception arrives as the text of its traceback.
+        # An exception in a child process arrives as the text of its traceback.
         if last.startswith(f"{UserError.__module__}.{UserError.__qualname__}: "):
             raise UserError(last.partition(": ")[2]) from None
         raise
 
 
 def _prepared(local_rank: int, *arguments: Any) -> None:
-    """A new process: prepare Detectron2, then join the group and work."""
+    """Entry point of a new process: patch Detectron2, then join the group and run."""
     load_engine()
     from detectron2.engine.launch import _distributed_worker
 

@@ -1,4 +1,4 @@
-"""What a training says while it runs: one line on a terminal, a few lines elsewhere; all the rest goes to a file."""
+"""Training output: one live line on a terminal, a few lines otherwise; everything else goes to a log file."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from ccop_hub.files import make_folder
 LOG_FILE = "log.txt"
 
 _CHATTY = ("detectron2", "fvcore", "py.warnings", "torch.fx._symbolic_trace")
-"""Loggers whose lines go to the file; the last is for official main's use of a name that torch deprecates."""
+"""Loggers redirected to the file; the last one is for a deprecated torch name that official main uses."""
 
 _REPORTS = 20
-"""Lines over a whole training if there is no terminal."""
+"""Number of progress lines per training run without a terminal."""
 
 _LOSSES = {
     "rpn": ("loss_rpn_cls", "loss_rpn_loc"),
@@ -28,11 +28,11 @@ _LOSSES = {
     "box": ("loss_box_reg",),
     "mask": ("loss_mask",),
 }
-"""What the line shows -> Detectron2's names, summed."""
+"""Displayed loss -> Detectron2's losses that it sums."""
 
 
 class Progress(EventWriter):  # type: ignore[misc]
-    """Iteration, losses, speed and remaining time: rewritten in place on a terminal, about twenty lines elsewhere."""
+    """Prints iteration, losses, speed and ETA: updated in place on a terminal, otherwise in about twenty lines."""
 
     def __init__(self, iterations: int) -> None:
         self._iterations = iterations
@@ -67,12 +67,12 @@ class Progress(EventWriter):  # type: ignore[misc]
         )
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing."""
 
 
 @contextlib.contextmanager
 def logs_in(folder: Path) -> Iterator[None]:
-    """Send what Detectron2 logs and warns to `folder/log.txt` while the block runs (other ranks: `log.rankN.txt`)."""
+    """Redirect Detectron2's logs and warnings to `folder/log.txt` (`log.rankN.txt` on other ranks)."""
     make_folder(folder)
     rank = comm.get_rank()
     handler = logging.FileHandler(folder / (LOG_FILE if rank == 0 else f"log.rank{rank}.txt"), encoding="utf-8")

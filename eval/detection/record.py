@@ -1,4 +1,4 @@
-"""What came out of a run as the result that every evaluation writes."""
+"""Convert a finished detection run to a `Result`."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from ..results.result import DataIdentity, Metrics, Result, WeightsIdentity, pro
 from .plan import Plan
 
 OUTCOME_FILE = "outcome.json"
-"""Scores and load report, as the training process left them in Detectron2's folder."""
+"""Scores and load report that the training process writes to Detectron2's folder."""
 
 _METRICS_FILE = "metrics.json"
 
 
 def make_result(plan: Plan, seconds: float) -> Result:
-    """The result of a plan that was carried out.
+    """Make the result of a completed plan.
 
     Args:
-        plan: what was done.
-        seconds: from start to end, of this process.
+        plan: the completed plan.
+        seconds: wall time of this process.
     """
     cfg, configuration, settings = plan.configuration.cfg, plan.configuration, plan.settings
     outcome = json.loads((plan.folder / OUTCOME_FILE).read_text(encoding="utf-8"))
@@ -59,7 +59,7 @@ def make_result(plan: Plan, seconds: float) -> Result:
 
 
 def flatten(scores: dict[str, Any], class_names: list[str]) -> tuple[Metrics, dict[str, Metrics]]:
-    """Detectron2's scores (percent) as flat metrics and as AP by class; what is undefined is None."""
+    """Convert Detectron2's scores (percent) to flat metrics and AP per class; undefined values become None."""
     metrics: Metrics = {}
     per_class: dict[str, Metrics] = {}
     for kind, values in scores.items():
@@ -72,9 +72,9 @@ def flatten(scores: dict[str, Any], class_names: list[str]) -> tuple[Metrics, di
 
 
 def _curve(path: Path, iterations: int, metrics: Metrics) -> list[Metrics]:
-    """Losses, learning rate and intermediate scores from Detectron2's JSON lines, by number of steps done.
+    """Read losses, learning rate and intermediate scores by step from Detectron2's JSON lines.
 
-    The last entry has the final scores. A run that was killed may have left half a line, and steps that it did again.
+    The last entry has the final scores. A killed run may have left a truncated line, and steps that it repeated.
     """
     curve: dict[int, Metrics] = {}
     for line in path.read_text(encoding="utf-8").splitlines():

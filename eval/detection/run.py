@@ -1,4 +1,4 @@
-"""`ccop-eval detection`: train Mask R-CNN from pre-trained weights, score it, record everything."""
+"""`ccop-eval detection`: fine-tune a detector from pre-trained weights and score it."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from .record import OUTCOME_FILE, make_result
 
 
 def run(settings: DetectionSettings) -> Result | None:
-    """Train and score one or two weights.
+    """Train and score a detector from one or two sets of weights.
 
     Writes `result.json`, a picture sheet, the settings and Detectron2's files to `settings.out`.
 
     Returns:
-        The result; None on every machine but the first.
+        The result; None on all machines except the first.
 
     Raises:
-        UserError: anything wrong with the weights, the data, the protocol or the output folder.
+        UserError: the weights, data, protocol or output folder are invalid.
     """
     plans = [make_plan(settings)]
     if settings.against is not None:
@@ -56,7 +56,7 @@ def run(settings: DetectionSettings) -> Result | None:
 
 
 def _finished(settings: DetectionSettings) -> Result | None:
-    """The result of this very run, if the folder contains it."""
+    """Return this run's result if the folder contains it."""
     if not (settings.out / RESULT_FILE).exists():
         return None
     result = Result.read(settings.out)
@@ -64,7 +64,7 @@ def _finished(settings: DetectionSettings) -> Result | None:
 
 
 def _carry_out(plan: Plan) -> Result | None:
-    """Train (or not) and score by a plan, in as many processes as it says."""
+    """Train (unless only scoring) and score according to a plan, in the number of processes it asks for."""
     started = time.monotonic()
     settings = plan.settings
     first_machine = settings.node_rank == 0
@@ -73,7 +73,7 @@ def _carry_out(plan: Plan) -> Result | None:
         print(f"{plan.weights.name}: {settings.protocol} on {plan.data.name}")
         for note in plan.configuration.notes:
             print(f"note: {note}")
-    # Other processes make the plan themselves: a configuration cannot be sent before Detectron2 is prepared there.
+    # Each new process makes its own plan: a configuration cannot be unpickled before Detectron2 is patched there.
     start(settings, work, settings, plan if settings.processes == 1 else None)
     if not first_machine:
         return None
@@ -87,11 +87,11 @@ def _carry_out(plan: Plan) -> Result | None:
 
 
 def work(settings: DetectionSettings, plan: Plan | None) -> None:
-    """One training process; rank 0 leaves what came out in Detectron2's folder.
+    """Run one training process; rank 0 writes the outcome to Detectron2's folder.
 
     Args:
-        settings: of the run.
-        plan: made of them, where this is the process that made it.
+        settings: the run's settings.
+        plan: their plan if this process has already made it, else None.
     """
     load_engine()
     plan = plan or make_plan(settings)
@@ -118,7 +118,7 @@ def work(settings: DetectionSettings, plan: Plan | None) -> None:
         try:
             scores = _train_and_score(trainer, settings)
         except UserError as error:
-            # One that a process which reads images met arrives as the text of its traceback.
+            # An error from a data-loading worker arrives as the text of its traceback.
             raise UserError(str(error).strip().splitlines()[-1].rpartition("UserError: ")[2]) from None
     if comm.is_main_process():
         outcome = {"scores": scores, "report": dataclasses.asdict(reports[0]), "started at": trainer.start_iter}
@@ -126,11 +126,11 @@ def work(settings: DetectionSettings, plan: Plan | None) -> None:
 
 
 def _train_and_score(trainer: Any, settings: DetectionSettings) -> dict[str, Any]:
-    """The scorer's metrics by kind (`bbox`, `segm`); nothing but on rank 0."""
+    """Return the scorer's metrics by kind (`bbox`, `segm`); empty except on rank 0."""
     if settings.eval_only or trainer.start_iter >= trainer.max_iter:
         print("the training is finished: scoring it", flush=True)
         if not (Path(trainer.cfg.OUTPUT_DIR) / FINAL_CHECKPOINT).is_file():
-            # The run was stopped after its last step's checkpoint and before it had this name.
+            # The run was stopped after the last step's checkpoint but before the final one was saved.
             trainer.checkpointer.save(Path(FINAL_CHECKPOINT).stem, iteration=trainer.max_iter - 1)
         scores: dict[str, Any] = trainer.test(trainer.cfg, trainer.model)
         return scores

@@ -1,8 +1,8 @@
-"""A build backend that packs a source distribution's Python package as it is: no setup script, no compiler.
+"""A build backend that packages a source distribution's Python files unchanged: no setup script, no compiler.
 
-pip runs this file in a process of its own, in the unpacked source distribution, through the interface of PEP 517
-(https://peps.python.org/pep-0517/). It imports the standard library alone, and states no dependencies: the engine's
-upload declares some that no registry accepts and others long outdated, and `ccop-hub[eval]` brings what is needed.
+pip runs this file in a separate process, in the unpacked source distribution, through the PEP 517 interface
+(https://peps.python.org/pep-0517/), so it imports only the standard library. The wheel declares no dependencies: those
+of the upload are partly invalid and partly outdated, and `ccop-hub[eval]` installs what Detectron2 needs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = "detectron2"
-"""The one import package that goes into the wheel."""
+"""The import package to put into the wheel."""
 
 
 def prepare_metadata_for_build_wheel(metadata_directory: str, config_settings: dict[str, Any] | None = None) -> str:
@@ -34,7 +34,7 @@ def build_wheel(
     """Write a wheel of the package's files into `wheel_directory` and return its name (PEP 517 hook).
 
     Raises:
-        FileNotFoundError: the source distribution does not hold the package.
+        FileNotFoundError: the source distribution does not contain the package.
     """
     root = Path.cwd()
     if not (root / PACKAGE / "__init__.py").is_file():
@@ -53,7 +53,7 @@ def build_wheel(
 
 
 def _facts(root: Path) -> tuple[str, str]:
-    """Name and version that the source distribution states."""
+    """Name and version of the source distribution."""
     headers = HeaderParser().parsestr((root / "PKG-INFO").read_text(encoding="utf-8"))
     return str(headers["Name"]), str(headers["Version"])
 
@@ -75,5 +75,5 @@ def _dist_info_files(root: Path) -> dict[str, bytes]:
 
 
 def _record_digest(content: bytes) -> str:
-    """Unpadded URL-safe base64 of the SHA-256, as a wheel's RECORD contains it."""
+    """SHA-256 as unpadded URL-safe base64, the format of a wheel's RECORD."""
     return base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()

@@ -1,4 +1,4 @@
-"""Detectron2's own trainer with our weights, data order, resuming and progress; its files go to its own folder."""
+"""Detectron2's trainer with our weights, data order, exact resume and progress output."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ from .data_order import GroupedBatches, NumberedSamples, ResumableLoader
 from .progress import LOG_FILE, Progress
 
 INFERENCE_FOLDER = "inference"
-"""Folder, inside Detectron2's own, of the predictions that were scored."""
+"""Subfolder of Detectron2's folder for the scored predictions."""
 
 PREDICTIONS_FILE = "coco_instances_results.json"
-"""COCO result JSON inside `INFERENCE_FOLDER` (Detectron2's name for it)."""
+"""COCO result JSON in `INFERENCE_FOLDER`, as named by Detectron2."""
 
 _UNFINISHED = ".unfinished"
-"""In the name of a checkpoint that is being written."""
+"""Marks the file name of a checkpoint that is still being written."""
 
 
 class Trainer(DefaultTrainer):  # type: ignore[misc]
-    """`DefaultTrainer` from given weights; every random draw depends only on seed, step and rank.
+    """`DefaultTrainer` whose random draws depend only on seed, step and rank.
 
-    A run that is stopped and resumed from a checkpoint therefore computes the same as one that was never stopped: on
-    a CPU with the same number of threads to the last bit, on GPUs as far as their kernels are deterministic.
+    A resumed run therefore gives the same result as an uninterrupted one: bit for bit on a CPU with the same number of
+    threads, and up to nondeterministic kernels on GPUs.
 
     Args:
         cfg: Detectron2's configuration.
-        prepare: called with the new model, before it moves into a distributed wrapper.
+        prepare: called with the new model before it is wrapped for distributed training, e.g. to load weights.
     """
 
     def __init__(self, cfg: Any, prepare: Callable[[nn.Module], None]) -> None:
@@ -56,14 +56,14 @@ class Trainer(DefaultTrainer):  # type: ignore[misc]
         super().__init__(cfg)
 
     def build_model(self, cfg: Any) -> nn.Module:
-        """Detectron2's model for `cfg`, prepared."""
+        """Build Detectron2's model for `cfg` and prepare it."""
         model: nn.Module = build_model(cfg)
         self._prepare(model)
         return model
 
     @classmethod
     def build_train_loader(cls, cfg: Any) -> ResumableLoader:
-        """The training data in the order that `cfg.SEED` draws (two weights are then trained on the same batches)."""
+        """Build the training loader; `cfg.SEED` fixes the order, so that paired runs train on the same batches."""
         records = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
         batches = GroupedBatches(
             [record["width"] > record["height"] for record in records],
@@ -76,23 +76,23 @@ class Trainer(DefaultTrainer):  # type: ignore[misc]
 
     @classmethod
     def build_test_loader(cls, cfg: Any, dataset_name: str) -> Any:
-        """Detectron2's, with `Mapper`."""
+        """Build Detectron2's test loader with `Mapper`."""
         return build_detection_test_loader(cfg, dataset_name, mapper=Mapper(cfg, is_train=False))
 
     @classmethod
     def build_evaluator(cls, cfg: Any, dataset_name: str) -> COCOEvaluator:
-        """COCO's official scorer (pycocotools); the compiled one is faster, unofficial and not always there."""
+        """Use the official pycocotools: Detectron2's compiled scorer is faster but unofficial and not always built."""
         return CocoEvaluator(dataset_name, **_evaluator_options(cfg))
 
     @classmethod
     def test(cls, cfg: Any, model: nn.Module, evaluators: Any = None) -> Any:
-        """Detectron2's test, with what pycocotools prints sent to the log."""
+        """Run Detectron2's test, redirecting pycocotools' output to the log."""
         log = Path(cfg.OUTPUT_DIR) / LOG_FILE
         with log.open("a", encoding="utf-8") as file, contextlib.redirect_stdout(file):
             return super().test(cfg, model, evaluators)
 
     def build_hooks(self) -> list[HookBase]:
-        """Detectron2's hooks, with checkpoints that survive a kill and repeatable statistics."""
+        """Build Detectron2's hooks, with kill-safe checkpoints and reproducible BN statistics."""
         self.checkpointer = Checkpointer(self.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         return [self._replacement(hook) for hook in super().build_hooks()]
 
@@ -103,38 +103,38 @@ class Trainer(DefaultTrainer):  # type: ignore[misc]
         return hook
 
     def build_writers(self) -> list[EventWriter]:
-        """Detectron2's log, JSON lines and TensorBoard, and the line of progress."""
+        """Build Detectron2's writers (log, JSON lines, TensorBoard) and the progress line."""
         return [*super().build_writers(), Progress(self.max_iter)]
 
     def go_on(self) -> None:
-        """Take up the last checkpoint, if there is one: network, optimizer, schedule, and the place in the data."""
+        """Resume from the last checkpoint, if any: model, optimizer, schedule and position in the data."""
         self.resume_or_load(resume=True)
         self.data_loader.first = self.start_iter
 
     def run_step(self) -> None:
-        """One step; what the network samples in it (proposals, regions) depends on seed, step and rank alone."""
+        """Run one step; the model's random sampling (proposals, regions) depends only on seed, step and rank."""
         entropy = np.random.SeedSequence((self.cfg.SEED, self.iter, comm.get_rank()))
         torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> np.uint64(1)))
         super().run_step()
 
     def state_dict(self) -> dict[str, Any]:
-        """With the optimizer's state, which v0.6 leaves out of its checkpoints."""
+        """Include the optimizer's state, which v0.6 omits from its checkpoints."""
         state: dict[str, Any] = super().state_dict()
         state.setdefault("_trainer", self._trainer.state_dict())
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The counterpart of `state_dict`."""
+        """Restore the state that `state_dict` returned."""
         super().load_state_dict(state_dict)
         self._trainer.load_state_dict(state_dict["_trainer"])
 
 
 class VocTrainer(Trainer):
-    """`Trainer` that scores by Pascal VOC's metric."""
+    """`Trainer` that scores with Pascal VOC's metric."""
 
     @classmethod
     def build_evaluator(cls, cfg: Any, dataset_name: str) -> COCOEvaluator:
-        """VOC 2007's metric on the same written predictions."""
+        """Score the same saved predictions with VOC 2007's metric."""
         return VocEvaluator(dataset_name, **_evaluator_options(cfg))
 
 
@@ -142,19 +142,19 @@ TRAINERS: dict[Scorer, type[Trainer]] = {"coco": Trainer, "voc": VocTrainer}
 
 
 class Mapper(DatasetMapper):  # type: ignore[misc]
-    """`DatasetMapper` that names the file of an image which cannot be read or is not of the size in the JSON."""
+    """`DatasetMapper` whose errors name the image file that is unreadable or whose size differs from the JSON."""
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
-        """The augmented sample.
+        """Return the augmented sample.
 
         Raises:
-            UserError: the image is not one, or has another size.
+            UserError: the image is unreadable or its size differs from the JSON.
         """
         try:
             sample: dict[str, Any] = super().__call__(dataset_dict)
         except SizeMismatchError as error:
             raise UserError(f"{error} Correct the annotations or the image") from None
-        except (OSError, SyntaxError) as error:  # Pillow raises the latter for a broken PNG
+        except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG
             raise UserError(
                 f"{dataset_dict['file_name']} cannot be read: {error}; replace the image or remove it from the JSON"
             ) from None
@@ -162,7 +162,7 @@ class Mapper(DatasetMapper):  # type: ignore[misc]
 
 
 class CocoEvaluator(COCOEvaluator):  # type: ignore[misc]
-    """COCO's metric, by which a detector that finds nothing has AP 0; Detectron2 calls it undefined."""
+    """COCO's metric, in which a detector without detections has AP 0; Detectron2 reports it as undefined."""
 
     def _derive_coco_results(self, coco_eval: Any, iou_type: str, class_names: Any = None) -> dict[str, float]:
         if coco_eval is None:
@@ -175,13 +175,13 @@ class CocoEvaluator(COCOEvaluator):  # type: ignore[misc]
 
 
 class VocEvaluator(CocoEvaluator):
-    """Writes predictions as COCO's evaluator does, and scores them by VOC 2007's rules.
+    """Writes predictions like the COCO evaluator, and scores them by VOC 2007's rules.
 
-    Detectron2's own needs VOC's files on disk, calls numpy names that are gone, and writes no predictions.
+    Detectron2's VOC evaluator needs the VOC files on disk, uses removed NumPy names, and writes no predictions.
     """
 
     def evaluate(self, img_ids: Any = None) -> dict[str, dict[str, float]]:
-        """The scores on rank 0, elsewhere nothing."""
+        """Return the scores on rank 0, and nothing on other ranks."""
         if not super().evaluate(img_ids):
             return {}
         predictions = Path(self._output_dir) / PREDICTIONS_FILE
@@ -189,14 +189,14 @@ class VocEvaluator(CocoEvaluator):
 
 
 class Checkpointer(DetectionCheckpointer):  # type: ignore[misc]
-    """`DetectionCheckpointer` that can be killed at any moment: there is always one whole checkpoint, the last."""
+    """`DetectionCheckpointer` that is safe to kill at any time: the last complete checkpoint always survives."""
 
     def save(self, name: str, **kwargs: Any) -> None:
-        """Write a checkpoint under a name that does not count yet; `tag_last_checkpoint` makes it count."""
+        """Write a checkpoint under a temporary name; `tag_last_checkpoint` gives it its final one."""
         super().save(f"{name}{_UNFINISHED}", **kwargs)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        """Give the file that was just written its own name, call it the last, and remove those before it."""
+        """Rename the file just written, tag it as the last checkpoint, and remove earlier ones."""
         folder = Path(self.save_dir)
         whole = last_filename_basename.replace(_UNFINISHED, "")
         (folder / last_filename_basename).replace(folder / whole)
@@ -207,10 +207,10 @@ class Checkpointer(DetectionCheckpointer):  # type: ignore[misc]
 
 
 class StatisticsFromStart(PreciseBN):  # type: ignore[misc]
-    """`PreciseBN` that averages over the same batches each time, whatever was averaged before."""
+    """`PreciseBN` that averages over the same batches every time."""
 
     def update_stats(self) -> None:
-        """Average from the first batch on."""
+        """Compute the statistics, starting from the first batch."""
         self._data_iter = None
         super().update_stats()
 

@@ -1,4 +1,4 @@
-"""Converts Pascal VOC's own layout to COCO instance JSON: 2007 and 2012 trainval to train on, 2007 test to score on."""
+"""Convert Pascal VOC's layout to COCO instance JSON: train on 2007+2012 trainval, score on 2007 test."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ CLASSES = (
     "train",
     "tvmonitor",
 )
-"""The twenty classes in the order of the VOC devkit; category ids count from 1."""
+"""The 20 classes in the VOC devkit's order; category ids start at 1."""
 
 SPLITS = {"train": (("VOC2007", "trainval"), ("VOC2012", "trainval")), "val": (("VOC2007", "test"),)}
-"""Years and image sets of each split (VOC07+12, as in MoCo)."""
+"""Split -> years and image sets (VOC07+12, as in MoCo)."""
 
 
 def find_root(folder: Path) -> Path | None:
-    """The folder that contains `VOC2007`, which is `folder` itself or its `VOCdevkit`; None if neither does."""
+    """Find the folder that contains `VOC2007`: `folder` itself or its `VOCdevkit`; None if neither does."""
     return next((root for root in (folder, folder / "VOCdevkit") if (root / "VOC2007").is_dir()), None)
 
 
 def sources(root: Path, split: str) -> list[Path]:
-    """The XML files of a split, in the order of its image sets.
+    """List a split's XML files in the order of its image sets.
 
     Raises:
         UserError: an image set or an XML file is missing.
@@ -63,11 +63,10 @@ def sources(root: Path, split: str) -> list[Path]:
 
 
 def convert(root: Path, split: str) -> dict[str, Any]:
-    """A split as a COCO instance document; file names are relative to `root`.
+    """Convert a split to COCO instance JSON; file names are relative to `root`.
 
-    VOC counts pixels from 1 and includes both ends, so (1, 1, W, H) is the whole image; here it is x 0, y 0, width W,
-    height H on a continuous plane, as Detectron2 reads it. Difficult objects are kept and trained on; they keep their
-    mark as `difficult`.
+    VOC's 1-based, inclusive pixel box (1, 1, W, H), which covers the whole image, becomes (0, 0, W, H) as xywh in
+    continuous coordinates, as in Detectron2. Difficult objects are kept for training and marked `difficult`.
 
     Raises:
         UserError: a file is not XML or not a VOC annotation; the message names the file and the object.
@@ -117,7 +116,7 @@ def _objects(tree: ElementTree.Element, path: Path) -> Iterator[dict[str, Any]]:
 def _parse(path: Path) -> ElementTree.Element:
     try:
         return ElementTree.parse(path).getroot()
-    # An unknown encoding is a LookupError, and one that expat does not support a ValueError.
+    # An unknown encoding raises LookupError; one that expat does not support raises ValueError.
     except (ElementTree.ParseError, OSError, LookupError, ValueError) as error:
         raise UserError(f"{path} is not XML ({error}); unpack the data set again") from None
 

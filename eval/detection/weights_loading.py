@@ -1,6 +1,6 @@
-"""Pre-trained tensors into a detector, every one of them accounted for.
+"""Load pre-trained tensors into a detector, accounting for every one.
 
-No name is guessed: the hub's table says where each tensor goes, and whatever does not fit is an error.
+Names are never guessed: the hub's table maps each tensor, and any mismatch is an error.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _PARTS: dict[str, tuple[str, ...]] = {
     "box head": ("roi_heads.box_",),
     "mask head": ("roi_heads.mask_",),
 }
-"""Rows of the accounting table: part -> prefixes of its tensors in a `GeneralizedRCNN`'s state dict, first with a
-pyramid, then in a C4 detector. The longest prefix that fits counts."""
+"""Rows of the accounting table: part -> prefixes of its tensors in a `GeneralizedRCNN`'s state dict, first for an FPN,
+then for a C4 detector. The longest matching prefix wins."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PartCount:
-    """Tensors and parameters of one part of the detector, and how many of them were loaded."""
+    """Number of tensors and parameters in one part of the detector, in total and loaded."""
 
     part: str
     tensors: int
@@ -49,13 +49,13 @@ class PartCount:
 
 @dataclasses.dataclass(frozen=True)
 class LoadReport:
-    """Which tensors of the weights and of the detector were matched.
+    """Which tensors of the weights and the detector were matched.
 
     Attributes:
-        loaded: the pre-trained parts: `backbone`, `backbone+fpn`, or `nothing` where the weights are untrained.
-        use: canonical names used; names unused (canonical, or the source's own where they belong to neither backbone
-            nor pyramid); the detector's own names of tensors that started at random.
-        counts: the same by part of the detector.
+        loaded: the pre-trained parts: `backbone`, `backbone+fpn`, or `nothing` for untrained weights.
+        use: used tensors (canonical names); unused ones (canonical names, or the source's outside backbone and
+            pyramid); and the detector's randomly initialised ones (Detectron2's names).
+        counts: tensor and parameter counts per part of the detector.
     """
 
     loaded: str
@@ -63,7 +63,7 @@ class LoadReport:
     counts: list[PartCount]
 
     def table(self) -> str:
-        """The accounting as text, a line a part."""
+        """Format the counts as text, one line per part."""
         lines = [f"{'part':<16} {'loaded tensors':>15} {'loaded parameters':>24}"]
         for row in self.counts:
             tensors, parameters = (
@@ -79,20 +79,20 @@ class LoadReport:
 
 
 def load_weights(model: nn.Module, weights: Weights, load: LoadedParts = "backbone+fpn") -> LoadReport:
-    """Copy the backbone, and the feature pyramid if there is one and it is asked for, into a detector.
+    """Copy the backbone, and optionally the feature pyramid, into a detector.
 
-    Untrained weights (`random`) are copied like any others, so that the digest in the result is that of the tensors
-    the run started from; they count as nothing loaded. A C4 detector has no pyramid: it takes the backbone alone, whose
-    res5 goes into the region heads.
+    Untrained weights (`random`) are copied like any others, so that the result's digest matches the tensors the run
+    started from, but count as `nothing` loaded. A C4 detector has no pyramid: it takes only the backbone, whose res5
+    goes into the region heads.
 
     Args:
         model: a `GeneralizedRCNN` with Detectron2's ResNet, with a feature pyramid or as C4.
         weights: as `ccop_hub.sources.resolve` returns them.
-        load: what to use of them.
+        load: the parts to use, if the weights have them.
 
     Raises:
-        UserError: the detector's backbone and the weights' do not have exactly the same tensors, a shape differs, or a
-            stride, a padding, a dilation or a norm.
+        UserError: the tensors of the weights' backbone and the detector's do not match exactly, or a shape, stride,
+            padding, dilation or norm differs.
     """
     state = model.state_dict()
     is_c4 = not hasattr(model.backbone, "bottom_up")
@@ -113,10 +113,10 @@ def load_weights(model: nn.Module, weights: Weights, load: LoadedParts = "backbo
 
 
 def _check_geometry(model: nn.Module, converted: Mapping[str, Tensor], weights: Weights) -> None:
-    """Raise unless the detector computes with the backbone's tensors what the backbone did: tensors do not show it.
+    """Raise unless the detector's layers compute the same function as the backbone's, which tensors cannot show.
 
-    A stride on the 1x1 instead of the 3x3 convolution, or a norm of another kind, fits every shape and quietly costs
-    points of AP.
+    A stride on the 1x1 instead of the 3x3 convolution, or a different kind of norm, matches every shape and silently
+    costs AP.
     """
     with torch.device("meta"):
         reference = build_backbone(weights.arch)
@@ -136,16 +136,16 @@ def _check_geometry(model: nn.Module, converted: Mapping[str, Tensor], weights: 
 
 
 def _geometry(module: nn.Module) -> list[tuple[str, object]]:
-    """What a convolution or a norm does with its tensors, by name."""
+    """Named properties of a convolution or norm that its tensors do not show."""
     if isinstance(module, nn.Conv2d):
         return [(name, getattr(module, name)) for name in ("stride", "padding", "dilation", "groups")]
-    # torch's BatchNorm2d and SyncBatchNorm and Detectron2's NaiveSyncBatchNorm compute the same of the same tensors.
+    # torch's BatchNorm2d and SyncBatchNorm and Detectron2's NaiveSyncBatchNorm are equivalent for the same tensors.
     kind = "batch norm" if isinstance(module, nn.modules.batchnorm._BatchNorm) else type(module).__name__
     return [("norm", kind), ("eps", getattr(module, "eps", None))]
 
 
 def _part_of(name: str) -> str | None:
-    """Row of the accounting table that a tensor of the detector belongs to."""
+    """The accounting table's row for one of the detector's tensors."""
     fitting = [
         (len(prefix), part) for part, prefixes in _PARTS.items() for prefix in prefixes if name.startswith(prefix)
     ]
