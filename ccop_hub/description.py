@@ -1,4 +1,4 @@
-"""A summary of a set of weights: tensor counts, parameters, operations and how to load them."""
+"""Summarise a set of weights: tensor counts, parameters, FLOPs and how to load them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .loading import load_call
 from .notebook import summary_html
 
 FLOPS_SIDE = 224
-"""Pixels of the square image that operations are counted for."""
+"""Side of the square input, in pixels, for which FLOPs are counted."""
 
 _GROUPS = {
     "backbone.conv1": "stem",
@@ -32,7 +32,7 @@ _GROUPS = {
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Tensors of one stage: its name, number of tensors, and number of trained parameters in them."""
+    """One stage: its name, number of tensors, and number of trainable parameters."""
 
     name: str
     tensors: int
@@ -41,23 +41,23 @@ class Group:
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """What is known of a set of weights.
+    """Description of a set of weights.
 
     Attributes:
-        name: what the caller called them.
+        name: the name that the caller used.
         backbone: timm name of the backbone.
-        source: path or address that they were read from.
+        source: path or URL they were read from.
         digest: `sha256:` + hex digest of the file, or of the tensors if there is no file.
-        format: the naming scheme of the source, such as `torchvision` or `detectron2`.
+        format: naming scheme of the source, such as `torchvision` or `detectron2`.
         parts: `backbone`, and `fpn` if there is a pyramid.
-        unused: names, as in the source, of tensors in neither part.
-        taken: where in the file the network was found.
-        others: further whole networks in the file, such as a key encoder.
-        facts: what the checkpoint says of itself: objective, data, input mean and std, ...
-        groups: tensors by stage, in the order of the forward pass.
-        parameters: number of trained parameters (BN statistics are not trained).
-        flops: multiply-adds for one 224 x 224 image, as fvcore counts them, by part of the network.
-        usage: the line of Python that loads the weights.
+        unused: source names of tensors in neither part.
+        taken: location of the network in the file.
+        others: other complete networks in the file, such as a key encoder.
+        facts: metadata of the checkpoint: objective, data, input mean and std, ...
+        groups: stages, in forward order.
+        parameters: number of trainable parameters (excludes BN statistics).
+        flops: multiply-adds for one 224 x 224 image, as counted by fvcore, for each part of the network.
+        usage: line of Python that loads the weights.
     """
 
     name: str
@@ -89,7 +89,7 @@ class Description:
 
 
 def describe(weights: Weights) -> Description:
-    """Count tensors, parameters and operations of weights."""
+    """Count the tensors, parameters and FLOPs of a set of weights."""
     tensors: Counter[str] = Counter()
     parameters: Counter[str] = Counter()
     for name, value in weights.tensors.items():
@@ -117,7 +117,7 @@ def describe(weights: Weights) -> Description:
 
 
 def usage(weights: Weights) -> str:
-    """The line of Python that loads the weights, with the pyramid where they have one."""
+    """Return the line of Python that loads the weights, with their pyramid if any."""
     return f"import ccop_hub; network = {load_call(weights, weights.name)}"
 
 

@@ -1,4 +1,4 @@
-"""Writing files atomically, and digests of their contents."""
+"""Write files atomically and compute digests."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from .regular_files import open_regular
 _SUFFIX = ".partial"
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<process>\d+)-[0-9a-f]{8}\.partial", re.DOTALL)
 _LONGEST_NAME = 200
-"""Bytes of a file name kept in its temporary name; most file systems allow 255 in all."""
+"""Bytes of a file name kept in its temporary name; most file systems allow 255 in total."""
 
 _ABANDONED_AFTER = 60.0
-"""Seconds without a write after which the temporary file of a dead process is removed. Until then its writer may be a
-live process of another machine that shares the folder."""
+"""Seconds without a write before the temporary file of a dead process is removed. The writer could be alive on another
+machine that shares the folder."""
 
 _tidied: set[Path] = set()
 
@@ -44,22 +44,22 @@ _REMEDIES = {
 
 @contextlib.contextmanager
 def replacing(path: Path, sync: bool = True) -> Iterator[Path]:
-    """A temporary path to write to, which replaces `path` once the block ends without an error.
+    """Yield a temporary path that replaces `path` when the block succeeds.
 
-    Readers of `path` see the old file or the whole new one, also while several processes write it at once: each has a
-    temporary file of its own, in the same folder, and the last one to finish wins. The temporary file is removed if the
-    block fails; what a killed process left is removed by the next process that writes to the folder.
+    Readers of `path` see either the old file or the complete new one, even with several concurrent writers: each writes
+    to a separate temporary file in the same folder, and the last one to finish wins. The temporary file is removed if
+    the block fails. If the process is killed, the next one to write to the folder removes it.
 
-    A link is followed: the file that it leads to is replaced, and the link stays. What is no regular file, such as
-    `/dev/null` or a pipe, cannot be replaced: the contents are written into it at the end.
+    Symbolic links are followed: their target is replaced and the link is kept. Anything but a regular file, such as
+    `/dev/null` or a pipe, cannot be replaced; the contents are written to it at the end.
 
     Args:
         path: the final file. Its folder must exist.
-        sync: flush the contents to the disk first, so that the file is also whole after a power failure. Worth turning
-            off only for many small files that can be made again.
+        sync: flush to disk before replacing, so that the file survives a power failure intact. Disable this only for
+            many small files that can be recreated.
 
     Raises:
-        UserError: the file cannot be written; names `path` and the reason. Other errors of the block are passed on.
+        UserError: the file cannot be written; the message names `path` and the reason. Other errors propagate.
     """
     if _is_device(path):
         with _device(path) as temporary:
@@ -85,20 +85,20 @@ def replacing(path: Path, sync: bool = True) -> Iterator[Path]:
 
 
 def write_atomically(path: Path, content: bytes | str, sync: bool = True) -> None:
-    """Write `content` (text as UTF-8, line ends as they are) to `path`, as `replacing` does."""
+    """Write `content` (text as UTF-8, line endings unchanged) to `path` with `replacing`."""
     with replacing(path, sync) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 @contextlib.contextmanager
 def scratch_folder(path: Path) -> Iterator[Path]:
-    """An empty folder for files that are checked before they move to `path`; removed at the end.
+    """Yield an empty temporary folder for files to check before moving them to `path`; removed at the end.
 
-    It lies beside `path`, or in it where it is a folder, which may be on another disk than what is beside it.
+    The folder is created next to `path`, or inside it if `path` is a folder, to stay on the same disk.
 
     Raises:
-        UserError: nothing can be written there. An error of the block that names a file of the folder called like
-            `path` names `path` instead.
+        UserError: the location is not writable. If the block fails on a file with the same name as `path`, the error
+            names `path` instead.
     """
     place = path if path.is_dir() else path.parent
     try:
@@ -119,10 +119,10 @@ def scratch_folder(path: Path) -> Iterator[Path]:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it; one that exists is fine.
+    """Create a folder and its parents, unless they exist.
 
     Raises:
-        UserError: it cannot be made; names the path and the reason.
+        UserError: the folder cannot be created; the message names the path and the reason.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -131,14 +131,14 @@ def make_folder(path: Path) -> None:
 
 
 def check_folder(path: Path) -> None:
-    """Check that a path is a folder that can be written to, or can become one; makes nothing.
+    """Check that a folder is writable or could be created, without creating it.
 
     Raises:
-        UserError: as of `make_folder`.
+        UserError: as for `make_folder`.
     """
     try:
         with contextlib.suppress(FileNotFoundError):
-            path.lstat()  # refuses a name that is too long, and a file where a folder is needed
+            path.lstat()  # fails if a name is too long or a parent is a file
         existing = next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))
         with tempfile.TemporaryFile(dir=existing):
             pass
@@ -147,12 +147,12 @@ def check_folder(path: Path) -> None:
 
 
 def is_temporary(path: Path) -> bool:
-    """Whether a path has the name of an unfinished file."""
+    """Whether a path has the name of a temporary file made by `replacing`."""
     return path.name.endswith(_SUFFIX)
 
 
 def final_path(path: Path) -> Path:
-    """The file that an unfinished file is to become; any other path stays as it is."""
+    """Return the final path of a temporary file; other paths are returned unchanged."""
     match = _TEMPORARY.fullmatch(path.name)
     if match is not None:
         return path.with_name(match["name"])
@@ -161,31 +161,31 @@ def final_path(path: Path) -> Path:
 
 
 def remove_temporary_files(folder: Path) -> None:
-    """Delete the unfinished files in a folder that no other process is writing to."""
+    """Delete the temporary files in a folder; no other process may be writing to it."""
     for path in folder.glob(f"*{_SUFFIX}"):
         path.unlink(missing_ok=True)
 
 
 def bytes_digest(content: bytes, algorithm: str = "sha256") -> str:
-    """`sha256:` (or another algorithm of `hashlib`) + hex digest of `content`."""
+    """Return `sha256:` (or another algorithm of `hashlib`) + hex digest of `content`."""
     return f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}"
 
 
 def file_digest(path: Path, algorithm: str = "sha256") -> str:
-    """`sha256:` (or another algorithm of `hashlib`) + hex digest of a file's contents."""
+    """Return `sha256:` (or another algorithm of `hashlib`) + hex digest of a file's contents."""
     with open_regular(path) as stream:
         return f"{algorithm}:{hashlib.file_digest(stream, algorithm).hexdigest()}"
 
 
 def has_digest(path: Path, expected: str) -> bool:
-    """Whether a file's digest begins with `expected`: `md5:` or `sha256:` and leading hex digits."""
+    """Whether a file's digest starts with `expected`: `md5:` or `sha256:` and leading hex digits."""
     return file_digest(path, expected.partition(":")[0]).startswith(expected.lower())
 
 
 def files_digest(root: Path, files: Iterable[Path]) -> str:
-    """`sha256:` + hex digest over each file's path below `root` and its contents, in path order.
+    """Return `sha256:` + hex digest over the contents and the path, relative to `root`, of each file in path order.
 
-    It does not depend on where the folder is; it changes if a file is renamed, added, removed or altered.
+    Independent of the location of `root`, but changes if a file is renamed, added, removed or modified.
     """
     named = sorted((path.relative_to(root).as_posix(), path) for path in files)
     total = hashlib.sha256()
@@ -202,7 +202,7 @@ def _shortened(name: str) -> str:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove what killed processes left in a folder; once a folder and process, since listing a large one is slow."""
+    """Remove the leftovers of killed processes; once per folder and process, since listing a large folder is slow."""
     if folder in _tidied:
         return
     _tidied.add(folder)
@@ -226,9 +226,9 @@ def _is_running(process: int) -> bool:
 
 
 def _write_error(error: BaseException, temporary: Path) -> OSError | None:
-    """The operating system's error behind a failed write; None if the error is about something else.
+    """Return the `OSError` behind a failed write, or None if the error has another cause.
 
-    Writers in other languages (torch's, Arrow's) raise a RuntimeError in front of it, or an OSError without a number.
+    Native writers (torch, Arrow) wrap it in a RuntimeError, or raise an OSError without an errno.
     """
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OSError):
@@ -241,7 +241,7 @@ def _write_error(error: BaseException, temporary: Path) -> OSError | None:
 
 
 def _no_folder(path: Path, error: OSError) -> UserError:
-    """Why there can be no folder at a path: what is in its way, or the operating system's reason."""
+    """Explain why a folder cannot be created: another file is in the way, or the operating system's reason."""
     for place in (path, *path.absolute().parents):
         if not os.path.lexists(place) or place.is_dir():
             continue
@@ -252,7 +252,7 @@ def _no_folder(path: Path, error: OSError) -> UserError:
 
 
 def _is_device(path: Path) -> bool:
-    """Whether something stands at a path that is neither a file nor a folder: a device, a pipe, a terminal."""
+    """Whether a path exists and is neither a file nor a folder, such as a device, pipe or terminal."""
     try:
         mode = path.stat().st_mode
     except OSError:
@@ -262,7 +262,7 @@ def _is_device(path: Path) -> bool:
 
 @contextlib.contextmanager
 def _device(path: Path) -> Iterator[Path]:
-    """A temporary file whose contents go into a device once the block ends without an error."""
+    """Yield a temporary file whose contents are written to a device when the block succeeds."""
     with tempfile.TemporaryDirectory() as scratch:
         temporary = Path(scratch) / path.name
         yield temporary
@@ -276,7 +276,7 @@ def _device(path: Path) -> Iterator[Path]:
 
 
 def _behind_links(path: Path) -> Path:
-    """The file that a path means: where its last link leads, be it there or not yet."""
+    """Resolve symbolic links to the final target, which need not exist."""
     if not path.is_symlink():
         return path
     target = Path(os.path.realpath(path))

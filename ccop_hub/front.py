@@ -1,4 +1,4 @@
-"""Python functions made from settings classes: the same fields, checks and defaults as the command line has."""
+"""Build Python functions from settings classes, with the arguments, checks and defaults of the command line."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ R = TypeVar("R")
 
 
 def front(name: str, settings: Callable[P, S], run: Callable[[S], R], returns: str) -> Callable[P, R]:
-    """A function that takes the fields of a settings class and runs a task with them.
+    """Build a function that takes the fields of a settings class and runs a task with them.
 
-    Type checkers see the class's own signature; `help()` shows every field.
+    Type checkers see the signature of the class; `help()` shows every field.
 
     Args:
-        name: the function's name.
-        settings: the settings class; it checks the values and raises `UserError` for a wrong one.
+        name: name of the function.
+        settings: settings class; raises `UserError` for an invalid value.
         run: the task.
-        returns: what the task returns, for the docstring.
+        returns: description of the result, for the docstring.
     """
 
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -39,7 +39,7 @@ def front(name: str, settings: Callable[P, S], run: Callable[[S], R], returns: s
 
 
 def _documentation(settings: type[object], returns: str) -> str:
-    """A Google-style docstring: what the task does, every field, what comes back."""
+    """Build a Google-style docstring: summary, arguments and return value."""
     introduction = inspect.cleandoc(settings.__doc__ or "").partition("\n\nArgs:")[0]
     texts = field_help(settings)
     fields = "\n".join(f"    {field}: {texts.get(field, '')}".rstrip() for field in field_types(settings))

@@ -1,7 +1,7 @@
-"""What the three console programs share: commands from typed settings, errors of one line, and output.
+"""Shared code of the three console programs: commands built from typed settings, one-line errors, and output.
 
-Each command is a `Command`: a class of settings whose docstring is the help text, and the function that runs it. A
-named setting (`--setting`), then YAML files (`--config`), then flags override the defaults.
+A `Command` pairs a settings class, whose docstring is the help text, with the function to run. Settings are read from
+the defaults, a named setting (`--setting`), YAML files (`--config`) and flags; later sources override earlier ones.
 """
 
 from __future__ import annotations

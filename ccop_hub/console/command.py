@@ -1,4 +1,4 @@
-"""What a console program is made of."""
+"""The commands of a console program."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def version() -> str:
-    """Version of the installed distribution, which all programs share."""
+    """Return the version of the installed distribution, shared by all programs."""
     from importlib import metadata
 
     return metadata.version("ccop-hub")
@@ -20,19 +20,17 @@ class Command:
     """One command of a console program.
 
     Attributes:
-        name: the word on the command line.
+        name: name on the command line.
         help: one line for the program's `--help`.
-        settings: frozen dataclass derived from `ccop_hub.validation.Validated`; its fields become flags, the `Args` of
-            its docstrings their help (with units).
-        run: called with the settings; returns what came of it.
+        settings: frozen dataclass derived from `ccop_hub.validation.Validated`. Its fields become flags; the `Args` of
+            its docstring become their help.
+        run: takes the settings and returns the result.
         positional: fields that may also be given by position. A list takes one or more values.
-        common: fields that `--help` shows; the others appear only in `--help-all`. Fields without a default are always
-            among them.
-        named_settings: folder of `NAME.yaml` files that `--setting NAME` reads, if the command has any.
-        show: prints what came of it; may return an exit code. Without it, an integer that `run` returns is the exit
-            code.
-        document: what came of it as values for JSON; with it, the command takes `--json`.
-        code: exit code of what came of it under `--json`.
+        common: fields shown by `--help`, in addition to those without a default; `--help-all` shows all of them.
+        named_settings: folder of the `NAME.yaml` files that `--setting NAME` reads, if any.
+        show: prints the result and may return an exit code. Without it, an integer result is the exit code.
+        document: converts the result to JSON values; enables `--json`.
+        code: computes the exit code from the result under `--json`.
     """
 
     name: str
@@ -47,17 +45,17 @@ class Command:
     code: Callable[[Any], int] = lambda _: 0
 
     def setting_names(self) -> list[str]:
-        """Names that `--setting` takes, sorted."""
+        """Return the names that `--setting` accepts, sorted."""
         return sorted(path.stem for path in self.named_settings.glob("*.yaml")) if self.named_settings else []
 
     def required(self) -> list[str]:
-        """Fields without a default."""
+        """Return the fields without a default."""
         nothing = dataclasses.MISSING
         fields = dataclasses.fields(self.settings)
         return [field.name for field in fields if field.default is nothing and field.default_factory is nothing]
 
     def shown_first(self) -> set[str]:
-        """Fields that `--help` shows; all of them where none was chosen."""
+        """Return the fields that `--help` shows: all of them if `common` is empty."""
         if not self.common:
             return {field.name for field in dataclasses.fields(self.settings)}
         return {*self.common, *self.positional, *self.required()}

@@ -1,4 +1,4 @@
-"""YAML files of settings: `--config FILE`, and the named ones of `--setting NAME`."""
+"""Read settings from YAML files: `--config FILE` and `--setting NAME`."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from .renamed import note, renamed_settings
 
 
 def read_config(program: str, path: Path, known: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Settings of a YAML file, under today's names, and where each of them stands (`FILE:LINE`).
+    """Read a YAML file; return its settings under their current names, and the location (`FILE:LINE`) of each.
 
     Args:
-        program: its name, for the note on settings that stand there under a former name.
+        program: name of the program, for notes on renamed settings.
         path: the file.
         known: names of the command's settings.
 
     Raises:
-        UserError: not readable, not YAML, not a mapping, or a key that is no setting; names the file and the line.
+        UserError: the file is unreadable, not a YAML mapping, or contains an unknown setting. The message names the
+            file and the line.
     """
     content, lines = read_yaml(path)
     if content is None:

@@ -1,4 +1,4 @@
-"""Errors as one line each: what failed and what to do."""
+"""Format errors as one line: what failed and what to do about it."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ _REASONS = {
 
 
 def describe_os_error(error: OSError) -> str:
-    """Which path failed, why, and what to do; the name of a temporary file is never shown."""
+    """Describe which path failed, why, and what to do. Never names a temporary file."""
     reason, remedy = _REASONS.get(error.errno or 0, (None, "check the path, the disk and the network"))
     reason = reason or one_line(error.strerror or error) or type(error).__name__
     named = [name for name in (error.filename, error.filename2) if isinstance(name, str | bytes | os.PathLike)]
     paths = [Path(os.fsdecode(name)) for name in named]
-    # A failed rename names both ends: what the user knows is the one that is not temporary.
+    # A failed rename names two files; the user knows only the one that is not temporary.
     path = next((path for path in paths if final_path(path) == path), paths[0] if paths else None)
     where = "" if path is None else f"{one_line(final_path(path), 300)}: "
     return f"{where}{reason}; {remedy}"
 
 
 def describe_parse_error(error: CycloptsError, flags: Sequence[str]) -> str:
-    """A wrong command line, from what the parser found.
+    """Describe an invalid command line.
 
     Args:
-        error: of the parser.
-        flags: every flag of the command.
+        error: the parser's error.
+        flags: all flags of the command.
     """
     from cyclopts import exceptions
 

@@ -1,4 +1,4 @@
-"""What the programs write to standard output: tables for people, JSON for programs."""
+"""Standard output of the programs: tables for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _PIPE_WIDTH = 400
-"""Characters: wide enough that no table of ours is folded in a pipe or a file."""
+"""Width in characters for pipes and files, enough for every table to fit without wrapping."""
 
 
 def table_console() -> Console:
-    """A console that loses no number: a terminal folds wide tables, a pipe or file gets them at their full width."""
+    """Return a console that never truncates: wide tables wrap in a terminal and keep their full width elsewhere."""
     from rich.console import Console
 
     console = Console()
@@ -26,9 +26,9 @@ def table_console() -> Console:
 
 @contextlib.contextmanager
 def reserved_stdout() -> Iterator[TextIO]:
-    """Standard output, kept for one document: whatever is printed inside the block goes to standard error.
+    """Reserve standard output for one document; everything else printed inside the block goes to standard error.
 
-    This also holds for what other processes and libraries in other languages write meanwhile.
+    Redirects at the level of file descriptors, so that child processes and native libraries are covered too.
     """
     stdout: TextIO = sys.stdout
     stdout.flush()

@@ -1,7 +1,7 @@
-"""From the words of a command line to a command and its settings.
+"""Parse a command line into a command and its settings.
 
-Cyclopts splits the words into flags and values, and prints the help; the settings class then converts and checks the
-values, so that one check holds for flags, YAML files and Python callers.
+Cyclopts splits the arguments into flags and values and prints the help. The settings class converts and validates the
+values, so that flags, YAML files and Python callers share the same checks.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .errors import describe_parse_error
 from .renamed import in_current_flags
 
 CONFIG, SETTING, JSON = "config", "setting", "json"
-"""Flags that are no settings: where settings come from, and how the outcome is printed."""
+"""Flags that are not settings: they choose where settings come from and how the result is printed."""
 
 HELP_ALL = "--help-all"
 _NOTHING = ("none", "null")
@@ -48,7 +48,7 @@ class Invocation:
     Attributes:
         command: the command.
         settings: an instance of its settings class.
-        json: whether the outcome is wanted as JSON.
+        json: whether to print the result as JSON.
     """
 
     command: Command
@@ -57,10 +57,10 @@ class Invocation:
 
 
 def parse(program: str, description: str, commands: Sequence[Command], words: Sequence[str]) -> Invocation | None:
-    """What a command line asks for; None where it asked for a help text, which is then printed.
+    """Parse a command line; print the help and return None if it asks for help.
 
     Raises:
-        UserError: a word, a flag or a value that is not known, or a setting that is missing.
+        UserError: a command, flag or value is invalid, or a required setting is missing.
     """
     names = [command.name for command in commands]
     name = next(iter(words), None)
@@ -91,14 +91,14 @@ def parse(program: str, description: str, commands: Sequence[Command], words: Se
 def build_app(
     program: str, description: str, commands: Sequence[Command], chosen: Command | None, everything: bool
 ) -> tuple[App, Any]:
-    """The program as cyclopts sees it, and the function that stands for the chosen command.
+    """Build the cyclopts app of a program and the placeholder function of the chosen command.
 
     Args:
-        program: its name.
-        description: its help text.
-        commands: all of its commands.
-        chosen: the one whose flags are needed; the others are then listed by name only. None needs no flags.
-        everything: show all settings in the help text, not only the common ones.
+        program: name of the program.
+        description: help text of the program.
+        commands: all commands of the program.
+        chosen: command to define flags for; the others are only listed. None defines no flags.
+        everything: show all settings in the help, not only the common ones.
     """
     app = App(name=program, help=description, version=version(), help_format="plaintext")
     app.help_epilogue = f"Help on a command: {program} COMMAND --help"
@@ -118,7 +118,7 @@ def build_app(
 def completion_script(
     program: str, description: str, commands: Sequence[Command], shell: Literal["bash", "zsh"]
 ) -> str:
-    """A script that completes commands, flags, choices and paths in a shell."""
+    """Return a shell script that completes commands, flags, choices and paths."""
     app = App(name=program, help=description, version=version(), help_format="plaintext")
     for command in commands:
         app.command(_function(_parameters(command, True)), name=command.name, help=command.help)
@@ -126,7 +126,7 @@ def completion_script(
 
 
 def _function(parameters: Sequence[inspect.Parameter] = ()) -> Any:
-    """A function that stands for a command; cyclopts reads its signature, and nobody calls it."""
+    """Return a placeholder for a command: cyclopts reads its signature, but it is never called."""
 
     def command(**_: Any) -> None: ...
 
@@ -135,17 +135,17 @@ def _function(parameters: Sequence[inspect.Parameter] = ()) -> Any:
 
 
 def _words(_: Any, tokens: Sequence[Token]) -> list[str]:
-    """Several words as they stand: the settings class converts them."""
+    """Return several values unconverted; the settings class converts them."""
     return [token.value for token in tokens]
 
 
 def _word(_: Any, tokens: Sequence[Token]) -> str:
-    """One word as it stands."""
+    """Return one value unconverted."""
     return tokens[-1].value
 
 
 def _parameters(command: Command, everything: bool) -> list[inspect.Parameter]:
-    """A cyclopts parameter for each setting, in the order of the help text."""
+    """Return a cyclopts parameter for each setting, in help order."""
     kinds, texts, first = field_types(command.settings), field_help(command.settings), command.shown_first()
     fields = {field.name: field for field in dataclasses.fields(command.settings)}
     names = list(dict.fromkeys([*command.positional, *command.required(), *command.common, *fields]))
@@ -195,19 +195,19 @@ def _parameter(
         hint = _word_type(plain_kind, choices(kind))
     options["show_default"] = False if default is None or default is False or default == [] else _as_typed(default)
     position = inspect.Parameter.POSITIONAL_OR_KEYWORD if by_position else inspect.Parameter.KEYWORD_ONLY
-    # The real default is the settings class's: a file may stand between it and the flags.
+    # The settings class supplies the default, since a YAML file may override it before the flags do.
     return inspect.Parameter(name, position, default=None, annotation=Annotated[hint | None, Parameter(**options)])
 
 
 def _word_type(kind: Any, words: Sequence[str]) -> Any:
-    """What cyclopts is told about a setting: enough to list choices and to complete paths."""
+    """Return the type that cyclopts sees: just enough to list choices and complete paths."""
     if typing.get_origin(kind) in (list, tuple):
         return list[Path] if Path in typing.get_args(kind) else list[str]
     return Path if kind is Path else _choice_of(words) if words else str
 
 
 def _choice_of(words: Sequence[str]) -> Any:
-    # With `str`, cyclopts lists and completes the choices and leaves their check to us.
+    # With `| str`, cyclopts lists and completes the choices without validating them.
     return Literal.__getitem__(tuple(words)) | str
 
 
@@ -225,7 +225,7 @@ def _metavar(kind: Any) -> str:
 
 
 def _sentence(text: str, kind: Any) -> str:
-    """A field's help as a sentence, with its range where it has one."""
+    """Format a field's help as a sentence, with its range if any."""
     plain_kind = _without_none(kind)
     range_ = "" if plain_kind in (bool, Path, str) or choices(plain_kind) else _range(kind)
     text = text[:1].upper() + text[1:]
@@ -233,7 +233,7 @@ def _sentence(text: str, kind: Any) -> str:
 
 
 def _range(kind: Any) -> str:
-    """The bounds of a number in words; nothing where any number will do."""
+    """Describe the bounds of a number in words; empty if there are none."""
     words = describe(_without_none(kind, keep_bounds=True))
     for start in ("a whole number, ", "a number, ", "a whole number ", "a number "):
         if words.startswith(start):
@@ -242,7 +242,7 @@ def _range(kind: Any) -> str:
 
 
 def _without_none(kind: Any, keep_bounds: bool = False) -> Any:
-    """The type of a value that is given, bounds left out."""
+    """Strip `None`, and by default the bounds, from a type."""
     plain_kind, _ = without_bounds(kind)
     arguments = typing.get_args(plain_kind)
     if type(None) in arguments:
@@ -253,7 +253,7 @@ def _without_none(kind: Any, keep_bounds: bool = False) -> Any:
 
 
 def _as_typed(value: Any) -> str:
-    """A default as one would type it."""
+    """Format a default as the user would type it."""
     if isinstance(value, tuple | list):
         return " ".join(_as_typed(item) for item in value)
     return f"{value:g}" if isinstance(value, float) else str(value).lower() if value is True else str(value)
@@ -266,7 +266,7 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 
 
 def _topics(settings: type[Any]) -> dict[str, str]:
-    """Field name -> heading of the class that adds it."""
+    """Map each field to the help heading of the class that adds it."""
     topics: dict[str, str] = {}
     for base in reversed(settings.__mro__):
         for name in vars(base).get("__annotations__", {}):
@@ -289,7 +289,7 @@ def _flags(command: Command) -> list[str]:
 
 
 def _with_joined_switches(words: Sequence[str], command: Command) -> list[str]:
-    """`--overwrite true`, as older versions wrote it, as `--overwrite=true`."""
+    """Rewrite `--overwrite true`, the syntax of older versions, as `--overwrite=true`."""
     switches = {flag(name) for name, kind in field_types(command.settings).items() if without_bounds(kind)[0] is bool}
     joined: list[str] = []
     for word in words:
@@ -302,7 +302,7 @@ def _with_joined_switches(words: Sequence[str], command: Command) -> list[str]:
 
 
 def _settings(program: str, command: Command, given: dict[str, Any]) -> Any:
-    """The settings of named settings, then files, then flags, each overriding those before it."""
+    """Merge named settings, then files, then flags; later sources override earlier ones."""
     kinds = field_types(command.settings)
     values: dict[str, Any] = {}
     places: dict[str, str] = {}
@@ -336,7 +336,7 @@ def _config_files(command: Command, given: dict[str, Any]) -> list[Path]:
 
 
 def _value(kind: Any, words: Any) -> Any:
-    """The words behind a flag as a value for the settings class, which converts it further."""
+    """Turn the arguments of a flag into a value that the settings class can convert."""
     if isinstance(words, bool):
         return words
     optional = type(None) in typing.get_args(without_bounds(kind)[0])

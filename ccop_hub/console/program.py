@@ -1,4 +1,4 @@
-"""Running a console program: its command line, its errors and its exit code."""
+"""Run a console program: parse the command line, report errors and return the exit code."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .output import print_json, reserved_stdout
 EXIT_WRONG_INPUT = 2
 EXIT_INTERRUPTED = 130
 EXIT_UNREAD = 141
-"""128 plus the number of the signal (SIGINT, SIGPIPE), as a shell reports them."""
+"""128 plus the signal number (SIGINT, SIGPIPE), as shells report it."""
 
 _EXTRAS = {"ccop-hub": "hub", "ccop-pretrain": "pretrain", "ccop-eval": "eval"}
 
@@ -45,19 +45,18 @@ class CompletionSettings(Validated):
 def run_program(program: str, description: str, commands: Sequence[Command], argv: Sequence[str] | None = None) -> int:
     """Parse the command line, run the chosen command and return the exit code.
 
-    A `UserError`, a wrong command line or an error of the operating system prints one line on standard error and
-    returns 2; a missing optional package prints the extra that brings it; an interrupt returns 130, another stop signal
-    128 plus its number, a reader that has had enough (`... | head`) 141. Any other exception is a defect of ours and
-    shows its traceback.
+    A `UserError`, an invalid command line or an operating system error prints one line to standard error and returns 2.
+    A missing optional package prints the extra to install. An interrupt returns 130, another stop signal 128 plus its
+    number, and a closed pipe (`... | head`) 141. Any other exception is a bug in the program and shows its traceback.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    # Started with a stream closed (`>&-`, some service managers), Python has None in its place.
+    # Python sets a stream to None if it is closed at startup (`>&-`, some service managers).
     sys.stdout = sys.stdout or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
     sys.stderr = sys.stderr or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # file names need not be UTF-8, nor terminals Unicode
-    # timm and torchvision still script some functions when they are imported; users can do nothing about it.
+            stream.reconfigure(errors="backslashreplace")  # not all file names are UTF-8, nor all terminals Unicode
+    # timm and torchvision still script functions on import; users cannot do anything about it.
     warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
     try:
         code = _run(program, description, commands, words)
@@ -79,7 +78,7 @@ def run_program(program: str, description: str, commands: Sequence[Command], arg
         print(f"{program}: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # What is still in the buffer has nowhere to go; without this, Python would complain of it at its exit.
+        # Discard what is left in the buffer; otherwise Python reports a broken pipe at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_UNREAD
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Flags and settings under the names of earlier versions: still taken, with a note that gives today's name."""
+"""Accept flags and settings renamed since earlier versions, with a note on the current name."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _PRECISION = "precision"
 
 
 def in_current_flags(program: str, words: Sequence[str], known: Collection[str]) -> list[str]:
-    """The words of a command line under today's flags and values; says on standard error what was replaced.
+    """Replace renamed flags and values in a command line, with a note on standard error.
 
     Args:
-        program: its name, for the note.
-        words: those after the command's name.
+        program: name of the program, for the note.
+        words: arguments after the command's name.
         known: names of the command's settings.
     """
     current: list[str] = []
@@ -41,11 +41,11 @@ def in_current_flags(program: str, words: Sequence[str], known: Collection[str])
 
 
 def renamed_settings(content: Mapping[str, Any], places: Mapping[str, str]) -> list[str]:
-    """What stands in a file of settings under a former name or value, one note each.
+    """Return a note for each renamed setting or value in a settings file.
 
     Args:
-        content: the file's settings as they stand there.
-        places: today's name of a setting -> `FILE:LINE`.
+        content: the settings as written in the file.
+        places: current name of a setting -> `FILE:LINE`.
     """
     notes = [f"{places[RENAMED[name]]}: {name} is now {RENAMED[name]}" for name in content if name in RENAMED]
     value = content.get(_PRECISION)
@@ -55,6 +55,6 @@ def renamed_settings(content: Mapping[str, Any], places: Mapping[str, str]) -> l
 
 
 def note(program: str, notes: Sequence[str]) -> None:
-    """Say on standard error, in one line, which names have changed; nothing if none has."""
+    """Print all renames on one line of standard error, if there are any."""
     if notes:
         print(f"{program}: {', '.join(dict.fromkeys(notes))}", file=sys.stderr)
