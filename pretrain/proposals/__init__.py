@@ -1,1 +1,1 @@
-"""Object proposals: the search, its storage, exchange and checks."""
+"""Object proposals: search, storage, import and export, and checks."""

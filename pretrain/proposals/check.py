@@ -1,4 +1,4 @@
-"""`ccop-pretrain proposals --check`: coverage of a folder of proposals, and recall of known objects."""
+"""`ccop-pretrain proposals --check`: coverage of the images, and recall of ground-truth objects."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from .shards import ImageProposals, Manifest, read_notes, shard_path
 
 CHECK = "check.json"
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
-RECALL_IOU = 0.5  # an object is found by a box of at least this IoU
-_LARGEST_SIDE = 1 << 15  # pixels; larger boxes count as this large
+RECALL_IOU = 0.5  # minimum IoU for an object to count as found
+_LARGEST_SIDE = 1 << 15  # pixels; larger boxes are counted at this size
 
 Boxes = npt.NDArray[np.float32]
 
@@ -36,10 +36,10 @@ class CheckReport:
     """Coverage and quality of the proposals of a set of images.
 
     Attributes:
-        images: the images, as the user gave them.
-        folder: of the proposals.
-        measures: by name.
-        note: what was unusual in the ground truth; empty if nothing was.
+        images: the `images` setting.
+        folder: folder of proposals.
+        measures: value of each measure, by name.
+        note: anomalies in the ground truth; empty if there were none.
     """
 
     images: Path
@@ -49,12 +49,12 @@ class CheckReport:
 
     @property
     def missing(self) -> int:
-        """Number of images without proposals that belong to them as they are now, those left out for a reason aside."""
+        """Number of images without up-to-date proposals, not counting those left out for a known reason."""
         return int(self.measures["missing"])
 
 
 def check_proposals(source: ImageSource, settings: ProposalSettings) -> CheckReport:
-    """Measure the proposals of these images in the folder `out`, finished or not, and write `check.json`."""
+    """Measure the images' proposals in `out`, complete or not, and write `check.json`."""
     manifest = Manifest.read(settings.out)
     workers = settings.workers or available_cores()
     ledger = Ledger(source, settings.out, manifest.settings_digest, settings.max_pixels, workers)
@@ -70,13 +70,13 @@ def check_proposals(source: ImageSource, settings: ProposalSettings) -> CheckRep
 
 
 def _skipped_keys(folder: Path, manifest: Manifest) -> set[str]:
-    """Keys of the images that the result leaves out."""
+    """Return the keys of the images left out of the result."""
     notes = [read_notes(shard_path(folder, number)) for number in range(manifest.shards)]
     return {image for note in notes if note is not None for image in note.skipped}
 
 
 def coverage(ledger: Ledger, skipped: set[str]) -> dict[str, Any]:
-    """How many of the listed images have proposals that fit their current contents."""
+    """Count the listed images whose proposals match their current contents."""
     images, made = len(ledger.source), int((ledger.file >= 0).sum())
     left_out = sum(1 for index in ledger.pending() if ledger.source.keys[index] in skipped)
     return {
@@ -89,11 +89,11 @@ def coverage(ledger: Ledger, skipped: set[str]) -> dict[str, Any]:
 
 
 def box_counts(ledger: Ledger) -> dict[str, Any]:
-    """Boxes per image, and box sizes (square root of the area, in pixels)."""
+    """Compute statistics of boxes per image and of box sizes (square root of the area, in pixels)."""
     counts = np.zeros(int((ledger.file >= 0).sum()), dtype=np.int32)
     sides = np.zeros(
         _LARGEST_SIDE + 1, dtype=np.int64
-    )  # a histogram, because a million images have fifty million boxes
+    )  # a histogram, since a million images have 50 million boxes
     for place, (_, row) in enumerate(_rows(ledger)):
         counts[place] = len(row.boxes)
         side = np.sqrt(np.prod(row.boxes[:, 2:] - row.boxes[:, :2], axis=1, dtype=np.float64))
@@ -118,21 +118,21 @@ def _quantile_name(share: float) -> str:
 
 
 def _rows(ledger: Ledger) -> Iterator[tuple[int, ImageProposals]]:
-    """(index, row) of every listed image that has a row."""
+    """Yield (index, row) for every listed image that has a row."""
     made = np.nonzero(ledger.file >= 0)[0].tolist()
     return zip(made, ledger.rows(made), strict=True)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Known objects and the best proposal for each.
+    """Ground-truth objects matched with their best proposals.
 
     Attributes:
-        overlaps: (M,) float64, the largest IoU of any proposal with each object; 0 where the image has no proposal.
+        overlaps: (M,) float64, largest IoU of each object with any proposal; 0 if the image has no boxes.
         classes: (M,) int64, category of each object.
-        images: number of images with proposals that the ground truth knows.
-        unknown: objects of images that have no proposals; they are not among the M.
-        note: what normalising the ground truth dropped, fixed and computed; empty if nothing.
+        images: number of images that have both proposals and ground truth.
+        unknown: number of objects in images without proposals, not included in M.
+        note: annotations that were dropped, fixed or computed; empty if there were none.
     """
 
     overlaps: npt.NDArray[np.float64]
@@ -143,12 +143,12 @@ class Comparison:
 
     @classmethod
     def with_ground_truth(cls, ledger: Ledger, path: Path) -> Comparison:
-        """Compare with a COCO instance JSON: its boxes, crowds left out, images matched by `file_name`.
+        """Compare with the boxes of a COCO instance JSON, excluding crowds; images are matched by `file_name`.
 
-        Boxes are clipped to the image that the proposals are of; objects outside of it are dropped.
+        Boxes are clipped to the image; objects entirely outside it are dropped.
 
         Raises:
-            UserError: not a COCO JSON, or one of other images.
+            UserError: the file is not a COCO JSON, or describes other images.
         """
         normalised = normalise(path, classes=False)
         keys = ledger.source.keys
@@ -186,7 +186,7 @@ class Comparison:
         return cls(overlaps[inside], classes, len(set(indices.values())), unknown, normalised.summary)
 
     def report(self) -> dict[str, Any]:
-        """Recall, average best overlap over objects (ABO) and over classes (MABO; Uijlings et al. 2013, section 5)."""
+        """Compute recall, average best overlap (ABO) and its class mean (MABO; Uijlings et al. 2013, section 5)."""
         by_class = [float(self.overlaps[self.classes == number].mean()) for number in np.unique(self.classes)]
         return {
             "ground truth, images": self.images,
@@ -199,7 +199,7 @@ class Comparison:
 
 
 def iou(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """IoU of every pair: (N, 4) and (M, 4) xyxy in pixels give (N, M)."""
+    """Compute pairwise IoU: (N, 4) and (M, 4) xyxy in pixels -> (N, M)."""
     one, two = first.astype(np.float64)[:, None], second.astype(np.float64)[None]
     shared = np.clip(np.minimum(one[..., 2:], two[..., 2:]) - np.maximum(one[..., :2], two[..., :2]), 0, None)
     intersection = shared.prod(axis=-1)

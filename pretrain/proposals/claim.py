@@ -1,4 +1,4 @@
-"""Which proposals a folder is to hold: make it ours, or refuse one that contains others."""
+"""Claim an output folder for a set of proposals, or refuse one that contains others."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ SETTINGS = "settings.yaml"
 
 
 def claim(settings: ProposalSettings, source: ImageSource) -> Manifest:
-    """Take the existing folder `out` for these proposals, or resume what an equal run left there.
+    """Claim the existing folder `out` for these proposals, or resume an earlier run with the same settings.
 
-    Other versions of OpenCV or Pillow do not count as other settings: nobody wants to throw away hours of work for an
-    upgrade. The manifest keeps the versions of the first run.
+    A different version of OpenCV or Pillow does not count as a change of settings, so that an upgrade does not discard
+    hours of work. The manifest keeps the versions of the first run.
 
     Returns:
         The manifest, without totals.
@@ -39,7 +39,7 @@ def claim(settings: ProposalSettings, source: ImageSource) -> Manifest:
     manifest = _manifest(settings, source)
     if settings.shard is None:
         finish_publication(out)
-    # A whole run holds the folder alone: nobody else is about to write what is not there yet.
+    # A run without shards has the folder to itself, so no other process can be about to write rows.
     failed = settings.shard is None and not _holds_rows(out)
     if settings.overwrite or failed:
         for path in shard_paths(out):
@@ -61,7 +61,7 @@ def claim(settings: ProposalSettings, source: ImageSource) -> Manifest:
 
 
 def _holds_rows(out: Path) -> bool:
-    """Whether any proposals are there; a start that failed before leaves none, and does not block the next one."""
+    """Return whether the folder contains any proposals. A run that failed at startup leaves none and can be retried."""
     return bool(shard_paths(out)) or any((out / PARTS).glob("*/*.parquet"))
 
 
@@ -75,7 +75,7 @@ def _manifest(settings: ProposalSettings, source: ImageSource) -> Manifest:
         made_with = {"engine": "fast", "engine_version": fast_search.VERSION, **made_with}
         versions |= {"numba": metadata.version("numba"), "opencv": load_opencv().__version__}
     else:
-        # The engine is not named, so that the digest stays that of proposals made when OpenCV was the only one.
+        # Omit the engine, to keep the digest of proposals computed when OpenCV was the only one.
         versions["opencv"] = load_ximgproc().__version__
     return Manifest(
         root=source.name,
@@ -109,5 +109,5 @@ def _require_same_settings(out: Path, there: Manifest, wanted: Manifest) -> None
 
 
 def _with_engine(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a manifest with the name of the engine; boxes taken from a COCO JSON have none."""
+    """Add the engine's name to the settings of a manifest; boxes imported from a COCO JSON have none."""
     return dict(settings) if "from_coco" in settings else {"engine": "opencv", **settings}

@@ -1,4 +1,4 @@
-"""Reads proposals from a COCO JSON and writes them to one; see `coco_json` for the authors' format."""
+"""Import and export proposals as COCO JSON; see `coco_json` for the authors' format."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from ..images.source import ImageSource, StoredImage
 from .publication import Shard
 from .shards import ImageProposals, Manifest, ShardRows, notes_of, shard_bounds, shard_path
 
-_SHARDS_A_BUCKET = 64  # boxes are sorted by image in buckets of so many shards: 16 MB at 50 boxes an image
+_SHARDS_A_BUCKET = 64  # shards per bucket when sorting boxes by image: 16 MB at 50 boxes per image
 _BOXES_AT_ONCE = 1 << 18
 _ENOUGH_IMAGES = 100
-_MOST_OVERHANGING = 0.1  # of the images that have boxes; more, and the boxes are taken for those of other images
+_MOST_OVERHANGING = 0.1  # of the images with boxes; above this, the boxes probably belong to other images
 
 Boxes = npt.NDArray[np.float32]
-"""(N, 4) xyxy in absolute pixels."""
+"""(N, 4) xyxy, in absolute pixels."""
 
 _NO_BOXES = np.zeros((0, 4), dtype=np.float32)
 _RECORD = np.dtype([("index", np.int32), ("box", np.float32, 4)])
 
 
 def hand_over(folder: Path, source: ImageSource, path: Path) -> int:
-    """Write the proposals of a folder as one COCO JSON. Image ids are the source's, or count from 1 by key.
+    """Export a folder of proposals as a COCO JSON, without the images that were left out of the proposals.
 
-    Images that were left out of the proposals are left out here.
+    Image ids are those of the source, or else count from 1 in key order.
 
     Returns:
         Number of boxes written.
@@ -70,22 +70,22 @@ def _image_id(source: ImageSource, image: str) -> int:
 
 
 def take_over(source: ImageSource, path: Path, folder: Path, settings: str, keep: int) -> Iterator[Shard]:
-    """The shards of proposals in a COCO JSON, matched by `file_name`, in the file's order, the first `keep` per image.
+    """Import proposals from a COCO JSON as shards, keeping the first `keep` boxes per image in file order.
 
-    Memory does not grow with the number of boxes: they are sorted by image in files under `folder`. Sizes are those of
-    the image files; boxes are clipped to them, and what was dropped and fixed is printed at the end.
+    Images are matched by `file_name`. Boxes are sorted by image in files under `folder`, so memory use does not grow
+    with their number. Boxes are clipped to the actual size of the image file; a summary of those dropped and fixed is
+    printed at the end.
 
     Args:
-        source: the images; those that the JSON does not list are left out, and images that only the JSON lists are
-            ignored.
-        path: the JSON.
-        folder: where the boxes are sorted.
-        settings: digest that the shards carry.
-        keep: most boxes taken of an image.
+        source: the images. Those missing from the JSON are left out; those only in the JSON are ignored.
+        path: COCO JSON.
+        folder: folder for temporary files.
+        settings: settings digest to record in the shards.
+        keep: maximum number of boxes per image.
 
     Raises:
-        UserError: not a COCO JSON, none of its images is in the source, or the boxes of too many do not fit them, as in
-            the files of the authors' original script, which give images the boxes of others.
+        UserError: the file is not a COCO JSON, none of its images is in the source, or the boxes of too many images do
+            not fit them. The authors' original script writes such files, assigning boxes to the wrong images.
     """
     scratch = folder / "sorting"
     shutil.rmtree(scratch, ignore_errors=True)
@@ -128,10 +128,10 @@ def take_over(source: ImageSource, path: Path, folder: Path, settings: str, keep
 
 
 def _read_listing(source: ImageSource, path: Path) -> tuple[npt.NDArray[np.int32], dict[int | str, int]]:
-    """(N, 2) width and height by image index (-1: not listed, 0: no size); the indices by COCO id."""
+    """Return (N, 2) width and height by image index (-1: not listed, 0: no size), and the index of each COCO id."""
     sizes = np.full((len(source), 2), -1, dtype=np.int32)
     numbers: dict[int | str, int] = {}
-    loosely: dict[int, str] = {}  # found by another reading of their name than the literal one
+    loosely: dict[int, str] = {}  # images whose file name does not match literally
     for entry in read_images(path):
         literal = source.keys.find(entry.file_name)
         index = literal if literal is not None else _find(source, entry.file_name)
@@ -162,7 +162,7 @@ def _find(source: ImageSource, name: str) -> int | None:
 
 
 def _sort_into_buckets(path: Path, numbers: Mapping[int | str, int], scratch: Path, findings: Findings) -> None:
-    """Append each box, with its image's index, to the file of its bucket."""
+    """Append each box, with its image index, to its bucket's file."""
     indices: list[int] = []
     corners: list[tuple[float, float, float, float]] = []
 
@@ -194,7 +194,7 @@ def _images_a_bucket() -> int:
 
 
 class _Bucket:
-    """The boxes of one bucket by image index, in the JSON's order."""
+    """The boxes of one bucket by image index, in file order."""
 
     def __init__(self, number: int, boxes: Mapping[int, npt.NDArray[np.float32]]) -> None:
         self.number = number
@@ -211,17 +211,17 @@ class _Bucket:
 
 
 class _SizeError(Exception):
-    """The text says why an image has no size to keep boxes in."""
+    """The image's size cannot be determined; the message says why."""
 
 
 _Turn = Callable[[Boxes], Boxes]
 
 
 def _true_size(image: StoredImage, listed: tuple[int, int] | None, findings: Findings) -> tuple[tuple[int, int], _Turn]:
-    """Width and height of the upright image, and what turns its boxes upright.
+    """Return the width and height of the upright image, and the function that rotates its boxes upright.
 
     Raises:
-        _SizeError: the file has another size than listed, or there is no size at all.
+        _SizeError: the file's size differs from the listed one, or neither gives a size.
     """
     try:
         if image.length is None:
@@ -229,7 +229,7 @@ def _true_size(image: StoredImage, listed: tuple[int, int] | None, findings: Fin
         else:
             header = decode_header(BytesIO(image.read_bytes()), image.path)
     except UnreadableImageError:
-        # Whoever reads the pixels meets the damage, and names it.
+        # Ignore the damage here; it is reported when the pixels are read.
         if listed is None:
             raise _SizeError("has no size of it, and neither has its file") from None
         return listed, _as_it_is
@@ -254,7 +254,7 @@ def _as_it_is(boxes: Boxes) -> Boxes:
 
 
 def _turned(header: ImageHeader, boxes: Boxes) -> Boxes:
-    """Boxes of the stored image (xyxy), in the upright one; those that fit the upright image alone are of that."""
+    """Rotate xyxy boxes upright with their image, unless they only fit the image that is already upright."""
     far = boxes[:, 2:].max(axis=0, initial=0)
     if (far > np.add(header.stored, 1)).any() and (far <= np.add(header.upright, 1)).all():
         return boxes
@@ -266,13 +266,13 @@ def _turned(header: ImageHeader, boxes: Boxes) -> Boxes:
 
 
 def _overhang(boxes: Boxes, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """(N,) which boxes reach beyond an image of (width, height) by more than rounding."""
+    """Mark the boxes that exceed an image of (width, height) by more than rounding error: (N,) bool."""
     edges = np.tile(np.asarray(size, dtype=np.float32), 2)
     return np.asarray(((boxes < -TOLERANCE) | (boxes > edges + TOLERANCE)).any(axis=1))
 
 
 def _inside(image: str, boxes: Boxes, size: tuple[int, int], findings: Findings) -> Boxes:
-    """The boxes' parts inside their image; those that have none are dropped."""
+    """Clip boxes to their image, dropping those entirely outside it."""
     edges = np.tile(np.asarray(size, dtype=np.float32), 2)
     clipped: Boxes = np.clip(boxes, 0, edges)
     kept = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)

@@ -1,4 +1,4 @@
-"""Which images already have proposals, and in which file, so that another run does not search them again."""
+"""Track which images already have proposals, and in which file, so that later runs can skip them."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ from .shards import (
 )
 
 PARTS = "parts"
-PART_IMAGES = 256  # most rows in a part
-PART_SECONDS = 20.0  # most seconds between two parts: the work that a killed run may lose
+PART_IMAGES = 256  # maximum rows per part
+PART_SECONDS = 20.0  # maximum time between parts, and so the most work that a killed run can lose
 _FACTS = ("image", "width", "height", "bytes", "content")
 _Row = tuple[str, int, int, int, int, int, int]  # _FACTS, index of the file, row in it
 
 
 @dataclass(frozen=True)
 class Share:
-    """Part `number` of `of` of an image set, from 1; only an image's key decides which part it belongs to."""
+    """Share `number` (from 1) of `of` equal shares of an image set; images are assigned by key alone."""
 
     number: int
     of: int
@@ -55,10 +55,10 @@ class Share:
 
     @classmethod
     def parse(cls, text: str) -> Share:
-        """Read `I/N`.
+        """Parse `I/N`.
 
         Raises:
-            UserError: not two whole numbers with 1 <= I <= N.
+            UserError: the text is not two integers with 1 <= I <= N.
         """
         number, slash, of = text.partition("/")
         if not (slash and number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
@@ -72,26 +72,26 @@ WHOLE = Share(1, 1)
 
 
 class Ledger:
-    """Finds the row of proposals of each image of a listing.
+    """Maps each image of a listing to its row of proposals.
 
-    A row is valid while the image's size in bytes is the same and the image file is not newer than the row's file. If
-    it is newer, the contents are compared by digest (rows imported from a COCO JSON have none, and stay valid).
+    A row is valid if the image's size in bytes is unchanged and the image file is not newer than the row's file. If it
+    is newer, the contents are compared by digest (rows imported from a COCO JSON have no digest and stay valid).
 
     Args:
-        source: the listing.
-        folder: of the proposals.
-        settings: digest of the settings; files with other settings are ignored.
+        source: the images.
+        folder: folder of proposals.
+        settings: settings digest; files with a different digest are ignored.
         max_pixels: rows of larger images are ignored.
-        workers: processes that compare contents.
-        share: the part of the listing to look at; images outside it are never pending.
+        workers: number of processes for comparing contents.
+        share: share of the listing to process; images outside it are never pending.
 
     Attributes:
-        files: shards and parts that hold rows.
-        file: (N,) int32, index into `files` of each image's row; -1 where it has none.
-        row: (N,) int32, row in that file.
-        share: the part of the listing to look at.
+        files: shards and parts with valid rows.
+        file: (N,) int32, index into `files` for each image; -1 if it has no row.
+        row: (N,) int32, row within that file.
+        share: share of the listing to process.
         kept: number of valid rows.
-        compared_ns: when this listing was taken, in ns.
+        compared_ns: time of the listing, in ns.
     """
 
     def __init__(
@@ -107,36 +107,36 @@ class Ledger:
         self.share = share
         streams = [self._rows_of(shard_paths(folder))]
         streams += [self._rows_of(sorted(run.glob("*.parquet"))) for run in sorted((folder / PARTS).glob("*"))]
-        # Going through the listing in order needs one file of each stream at a time, and of the new parts.
+        # Reading the listing in order needs one open file per stream, plus one for the new parts.
         self._rows_of_file = functools.lru_cache(maxsize=2 * len(streams) + 2)(ShardRows)
         self._verify(self._match(heapq.merge(*streams), max_pixels), workers)
         self.kept = int((self.file >= 0).sum())
 
     def pending(self) -> Iterator[int]:
-        """Indices of the images of the share that have no row."""
+        """Yield the indices of the share's images without a row."""
         return (index for index in self.shared() if self.file[index] < 0)
 
     def shared(self) -> Iterator[int]:
-        """Indices of the images of the share."""
+        """Yield the indices of the share's images."""
         return (index for index, image in enumerate(self.source.keys) if image in self.share)
 
     def add(self, path: Path, indices: Sequence[int]) -> None:
-        """Register a new file that contains the rows of these images, in this order."""
+        """Register a new file with the rows of these images, in order."""
         self.files.append(path)
         self.file[indices] = len(self.files) - 1
         self.row[indices] = np.arange(len(indices))
 
     def rows(self, indices: Iterable[int]) -> Iterator[ImageProposals]:
-        """The rows of images that have one; each file is read once if the indices rise."""
+        """Yield the rows of images that have one; each file is read once if the indices are ascending."""
         rows_of = self._rows_of_file
         return (rows_of(self.files[self.file[index]])[int(self.row[index])] for index in indices)
 
     def parts(self) -> list[Path]:
-        """The files that are not shards."""
+        """Return the files that are not shards."""
         return [path for path in self.files if path.parent != self.folder]
 
     def _rows_of(self, paths: Iterable[Path]) -> Iterator[_Row]:
-        """The rows of consecutive files, sorted; damaged files and files with other settings are left out."""
+        """Yield the rows of consecutive files, sorted, skipping damaged files and files with other settings."""
         for path in paths:
             notes = read_notes(path)
             if notes is None or notes.settings != self.settings:
@@ -169,7 +169,7 @@ class Ledger:
                 row = next(rows, None)
 
     def _verify(self, doubtful: Iterator[tuple[int, int]], workers: int) -> None:
-        """Read the images whose file is newer than their row, and drop the rows of those that have changed."""
+        """Read the images that are newer than their row, and drop the rows of those that have changed."""
         doubts = list(doubtful)
         images = (self.source[index] for index, _ in doubts)
         few = 1 if len(doubts) < PART_IMAGES else workers
@@ -180,7 +180,7 @@ class Ledger:
 
 
 def stored_content(stored: StoredImage) -> int | None:
-    """The digest of an image's bytes; None where it cannot be read."""
+    """Return the digest of an image's bytes, or None if it cannot be read."""
     try:
         return content_digest(stored.read_bytes())
     except UnreadableImageError:
@@ -188,10 +188,10 @@ def stored_content(stored: StoredImage) -> int | None:
 
 
 class PartWriter:
-    """Writes rows to parts as they come, in its own folder, so that several machines can share one `parts`.
+    """Writes rows to parts as they arrive, in a separate folder so that several machines can share one `parts`.
 
     Args:
-        ledger: every part is registered here.
+        ledger: ledger in which to register each part.
     """
 
     def __init__(self, ledger: Ledger) -> None:
@@ -203,18 +203,18 @@ class PartWriter:
         self._last = time.monotonic()
 
     def add(self, index: int, row: ImageProposals) -> None:
-        """Add a row; rows come sorted by image."""
+        """Add a row. Rows must be sorted by image."""
         self._rows.append(row)
         self._indices.append(index)
         if len(self._rows) >= PART_IMAGES or time.monotonic() - self._last > PART_SECONDS:
             self.flush()
 
     def flush(self) -> None:
-        """Write the rows since the last part."""
+        """Write the rows added since the last part."""
         self._last = time.monotonic()
         if not self._rows:
             return
-        # The run that merges may have removed the folder while this one was searching.
+        # A merging run may have removed the folder in the meantime.
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{self._written:06d}.parquet"
         notes: ShardNotes = notes_of(self._rows, {}, self._ledger.settings)
@@ -225,7 +225,7 @@ class PartWriter:
 
 
 def _new_folder(parts: Path, name: str) -> Path:
-    """A folder that no other process has; numbered, because a share may be searched in several runs."""
+    """Create a folder that no other process uses; numbered, since a share may be searched in several runs."""
     try:
         parts.mkdir(parents=True, exist_ok=True)
         for number in range(10**6):
@@ -241,7 +241,7 @@ def _new_folder(parts: Path, name: str) -> Path:
 
 
 def remove_parts(folder: Path, files: Sequence[Path] | None = None) -> None:
-    """Delete parts that a folder of proposals no longer needs: these files, or all of them."""
+    """Delete parts that a folder of proposals no longer needs: the given files, or all of them."""
     parts = folder / PARTS
     if files is None:
         shutil.rmtree(parts, ignore_errors=True)
@@ -256,15 +256,15 @@ def remove_parts(folder: Path, files: Sequence[Path] | None = None) -> None:
 
 
 def take_parts(folder: Path, others: Sequence[Path], settings: str) -> None:
-    """Copy the rows that other folders hold into this folder's parts.
+    """Copy the rows of other folders into this folder's parts.
 
     Args:
-        folder: of the proposals.
-        others: folders of proposals, finished or not, of the same settings.
-        settings: digest of the settings.
+        folder: folder of proposals.
+        others: folders of proposals with the same settings, complete or not.
+        settings: settings digest.
 
     Raises:
-        UserError: a folder that contains no proposals of these settings.
+        UserError: a folder contains no proposals with these settings.
     """
     for other in others:
         files = [*shard_paths(other), *sorted((other / PARTS).glob("*/*.parquet"))]
@@ -276,7 +276,7 @@ def take_parts(folder: Path, others: Sequence[Path], settings: str) -> None:
                 continue
             if notes.settings != settings:
                 raise UserError(f"{other} contains proposals with other settings; merge only parts of one run")
-            # Within a folder the files must keep their order: together they are one sorted stream of rows.
+            # Keep the order of files within a folder, since together they form one sorted stream of rows.
             name = f"merged-{content_digest(os.fsencode(path.parent.resolve())):016x}"
             target = folder / PARTS / name / path.name
             target.parent.mkdir(parents=True, exist_ok=True)

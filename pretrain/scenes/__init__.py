@@ -1,1 +1,1 @@
-"""Synthetic images: a data set with nothing to download."""
+"""A synthetic data set that needs no download."""

@@ -1,4 +1,4 @@
-"""The files and COCO entries of one drawn image."""
+"""Write the files of one synthetic image and build its COCO entries."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ BACKGROUND_LABEL = 0  # in the label images; class k of the JSON is label k
 IGNORE_LABEL = 255
 SPLITS = ("train", "val")
 
-_MIN_PART = 12  # visible pixels: a smaller part of an object, cut off by what is in front of it, is ignored
+_MIN_PART = 12  # visible pixels; smaller fragments of an occluded object are labelled as ignored
 _CROP_MARGIN = 0.15  # of the box's longer side
-_PNG_COMPRESSION = 3  # of 9: files a third larger than with 9, in a tenth of the time
+_PNG_COMPRESSION = 3  # 10x faster than 9, for files a third larger
 _LABEL_COMPRESSION = 6
 
 
 @dataclass(frozen=True)
 class Job:
-    """One image to paint: its split and its number there, from 0."""
+    """One image to paint: its split and its index within the split, from 0."""
 
     split: str
     index: int
 
     @property
     def image_id(self) -> int:
-        """COCO's id, from 1."""
+        """COCO image id, from 1."""
         return self.index + 1
 
     @property
     def file_name(self) -> str:
-        """Name of the image and of its label image."""
+        """File name of the image and of its label image."""
         return f"{self.split}_{self.image_id:06d}.png"
 
 
 def draw(settings: SceneSettings, job: Job) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Paint and write one image with its labels and crops; return its COCO image and annotation entries."""
-    # Each split has its own key, so no val image can equal a train image, however many there are of either.
+    """Paint one image, write it with its labels and crops, and return its COCO image and annotation entries."""
+    # The split is part of the key, so that no val image can repeat a train image.
     seeds = np.random.SeedSequence(settings.seed, spawn_key=(SPLITS.index(job.split), job.index))
     scene = paint_scene(np.random.default_rng(seeds), settings.size, settings.clutter)
     height, width = scene.instances.shape
@@ -65,7 +65,7 @@ def draw(settings: SceneSettings, job: Job) -> tuple[dict[str, Any], list[dict[s
         left, top, box_width, box_height = box = _bounds(mask)
         annotations.append(
             {
-                # Unique within the split: an image has far fewer than a hundred objects.
+                # Unique within the split, since an image has far fewer than 100 objects.
                 "id": job.image_id * 100 + number,
                 "image_id": job.image_id,
                 "category_id": category,
@@ -92,7 +92,7 @@ def _save(picture: Image.Image, path: Path, compression: int = _PNG_COMPRESSION)
 
 
 def _visible_parts(scene: Scene, number: int) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Masks of the visible pixels of an object, and of those in parts too small to label."""
+    """Return masks of an object's visible pixels, and of those in fragments too small to label."""
     mask = scene.instances == number
     _, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     small = stats[:, cv2.CC_STAT_AREA] < _MIN_PART
@@ -101,13 +101,13 @@ def _visible_parts(scene: Scene, number: int) -> tuple[npt.NDArray[np.bool_], np
 
 
 def _bounds(mask: npt.NDArray[np.bool_]) -> tuple[int, int, int, int]:
-    """Left, top, width and height of the true pixels of a mask that is not empty."""
+    """Return the bounding box of a non-empty mask as left, top, width, height."""
     rows, columns = np.nonzero(mask.any(axis=1))[0], np.nonzero(mask.any(axis=0))[0]
     return int(columns[0]), int(rows[0]), int(np.ptp(columns)) + 1, int(np.ptp(rows)) + 1
 
 
 def coco_document(settings: SceneSettings, images: list[Any], annotations: list[Any]) -> dict[str, Any]:
-    """COCO's instance JSON of one split."""
+    """Build the COCO instance JSON of one split."""
     return {
         "info": {
             "description": "Textured shapes that overlap, drawn procedurally; classes differ only by outline.",

@@ -1,4 +1,4 @@
-"""Binary masks as COCO polygons, holes included."""
+"""Convert binary masks to COCO polygons, including holes."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import numpy.typing as npt
 
 Points = npt.NDArray[np.float64]
 
-# Outlines are traced through sample centres: with 4 samples per pixel, 1/8 pixel inside the mask's true edge.
+# Contours pass through sample centres, so with 4 samples per pixel they are 1/8 pixel inside the true edge.
 _SAMPLES = 4
-_TOLERANCE = 0.3  # pixels that a simplified outline may deviate from the traced one
+_TOLERANCE = 0.3  # maximum deviation of a simplified contour, in pixels
 
 
 def mask_to_polygons(mask: npt.NDArray[np.bool_]) -> list[list[float]]:
-    """Outline a mask.
+    """Trace the outlines of a mask.
 
-    COCO's polygons have no holes of their own: each hole is joined to its outline by a slit of no width, which a
-    scan-line fill (pycocotools', Detectron2's) crosses twice.
+    COCO polygons cannot have holes, so each hole is joined to its outline by a slit of zero width, which a scan-line
+    fill (as in pycocotools and Detectron2) crosses twice.
 
     Args:
         mask: bool (H, W).
 
     Returns:
-        One flat list x0, y0, x1, y1, ... for each connected part, in pixels, pixel (0, 0) reaching from 0 to 1.
+        One flat list x0, y0, x1, y1, ... per connected component, in pixels, where pixel (0, 0) spans 0 to 1.
     """
     padded = np.pad(mask.astype(np.uint8), 1)
     fine = padded.repeat(_SAMPLES, axis=0).repeat(_SAMPLES, axis=1)
@@ -51,7 +51,7 @@ def _simplify(contour: npt.NDArray[np.int32]) -> Points:
 
 
 def _join(polygon: Points, hole: Points) -> Points:
-    """Cut from the polygon's nearest vertex to the hole, around it, and back."""
+    """Connect a hole to the nearest vertex of the polygon by a zero-width slit."""
     distances = ((polygon[:, None] - hole[None]) ** 2).sum(axis=-1)
     start, entry = np.unravel_index(int(distances.argmin()), distances.shape)
     around = np.concatenate((hole[entry:], hole[: entry + 1]))

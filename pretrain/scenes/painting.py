@@ -1,4 +1,4 @@
-"""Painting one scene: textured shapes that hide parts of each other, over a textured background."""
+"""Paint a scene: textured shapes that occlude each other on a textured background."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from .textures import Field, fractal_noise, texture
 NO_OBJECT = -1
 
 _ASPECTS = (4 / 3, 3 / 2, 1.0, 3 / 4)
-# Each pair holds for clutter 0 and clutter 1; values between are interpolated linearly.
+# Each pair gives the values at clutter 0 and at clutter 1, with linear interpolation in between.
 _FEWEST_OBJECTS = (2, 4)
 _MOST_OBJECTS = (4, 10)
-_SMALLEST_REACH = (0.2, 0.09)  # radius of an object, in shorter sides of the image; drawn log-uniformly
+_SMALLEST_REACH = (0.2, 0.09)  # object radius relative to the image's shorter side; drawn log-uniformly
 _LARGEST_REACH = (0.36, 0.34)
 _MOST_STRANDS = (0, 3)
-_NEIGHBOURLY_SHARE = (0.1, 0.6)  # of objects that are placed beside another
-_BACKGROUND_CONTRAST = (0.15, 1.0)  # relative to a cluttered background
-_MIN_VISIBLE_SHARE = 0.4  # of an object's area, once everything in front of it is painted
+_NEIGHBOURLY_SHARE = (0.1, 0.6)  # fraction of objects placed next to another
+_BACKGROUND_CONTRAST = (0.15, 1.0)  # relative to the background at clutter 1
+_MIN_VISIBLE_SHARE = 0.4  # of an object's area, after occlusion
 _MIN_VISIBLE_PIXELS = 120
 _PLACEMENT_TRIES = 12
-_SUPERSAMPLING_BITS = 2  # outlines are filled at 4 x 4 samples per pixel
+_SUPERSAMPLING_BITS = 2  # 4 x 4 samples per pixel
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One painted scene.
+    """A painted scene.
 
     Attributes:
         image: uint8 (H, W, 3), RGB.
@@ -46,13 +46,13 @@ class Scene:
 def paint_scene(rng: np.random.Generator, size: int, clutter: float = 1.0) -> Scene:
     """Paint a scene.
 
-    Every object keeps at least 40 % of its area visible, behind other objects and the image's border.
+    At least 40 % of every object stays visible, despite occlusion and the image border.
 
     Args:
-        rng: draws everything.
-        size: longest side, in pixels.
-        clutter: 0 (two to four large objects, mostly apart, over a faint background) to 1 (four to ten of any size, in
-            each other's way, over a textured background with strands).
+        rng: source of all randomness.
+        size: longer side, in pixels.
+        clutter: from 0 (two to four large objects, mostly separate, on a faint background) to 1 (four to ten objects of
+            any size, overlapping, on a textured background with strands).
     """
     height, width = _frame(rng, size)
     canvas = _background(rng, height, width, clutter)
@@ -86,7 +86,7 @@ def _frame(rng: np.random.Generator, size: int) -> tuple[int, int]:
 
 
 def _background(rng: np.random.Generator, height: int, width: int, clutter: float) -> Field:
-    """One or two textured surfaces with an uneven seam, unlabelled strands across them, and uneven light."""
+    """Paint one or two textured surfaces with an uneven seam, unlabelled strands and uneven lighting."""
     short = min(height, width)
     canvas = texture(rng, height, width, short * rng.uniform(0.06, 0.4))
     if rng.random() < 0.65:
@@ -96,7 +96,7 @@ def _background(rng: np.random.Generator, height: int, width: int, clutter: floa
         side = (y - height * rng.uniform(0.3, 0.7)) * np.cos(angle) + (x - width / 2) * np.sin(angle) + bend
         share = np.clip(side + 0.5, 0, 1)[..., None].astype(np.float32)
         canvas = canvas * (1 - share) + share * texture(rng, height, width, short * rng.uniform(0.04, 0.3))
-    # Less contrast than the objects, as in the background of a photograph, but any colour.
+    # Lower contrast than the objects, as in photographs, but any colour.
     contrast = np.float32(rng.uniform(0.45, 0.9) * _between(_BACKGROUND_CONTRAST, clutter))
     canvas = canvas.mean(axis=(0, 1)) + contrast * (canvas - canvas.mean(axis=(0, 1)))
     _strands(rng, canvas, round(_between(_MOST_STRANDS, clutter)))
@@ -107,7 +107,7 @@ def _background(rng: np.random.Generator, height: int, width: int, clutter: floa
 
 
 def _strands(rng: np.random.Generator, canvas: Field, most: int) -> None:
-    """Curved lines of no class: long, thin things are never objects here."""
+    """Draw curved lines as unlabelled clutter; no object class is long and thin."""
     height, width = canvas.shape[:2]
     for _ in range(int(rng.integers(0, most + 1))):
         ends = rng.uniform(-0.2, 1.2, (4, 2)) * (width, height)
@@ -128,7 +128,7 @@ def _draw_contours(
     centre = rng.uniform(0.02, 0.98, 2) * (width, height)
     taken = np.argwhere(instances != NO_OBJECT)
     if len(taken) and rng.random() < _between(_NEIGHBOURLY_SHARE, clutter):
-        # Next to an existing object: free placement seldom makes objects overlap.
+        # Place it next to an existing object; with random placement, objects rarely overlap.
         near = taken[int(rng.integers(len(taken)))][::-1]
         angle = rng.uniform(0, 2 * np.pi)
         centre = near + reach * rng.uniform(0.4, 1.0) * np.array([np.cos(angle), np.sin(angle)])
@@ -136,9 +136,9 @@ def _draw_contours(
 
 
 def _coverage(contours: list[Points], height: int, width: int) -> tuple[Field, float]:
-    """Share of each pixel that the outline covers, float32 (H, W) in 0-1, and its total area in pixels."""
+    """Return the fraction of each pixel covered by the outline, float32 (H, W) in 0-1, and the total area in pixels."""
     scale = 1 << _SUPERSAMPLING_BITS
-    # OpenCV puts sample centres on whole numbers, we put pixel edges there: hence the half. 8 bits of position.
+    # Integers are pixel centres in OpenCV but pixel edges here; hence the half. Positions have 8 fractional bits.
     points = [np.round((contour * scale - 0.5) * 256).astype(np.int32) for contour in contours]
     fine = np.zeros((height * scale, width * scale), np.uint8)
     cv2.fillPoly(fine, points, 255, cv2.LINE_8, 8)
@@ -154,11 +154,11 @@ def _all_visible(instances: npt.NDArray[np.int16], full_areas: list[float]) -> b
 
 
 def _paint_object(rng: np.random.Generator, canvas: Field, coverage: Field, light: float) -> None:
-    """Paint one object over the canvas, in place: its shadow first, then its texture with rounded edges."""
+    """Paint one object onto the canvas, in place: first its shadow, then its texture with rounded edges."""
     height, width = coverage.shape
     rows, columns = np.nonzero(coverage.any(axis=1))[0], np.nonzero(coverage.any(axis=0))[0]
     reach = float(max(np.ptp(rows), np.ptp(columns))) / 2 + 1
-    # Everything happens in a window around the object, with room for the shadow.
+    # Work in a window around the object, with room for the shadow.
     margin = int(reach * 0.4) + 4
     top, bottom = max(rows[0] - margin, 0), min(rows[-1] + margin + 1, height)
     left, right = max(columns[0] - margin, 0), min(columns[-1] + margin + 1, width)
@@ -176,7 +176,7 @@ def _paint_object(rng: np.random.Generator, canvas: Field, coverage: Field, ligh
 
 
 def _relief(rng: np.random.Generator, alpha: Field, reach: float, direction: npt.NDArray[np.float64]) -> Field:
-    """Brightness of a surface whose rim slopes down to the outline: float32 (H, W) around 1."""
+    """Shade a surface whose rim slopes down to the outline: float32 (H, W) brightness around 1."""
     rim = max(1.5, reach * rng.uniform(0.06, 0.3))
     depth = cv2.distanceTransform((alpha >= 0.5).astype(np.uint8), cv2.DIST_L2, 5)
     slope = cv2.GaussianBlur(np.sqrt(np.clip(depth / rim, 0, 1)), (0, 0), max(0.6, rim * 0.2)) * np.float32(rim)
@@ -187,7 +187,7 @@ def _relief(rng: np.random.Generator, alpha: Field, reach: float, direction: npt
 
 
 def _develop(rng: np.random.Generator, canvas: Field) -> npt.NDArray[np.uint8]:
-    """Effects of a camera: darker corners, a slight blur, a tint, noise."""
+    """Apply camera effects: vignetting, slight blur, colour cast and noise."""
     height, width = canvas.shape[:2]
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
     corners = 1 - np.float32(rng.uniform(0, 0.3)) * (x**2 + y**2) / 2

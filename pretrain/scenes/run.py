@@ -1,8 +1,8 @@
-"""`ccop-pretrain scenes`: a set of synthetic images in COCO's layout.
+"""`ccop-pretrain scenes`: generate a synthetic data set in COCO's layout.
 
 train2017/, val2017/                  images
 annotations/instances_train2017.json  and instances_val2017.json: boxes and masks of the visible parts
-semantic/train2017/, val2017/         label images; line k of semantic/classes.txt, from 0, names label k
+semantic/train2017/, val2017/         label images; line k (from 0) of semantic/classes.txt names label k
 crops/train/<class>/, val/<class>/    one crop per object, for a classifier
 """
 
@@ -36,12 +36,12 @@ _MAY_DIFFER = ("out", "workers", "resume", "overwrite")
 
 @dataclass(frozen=True)
 class ScenesResult:
-    """A set of synthetic images.
+    """A synthetic data set.
 
     Attributes:
-        folder: that contains it.
+        folder: folder of the data set.
         counts: number of images by split.
-        drawn: whether this call drew it; False if it was there already.
+        drawn: whether this call drew the images; False if they already existed.
     """
 
     folder: Path
@@ -50,18 +50,18 @@ class ScenesResult:
 
 
 def run(settings: SceneSettings) -> ScenesResult:
-    """Draw the set, or find it finished.
+    """Draw the data set, unless it is already complete.
 
     Raises:
-        UserError: as `make_scenes`.
-        Stopped: a stop signal came; the same command starts over.
+        UserError: see `make_scenes`.
+        Stopped: a stop signal was received; rerunning the command starts over.
     """
     with stoppable():
         return make_scenes(settings)
 
 
 def report(result: ScenesResult) -> None:
-    """Print what a set contains and what to do next."""
+    """Print the contents of the data set and the next step."""
     sizes = ", ".join(f"{result.counts[split]} {split}" for split in SPLITS)
     print(f"{sum(result.counts.values())} scenes ({sizes}), {len(SHAPES)} classes: {', '.join(SHAPES)}")
     print(f"scenes: {result.folder}" + ("" if result.drawn else " (finished before; nothing to do)"))
@@ -69,13 +69,12 @@ def report(result: ScenesResult) -> None:
 
 
 def make_scenes(settings: SceneSettings) -> ScenesResult:
-    """Draw the set.
+    """Draw the data set.
 
-    An image depends only on the seed, its split and its number there: not on how many others there are, nor on the
-    workers.
+    Each image depends only on the seed, its split and its index, not on the number of images or workers.
 
     Raises:
-        UserError: `out` contains another set or is being written by another process.
+        UserError: `out` contains another data set, or another process is writing to it.
     """
     counts = _split_sizes(settings)
     out = settings.out
@@ -103,7 +102,7 @@ def _draw_all(settings: SceneSettings, counts: dict[str, int], workers: int) -> 
             annotations[job.split].extend(objects)
             progress.advance()
     write_atomically(settings.out / "semantic" / "classes.txt", "\n".join(("background", *SHAPES)) + "\n")
-    for split in SPLITS:  # last: they mark a finished set
+    for split in SPLITS:  # written last, because they mark the set as complete
         text = json.dumps(coco_document(settings, images[split], annotations[split]), separators=(",", ":"))
         write_atomically(_annotations(settings.out, split), text)
 
@@ -118,10 +117,10 @@ def _split_sizes(settings: SceneSettings) -> dict[str, int]:
 
 
 def _is_finished(settings: SceneSettings) -> bool:
-    """Whether `out` contains this whole set; False if it contains nothing of a set, or an unfinished part of this one.
+    """Return whether `out` contains this complete set; False if it is incomplete or has not been started.
 
     Raises:
-        UserError: it contains another set, or something else under the names that are to be written.
+        UserError: `out` contains another set, or other files with the names to be written.
     """
     out = settings.out
     there = [out / name for name in _OUTPUTS if (out / name).exists()]

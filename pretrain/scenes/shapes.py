@@ -1,4 +1,4 @@
-"""Outlines of the classes: only its outline makes an object a star, not its colour or texture."""
+"""Outlines of the object classes. Classes differ only in outline, not in colour or texture."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _CURVE_POINTS = 96
 
 
 def outline(shape: str, rng: np.random.Generator) -> list[Points]:
-    """A random member of a class.
+    """Draw a random instance of a class.
 
     Args:
         shape: one of `SHAPES`.
         rng: draws what varies within the class: proportions, number of points, thickness.
 
     Returns:
-        Closed contours, float64 (N, 2), x and y with the farthest point at distance 1 from the origin; a second contour
-        is a hole. Upright: the caller turns, stretches and shears.
+        Closed contours, float64 (N, 2) x and y, scaled so that the farthest point is at distance 1 from the origin. A
+        second contour is a hole. Shapes are upright; `place` transforms them.
     """
     contours = _OUTLINES[shape](rng)
     centre = (contours[0].max(axis=0) + contours[0].min(axis=0)) / 2
@@ -30,12 +30,12 @@ def outline(shape: str, rng: np.random.Generator) -> list[Points]:
 
 
 def place(contours: list[Points], rng: np.random.Generator, reach: float, centre: tuple[float, float]) -> list[Points]:
-    """Turn, mirror, stretch and shear an outline at random, and place it.
+    """Rotate, mirror, stretch and shear an outline at random, and move it into place.
 
     Args:
-        contours: as `outline` returns them.
+        contours: output of `outline`.
         rng: draws the transformation.
-        reach: distance in pixels of the farthest point from the centre, about.
+        reach: approximate distance of the farthest point from the centre, in pixels.
         centre: x and y in pixels.
 
     Returns:
@@ -43,7 +43,7 @@ def place(contours: list[Points], rng: np.random.Generator, reach: float, centre
     """
     angle, stretch, shear = rng.uniform(0, 2 * np.pi), rng.uniform(0, np.log(1.7)), rng.uniform(-0.25, 0.25)
     turn = _rotation(angle)
-    # The stretch has its own axis: along the shape's axes, every box would stay a rectangle.
+    # Stretch along a separate axis; along the shape's own axes, every box would remain a rectangle.
     axis = _rotation(rng.uniform(0, np.pi)) if rng.random() < 0.3 else np.eye(2)
     form = axis @ np.diag(np.exp([stretch / 2, -stretch / 2])) @ np.array([[1.0, shear], [0.0, 1.0]]) @ axis.T
     mirror = np.diag([rng.choice((-1.0, 1.0)), 1.0])
@@ -68,7 +68,7 @@ def _ring(rng: np.random.Generator) -> list[Points]:
 
 
 def _crescent(rng: np.random.Generator) -> list[Points]:
-    """The unit disc less a disc of radius r at distance d: two arcs that meet in two horns."""
+    """The unit disc minus a disc of radius r at distance d: two arcs that meet at two horns."""
     bite, distance = rng.uniform(0.75, 0.95), rng.uniform(0.4, 0.6)
     x = (1 - bite**2 + distance**2) / (2 * distance)
     y = np.sqrt(1 - x**2)
@@ -117,7 +117,7 @@ def _arrow(rng: np.random.Generator) -> list[Points]:
 
 
 def _drop(rng: np.random.Generator) -> list[Points]:
-    """A disc with two tangents to a point above it."""
+    """A disc joined to a point above it by two tangents."""
     tip = rng.uniform(1.9, 2.6)
     touch = np.arccos(1 / tip)
     angles = np.linspace(-np.pi / 2 + touch, 3 * np.pi / 2 - touch, _CURVE_POINTS)

@@ -1,4 +1,4 @@
-"""Random textures and colours, independent of what they cover."""
+"""Random textures and colours, independent of the object class."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Field = npt.NDArray[np.float32]
 
 
 def palette(rng: np.random.Generator, colours: int = 3) -> Field:
-    """Random colours that go together: float32 (colours, 3), RGB in 0-1, from dark to light or the other way."""
+    """Draw matching random colours: float32 (colours, 3), RGB in 0-1, from dark to light or light to dark."""
     hue, spread = rng.random(), rng.uniform(0.02, 0.3)
     light = np.linspace(rng.uniform(0.08, 0.45), rng.uniform(0.55, 0.95), colours)
     if rng.random() < 0.5:
@@ -26,13 +26,13 @@ def palette(rng: np.random.Generator, colours: int = 3) -> Field:
 
 
 def texture(rng: np.random.Generator, height: int, width: int, period: float) -> Field:
-    """A random texture in random colours.
+    """Draw a random texture in random colours.
 
     Args:
         rng: draws the kind, its parameters and the colours.
         height: in pixels.
         width: in pixels.
-        period: size of the pattern in pixels, about.
+        period: approximate size of the pattern, in pixels.
 
     Returns:
         float32 (height, width, 3), RGB in 0-1.
@@ -49,7 +49,7 @@ def fractal_noise(rng: np.random.Generator, height: int, width: int, period: flo
     weight, weights = 1.0, 0.0
     for _ in range(octaves):
         grid = rng.random((int(height / period) + 3, int(width / period) + 3), dtype=np.float32)
-        # A random phase, so that the grid points differ from image to image.
+        # Random phase, so that the grid points differ between images.
         shift = rng.random(2) * 0.999
         transform = np.array([[1 / period, 0, shift[0]], [0, 1 / period, shift[1]]])
         flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
@@ -61,14 +61,14 @@ def fractal_noise(rng: np.random.Generator, height: int, width: int, period: flo
 
 
 def _colourize(field: Field, colours: Field) -> Field:
-    """Map 0-1 onto a ramp through the colours."""
+    """Map 0-1 to a colour ramp."""
     stops = np.linspace(0, 1, len(colours))
     channels = [np.interp(field, stops, colours[:, channel]) for channel in range(3)]
     return np.stack(channels, axis=-1).astype(np.float32)
 
 
 def _coordinates(rng: np.random.Generator, height: int, width: int, period: float) -> tuple[Field, Field]:
-    """Turned, shifted and slightly bent pixel coordinates in units of the period."""
+    """Return pixel coordinates in units of the period, rotated, shifted and slightly warped."""
     y, x = np.mgrid[:height, :width].astype(np.float32)
     bend = rng.uniform(0, 0.6) * period
     x = x + bend * fractal_noise(rng, height, width, 4 * period, octaves=2)
@@ -80,7 +80,7 @@ def _coordinates(rng: np.random.Generator, height: int, width: int, period: floa
 
 
 def _step(values: Field, softness: float) -> Field:
-    """0 below zero, 1 above, with a ramp of `softness` between: hard edges would alias."""
+    """Step from 0 to 1 at zero, over a ramp of width `softness` to avoid aliasing."""
     ramp: Field = np.clip(values / softness + 0.5, 0, 1)
     return ramp
 
@@ -128,7 +128,7 @@ def _wood(rng: np.random.Generator, height: int, width: int, period: float) -> F
 
 
 def _cells(rng: np.random.Generator, height: int, width: int, period: float) -> Field:
-    """Cells around random points, one shade each, darker towards their borders."""
+    """Voronoi cells of random points, each with its own shade, darker towards the borders."""
     count = max(int(height * width / period**2), 2)
     seeds = np.ones((height, width), np.uint8)
     seeds[rng.integers(height, size=count), rng.integers(width, size=count)] = 0
