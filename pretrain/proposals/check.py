@@ -91,9 +91,7 @@ def coverage(ledger: Ledger, skipped: set[str]) -> dict[str, Any]:
 def box_counts(ledger: Ledger) -> dict[str, Any]:
     """Compute statistics of boxes per image and of box sizes (square root of the area, in pixels)."""
     counts = np.zeros(int((ledger.file >= 0).sum()), dtype=np.int32)
-    sides = np.zeros(
-        _LARGEST_SIDE + 1, dtype=np.int64
-    )  # a histogram, since a million images have 50 million boxes
+    sides = np.zeros(_LARGEST_SIDE + 1, dtype=np.int64)  # a histogram, since a million images have 50 million boxes
     for place, (_, row) in enumerate(_rows(ledger)):
         counts[place] = len(row.boxes)
         side = np.sqrt(np.prod(row.boxes[:, 2:] - row.boxes[:, :2], axis=1, dtype=np.float64))

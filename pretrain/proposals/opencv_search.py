@@ -1,4 +1,4 @@
-"""OpenCV's selective search: the one that the authors ran, for boxes equal to theirs."""
+"""OpenCV's selective search, which the authors used; produces the same boxes as theirs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def load_opencv() -> Any:
     """Import `cv2`.
 
     Raises:
-        UserError: no OpenCV; the message names the pip command that installs it.
+        UserError: OpenCV is not installed; the message gives the pip command to install it.
     """
     try:
         import cv2
@@ -38,7 +38,7 @@ def load_ximgproc() -> Any:
     """Import `cv2` with its selective search.
 
     Raises:
-        UserError: no OpenCV, or one without `ximgproc`; the message names the remedies.
+        UserError: OpenCV is not installed, or lacks `ximgproc`; the message gives the fix.
     """
     cv2 = load_opencv()
     segmentation = getattr(getattr(cv2, "ximgproc", None), "segmentation", None)
@@ -50,7 +50,7 @@ def load_ximgproc() -> Any:
 
 
 def installed_opencv() -> list[str]:
-    """Names of the OpenCV distributions that pip knows of here; they all write the same `cv2` folder."""
+    """Return the names of the installed OpenCV distributions, which all write to the same `cv2` folder."""
     found = []
     for name in _OPENCV_WHEELS:
         try:
@@ -67,20 +67,20 @@ def _remedy() -> str:
     wanted = f"{_WHEEL}-headless" if headless else _WHEEL
     if not installed:
         return f"run `pip install {wanted}`"
-    # Two wheels over one folder leave a mixture, so every one of them goes before the right one comes.
+    # Wheels that share a folder overwrite each other's files, so uninstall all of them first.
     return f"run `pip uninstall -y {' '.join(installed)}` and then `pip install {wanted}`"
 
 
 def search(image: npt.NDArray[np.uint8], mode: Literal["fast", "quality"] = "fast") -> npt.NDArray[np.int32]:
-    """All boxes that OpenCV's selective search finds.
+    """Run OpenCV's selective search.
 
     Args:
         image: uint8 (H, W, 3), RGB. (The search runs on BGR, as in the authors' code.)
         mode: `fast` or `quality`.
 
     Returns:
-        int32 (N, 4), x, y, width, height in pixels, sorted by these four numbers: OpenCV's own order comes from the C
-        library's random numbers and changes from call to call, the set of boxes does not.
+        int32 (N, 4), x, y, width, height in pixels, sorted by these four numbers. OpenCV's own order depends on the C
+        library's random numbers and varies between calls; the set of boxes does not.
     """
     finder = load_ximgproc().ximgproc.segmentation.createSelectiveSearchSegmentation()
     finder.setBaseImage(np.ascontiguousarray(image[..., ::-1]))

@@ -1,7 +1,7 @@
-"""Replaces the result of a folder at once: a killed run leaves the old result or the new one.
+"""Replace a folder's result atomically: a killed run leaves either the old result or the new one.
 
-Everything new is first written to `staging/`, the manifest last. From then on the new result is valid: the next run
-finishes moving it into place, which can be restarted at any point.
+New files are first written to `staging/`, with the manifest last. Once the manifest exists, the new result is valid: if
+a run is killed while moving it into place, the next one finishes the move.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class Shard:
     """A shard of the result.
 
     Attributes:
-        number: from 0.
-        notes: of its rows.
-        rows: sorted by image; None if the existing file already contains them.
+        number: shard number, from 0.
+        notes: description of the rows.
+        rows: rows sorted by image; None if the existing file already contains them.
     """
 
     number: int
@@ -50,7 +50,7 @@ class Shard:
 
 
 def gather_shards(ledger: Ledger, skipped: Mapping[int, str]) -> Iterator[Shard]:
-    """The shards of a whole listing, from any files; `skipped` has the reason for each image without a row."""
+    """Yield the shards of a full listing; `skipped` gives the reason for each image without a row."""
     for number, indices in shard_bounds(len(ledger.source)):
         made = [index for index in indices if ledger.file[index] >= 0]
         left_out = {ledger.source.keys[index]: skipped[index] for index in indices if ledger.file[index] < 0}
@@ -68,16 +68,16 @@ def gather_shards(ledger: Ledger, skipped: Mapping[int, str]) -> Iterator[Shard]
 def publish(
     folder: Path, manifest: Manifest, shards: Iterable[Shard], compared_ns: int
 ) -> tuple[Manifest, SkippedImages]:
-    """Make these shards the result of a folder.
+    """Replace the result of a folder with these shards.
 
     Args:
-        folder: of the proposals.
-        manifest: without the totals.
-        shards: all of them.
-        compared_ns: when the listing was taken that the rows were compared with, in ns.
+        folder: folder of proposals.
+        manifest: manifest without totals.
+        shards: all shards of the result.
+        compared_ns: time of the listing that the rows were checked against, in ns.
 
     Returns:
-        The manifest of the folder, and the images left out.
+        The manifest with totals, and the images left out.
     """
     staging = folder / STAGING
     shutil.rmtree(staging, ignore_errors=True)

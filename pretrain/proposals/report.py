@@ -1,4 +1,4 @@
-"""What `ccop-pretrain proposals` prints at its end."""
+"""Final output of `ccop-pretrain proposals`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .shards import SKIPPED
 
 
 def report(result: ProposalsResult | CheckReport) -> int:
-    """Print a result and what to do next.
+    """Print a result and the next step.
 
     Returns:
-        The exit code: 1 where `--check` found images without proposals, else 0.
+        The exit code: 1 if `--check` found images without proposals, else 0.
     """
     if isinstance(result, CheckReport):
         return _report_check(result)

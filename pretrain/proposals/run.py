@@ -1,4 +1,4 @@
-"""`ccop-pretrain proposals`: object proposals of every image of a set, on all cores and any number of machines."""
+"""`ccop-pretrain proposals`: compute object proposals for a set of images, on all cores of one or more machines."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ class ProposalsResult:
     """The outcome of a search.
 
     Attributes:
-        images: what was searched, as the user gave it.
-        folder: of the proposals.
-        proposed: number of images with proposals, only those of `share` if it is set.
+        images: the `images` setting.
+        folder: folder of proposals.
+        proposed: number of images with proposals, within `share` if set.
         boxes: number of boxes; None for a share.
         empty: number of images without a box; None for a share.
         skipped: images left out.
-        passed_over: number of files that are no images, by suffix.
-        share: the part that this machine searched, None for all.
-        coco: the COCO JSON that was written as well, and its number of boxes.
+        passed_over: number of non-image files, by suffix.
+        share: share searched by this machine; None for all images.
+        coco: exported COCO JSON and its number of boxes.
     """
 
     images: Path
@@ -58,11 +58,11 @@ class ProposalsResult:
 
 
 def run(settings: ProposalSettings) -> ProposalsResult | CheckReport:
-    """Make the proposals, one machine's share of them, or with `check` a report on those that are there.
+    """Compute the proposals or one machine's share of them, or, with `check`, report on existing ones.
 
     Raises:
-        UserError: as `make_proposals`.
-        Stopped: a stop signal came; what was found until then is kept.
+        UserError: see `make_proposals`.
+        Stopped: a stop signal was received; the proposals found so far are kept.
     """
     with stoppable():
         announce(f"listing the images of {settings.images}")
@@ -93,18 +93,18 @@ def run(settings: ProposalSettings) -> ProposalsResult | CheckReport:
 
 
 def make_proposals(settings: ProposalSettings, source: ImageSource | None = None) -> tuple[Manifest, SkippedImages]:
-    """Make the proposals of a set of images. What earlier runs with equal settings have found is kept.
+    """Compute proposals for a set of images, keeping results of earlier runs with the same settings.
 
     Args:
-        settings: of the command; `shard`, `to_coco` and `check` are ignored.
-        source: the images; those of `settings.images` unless given.
+        settings: settings of the command; `shard`, `to_coco` and `check` are ignored.
+        source: the images; defaults to `settings.images`.
 
     Returns:
         The manifest of the output folder, and the images left out.
 
     Raises:
-        UserError: no image, too many that cannot be read, a setting out of range, OpenCV without selective search, or
-            an output folder that contains other proposals or is being written by another process.
+        UserError: there are no images, too many are unreadable, a setting is out of range, OpenCV lacks selective
+            search, the output folder contains other proposals, or another process is writing to it.
     """
     source = source or open_source(settings.images, exclude=[settings.out])
     make_folder(settings.out)
@@ -124,13 +124,13 @@ def make_proposals(settings: ProposalSettings, source: ImageSource | None = None
 
 
 def search_share(source: ImageSource, settings: ProposalSettings, share: Share) -> tuple[int, SkippedImages]:
-    """Search one machine's share of the images into `parts` of the output folder, which other machines may share.
+    """Search one machine's share of the images, writing to `parts` in an output folder that machines may share.
 
     Returns:
-        Number of images of the share that have proposals, and the images left out.
+        Number of the share's images that have proposals, and the images left out.
 
     Raises:
-        UserError: as `make_proposals`.
+        UserError: see `make_proposals`.
     """
     make_folder(settings.out)
     with folder_lock(settings.out, shared=True), folder_lock(settings.out, f"{LOCK_FILE}-{share}"):
@@ -141,7 +141,7 @@ def search_share(source: ImageSource, settings: ProposalSettings, share: Share) 
 
 
 def _take_stock(settings: ProposalSettings, source: ImageSource, manifest: Manifest, share: Share) -> Ledger:
-    """See which images have proposals already; refuse a folder that only contains those of other images."""
+    """Find the images that already have proposals; refuse a folder that only has proposals for other images."""
     workers = settings.workers or available_cores()
     ledger = Ledger(source, settings.out, manifest.settings_digest, settings.max_pixels, workers, share)
     if ledger.files and not ledger.kept and share == WHOLE:

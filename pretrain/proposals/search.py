@@ -1,4 +1,4 @@
-"""Searching the images that have no proposals yet, on all cores."""
+"""Search the images that have no proposals yet, on all cores."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from .shards import SKIPPED, ImageProposals, content_digest
 
 
 def search(settings: ProposalSettings, ledger: Ledger) -> dict[int, str]:
-    """Search the images of the ledger's share that have no row, writing parts as they come.
+    """Search the pending images of the ledger's share, writing the rows to parts as they arrive.
 
-    Whatever stops it, what was found until then is kept.
+    If interrupted, the proposals found so far are kept.
 
     Returns:
-        Reason by index for the images that cannot be used.
+        Reason by index for each image that cannot be used.
 
     Raises:
-        UserError: more of them than the settings allow.
+        UserError: more images are unusable than the settings allow.
     """
     pending = np.fromiter(ledger.pending(), dtype=np.int64)
     if not len(pending):
@@ -68,7 +68,7 @@ def search(settings: ProposalSettings, ledger: Ledger) -> dict[int, str]:
 
 
 def propose_image(settings: ProposalSettings, stored: StoredImage) -> ImageProposals | str:
-    """The proposals of one image, or why there are none."""
+    """Compute the proposals of one image, or return the reason why it cannot be used."""
     try:
         stored.key.encode()
     except UnicodeEncodeError:
@@ -87,7 +87,7 @@ def propose_image(settings: ProposalSettings, stored: StoredImage) -> ImagePropo
 
 
 def _compile_search() -> None:
-    """Compile the search before any worker needs it, and say so: it is the longest wait of a first run."""
+    """Compile the search before the workers start, with a message, since it is the longest wait of a first run."""
     from .fast_search.compilation import COMPILE_SECONDS, is_compiled, load_kernels
 
     if not is_compiled():
@@ -96,10 +96,10 @@ def _compile_search() -> None:
 
 
 def within_limit(shards: Iterable[Shard], settings: ProposalSettings, images: int) -> Iterator[Shard]:
-    """Pass shards on while not too many of their images are left out.
+    """Yield the shards unchanged, checking the number of images left out.
 
     Raises:
-        UserError: more are than the settings allow.
+        UserError: more images are left out than the settings allow.
     """
     skipped = SkippedImages()
     for shard in shards:
@@ -110,7 +110,7 @@ def within_limit(shards: Iterable[Shard], settings: ProposalSettings, images: in
 
 
 def named(source: ImageSource, reasons: Mapping[int, str]) -> SkippedImages:
-    """Reasons by image index as images left out by key."""
+    """Convert reasons by image index to images left out by key."""
     skipped = SkippedImages()
     for index, reason in reasons.items():
         skipped.add(source.keys[index], reason)

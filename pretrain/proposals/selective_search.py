@@ -1,6 +1,6 @@
-"""Object proposals of one image: selective search, the filters and the random-score NMS of CCOP.
+"""Object proposals for one image: selective search, followed by CCOP's filters and random-score NMS.
 
-The constants are those of the authors' proposal script (CCOP, arXiv 2111.13651, section 4.1 and the released code).
+The constants are from the authors' proposal script (CCOP, arXiv 2111.13651, section 4.1 and the released code).
 """
 
 from __future__ import annotations
@@ -18,39 +18,39 @@ SearchMode = Literal["fast", "quality"]
 SearchEngine = Literal["fast", "opencv"]
 Boxes = npt.NDArray[np.float64]
 
-MAX_ASPECT = 3  # a kept box has width / height strictly between 1/3 and 3
-MIN_SIDE = 20  # and sqrt(width * height) strictly above this many pixels
-NMS_IOU = 0.5  # a box with a higher IoU than this with a box of higher score is dropped
-KEPT_BOXES = 50  # boxes an image, after the NMS
+MAX_ASPECT = 3  # boxes must have width / height strictly between 1/3 and 3
+MIN_SIDE = 20  # boxes must have sqrt(width * height) strictly above this, in pixels
+NMS_IOU = 0.5  # NMS drops a box whose IoU with a higher-scoring box is above this
+KEPT_BOXES = 50  # per image, after NMS
 
 
 def search(
     image: npt.NDArray[np.uint8], mode: SearchMode = "fast", engine: SearchEngine = "fast"
 ) -> npt.NDArray[np.int32]:
-    """All boxes that selective search finds.
+    """Run selective search on an image.
 
     Args:
         image: uint8 (H, W, 3), RGB.
-        mode: `fast` (the paper's) or `quality`: more colour spaces, starting segmentations and similarities.
+        mode: `fast` (as in the paper) or `quality`, which uses more colour spaces, segmentations and similarities.
         engine: `fast` (`fast_search`) or `opencv` (`opencv_search`).
 
     Returns:
-        int32 (N, 4), x, y, width, height in pixels, all different, sorted by these four numbers.
+        int32 (N, 4), unique x, y, width, height in pixels, sorted by these four numbers.
     """
     return fast_search.search(image, mode) if engine == "fast" else opencv_search.search(image, mode)
 
 
 def keep_objects(boxes: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Drop boxes that are too long (`MAX_ASPECT`) or too small (`MIN_SIDE`).
+    """Drop boxes that are too elongated (`MAX_ASPECT`) or too small (`MIN_SIDE`).
 
     Args:
-        boxes: (N, 4) of any number type, x, y, width, height in pixels of the original image.
+        boxes: (N, 4) of any numeric type, x, y, width, height in pixels of the original image.
 
     Returns:
-        The kept rows, in their order.
+        The remaining rows, in order.
     """
     width, height = boxes[:, 2:].astype(np.float64).T
-    # Products rather than quotients and roots: for whole pixels the two bounds are then exact.
+    # Multiply instead of dividing and taking roots, so that both bounds are exact for integers.
     shaped = (width < MAX_ASPECT * height) & (height < MAX_ASPECT * width)
     kept: npt.NDArray[Any] = boxes[shaped & (width * height > MIN_SIDE**2)]
     return kept
@@ -64,26 +64,26 @@ def non_maximum_suppression(
     Args:
         boxes: (N, 4), x, y, width, height in pixels.
         scores: (N,); equal scores keep the order of `boxes`.
-        iou: a box goes when its IoU with a kept box is above this; at exactly this it stays.
+        iou: a box is dropped if its IoU with a kept box is strictly above this.
 
     Returns:
-        int64 indices of the kept boxes, by falling score.
+        int64 indices of the kept boxes, by descending score.
     """
     if len(boxes) == 0:
         return np.zeros(0, dtype=np.int64)
     order = np.argsort(-scores, kind="stable")
-    # OpenCV stores scores as float32, where random ones can collide; ranks up to 2**24 cannot.
+    # OpenCV stores scores as float32, in which random values can collide; ranks up to 2**24 cannot.
     ranks = np.arange(len(boxes), 0, -1, dtype=np.float64)
     kept = load_opencv().dnn.NMSBoxes(boxes[order].astype(np.float64), ranks, 0.0, iou)
     return order[np.asarray(kept, dtype=np.int64).ravel()]
 
 
 def image_generator(seed: int, image: str) -> np.random.Generator:
-    """The random numbers of one image: they depend on the seed and the image's path, on no other image or worker.
+    """Create the random generator for one image, which depends only on the seed and the image's path.
 
     Args:
-        seed: the run's seed.
-        image: path relative to the image folder, POSIX.
+        seed: seed of the run.
+        image: POSIX path relative to the image folder.
     """
     digest = hashlib.sha256(f"{seed}:{image}".encode("utf-8", "surrogateescape")).digest()
     return np.random.default_rng(int.from_bytes(digest[:16], "little"))
@@ -97,19 +97,19 @@ def propose(
     keep: int = KEPT_BOXES,
     engine: SearchEngine = "fast",
 ) -> npt.NDArray[np.float32]:
-    """Proposals of one image: search, filters, NMS with random scores, the first `keep` boxes.
+    """Compute the proposals of an image: search, filters, NMS with random scores, then the first `keep` boxes.
 
     Args:
         image: uint8 (H, W, 3), RGB.
-        generator: draws one score a box; see `image_generator`.
-        mode: of the search.
-        max_side: longest side in pixels of the copy that is searched; None searches the image as it is. Filters and
-            NMS see boxes in pixels of the original either way.
-        keep: most boxes returned.
-        engine: of the search.
+        generator: draws one score per box; see `image_generator`.
+        mode: search mode, see `search`.
+        max_side: resize the image for the search so that its longer side is at most this many pixels; None searches at
+            full size. Filters and NMS always work in pixels of the original.
+        keep: maximum number of boxes.
+        engine: search engine, see `search`.
 
     Returns:
-        float32 (N, 4), N <= keep, xyxy in absolute pixels of `image`, by falling (random) score.
+        float32 (N, 4), N <= keep, xyxy in absolute pixels of `image`, by descending (random) score.
     """
     height, width = image.shape[:2]
     longest = max(height, width)

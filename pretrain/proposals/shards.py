@@ -1,13 +1,13 @@
-"""Proposals on disk: Parquet shards with a manifest, keyed by image.
+"""The on-disk format of proposals: Parquet shards with a manifest, keyed by image.
 
     manifest.json             contents of the shards: settings, number of images, digest of the listing
     proposals-00000.parquet   one row per image: image, width, height, boxes, bytes, content; sorted by image
     skipped.csv               images left out, with the reason
-    parts/                    while proposals are being made: rows that are in no shard yet
+    parts/                    rows that are not yet in a shard, while a run is in progress
 
-A file appears under its name only when it is complete, and records what each row was made from: the image's size and
-digest in the row, the digest of the settings in the file. The modification time of a file is that of the listing its
-rows were last compared with, so that changed images are found without reading the others.
+Files are written atomically and record what their rows were computed from: each row has the image's size and digest,
+and each file has the settings digest. A file's modification time is set to the time of the listing that its rows were
+last checked against, so that changed images can be found without reading the unchanged ones.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ IMAGES_PER_SHARD = 256
 FORMAT_VERSION = 2
 
 _NOTES_KEY = b"ccop"
-_MOST = 1 << 62  # of anything counted
+_MOST = 1 << 62  # upper limit for any count
 _MOST_IN_SHARD = 1 << 24  # boxes: 256 MiB
 _MOST_JSON = 16 << 20  # bytes
 _SCHEMA = pa.schema(
@@ -53,12 +53,12 @@ _SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class ImageProposals:
-    """What was found in one image.
+    """Proposals of one image.
 
     Attributes:
-        image: key of the image (its path relative to the image folder), POSIX.
-        width: of the upright image, in pixels.
-        height: of the upright image, in pixels.
+        image: key of the image, its POSIX path relative to the image folder.
+        width: width of the upright image, in pixels.
+        height: height of the upright image, in pixels.
         boxes: float32 (N, 4), xyxy in absolute pixels of the upright image.
         bytes: size of the encoded image.
         content: digest of the encoded image (see `content_digest`); 0 if the image was not read.
@@ -74,20 +74,20 @@ class ImageProposals:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Description of a folder of proposals.
+    """Metadata of a folder of proposals.
 
     Attributes:
-        root: name of the data set, for people; its path may change.
-        images: number of images listed, those left out included.
+        root: name of the data set, for information only.
+        images: number of listed images, including those left out.
         listing: SHA-256 of the listed keys.
-        settings: what the boxes depend on, by name.
+        settings: settings that the boxes depend on, by name.
         settings_digest: SHA-256 of `settings`; recorded in every shard.
-        versions: of the libraries that made the first shard.
+        versions: versions of the libraries that computed the first shard.
         skipped: number of images left out.
         boxes: number of boxes.
         empty: number of images without a box.
         complete: whether all shards exist.
-        format_version: of this layout.
+        format_version: version of this format.
     """
 
     root: str
@@ -104,7 +104,7 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Write `manifest.json` atomically."""
-        # A name that is not UTF-8 becomes an escape that JSON reads back.
+        # A name that is not valid UTF-8 is written as an escape that JSON can read back.
         text = json.dumps(vars(self), indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace")
         write_atomically(folder / MANIFEST, text + b"\n")
 
@@ -115,10 +115,10 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
-        """Read a folder's manifest.
+        """Read the manifest of a folder.
 
         Raises:
-            UserError: no manifest, or not one of this format.
+            UserError: there is no manifest, or its format is not supported.
         """
         path = folder / MANIFEST
         if not path.is_file():
@@ -138,14 +138,14 @@ class Manifest:
 
 @dataclass(frozen=True)
 class ShardNotes:
-    """Description of a shard, kept in its Parquet metadata.
+    """Description of a shard, stored in its Parquet metadata.
 
     Attributes:
-        settings: digest of the settings.
+        settings: settings digest.
         rows: number of rows.
         boxes: number of boxes.
         empty: number of images without a box.
-        skipped: reason by image for those of the shard's listing that were left out.
+        skipped: reason for each listed image that was left out, by key.
     """
 
     settings: str
@@ -159,10 +159,10 @@ _Facts = TypeVar("_Facts", Manifest, ShardNotes)
 
 
 def _checked(facts: _Facts) -> _Facts:
-    """The same facts, whose types Python does not check.
+    """Check the field types at run time and return the object.
 
     Raises:
-        TypeError: one has another type than declared, or is a negative count; names it.
+        TypeError: a field has the wrong type or is a negative count; the message names it.
     """
     for name, kind in get_type_hints(type(facts)).items():
         value, base = getattr(facts, name), get_origin(kind) or kind
@@ -175,34 +175,34 @@ def _checked(facts: _Facts) -> _Facts:
 
 
 def settings_digest(settings: Mapping[str, Any]) -> str:
-    """SHA-256 (hex) of settings by name."""
+    """Compute the SHA-256 (hex) of settings by name."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def content_digest(data: bytes) -> int:
-    """64-bit BLAKE2b digest of an image's bytes."""
+    """Compute the 64-bit BLAKE2b digest of an image's bytes."""
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
 
 def shard_path(folder: Path, number: int) -> Path:
-    """Path of the shard with this number, from 0."""
+    """Return the path of shard `number`, from 0."""
     return folder / f"proposals-{number:05d}.parquet"
 
 
 def shard_paths(folder: Path) -> list[Path]:
-    """The shards in a folder, in the order of their numbers."""
+    """Return the shards in a folder, in numerical order."""
     numbered = ((path.stem.rpartition("-")[2], path) for path in folder.glob("proposals-*.parquet"))
     return [path for _, path in sorted((int(number), path) for number, path in numbered if number.isdigit())]
 
 
 def shard_bounds(images: int) -> Iterator[tuple[int, range]]:
-    """Number and image indices of each shard; they depend only on the number of images."""
+    """Yield the number and image indices of each shard, which depend only on the number of images."""
     for number, start in enumerate(range(0, images, IMAGES_PER_SHARD)):
         yield number, range(start, min(start + IMAGES_PER_SHARD, images))
 
 
 def notes_of(rows: Sequence[ImageProposals], skipped: dict[str, str], settings: str) -> ShardNotes:
-    """The notes of a shard of these rows."""
+    """Build the notes of a shard with these rows."""
     counts = [len(row.boxes) for row in rows]
     return ShardNotes(settings, len(rows), sum(counts), counts.count(0), skipped)
 
@@ -211,11 +211,11 @@ def write_shard(path: Path, rows: Sequence[ImageProposals], notes: ShardNotes, c
     """Write one shard atomically.
 
     Args:
-        path: of the shard.
-        rows: sorted by image.
-        notes: of these rows.
-        compared_ns: modification time to give the file, in ns: when the listing was made that the rows were compared
-            with.
+        path: path of the shard.
+        rows: rows sorted by image.
+        notes: notes of these rows.
+        compared_ns: time of the listing that the rows were checked against, in ns; becomes the file's modification
+            time.
     """
     values = np.concatenate([np.zeros((0, 4), np.float32), *(row.boxes for row in rows)]).astype(np.float32)
     offsets = np.cumsum([0, *(len(row.boxes) for row in rows)], dtype=np.int32)
@@ -234,13 +234,13 @@ def write_shard(path: Path, rows: Sequence[ImageProposals], notes: ShardNotes, c
 
 
 def read_notes(path: Path) -> ShardNotes | None:
-    """The notes of a shard; None if there is no complete shard of this format at `path`."""
+    """Read the notes of a shard; None if there is no complete shard of this format at `path`."""
     try:
         parquet = pq.read_metadata(path)
         notes = _checked(ShardNotes(**json.loads(parquet.metadata[_NOTES_KEY])))
     except (OSError, KeyError, ValueError, TypeError, RecursionError):
         return None
-    # The counts decide how much memory is allocated, so they must agree with the file's own metadata.
+    # The counts determine how much memory is allocated, so check them against the file's metadata.
     numbers = sum(
         group.column(place).num_values
         for group in (parquet.row_group(number) for number in range(parquet.num_row_groups))
@@ -252,9 +252,9 @@ def read_notes(path: Path) -> ShardNotes | None:
 
 
 def read_columns(path: Path, columns: Sequence[str]) -> pa.Table | None:
-    """Some columns of a shard; None if it is damaged."""
+    """Read some columns of a shard; None if it is damaged."""
     try:
-        # One thread: a shard is small, and each thread of Arrow's pool would keep memory.
+        # Shards are small, and each thread of Arrow's pool would hold on to memory.
         return pq.read_table(path, columns=list(columns), use_threads=False)
     except (OSError, ValueError, KeyError):
         return None
@@ -265,7 +265,7 @@ def _damaged(path: Path, field: str, what: str) -> UserError:
 
 
 def wrong_column(table: pa.Table) -> str | None:
-    """Name of a column that has another type than a shard's, or contains a null; None if there is none."""
+    """Return the name of the first column with the wrong type or with nulls; None if there is none."""
     for field in table.schema:
         if field.type != _SCHEMA.field(field.name).type or table[field.name].null_count:
             return str(field.name)
@@ -273,7 +273,7 @@ def wrong_column(table: pa.Table) -> str | None:
 
 
 class ShardRows(Sequence[ImageProposals]):
-    """The rows of one shard.
+    """The rows of one shard, as a sequence.
 
     Raises:
         UserError: the shard is missing or damaged.

@@ -1,4 +1,4 @@
-"""The proposals of an image set in memory, looked up by image."""
+"""Proposals in memory, looked up by image."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from .shards import MANIFEST, Manifest, ShardRows, read_notes, shard_path
 class ProposalStore:
     """The proposals of an image set, read into memory: 16 bytes per box, plus the keys.
 
-    A million images with 50 boxes each take 1.2 GB while they are opened. Everything is in plain arrays, which the
-    forked workers of a data loader share.
+    Opening a million images with 50 boxes each takes 1.2 GB. All data is in plain arrays, so that forked data loader
+    workers share it.
 
     Attributes:
-        folder: where they were read from.
-        manifest: of the folder.
-        images: keys of the images that have an entry (possibly without boxes), sorted.
-        skipped: reason by image for those that were left out.
+        folder: folder of proposals.
+        manifest: manifest of the folder.
+        images: sorted keys of the images that have an entry, possibly without boxes.
+        skipped: reason for each image that was left out, by key.
     """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
@@ -34,7 +34,7 @@ class ProposalStore:
         self.skipped: dict[str, str] = {}
         rows = manifest.images - manifest.skipped
         self._require_fitting(rows)
-        # Filled shard by shard: the boxes of a million images must not be in memory twice.
+        # Fill the arrays shard by shard, so that the boxes of a million images are never in memory twice.
         self._sizes = np.empty((rows, 2), dtype=np.int32)
         self._ends = np.empty(rows, dtype=np.int64)
         self._boxes = np.empty((manifest.boxes, 4), dtype=np.float32)
@@ -59,7 +59,7 @@ class ProposalStore:
         """Read a folder of proposals.
 
         Raises:
-            UserError: there are no proposals, they are unfinished, or a shard is damaged.
+            UserError: there are no proposals, they are incomplete, or a shard is damaged.
         """
         manifest = Manifest.read(folder)
         if not manifest.complete:
@@ -73,7 +73,7 @@ class ProposalStore:
         return self.images.find(image) is not None
 
     def boxes(self, image: str) -> npt.NDArray[np.float32]:
-        """The boxes of an image: float32 (N, 4), xyxy in absolute pixels of the upright image; a copy.
+        """Return a copy of an image's boxes: float32 (N, 4), xyxy in absolute pixels of the upright image.
 
         Raises:
             KeyError: the image has no entry; see `require`.
@@ -84,7 +84,7 @@ class ProposalStore:
         return boxes
 
     def size(self, image: str) -> tuple[int, int]:
-        """Width and height in pixels of the upright image that was searched.
+        """Return the width and height of the upright image that was searched, in pixels.
 
         Raises:
             KeyError: the image has no entry.
@@ -93,10 +93,10 @@ class ProposalStore:
         return width, height
 
     def require(self, images: Sequence[str]) -> None:
-        """Check that every image has an entry here or was skipped for a reason.
+        """Check that every image has an entry or was skipped for a known reason.
 
         Raises:
-            UserError: some have neither: the proposals belong to other images, or images were added.
+            UserError: some images have neither, so the proposals belong to other images, or images were added.
         """
         known = set(self.images) | self.skipped.keys()
         unknown = [image for image in images if image not in known]
@@ -108,7 +108,7 @@ class ProposalStore:
             )
 
     def _require_fitting(self, rows: int) -> None:
-        """Compare the manifest's counts, which decide how much memory is allocated, with those of the shards."""
+        """Check the manifest's counts, which determine how much memory is allocated, against the shards."""
         found_rows = found_boxes = 0
         for number in range(self.manifest.shards):
             path = shard_path(self.folder, number)
