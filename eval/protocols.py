@@ -1,4 +1,4 @@
-"""Evaluation protocols as data: under an id, every value that must be equal for two numbers to be comparable."""
+"""Evaluation protocols as data: each id fixes every value that must match for two numbers to be comparable."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .results.result import protocol_id
 P = TypeVar("P")
 
 SWEEP_RATES = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1)
-"""Learning rates of a sweep at a batch of 256 (DINOv2, `eval/linear.py`)."""
+"""Learning rates of a sweep at a batch size of 256 (DINOv2, `eval/linear.py`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,11 +24,11 @@ class LinearProtocol:
         epochs: passes over the training data.
         batch_size: samples per step.
         image_size: side of training and test crops, in pixels.
-        rates: learning rates, one head each.
-        scale_rates: multiply them by batch / 256.
-        normalised: also train every head on batch-normalised features.
-        steps: epochs after which the rate falls to a tenth; None decays it by a cosine to 0.
-        holdout: share of the training data that chooses the head; 0 if there is only one head.
+        rates: learning rates, one per head.
+        scale_rates: whether to multiply them by batch size / 256.
+        normalised: whether to also train a head per rate on batch-normalised features.
+        steps: epochs after which the rate is divided by ten; None uses cosine decay to 0.
+        holdout: fraction of the training data used to select the head; 0 if there is only one head.
     """
 
     id: str
@@ -47,7 +47,7 @@ LINEAR_PROTOCOLS = {
     for protocol in (
         LinearProtocol(
             id="linear-sweep",
-            epochs=10,  # as in DINOv2, whose epochs are 1250 batches long
+            epochs=10,  # as in DINOv2, where an epoch has 1250 batches
             batch_size=256,
             image_size=224,
             rates=SWEEP_RATES,
@@ -56,7 +56,7 @@ LINEAR_PROTOCOLS = {
             steps=None,
             holdout=0.1,
         ),
-        # MoCo's main_lincls.py and its README's command for MoCo v2
+        # MoCo's main_lincls.py and the MoCo v2 command in its README
         LinearProtocol(
             id="linear-moco-lr30",
             epochs=100,
@@ -79,7 +79,7 @@ class KnnProtocol:
     Attributes:
         id: protocol id.
         neighbours: values of k.
-        temperature: of the votes.
+        temperature: temperature of the vote weights.
         image_size: side of the test crop, in pixels.
     """
 
@@ -91,7 +91,7 @@ class KnnProtocol:
 
 @dataclass(frozen=True, kw_only=True)
 class VocSvmProtocol:
-    """VOC2007 linear SVMs (Goyal et al. 2019; costs and fold count as in its benchmark code).
+    """VOC2007 linear SVMs (Goyal et al. 2019; costs and number of folds as in its benchmark code).
 
     Attributes:
         id: protocol id.
@@ -106,18 +106,18 @@ class VocSvmProtocol:
 
 @dataclass(frozen=True, kw_only=True)
 class RegionProtocol:
-    """The region probe: RoIAlign 7 x 7 on ground-truth boxes, averaged, then a sweep of linear heads and a kNN.
+    """The region probe: averaged 7 x 7 RoIAlign features of ground-truth boxes, a sweep of linear heads, and kNN.
 
     Attributes:
-        id: protocol id, to which the kind of features is added.
-        short_side: shorter side of the image, in pixels (Detectron2's test size, as is `long_side`).
-        long_side: longest longer side, in pixels.
+        id: protocol id; the kind of features is appended to it.
+        short_side: shorter side of the image, in pixels (like `long_side`, Detectron2's test size).
+        long_side: maximum longer side of the image, in pixels.
         epochs: passes over the training boxes.
         batch_size: boxes per step.
-        rates: learning rates at a batch of 256.
-        holdout: share of the training images that chooses the head.
+        rates: learning rates at a batch size of 256.
+        holdout: fraction of the training images used to select the head.
         neighbours: k of the kNN.
-        temperature: of its votes.
+        temperature: temperature of the kNN's vote weights.
     """
 
     id: str = "region-probe"
@@ -133,21 +133,21 @@ class RegionProtocol:
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentationProtocol:
-    """Cityscapes segmentation by a two-layer convolutional head on a ResNet at stride 16, no auxiliary loss.
+    """Cityscapes segmentation with a two-layer convolutional head on a stride-16 ResNet, without auxiliary loss.
 
     Attributes:
         id: protocol id.
-        head_dilation: of both 3x3 convolutions of the head.
+        head_dilation: dilation of the head's two 3x3 convolutions.
         optimizer: `sgd` (momentum 0.9) or `adam`.
         lr: peak learning rate.
-        schedule: `steps` (to a tenth at 70 % and 90 %) or `poly` (power 0.9).
+        schedule: `steps` (divided by ten at 70 % and 90 %) or `poly` (power 0.9).
         batch_size: crops per step.
-        iterations: optimizer steps; 0 counts `epochs` instead.
-        epochs: passes over the training images; 0 counts `iterations`.
-        scale_to: width and height, in pixels, to which images are resized first; (0, 0) keeps their own.
+        iterations: optimizer steps; 0 if the protocol specifies `epochs` instead.
+        epochs: passes over the training images; 0 if it specifies `iterations`.
+        scale_to: width and height, in pixels, to resize images to first; (0, 0) keeps the original size.
         crop_size: side of training crops, in pixels.
-        stride: step of the sliding test window of `crop_size`, in pixels; 0 tests the whole image at once.
-        frozen: train only the head.
+        stride: stride, in pixels, of the sliding test window of side `crop_size`; 0 tests whole images.
+        frozen: whether to train only the head.
     """
 
     id: str
@@ -200,14 +200,14 @@ SEGMENTATION_PROTOCOLS = {
 
 
 def apply_settings(protocol: P, settings: Any, further: Sequence[str] = ()) -> tuple[P, str]:
-    """The protocol with the settings that were given, and its id with every departure in it.
+    """Apply settings to a protocol; returns the changed protocol and its id, including departures.
 
-    A setting counts if it has the name of one of the protocol's values and is not None.
+    A setting overrides the protocol's value with the same name unless it is None.
 
     Args:
         protocol: the protocol.
         settings: the run's settings.
-        further: settings that belong in the id without being values of the protocol; empty ones are left out.
+        further: names of settings outside the protocol to include in the id unless they are empty.
     """
     names = [entry.name for entry in dataclasses.fields(protocol) if entry.name != "id"]  # type: ignore[arg-type]
     given = {name: getattr(settings, name, None) for name in names}

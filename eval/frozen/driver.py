@@ -1,4 +1,4 @@
-"""The run that all evaluations of frozen networks share; what differs between them is a `Probe`."""
+"""The driver shared by all frozen-feature evaluations; each evaluation implements a `Probe`."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class ProbeData:
 
     Attributes:
         name: the data set's name, for tables.
-        root: folder that all files are in; its place on the disk is not part of the data's digest.
-        files: everything that training and scoring read.
-        images: number of images that are scored.
-        contents: prepared files that are read instead of some of `files`, with other content.
+        root: folder that contains all files; its location is not part of the data digest.
+        files: all files that training and scoring read.
+        images: number of scored images.
+        contents: prepared files that replace some of `files` and differ in content.
     """
 
     name: str
@@ -50,16 +50,16 @@ class ProbeData:
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """What a probe measured; mappings are by side (`OWN`, `AGAINST`).
+    """A probe's measurements; mappings are keyed by side (`OWN`, `AGAINST`).
 
     Attributes:
-        statistics: every metric, given how often each image was drawn.
+        statistics: computes all metrics from how often each image was drawn.
         per_class: metric -> class -> value.
-        pictures: file stem -> a function that draws the picture; called in the main process only.
-        curves: learning curves, if something was trained.
-        rates: peak learning rates after scaling, if something was trained by SGD.
-        details: further tables for the result.
-        notes: what a reader must know, one sentence each.
+        pictures: file stem -> function that draws the picture; called only in the main process.
+        curves: learning curves, if anything was trained.
+        rates: peak learning rates after scaling, if anything was trained by SGD.
+        details: additional tables for the result.
+        notes: caveats for readers of the result, one sentence each.
     """
 
     statistics: Mapping[str, Statistic]
@@ -73,14 +73,14 @@ class Measurement:
 
 @dataclass(frozen=True, kw_only=True)
 class Run(Generic[S]):
-    """A run in progress: what the driver prepared for a probe.
+    """The context that the driver prepares for a probe.
 
     Attributes:
         fabric: the processes.
         settings: the run's settings.
         folder: the output folder.
-        protocol_id: protocol id, departures included.
-        data: what is scored.
+        protocol_id: protocol id, including departures.
+        data: identity of the scored data.
         networks: each side's frozen network, on the process's device.
     """
 
@@ -93,7 +93,7 @@ class Run(Generic[S]):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a saved state belongs to; a state of another run is refused."""
+        """Identity of the run that a saved state belongs to; other runs' states are refused."""
         return {
             "weights": {side: network.weights.digest for side, network in self.networks.items()},
             "data": self.data.digest,
@@ -110,15 +110,15 @@ class Run(Generic[S]):
         cache: Path | None,
         **computed: str,
     ) -> np.ndarray:
-        """One side's features, from the cache or computed; arguments as in `cached_features`.
+        """Load one side's features from the cache, or compute them; see `cached_features`.
 
         Args:
-            side: whose network.
+            side: the side whose network to use.
             paths: the images.
-            rows: feature rows of each image.
+            rows: number of feature rows per image.
             compute: yields the images' features.
-            cache: folder of all features.
-            computed: whatever the features depend on besides weights, data and precision.
+            cache: the feature cache's folder.
+            computed: everything the features depend on besides weights, data and precision.
         """
         identity = {
             **computed,
@@ -129,22 +129,22 @@ class Run(Generic[S]):
         return cached_features(self.fabric, cache, identity, paths, rows, compute)
 
     def title(self, side: str) -> str:
-        """One line for a picture: which weights a side is."""
+        """One-line picture title that names a side's weights."""
         return f"{side}: {self.networks[side].weights.name}"
 
 
 class Probe(ABC, Generic[S]):
-    """One evaluation of frozen networks. The driver calls `read`, `adapt` and `measure`, in this order.
+    """Base class of frozen-feature evaluations. The driver calls `read`, `adapt` and `measure`, in this order.
 
     Args:
         settings: the run's settings.
 
     Attributes:
-        task: name of the task in results.
-        packages: further packages whose versions matter.
-        resamples: bootstrap resamples.
-        parts: parts of the weights that are loaded.
-        protocol_id: protocol id, departures included; set by `adapt` at the latest.
+        task: the task's name in results.
+        packages: additional packages whose versions to record.
+        resamples: number of bootstrap resamples.
+        parts: parts of the weights to load.
+        protocol_id: protocol id, including departures; set by the end of `adapt`.
     """
 
     task: ClassVar[str]
@@ -158,28 +158,28 @@ class Probe(ABC, Generic[S]):
 
     @abstractmethod
     def read(self) -> ProbeData:
-        """List the data and check the settings against them, before anything is downloaded.
+        """List the data and check the settings against it, before anything is downloaded.
 
         Raises:
-            UserError: the data or the settings are wrong.
+            UserError: the data or settings are invalid.
         """
 
     def adapt(self, sides: Mapping[str, Weights]) -> None:
-        """Decide what depends on the weights, such as `parts`.
+        """Set attributes that depend on the weights, such as `parts`.
 
         Raises:
-            UserError: the weights do not have what the settings ask for.
+            UserError: the weights lack a part that the settings require.
         """
 
     @abstractmethod
     def measure(self, run: Run[S]) -> Measurement:
-        """Compute features, train or vote, and score."""
+        """Compute features, fit the classifier and score it."""
 
 
 def run_probe(probe: Probe[Any]) -> Result:
-    """Measure, and write `result.json` and pictures into `settings.out`.
+    """Run a probe and write `result.json` and pictures to `settings.out`.
 
-    What is on this machine is checked first: a wrong folder costs no download.
+    Local inputs are checked first, so that a wrong folder fails before any download.
     """
     settings = probe.settings
     fabric = launch(settings)

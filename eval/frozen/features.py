@@ -1,4 +1,4 @@
-"""A cache of features: stored under what they depend on, memory-mapped, resumable, computed on many devices."""
+"""Feature cache: keyed by everything the features depend on, memory-mapped, resumable and multi-device."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FEATURES_FOLDER = "features"
 FEATURES_FILE = "features.npy"
 DIGEST_FILE = "features.sha256"
 CHUNK = 2048
-"""Images per file of a computation in progress: an interrupted one loses at most this many."""
+"""Images per chunk file; an interruption loses at most this many per process."""
 
 
 def cached_features(
@@ -40,19 +40,18 @@ def cached_features(
     rows: Sequence[int],
     compute: Callable[[Sequence[int]], Iterable[Tensor]],
 ) -> np.ndarray:
-    """The features of all images: read from the cache if they are there and undamaged, else computed and kept.
+    """Load the features of all images from the cache, or compute and cache them if missing or corrupt.
 
-    Images are computed in chunks, one file each, which are shared out among the processes; chunks that an interrupted
-    run left are kept. Rank 0 then joins them into one array. Another evaluation that needs the same features waits for
-    them.
+    Features are computed in chunks, one file each, distributed over the processes; an interrupted run's chunks are
+    reused. Rank 0 then joins them into one array. Other evaluations that need the same features wait for them.
 
     Args:
-        fabric: the processes; all of them call this.
-        cache: folder of all features; `features` in the cache root if None.
-        identity: everything the features depend on (weights digest, data digest, transform, ...), as JSON values.
+        fabric: the processes; all of them must call this.
+        cache: the feature cache's folder; None is `features` in the cache root.
+        identity: the cache key: all that the features depend on (weights, data, transform, ...), as JSON values.
         paths: the images.
-        rows: feature rows of each image (1, or its number of boxes).
-        compute: yields (n, D) float tensors whose rows are those of the images with the given indices, in order.
+        rows: number of feature rows per image (1, or its number of boxes).
+        compute: takes image indices and yields (n, D) float tensors with those images' rows, in order.
 
     Returns:
         Read-only memory map (sum(rows), D) float32, all finite.
@@ -82,7 +81,7 @@ def cached_features(
 
 @contextmanager
 def _alone(fabric: Fabric, lock: Path) -> Iterator[None]:
-    """Keep other evaluations with the same lock out; rank 0 holds it for all processes of this one."""
+    """Lock out other evaluations; rank 0 holds the lock for all processes of this one."""
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         lock.touch()
@@ -101,15 +100,15 @@ def image_features(
     batch_size: int,
     workers: int,
 ) -> Callable[[Sequence[int]], Iterable[Tensor]]:
-    """A `compute` for `cached_features` with one feature row per image.
+    """Make a `compute` function for `cached_features` with one feature row per image.
 
     Args:
         fabric: the processes.
         paths: the images.
-        transform: image -> (3, H, W) uint8 tensor, one size for all.
+        transform: image -> (3, H, W) uint8 tensor of a fixed size.
         network: (N, 3, H, W) images on the 0-255 scale -> (N, D) features, on the process's device.
-        batch_size: images per forward pass of one process.
-        workers: data-loading processes.
+        batch_size: images per forward pass and process.
+        workers: number of data-loading processes.
     """
     images = SeededImages(paths, transform)
 
@@ -123,7 +122,7 @@ def image_features(
 
 
 def require_finite(features: Tensor, what: object) -> None:
-    """Raise `UserError`, which names `what` the features are of, unless all of them are finite."""
+    """Raise a `UserError` that names `what` was encoded unless all features are finite."""
     if not torch.isfinite(features).all():
         raise UserError(
             f"the features of {what} are not finite (NaN or infinity): the weights are damaged or diverged, or half "
@@ -132,12 +131,12 @@ def require_finite(features: Tensor, what: object) -> None:
 
 
 def _is_whole(folder: Path, rows: int) -> bool:
-    """Whether a folder contains that many rows of features, unchanged since they were written."""
+    """Whether a folder contains exactly `rows` rows of features, unchanged since they were written."""
     file, digest = folder / FEATURES_FILE, folder / DIGEST_FILE
     if not file.exists():
         return False
     features = _load(file, rows)
-    # Features that an earlier version wrote have no digest.
+    # Features written by earlier versions have no digest.
     if features is not None and (
         not digest.exists() or digest.read_text(encoding="utf-8").strip() == file_digest(file)
     ):
@@ -147,7 +146,7 @@ def _is_whole(folder: Path, rows: int) -> bool:
 
 
 def _load(file: Path, rows: int) -> np.ndarray | None:
-    """A memory map of a file of features; None if it is not (rows, D) finite float32."""
+    """Memory-map a feature file; None if it is not (rows, D) finite float32."""
     try:
         features = np.load(file, mmap_mode="r")
     except (OSError, ValueError, EOFError):
@@ -165,7 +164,7 @@ def _compute_chunk(
     rows: Sequence[int],
     compute: Callable[[Sequence[int]], Iterable[Tensor]],
 ) -> None:
-    """Compute the features of some images and write them to `file`, unless an interrupted run already has."""
+    """Compute the features of some images and write them to `file`, unless an interrupted run already did."""
     expected = sum(rows[item] for item in items)
     if _load(file, expected) is not None:
         return
@@ -181,10 +180,10 @@ def _compute_chunk(
 
 
 def _join(chunks: Sequence[Path], file: Path) -> None:
-    """Write the rows of all chunks into one file."""
+    """Concatenate all chunks into one file."""
     arrays = [np.load(chunk, mmap_mode="r") for chunk in chunks]
     shape = (sum(map(len, arrays)), arrays[0].shape[1])
-    # Written rather than mapped: on a full disk a write is an error, but a store into a mapped page kills the process.
+    # Written, not memory-mapped: on a full disk, a write raises, but a store to a mapped page kills the process.
     with replacing(file) as temporary, temporary.open("wb") as stream:
         write_array_header_1_0(stream, {"descr": "<f4", "fortran_order": False, "shape": shape})
         for array in arrays:

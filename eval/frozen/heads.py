@@ -1,4 +1,4 @@
-"""Grids of linear classifiers, trained side by side on the same frozen features."""
+"""Grids of linear classifiers trained in parallel on the same frozen features."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class HeadSpec:
     """One head of a grid.
 
     Attributes:
-        base_rate: learning rate as the protocol lists it.
-        rate: learning rate at this batch size.
-        normalised: whether its features are batch-normalised.
+        base_rate: the protocol's learning rate.
+        rate: learning rate scaled to the batch size.
+        normalised: whether to batch-normalise its features.
     """
 
     base_rate: float
@@ -40,7 +40,7 @@ class HeadSpec:
 
 
 def head_specs(protocol: LinearProtocol | RegionProtocol) -> list[HeadSpec]:
-    """The grid of a protocol: every rate on plain features, then, in a sweep, every rate on batch-normalised ones."""
+    """A protocol's grid: all rates on plain features, then, in a sweep, all rates on batch-normalised ones."""
     scaled = not isinstance(protocol, LinearProtocol) or protocol.scale_rates
     normalised = not isinstance(protocol, LinearProtocol) or protocol.normalised
     scale = protocol.batch_size / 256 if scaled else 1.0
@@ -52,10 +52,10 @@ class HeadGrid(nn.Module):
     """Independent linear classifiers on the same features, one per spec.
 
     Args:
-        features: length of a feature.
+        features: feature dimension.
         classes: number of classes.
         specs: the heads.
-        seed: of the initial weights, drawn from N(0, 0.01); biases start at 0.
+        seed: seed of the initial weights, drawn from N(0, 0.01); biases start at 0.
     """
 
     def __init__(self, features: int, classes: int, specs: Sequence[HeadSpec], seed: int) -> None:
@@ -88,7 +88,7 @@ class HeadGrid(nn.Module):
 
 
 def head_losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """Each head's mean cross-entropy, (heads,). Training minimises their sum; no head's gradient depends on another's.
+    """Each head's mean cross-entropy, (heads,). Training minimises the sum, so heads do not affect each other.
 
     Args:
         logits: (heads, N, classes).
@@ -100,11 +100,11 @@ def head_losses(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def diverged(side: str, losses: Tensor, specs: Sequence[HeadSpec]) -> UserError:
-    """The error for losses of which one is not finite although the features are.
+    """Make the error for a non-finite loss despite finite features.
 
     Args:
-        side: whose heads.
-        losses: (heads,).
+        side: the side whose heads diverged.
+        losses: (heads,) losses.
         specs: the heads.
     """
     number = int((~torch.isfinite(losses)).nonzero().flatten()[0])
@@ -115,18 +115,18 @@ def diverged(side: str, losses: Tensor, specs: Sequence[HeadSpec]) -> UserError:
 
 
 def make_optimizer(groups: list[dict[str, object]]) -> torch.optim.SGD:
-    """SGD with momentum 0.9 and no weight decay over `HeadGrid.parameter_groups`."""
+    """Make an SGD optimizer (momentum 0.9, no weight decay) over `HeadGrid.parameter_groups`."""
     return torch.optim.SGD(groups, lr=0.0, momentum=MOMENTUM, weight_decay=0.0)
 
 
 def set_rates(optimizer: torch.optim.Optimizer, done: float, epochs: int, steps: tuple[int, ...] | None) -> None:
-    """Set every head's learning rate.
+    """Set all heads' learning rates.
 
     Args:
         optimizer: over `HeadGrid.parameter_groups`.
         done: epochs done, as a fraction.
         epochs: total number of epochs.
-        steps: epochs after which rates fall to a tenth; None decays by a cosine to 0.
+        steps: epochs after which rates are divided by ten; None uses cosine decay to 0.
     """
     if steps is None:
         factor = 0.5 * (1 + math.cos(math.pi * min(done / epochs, 1.0)))
@@ -137,6 +137,6 @@ def set_rates(optimizer: torch.optim.Optimizer, done: float, epochs: int, steps:
 
 
 def top_hits(logits: Tensor, labels: Tensor, k: int) -> Tensor:
-    """Whether the true class is among the k highest: (..., N, classes) logits, (N,) labels -> (..., N) bool."""
+    """Whether the true class is in the top k: (..., N, classes) logits, (N,) labels -> (..., N) bool."""
     best = logits.topk(min(k, logits.shape[-1]), dim=-1).indices
     return (best == labels.unsqueeze(-1)).any(dim=-1)

@@ -1,4 +1,4 @@
-"""`ccop-eval knn`: weighted nearest neighbours on the frozen, pooled res5."""
+"""`ccop-eval knn`: weighted k-nearest neighbours on frozen, average-pooled res5."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from .neighbours import nearest_neighbours, true_class_rank
 
 
 def run(settings: KnnSettings) -> Result:
-    """Compute or read the features, vote, and write `result.json` and pictures into `settings.out`."""
+    """Run the kNN probe and write `result.json` and pictures to `settings.out`."""
     return run_probe(KnnProbe(settings))
 
 
 class KnnProbe(Probe[KnnSettings]):
-    """Nearest neighbours among the training images vote on each validation image."""
+    """Classifies each validation image by a vote of its nearest training images."""
 
     task = "knn"
 
     def read(self) -> ProbeData:
-        """The two splits; the values of k are checked against the number of training images."""
+        """Read both splits and check the values of k against the number of training images."""
         self.protocol, self.protocol_id = apply_settings(KnnProtocol(), self.settings)
         self.train, self.val = read_splits(self.settings.data)
         self.neighbours = usable_neighbours(self.protocol.neighbours, len(self.train.paths))
@@ -44,7 +44,7 @@ class KnnProbe(Probe[KnnSettings]):
         )
 
     def measure(self, run: Run[KnnSettings]) -> Measurement:
-        """Each validation image's hits by every k."""
+        """Score the validation images for every k."""
         mine = share(run.fabric, len(self.val.paths))
         truth = [self.val.labels[index] for index in mine]
         hits: dict[str, dict[str, np.ndarray]] = {}
@@ -70,7 +70,7 @@ class KnnProbe(Probe[KnnSettings]):
         )
 
     def _features(self, run: Run[KnnSettings], side: str) -> tuple[np.ndarray, np.ndarray]:
-        """(M, D) and (N, D) float32 features of training and validation images."""
+        """(M, D) and (N, D) float32 features of the training and validation images."""
         size, network = self.protocol.image_size, run.networks[side]
         batch = max(1, run.settings.batch_size // run.fabric.world_size)
         train, val = (
@@ -100,7 +100,7 @@ class KnnProbe(Probe[KnnSettings]):
         }
 
     def _draw(self, run: Run[KnnSettings], mine: Sequence[int], nearest: Mapping[str, np.ndarray]) -> Image.Image:
-        """A sheet of queries, each with its nearest training images, one row per side."""
+        """Draw queries with their nearest training images, one row per side."""
         train, val = self.train, self.val
         rows: list[list[pictures.Tile]] = []
         titles: list[str] = []
@@ -117,10 +117,10 @@ class KnnProbe(Probe[KnnSettings]):
 
 
 def usable_neighbours(neighbours: Sequence[int], bank: int) -> list[int]:
-    """The values of k that a bank of that many images allows.
+    """The values of k that do not exceed the number of bank images.
 
     Raises:
-        UserError: none does.
+        UserError: there are none.
     """
     usable = [k for k in neighbours if k <= bank]
     if not usable:

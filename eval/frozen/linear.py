@@ -1,4 +1,4 @@
-"""`ccop-eval linear`: linear classifiers on the frozen, pooled res5, trained over the same batches for all sides."""
+"""`ccop-eval linear`: linear classifiers on frozen, average-pooled res5, with the same batches for all sides."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from .heads import head_specs
 from .linear_training import LinearTraining
 
 HOLDOUT_DRAW = 1
-"""Keeps the hold-out's seed apart from those of order and heads (see `linear_training`)."""
+"""Separates the hold-out's seed from those of order and heads (see `linear_training`)."""
 
 
 def run(settings: LinearSettings) -> Result:
-    """Train and score; writes `result.json`, pictures and the state to resume from into `settings.out`."""
+    """Run the linear probe and write `result.json`, pictures and resumable state to `settings.out`."""
     return run_probe(LinearProbe(settings))
 
 
 class LinearProbe(Probe[LinearSettings]):
-    """A grid of linear heads is trained; a hold-out of the training images chooses one, which is scored."""
+    """Trains a grid of linear heads, selects the best on held-out training images, and scores it."""
 
     task = "linear"
 
     def read(self) -> ProbeData:
-        """The two splits and the hold-out."""
+        """Read both splits and draw the hold-out."""
         self.protocol, self.protocol_id = apply_settings(LINEAR_PROTOCOLS[self.settings.protocol], self.settings)
         self.train, self.val = read_splits(self.settings.data)
         self.kept, self.holdout = split_holdout(
@@ -48,7 +48,7 @@ class LinearProbe(Probe[LinearSettings]):
         )
 
     def measure(self, run: Run[LinearSettings]) -> Measurement:
-        """Train every head, choose one per side, and take its hits on the validation images."""
+        """Train all heads, select one per side, and score it on the validation images."""
         training = LinearTraining(
             run.fabric, self.settings, self.protocol, run.networks, self.train, self.val, self.kept, self.holdout
         )
@@ -79,7 +79,7 @@ class LinearProbe(Probe[LinearSettings]):
         return notes
 
     def _draw_views(self) -> Image.Image:
-        """A sheet of training views as the networks got them."""
+        """Draw training views as the networks see them."""
         views = SeededImages(self.train.paths, train_transform(self.protocol.image_size), self.settings.seed, epoch=0)
         spread = [self.kept[position] for position in pictures.spread(len(self.kept), 16)]
         names = [self.train.classes[self.train.labels[index]] for index in spread]
@@ -87,7 +87,7 @@ class LinearProbe(Probe[LinearSettings]):
         return pictures.sheet(pictures.in_rows(tiles, 8), (112, 112))
 
     def _draw_scored(self, predicted: Mapping[str, Tensor]) -> Image.Image:
-        """A sheet of scored images with their class and each side's prediction."""
+        """Draw scored images with their class and each side's prediction."""
         classes, images = self.train.classes, SeededImages(self.val.paths, test_transform(self.protocol.image_size))
         tiles = []
         for index in pictures.spread(len(images), 24):
@@ -98,16 +98,16 @@ class LinearProbe(Probe[LinearSettings]):
 
 
 def split_holdout(labels: list[int], holdout: float, seed: int, classes: list[str]) -> tuple[list[int], list[int]]:
-    """Indices to train on and indices held out: the same share of every class, at least one image of each.
+    """Split indices into training and hold-out; holds out the same fraction of each class, at least one image.
 
     Args:
         labels: class index of each training image.
-        holdout: share to hold out; 0 holds out nothing.
-        seed: of the draw.
-        classes: class names, for errors.
+        holdout: fraction to hold out; 0 holds out nothing.
+        seed: seed of the split.
+        classes: class names, for error messages.
 
     Raises:
-        UserError: a class has too few images for both.
+        UserError: a class has too few images to split.
     """
     if holdout == 0:
         return list(range(len(labels))), []

@@ -1,4 +1,4 @@
-"""Training of linear classifiers on frozen, pooled res5, for all sides over the same batches."""
+"""Train linear classifiers on frozen, average-pooled res5, with the same batches for all sides."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from .heads import HeadGrid, diverged, head_losses, head_specs, make_optimizer, 
 from .network import FrozenNetwork
 
 ORDER_DRAW, HEAD_DRAW = 2, 3
-"""Keep the seeds of different draws apart; 1 is the hold-out's (see `linear`)."""
+"""Separate the seeds of different draws; 1 is the hold-out's (see `linear`)."""
 
 
 @dataclass(frozen=True)
 class Scored:
-    """The predictions of one network's heads on a set of images.
+    """Predictions of one network's heads on a set of images.
 
     Attributes:
         top1: (heads, N) bool.
@@ -43,17 +43,17 @@ class Scored:
 
 
 class LinearTraining:
-    """The grids of all sides, trained together: every batch is loaded once and seen by every network.
+    """Trains the head grids of all sides together: each batch is loaded once and passed to every network.
 
     Args:
         fabric: the processes.
         settings: the run's settings.
-        protocol: the protocol, departures included.
+        protocol: the protocol, including departures.
         networks: each side's frozen network.
         train: training images.
-        val: images that are scored.
+        val: validation images, for scoring.
         kept: indices of the training images to train on.
-        holdout: indices of the training images that choose the head; empty if there is one head.
+        holdout: indices of the training images used to select the head; empty if there is only one.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class LinearTraining:
         self.grids, self.optimizer = fabric.setup(self.heads, make_optimizer(groups))
 
     def train(self, folder: RunFolder, identity: dict[str, Any]) -> None:
-        """Train every head for the protocol's epochs, saving the state after each."""
+        """Train all heads for the protocol's epochs, saving the state after each."""
         state = {
             "grids": self.grids,
             "optimizer": self.optimizer,
@@ -108,7 +108,7 @@ class LinearTraining:
                 print(f"epoch {epoch + 1}/{self.protocol.epochs}: {where} top-1 {shown}", flush=True)
 
     def choose(self) -> tuple[dict[str, int], dict[str, Scored], dict[str, list[dict[str, Any]]]]:
-        """Each side's head with the best hold-out accuracy, every head's scores on val, and a table of all heads."""
+        """Return each side's best head by hold-out accuracy, all heads' scores on val, and a table of all heads."""
         held = self.score(self.holdout, self.train_split) if self.holdout else None
         scored = self.score(None, self.val_split)
         chosen, heads = {}, {}
@@ -129,11 +129,11 @@ class LinearTraining:
 
     @torch.no_grad()
     def score(self, indices: list[int] | None, split: ClassFolders) -> dict[str, Scored]:
-        """Every head's hits on images of a split under the test transform; all processes get all of them.
+        """Score all heads on a split's images with the test transform; every process gets all scores.
 
         Args:
-            indices: the images; None means all.
-            split: the split that they belong to.
+            indices: image indices; None for all.
+            split: the split.
         """
         wanted = list(range(len(split.paths))) if indices is None else indices
         mine = [wanted[position] for position in share(self.fabric, len(wanted))]
@@ -163,7 +163,7 @@ class LinearTraining:
         }
 
     def _train_epoch(self, epoch: int) -> dict[str, float]:
-        """One pass; returns the mean loss of each side's best head."""
+        """Train one epoch and return the mean loss of each side's best head."""
         images = SeededImages(
             self.train_split.paths, train_transform(self.protocol.image_size), self.settings.seed, epoch
         )
@@ -185,7 +185,7 @@ class LinearTraining:
         return {side: float(total.min()) / self._steps() for side, total in totals.items()}
 
     def _require_finite(self, features: Mapping[str, Tensor], losses: Mapping[str, Tensor]) -> None:
-        """Raise `UserError` with the likely cause, in all processes, if a loss is not finite in one of them."""
+        """Raise a `UserError` with the likely cause in all processes if any of them has a non-finite loss."""
         if all_finite(self.fabric, torch.cat(list(losses.values())).detach()):
             return
         with failing_together(self.fabric):
@@ -200,11 +200,11 @@ class LinearTraining:
             return {side: network.pooled(pixels) for side, network in self.networks.items()}
 
     def _epoch_batches(self, epoch: int) -> list[list[int]]:
-        """This process's part of every batch of an epoch, in an order determined by (seed, epoch)."""
+        """This process's part of each batch of an epoch, in an order determined by (seed, epoch)."""
         generator = torch.Generator().manual_seed(derived_seed(self.settings.seed, ORDER_DRAW, epoch))
         order = [self.kept[position] for position in torch.randperm(len(self.kept), generator=generator).tolist()]
         world = self.fabric.world_size
-        # A last batch with fewer than two images per process has no batch statistics.
+        # Batch norm needs at least two images per process, which the last batch may not have.
         batches = [batch for batch in _batches(order, self.protocol.batch_size) if len(batch) >= 2 * world]
         if not batches:
             raise UserError(
@@ -219,7 +219,7 @@ class LinearTraining:
 
 
 class _Sides(nn.Module):
-    """Apply each side's grid to that side's features."""
+    """Applies each side's grid to that side's features."""
 
     def __init__(self, grids: nn.ModuleDict) -> None:
         super().__init__()

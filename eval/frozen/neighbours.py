@@ -1,4 +1,4 @@
-"""Nearest neighbours by cosine similarity, and their weighted votes."""
+"""Nearest neighbours by cosine similarity, and weighted voting."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 QUERY_BLOCK, BANK_BLOCK = 512, 65536
-"""Rows of queries and of the bank that are compared at a time: few enough for the memory of a small device."""
+"""Query and bank rows per comparison block, small enough for a device with little memory."""
 
 
 def nearest_neighbours(bank: np.ndarray, queries: np.ndarray, k: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The k rows of the bank with the highest cosine similarity to each query, highest first.
+    """Find the k bank rows with the highest cosine similarity to each query, highest first.
 
-    Neither array has to fit into memory: they are compared block by block.
+    Works block by block, so neither array has to fit in memory.
 
     Args:
         bank: (M, D) float32.
         queries: (N, D) float32.
-        k: at most M.
-        device: where to compute.
+        k: number of neighbours, at most M.
+        device: device to compute on.
 
     Returns:
         (N, k) similarities and (N, k) bank indices, on the CPU.
@@ -46,17 +46,17 @@ def nearest_neighbours(bank: np.ndarray, queries: np.ndarray, k: int, device: to
 
 
 def class_votes(similarity: Tensor, index: Tensor, labels: Sequence[int], k: int, temperature: float) -> Tensor:
-    """Votes of the k nearest, each weighing exp(similarity / temperature): (N, classes) float64.
+    """Class votes of the k nearest neighbours, each weighted by exp(similarity / temperature): (N, classes) float64.
 
     Args:
-        similarity: (N, K >= k), highest first.
+        similarity: (N, K) similarities, K >= k, highest first.
         index: (N, K) bank rows.
-        labels: class of each bank row.
-        k: number of neighbours that vote.
-        temperature: of the weights.
+        labels: class index of each bank row.
+        k: number of voting neighbours.
+        temperature: temperature of the vote weights.
     """
     classes = torch.tensor(labels)
-    # Weights are relative to the nearest one, so that a small temperature cannot overflow.
+    # Subtracting the highest similarity prevents overflow at small temperatures.
     weights = ((similarity[:, :k] - similarity[:, :1]).double() / temperature).exp()
     votes = torch.zeros(len(index), int(classes.max()) + 1, dtype=torch.float64)
     return votes.scatter_add_(1, classes[index[:, :k]], weights)
@@ -65,7 +65,7 @@ def class_votes(similarity: Tensor, index: Tensor, labels: Sequence[int], k: int
 def true_class_rank(
     similarity: Tensor, index: Tensor, labels: Sequence[int], truth: Sequence[int], k: int, temperature: float
 ) -> Tensor:
-    """Number of classes with more votes than the true one, (N,) int64; the number of classes if it has no vote."""
+    """Rank of the true class by votes, from 0: (N,) int64; the number of classes if it has no votes."""
     votes = class_votes(similarity, index, labels, k, temperature)
     own = votes.gather(1, torch.tensor(truth, dtype=torch.int64).unsqueeze(1))
     higher = (votes > own).sum(1)

@@ -1,4 +1,4 @@
-"""Frozen networks: fully loaded, in eval mode, and verified not to change while they are measured."""
+"""Frozen networks: fully loaded, in eval mode, and verified to stay unchanged."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from ccop_hub.normalization import PIXEL_MEAN, PIXEL_STD
 
 
 def load_network(weights: Weights, parts: Sequence[str] = ("backbone",)) -> tuple[ResNetFPN, TensorUse]:
-    """A network with loaded weights, and which tensors were used.
+    """Build a network, load weights into it, and report which tensors were used.
 
     Args:
         weights: resolved weights.
-        parts: parts that will be used: `backbone`, `fpn`. What is not loaded keeps its initial values (seed 0).
+        parts: parts to load (`backbone`, `fpn`); the rest keeps its initial values (seed 0).
 
     Raises:
-        UserError: a part is missing, or its tensors are not exactly the network's.
+        UserError: a part is missing, or its tensors do not match the network's exactly.
     """
     network = build_resnet_fpn(weights.arch, seed=0)
     return network, load_into(network, weights, parts)
 
 
 class FrozenNetwork(nn.Module):
-    """A `ResNetFPN` in eval mode without gradients, which normalises its own input.
+    """A `ResNetFPN` in eval mode, without gradients, with built-in input normalisation.
 
     Args:
         weights: resolved weights.
-        parts: parts that are loaded and used.
+        parts: parts to load and use.
 
     Attributes:
-        weights: what is in it.
-        loaded: the parts in words, such as `backbone+fpn`.
+        weights: the loaded weights.
+        loaded: the loaded parts as text, e.g. `backbone+fpn`.
         tensors: which of the weights' tensors were used.
-        network: the network itself.
+        network: the underlying network.
     """
 
     def __init__(self, weights: Weights, parts: Sequence[str] = ("backbone",)) -> None:
@@ -54,7 +54,7 @@ class FrozenNetwork(nn.Module):
         self._digest = self._current_digest()
 
     def train(self, mode: bool = True) -> FrozenNetwork:
-        """Stay in eval mode, whatever the module around it does: BN statistics must not change."""
+        """Stay in eval mode even if a parent module switches to train mode: BN statistics must not change."""
         return super().train(False)
 
     @torch.no_grad()
@@ -73,10 +73,10 @@ class FrozenNetwork(nn.Module):
         return self.stages(images)["res5"].float().mean((2, 3))
 
     def verify(self) -> None:
-        """Check that every tensor is bit-identical to what was loaded and every module in eval mode.
+        """Check that every tensor is bit-identical to its loaded value and every module is in eval mode.
 
         Raises:
-            RuntimeError: it is not: the measurement is void, by a defect of ours.
+            RuntimeError: the network changed, so the measurement is invalid; this is a bug in `ccop_eval`.
         """
         if any(module.training for module in self.modules()) or self._current_digest() != self._digest:
             raise RuntimeError(f"the frozen network of {self.weights.name} changed during the evaluation")

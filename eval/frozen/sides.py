@@ -1,4 +1,4 @@
-"""The two sides of a paired run, `weights` and `against`; or one alone."""
+"""The sides of a run: `weights` and, in a paired run, `against`."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ..settings import RunSettings
 from .network import FrozenNetwork
 
 OWN, AGAINST = "weights", "against"
-"""Keys of the two sides in every mapping of a paired run."""
+"""Keys of the two sides in all mappings."""
 
 
 def resolve_sides(settings: RunSettings) -> dict[str, Weights]:
-    """The weights of each side; `AGAINST` is absent in a run of one.
+    """Resolve each side's weights; `AGAINST` is absent in an unpaired run.
 
     `random` weights on one side take the other side's architecture.
 
     Raises:
-        UserError: as `ccop_hub.sources.resolve.resolve`.
+        UserError: see `ccop_hub.sources.resolve.resolve`.
     """
     own, against, seed = settings.weights, getattr(settings, "against", None), settings.seed
     if against is None:
@@ -35,7 +35,7 @@ def resolve_sides(settings: RunSettings) -> dict[str, Weights]:
 
 
 def load_sides(fabric: Fabric, sides: Mapping[str, Weights], parts: Sequence[str]) -> dict[str, FrozenNetwork]:
-    """Each side's frozen network, on the process's device."""
+    """Load each side's frozen network onto the process's device."""
     networks = {side: FrozenNetwork(weights, parts) for side, weights in sides.items()}
     for network in networks.values():
         network.to(fabric.device)

@@ -1,4 +1,4 @@
-"""VOC2007's class lists: which images show which class."""
+"""Read VOC2007's image lists, which say which images show which class."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class VocSplit:
         """Read `ImageSets/Main/CLASS_SPLIT.txt` of a `VOC2007` folder.
 
         Raises:
-            UserError: not VOC's layout, or its lists contradict each other.
+            UserError: the layout is not VOC's, or its lists contradict each other.
         """
         lists = sorted((root / "ImageSets" / "Main").glob(f"*_{split}.txt"))
         if not lists:
@@ -50,10 +50,10 @@ class VocSplit:
 
 
 def read_splits(data: Path) -> tuple[Path, VocSplit, VocSplit]:
-    """The `VOC2007` folder in or at `data`, and its trainval and test splits.
+    """Find the `VOC2007` folder at or in `data`, and read its trainval and test splits.
 
     Raises:
-        UserError: as `VocSplit.read`; the splits have different classes, or an image is missing.
+        UserError: see `VocSplit.read`; or the splits' classes differ, or an image is missing.
     """
     root = data / "VOC2007" if (data / "VOC2007").is_dir() else data
     trainval, test = VocSplit.read(root, "trainval"), VocSplit.read(root, "test")

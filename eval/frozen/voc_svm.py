@@ -1,4 +1,4 @@
-"""`ccop-eval voc-svm`: VOC2007 image classification by one linear SVM per class on frozen res5."""
+"""`ccop-eval voc-svm`: VOC2007 image classification with one linear SVM per class on frozen res5."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ from .network import FrozenNetwork
 from .voc_lists import VocSplit, read_splits
 
 POOL = 6
-"""Side of the average pooling, stride 1, that leaves 2 x 2 cells of a 7 x 7 map (Goyal et al. 2019, appendix)."""
+"""Kernel size of the stride-1 average pooling from 7 x 7 to 2 x 2 cells (Goyal et al. 2019, appendix)."""
 
 _FOLDS = 3
 _EPSILON = 1e-5
-"""Added to a feature's norm before division (as the benchmark's code does)."""
+"""Added to a feature's norm before dividing by it (as in the benchmark's code)."""
 
 
 def run(settings: VocSvmSettings) -> Result:
-    """Compute or read the features, fit, and write `result.json` and pictures into `settings.out`."""
+    """Run the SVM probe and write `result.json` and pictures to `settings.out`."""
     return run_probe(VocSvmProbe(settings))
 
 
 class VocSvmProbe(Probe[VocSvmSettings]):
-    """An SVM per class is fitted on trainval, its cost chosen by cross-validation, and scored on test."""
+    """Fits one SVM per class on trainval, with its cost chosen by cross-validation, and scores it on test."""
 
     task = "voc-svm"
     packages = ("scikit-learn",)
     resamples = 200
-    """Fewer than for a mean: an average precision sorts the scores of every resample."""
+    """Fewer than for a mean, since average precision has to sort the scores of every resample."""
 
     def read(self) -> ProbeData:
-        """The lists and the images they name."""
+        """Read the image lists of both splits."""
         self.protocol, self.protocol_id = apply_settings(VocSvmProtocol(), self.settings)
         root, self.trainval, self.test = read_splits(self.settings.data)
         require_folds(self.trainval.labels)
@@ -57,7 +57,7 @@ class VocSvmProbe(Probe[VocSvmSettings]):
         return ProbeData(name=root.name, root=root, files=files, images=len(self.test.paths))
 
     def measure(self, run: Run[VocSvmSettings]) -> Measurement:
-        """Scores of every class on test, by side."""
+        """Score every class on test, by side."""
         labels = self.test.labels
         costs: dict[str, dict[str, float]] = {}
         scores: dict[str, dict[str, np.ndarray]] = {}
@@ -106,7 +106,7 @@ class VocSvmProbe(Probe[VocSvmSettings]):
         return unit
 
     def _draw(self, run: Run[VocSvmSettings], scores: Mapping[str, Mapping[str, np.ndarray]]) -> Image.Image:
-        """A sheet of the highest-scored test images of each class, one row per class and side."""
+        """Draw the highest-scoring test images of each class, one row per class and side."""
         rows, titles = [], []
         meaning = {1: "shown", -1: "not shown", 0: "difficult"}
         for name, labels in self.test.labels.items():
@@ -118,7 +118,7 @@ class VocSvmProbe(Probe[VocSvmSettings]):
 
 
 def require_folds(labels: Mapping[str, np.ndarray]) -> None:
-    """Raise `UserError` if a class is in fewer images than cross-validation has folds, or missing from fewer."""
+    """Raise `UserError` if a class has fewer positive or negative images than cross-validation has folds."""
     for name, values in labels.items():
         least = int(min((values == 1).sum(), (values == -1).sum()))
         if least < _FOLDS:
@@ -136,15 +136,15 @@ def svm_scores(
     seed: int,
     workers: int = 1,
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """Decision values on test images, and the chosen cost, of each class.
+    """Fit one SVM per class; returns each class's decision values on the test images and its chosen cost.
 
     Args:
         train: (M, D) L2-normalised features.
-        labels: class -> (M,) 1, -1 or 0 (left out).
+        labels: class -> (M,) labels: 1, -1 or 0 (ignored).
         test: (N, D) L2-normalised features.
-        costs: values of C; the best mean average precision over 3 folds is taken.
-        seed: of the solver's order.
-        workers: processes that fit SVMs; 0 fits them in this one.
+        costs: candidate values of C; the best by mean average precision over 3 folds is used.
+        seed: seed of the solver.
+        workers: number of processes that fit SVMs; 0 fits them in the current one.
     """
     fitted = Parallel(n_jobs=max(1, workers))(
         delayed(_fit_class)(train[values != 0], values[values != 0], test, costs, seed) for values in labels.values()
@@ -156,9 +156,9 @@ def svm_scores(
 
 
 def average_precision(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Average precision in percent: area under the precision-recall steps, difficult images (0) left out.
+    """Average precision in percent, as the area under the precision-recall steps; difficult images (0) are ignored.
 
-    NaN where no image shows the class.
+    NaN if no image shows the class.
     """
     counted = labels != 0
     if not (labels == 1).any():

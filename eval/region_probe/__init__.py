@@ -1,1 +1,1 @@
-"""The region probe: how well frozen features of ground-truth boxes separate classes."""
+"""The region probe: classification of ground-truth boxes from frozen features."""

@@ -1,4 +1,4 @@
-"""Accuracy on boxes, overall and averaged over classes, for all boxes and by size, as a statistic over images."""
+"""Box classification accuracy, overall and per-class mean, for all boxes and by size, with images as units."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from .coco_boxes import SIZES, BoxedImages
 
 
 def box_groups(split: BoxedImages) -> dict[str, np.ndarray]:
-    """The boxes of each group of metrics, as (N,) bool: "" (all), "small/", "medium/" and "large/"."""
+    """Map each metric group, "" (all), "small/", "medium/" and "large/", to an (N,) bool mask of its boxes."""
     areas = np.concatenate(split.areas)
     groups = {f"{name}/": (areas >= low) & (areas < high) for name, (low, high) in SIZES.items()}
     return {"": np.ones(len(areas), dtype=bool), **groups}
 
 
 def accuracy_statistic(split: BoxedImages, hits: Mapping[str, np.ndarray]) -> Statistic:
-    """A statistic: all accuracies in percent, given how often each image was drawn.
+    """Make a statistic that computes all accuracies, in percent, from how often each image was drawn.
 
-    Names are `{kind}/{group}overall` and `{kind}/{group}mean_class`, such as `knn/small/overall`. The mean is over the
-    classes that have a box in the group; NaN where the group is empty.
+    Metrics are named `{kind}/{group}overall` and `{kind}/{group}mean_class`, e.g. `knn/small/overall`. `mean_class`
+    averages over the classes with a box in the group. Metrics of an empty group are NaN.
 
     Args:
         split: the scored boxes.
-        hits: kind of classifier -> (N,) bool, whether each box was classified correctly.
+        hits: classifier -> (N,) bool, whether each box was classified correctly.
     """
     labels, owners = np.concatenate(split.labels), split.owners
     shape = (len(split.paths), len(split.classes))
@@ -55,7 +55,7 @@ def accuracy_statistic(split: BoxedImages, hits: Mapping[str, np.ndarray]) -> St
 
 
 def class_accuracy(split: BoxedImages, hits: np.ndarray) -> Metrics:
-    """Share of each class's boxes that are hits, in percent; None for a class without a box."""
+    """Accuracy per class, in percent; None for a class without boxes."""
     labels = np.concatenate(split.labels)
     return {
         name: float(100 * hits[labels == index].mean()) if (labels == index).any() else None

@@ -1,4 +1,4 @@
-"""Ground-truth boxes of a COCO-format data set, image by image."""
+"""Read the ground-truth boxes of a COCO-format data set."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from ccop_hub.coco.normalised import NormalisedCoco, normalise, only_roots_diffe
 from ccop_hub.errors import UserError
 
 SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, float("inf"))}
-"""COCO's size classes: lower (inclusive) and upper (exclusive) bound of an object's area, in square pixels."""
+"""COCO's object sizes: lower (inclusive) and upper (exclusive) bound of the area, in square pixels."""
 
 _SMALLEST_SIDE = 1.0
 
 _ALWAYS_LEFT_OUT = (Kind.BOX_WITHOUT_AREA, Kind.BOX_OUTSIDE, Kind.BOX_CLIPPED, Kind.BAD_POLYGON, Kind.POLYGON_CLIPPED)
-"""Fixes that change nothing here, where boxes are clipped to their image and masks are not read."""
+"""Fixes that make no difference here, since boxes are clipped to the image and masks are not read."""
 
 
 @dataclass(frozen=True)
 class BoxedImages:
-    """One split: the images that have boxes, and the boxes.
+    """One split's images that have boxes, and their boxes.
 
     Attributes:
         annotations: the JSON file.
-        classes: class names, in order of their category ids.
+        classes: class names, sorted by category id.
         paths: image files.
-        boxes: (n_i, 4) float32 xyxy absolute pixels of each image.
-        labels: (n_i,) int64 class indices of each image.
-        areas: (n_i,) float64 object areas in square pixels of each image.
-        changed: the normalised copy, if its boxes or classes are not those of the file; else None.
-        note: what normalising dropped, fixed and computed; empty if nothing.
+        boxes: per image, (n_i, 4) float32 xyxy in absolute pixels.
+        labels: per image, (n_i,) int64 class indices.
+        areas: per image, (n_i,) float64 object areas in square pixels.
+        changed: the normalised copy if its boxes or classes differ from the file's, else None.
+        note: what normalisation dropped, fixed or computed; empty if nothing.
     """
 
     annotations: Path
@@ -48,28 +48,27 @@ class BoxedImages:
 
     @property
     def counts(self) -> list[int]:
-        """Boxes of each image."""
+        """Number of boxes in each image."""
         return [len(boxes) for boxes in self.boxes]
 
     @property
     def owners(self) -> np.ndarray:
-        """Image index of each box, all boxes in order."""
+        """Image index of each box."""
         return np.repeat(np.arange(len(self.paths)), self.counts)
 
     @classmethod
     def read(cls, data: Path, split: str, roots: bool = False) -> BoxedImages:
         """Read `annotations/instances_{split}2017.json` and list `{split}2017/`.
 
-        Crowds, and boxes with less than one pixel per side inside their image, are left out; so are images without a
-        box.
+        Skips crowds, boxes whose part inside the image is under one pixel wide or high, and images without boxes.
 
         Args:
             data: the data set's folder.
             split: `train` or `val`.
-            roots: keep categories without a box that only group others.
+            roots: whether to keep categories without boxes that only group others.
 
         Raises:
-            UserError: not COCO's layout or format, an image is missing, or there is no box.
+            UserError: the layout or format is not COCO's, an image is missing, or there are no boxes.
         """
         normalised = _normalise(data, split, roots)
         file, folder = normalised.source, data / f"{split}2017"
@@ -100,10 +99,10 @@ class BoxedImages:
 
 
 def read_splits(data: Path) -> tuple[BoxedImages, BoxedImages]:
-    """The train and val splits.
+    """Read the train and val splits.
 
     Raises:
-        UserError: as `BoxedImages.read`; or the splits have other classes.
+        UserError: see `BoxedImages.read`; or the splits' classes differ.
     """
     roots = only_roots_differ(_normalise(data, "train"), _normalise(data, "val"))
     train, val = BoxedImages.read(data, "train", roots), BoxedImages.read(data, "val", roots)
@@ -120,7 +119,7 @@ def _normalise(data: Path, split: str, roots: bool = False) -> NormalisedCoco:
 
 
 def _row(entry: dict[str, Any], image: dict[str, Any], labels: dict[int, int]) -> list[float] | None:
-    """(x1, y1, x2, y2, class index, area) of an annotation; None if it is left out."""
+    """(x1, y1, x2, y2, class index, area) of an annotation; None if it is skipped."""
     x, y, width, height = entry["bbox"]
     x1, y1, x2, y2 = max(x, 0.0), max(y, 0.0), min(x + width, image["width"]), min(y + height, image["height"])
     if entry["iscrowd"] or x2 - x1 < _SMALLEST_SIDE or y2 - y1 < _SMALLEST_SIDE:

@@ -1,4 +1,4 @@
-"""A sweep of linear heads on computed features, for all sides over the same batches."""
+"""A sweep of linear heads on precomputed features, with the same batches for all sides."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from ..protocols import RegionProtocol
 from ..results.result import Curve
 
 ORDER_DRAW, HEAD_DRAW = 2, 3
-"""Keep the seeds of different draws apart; 1 and 4 are `run`'s."""
+"""Separate the seeds of different draws; 1 and 4 are used in `run`."""
 
 _SCORE_BLOCK = 8192
 
 
 class HeadSweep:
-    """The head grids of all sides and their training.
+    """Trains the head grids of all sides.
 
     Args:
         features: side -> (M, D) float32 features of the training boxes.
         labels: (M,) class indices.
         classes: number of classes.
         kept: rows to train on.
-        held: rows that choose the head.
-        protocol: the protocol, departures included.
-        seed: of initial heads and order.
-        device: where to train.
+        held: held-out rows, used to select the head.
+        protocol: the protocol, including departures.
+        seed: seed of the heads' initial weights and of the order.
+        device: device to train on.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class HeadSweep:
             folder.save_state(state)
 
     def choose(self) -> tuple[dict[str, int], dict[str, list[dict[str, Any]]]]:
-        """Each side's head with the best hold-out accuracy, and a table of all heads."""
+        """Return each side's best head by hold-out accuracy, and a table of all heads."""
         chosen, heads = {}, {}
         for side in self.features:
             accuracy = self._accuracy(side, self.held)
@@ -95,7 +95,7 @@ class HeadSweep:
 
     @torch.no_grad()
     def predict(self, side: str, features: np.ndarray) -> Tensor:
-        """Classes predicted by every head for (N, D) features: (heads, N) int64."""
+        """Predict classes with every head: (N, D) features -> (heads, N) int64."""
         grid = self.grids[side].eval()
         blocks = [
             grid(torch.from_numpy(np.array(features[start : start + _SCORE_BLOCK])).to(self.device)).argmax(-1).cpu()
@@ -107,7 +107,7 @@ class HeadSweep:
         return (self.predict(side, self.features[side][rows]) == self.labels[rows]).double().mean(1)
 
     def _train_epoch(self, epoch: int) -> tuple[dict[str, float], int]:
-        """One pass; returns the mean loss of each side's best head, and the steps."""
+        """Train one epoch; returns the mean loss of each side's best head, and the number of steps."""
         order = self.kept[np.random.default_rng(derived_seed(self.seed, ORDER_DRAW, epoch)).permutation(len(self.kept))]
         size = self.protocol.batch_size
         batches = [order[start : start + size] for start in range(0, len(order), size)]
@@ -117,7 +117,7 @@ class HeadSweep:
             grid.train()
         for step, batch in enumerate(batches):
             set_rates(self.optimizer, epoch + step / len(batches), self.protocol.epochs, None)
-            rows = np.sort(batch)  # a memory map is read fastest in its own order
+            rows = np.sort(batch)  # reading a memory map sequentially is fastest
             truth = self.labels[rows].to(self.device)
             self.optimizer.zero_grad()
             for side, grid in self.grids.items():

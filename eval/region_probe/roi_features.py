@@ -1,4 +1,4 @@
-"""RoI-aligned features of boxes, from the pyramid or from the backbone's stages."""
+"""RoIAlign features of boxes, from the feature pyramid or the backbone stages."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from ..frozen.network import FrozenNetwork
 from .coco_boxes import BoxedImages
 
 RESOLUTION = 7
-"""Cells of the RoIAlign grid along each side (Detectron2's box head)."""
+"""Side of the RoIAlign grid, in cells (as in Detectron2's box head)."""
 
 CANONICAL_SIDE, CANONICAL_LEVEL = 224, 4
-"""A box of this side, in pixels, is pooled from this pyramid level (Lin et al. 2017, equation 1)."""
+"""Boxes of this side, in pixels, are pooled from this pyramid level (Lin et al. 2017, equation 1)."""
 
 LEVELS = ("p2", "p3", "p4", "p5")
 DIVISOR = 32
-"""Image sides are padded to a multiple of the coarsest stride."""
+"""Image sides are padded to a multiple of this, the coarsest stride."""
 
 Kind = Literal["pyramid", "stages"]
 
 
 class ScaledImages(Dataset[tuple[Tensor, Tensor]]):
-    """Images at test size with their boxes: ((3, H, W) uint8 RGB, (n, 4) float32 xyxy pixels of that image).
+    """Images at test size with their boxes: ((3, H, W) uint8 RGB, (n, 4) float32 xyxy in pixels of the scaled image).
 
     Args:
         split: the images and boxes.
         short_side: shorter side, in pixels.
-        long_side: longest longer side, in pixels.
+        long_side: maximum longer side, in pixels.
     """
 
     def __init__(self, split: BoxedImages, short_side: int, long_side: int) -> None:
@@ -60,9 +60,9 @@ class ScaledImages(Dataset[tuple[Tensor, Tensor]]):
 def box_features(
     fabric: Fabric, images: ScaledImages, network: FrozenNetwork, kind: Kind, workers: int
 ) -> Callable[[Sequence[int]], Iterable[Tensor]]:
-    """A `compute` for `cached_features`: (n_i, D) rows per image, one per box.
+    """Make a `compute` function for `cached_features` that yields (n_i, D) rows per image, one per box.
 
-    Images go through the network one at a time, since padding to a common size would change features near the border.
+    Images are processed one at a time, since padding to a common size would change features near the border.
     """
     pool = pyramid_features if kind == "pyramid" else stage_features
 
@@ -77,10 +77,10 @@ def box_features(
 
 
 def pyramid_features(network: FrozenNetwork, image: Tensor, boxes: Tensor) -> Tensor:
-    """Each box pooled 7 x 7 from the level that fits its size, then averaged: (n, 256).
+    """Pool each box 7 x 7 from the pyramid level for its size, and average: (n, 256).
 
     Args:
-        network: with `fpn` loaded.
+        network: a network with `fpn` loaded.
         image: (1, 3, H, W) RGB on the 0-255 scale, sides divisible by 32.
         boxes: (n, 4) xyxy pixels of the image.
     """
@@ -95,9 +95,9 @@ def pyramid_features(network: FrozenNetwork, image: Tensor, boxes: Tensor) -> Te
 
 
 def stage_features(network: FrozenNetwork, image: Tensor, boxes: Tensor) -> Tensor:
-    """Each box pooled 7 x 7 from every stage, averaged and L2-normalised per stage: (n, C2 + C3 + C4 + C5).
+    """Pool each box 7 x 7 from every stage, average, and L2-normalise per stage: (n, C2 + C3 + C4 + C5).
 
-    Arguments as `pyramid_features`.
+    Takes the same arguments as `pyramid_features`.
     """
     stages = network.stages(image)
     return torch.cat(
@@ -106,7 +106,7 @@ def stage_features(network: FrozenNetwork, image: Tensor, boxes: Tensor) -> Tens
 
 
 def assign_levels(boxes: Tensor) -> Tensor:
-    """Index into `LEVELS` of each box: floor(4 + log2(side / 224)), clamped; (n,) int64."""
+    """Index into `LEVELS` for each box, by level floor(4 + log2(side / 224)), clamped; (n,) int64."""
     side = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).sqrt()
     level = torch.floor(CANONICAL_LEVEL + torch.log2(side / CANONICAL_SIDE + 1e-8))
     return (level.clamp(2, 5) - 2).long()

@@ -1,4 +1,4 @@
-"""`ccop-eval regions`: the region probe, which classifies ground-truth boxes."""
+"""`ccop-eval regions`: classify ground-truth boxes from frozen features."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ from .head_sweep import HeadSweep
 from .roi_features import Kind, ScaledImages, box_features
 
 HOLDOUT_DRAW, QUERY_DRAW = 1, 4
-"""Keep the seeds of different draws apart; 2 and 3 are `head_sweep`'s."""
+"""Separate the seeds of different draws; 2 and 3 are used in `head_sweep`."""
 
 
 def run(settings: RegionSettings) -> Result:
-    """Compute or read the features, classify, and write `result.json` and pictures into `settings.out`."""
+    """Run the region probe and write `result.json` and pictures to `settings.out`."""
     return run_probe(RegionProbe(settings))
 
 
 class RegionProbe(Probe[RegionSettings]):
-    """A linear head, chosen on held-out images, and nearest neighbours classify the validation boxes."""
+    """Classifies the validation boxes with a linear head, selected on held-out images, and with kNN."""
 
     task = "regions"
 
     def read(self) -> ProbeData:
-        """The boxes of both splits and the hold-out."""
+        """Read the boxes of both splits and draw the hold-out."""
         self.protocol, _ = apply_settings(RegionProtocol(), self.settings)
         self.train, self.val = read_splits(self.settings.data)
         self.kept, self.held = split_images(self.train, self.protocol.holdout, self.settings.seed)
@@ -51,14 +51,14 @@ class RegionProbe(Probe[RegionSettings]):
         return ProbeData(name=data.name, root=data, files=files, contents=contents, images=len(self.val.paths))
 
     def adapt(self, sides: Mapping[str, Weights]) -> None:
-        """Pool from the pyramid only if all weights have one; the protocol id says which."""
+        """Pool from the pyramid only if all weights have one; the protocol id records the choice."""
         self.kind = choose_features(self.settings, sides)
         self.parts = ("backbone", "fpn") if self.kind == "pyramid" else ("backbone",)
         base = RegionProtocol()
         _, self.protocol_id = apply_settings(dataclasses.replace(base, id=f"{base.id}-{self.kind}"), self.settings)
 
     def measure(self, run: Run[RegionSettings]) -> Measurement:
-        """Train the heads, choose one per side, and take the hits of head and neighbours on the validation boxes."""
+        """Train the heads, select one per side, and score it and kNN on the validation boxes."""
         train = {side: self._features(run, side, self.train) for side in run.networks}
         val = {side: self._features(run, side, self.val) for side in run.networks}
         labels = np.concatenate(self.train.labels)
@@ -109,7 +109,7 @@ class RegionProbe(Probe[RegionSettings]):
         )
 
     def _linear_hits(self, predicted: np.ndarray, heads: list[dict[str, Any]]) -> np.ndarray:
-        """(heads, N) bool of (heads, N) predicted classes; every head's accuracy is added to its entry in `heads`."""
+        """Whether the (heads, N) predicted classes are correct, (heads, N) bool; adds each accuracy to `heads`."""
         hits: np.ndarray = predicted == np.concatenate(self.val.labels)
         for head, right in zip(heads, hits, strict=True):
             head["val/overall"] = float(100 * right.mean())
@@ -118,7 +118,7 @@ class RegionProbe(Probe[RegionSettings]):
     def _neighbour_hits(
         self, run: Run[RegionSettings], bank: np.ndarray, queries: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """(N,) bool hits of the kNN, and (N, k) nearest training boxes."""
+        """Return the kNN's hits, (N,) bool, and the nearest training boxes, (N, k)."""
         labels = np.concatenate(self.train.labels)
         k = min(self.protocol.neighbours, len(labels))
         similarity, index = nearest_neighbours(bank, queries, k, run.fabric.device)
@@ -137,7 +137,7 @@ class RegionProbe(Probe[RegionSettings]):
         ]
 
     def _draw(self, run: Run[RegionSettings], nearest: Mapping[str, np.ndarray]) -> Image.Image:
-        """A sheet of a few boxes, each with its nearest training boxes, one row per side."""
+        """Draw some validation boxes with their nearest training boxes, one row per side."""
         count = sum(self.val.counts)
         generator = np.random.default_rng(derived_seed(self.settings.seed, QUERY_DRAW))
         queries = np.sort(generator.choice(count, size=min(6, count), replace=False))
@@ -153,10 +153,10 @@ class RegionProbe(Probe[RegionSettings]):
 
 
 def choose_features(settings: RegionSettings, sides: Mapping[str, Weights]) -> Kind:
-    """What boxes are pooled from; the same for all sides, so that the comparison is of weights alone.
+    """Choose the feature maps to pool from, the same for all sides so that only the weights differ.
 
     Raises:
-        UserError: the pyramid was asked for and some weights have none.
+        UserError: the settings ask for the pyramid, but some weights have none.
     """
     without = [weights.name for weights in sides.values() if "fpn" not in weights.parts]
     if settings.features == "pyramid" and without:
@@ -167,10 +167,10 @@ def choose_features(settings: RegionSettings, sides: Mapping[str, Weights]) -> K
 
 
 def split_images(train: BoxedImages, holdout: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of boxes to train on and rows held out, split by image, since boxes of one image resemble each other.
+    """Split box rows into training and hold-out by image, since boxes of the same image are similar.
 
     Raises:
-        UserError: not a share between 0 and 1, or fewer than two images or boxes to train on.
+        UserError: `holdout` is not between 0 and 1, or there are fewer than two images or boxes to train on.
     """
     count = len(train.paths)
     if not 0 < holdout < 1 or count < 2:
@@ -186,7 +186,7 @@ def split_images(train: BoxedImages, holdout: float, seed: int) -> tuple[np.ndar
 
 
 def _crop(split: BoxedImages, row: int) -> tuple[Image.Image, str]:
-    """A box's pixels and its class name."""
+    """Crop a box; returns its pixels and class name."""
     image = int(split.owners[row])
     within = row - sum(split.counts[:image])
     x1, y1, x2, y2 = split.boxes[image][within].tolist()
