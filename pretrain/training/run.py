@@ -146,7 +146,8 @@ def check_machine(settings: RunSettings) -> None:
 
 def tidy(folder: RunFolder, metrics: MetricsFile, listing: ImageListing, settings: RunSettings, done: int) -> None:
     """Bring the folder to the state after step `done`, and write what is known before the first step."""
-    remove_temporary_files(folder.path)
+    for place in (folder.path, folder.exported, folder.pictures):
+        remove_temporary_files(place)
     remove_others(folder.checkpoints, until=done)
     metrics.keep_until(done)
     folder.diverged.unlink(missing_ok=True)

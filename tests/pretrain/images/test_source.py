@@ -314,7 +314,7 @@ def damaged_tar(path: Path, pax: dict[str, str] | None = None, size_of_extension
 def test_damaged_tar_headers_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"size\.tar .*inside 1\.png, or the member's size, -5, is wrong"):
         open_source(damaged_tar(tmp_path / "size.tar", {"size": "-5"}))
-    with pytest.raises(UserError, match=r"huge\.tar .*1\.png, or the size of that, 87,000,000,000,000,000"):
+    with pytest.raises(UserError, match=r"huge\.tar .*1\.png.* 87,000,000,000,000,000"):
         open_source(damaged_tar(tmp_path / "huge.tar", {"size": "87000000000000000"}))
     # tarfile would read the whole of it into memory.
     with pytest.raises(UserError, match=r"extension\.tar .*size of the extension header .* is 8,000,000,000"):

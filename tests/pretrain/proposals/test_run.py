@@ -489,7 +489,7 @@ def test_more_pixels_than_the_limit_are_skipped_when_the_limit_is_lowered(
 
 def test_too_many_unreadable_images_stop_the_run(images: Path, tmp_path: Path, searched: list[Any]) -> None:
     settings = wanted(images, tmp_path / "out", max_unreadable=0.01)
-    with pytest.raises(UserError, match=r"1 of 9 images cannot be used, more than the share of 0\.01.*a/cut\.png"):
+    with pytest.raises(UserError, match=r"1 of 9 images cannot be used, more than the .* of 0\.01.*a/cut\.png"):
         make_proposals(settings)
     assert "a/cut.png" in (settings.out / "skipped.csv").read_text()
     with pytest.raises(UserError, match="unfinished"):

@@ -77,7 +77,7 @@ def test_every_run_ended_as_it_was_meant_to(ends):
         "last": 0,
     }
     assert "File too large" in said
-    assert "resume from the checkpoint before" in said
+    assert "resume from the previous checkpoint" in said
 
 
 def test_the_same_command_ends_with_the_same_bits(ends):
