@@ -1,6 +1,6 @@
-"""The tasks of `ccop-eval`: what its commands and its Python functions call.
+"""The tasks of `ccop-eval`, called by its commands and Python functions.
 
-Each imports what it needs when it is called, so that help texts and imports stay fast.
+Each task imports its dependencies when called, to keep `--help` and `import ccop_eval` fast.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def detection(settings: DetectionSettings) -> Result | None:
-    """Train and score Mask R-CNN; None on machines other than the first."""
+    """Train and score a detector; returns None on all machines except the first."""
     from .detection.run import run
 
     return run(settings)
@@ -50,7 +50,7 @@ def linear(settings: LinearSettings) -> Result:
 
 
 def knn(settings: KnnSettings) -> Result:
-    """Score nearest neighbours."""
+    """Score a kNN classifier."""
     from .frozen.knn import run
 
     return run(settings)
@@ -71,14 +71,14 @@ def regions(settings: RegionSettings) -> Result:
 
 
 def visualize(settings: VisualizeSettings) -> list[Path]:
-    """Draw feature maps; returns the pictures."""
+    """Draw feature maps and return the picture files."""
     from .visualize import run
 
     return run(settings)
 
 
 def compare(settings: CompareSettings) -> Comparison:
-    """Group results and write the files that were asked for."""
+    """Group results and write the requested files."""
     from .results.compare import run
 
     return run(settings)

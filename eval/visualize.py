@@ -1,4 +1,4 @@
-"""`ccop-eval visualize`: feature maps as colours and similarity to a chosen box, side by side for several weights."""
+"""`ccop-eval visualize`: draw feature maps and similarity to a box, for one or more weights."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ from .results.result import RESULT_FILE, DataIdentity, Result, WeightsIdentity
 from .settings import VisualizeSettings
 
 Box = tuple[float, float, float, float]
-"""x1, y1, x2, y2 in absolute pixels."""
+"""(x1, y1, x2, y2) in absolute pixels."""
 
 LEVELS = {"p2": "res2", "p3": "res3", "p4": "res4", "p5": "res5"}
-"""Pyramid levels, and the backbone stages that replace them for weights without a pyramid."""
+"""Pyramid levels, and the backbone stages shown instead for weights without a pyramid."""
 
 _DIVISOR = 32
 _TILE = (240, 180)
@@ -45,14 +45,14 @@ _TILE = (240, 180)
 
 @dataclass(frozen=True)
 class ColourBasis:
-    """Three directions in feature space and the range along each, which map a feature to a colour.
+    """Maps features to colours, by three directions in feature space and the value range along each.
 
     Attributes:
         mean: (C,) mean feature.
-        axes: (3, C) principal directions, each with its largest entry positive.
-        low: (3,) first percentile along each.
-        high: (3,) 99th percentile along each.
-        explained: share of the variance along the three, in percent.
+        axes: (3, C) principal directions; the largest entry of each is positive.
+        low: (3,) 1st percentile along each direction.
+        high: (3,) 99th percentile along each direction.
+        explained: variance explained by the three directions, in percent.
     """
 
     mean: np.ndarray
@@ -62,7 +62,7 @@ class ColourBasis:
     explained: float
 
     def paint(self, features: np.ndarray) -> np.ndarray:
-        """(C, h, w) features -> (h, w, 3) uint8 RGB."""
+        """Colour features: (C, h, w) -> (h, w, 3) uint8 RGB."""
         along = np.tensordot(features - self.mean[:, None, None], self.axes, axes=([0], [1]))
         unit = (along - self.low) / np.maximum(self.high - self.low, 1e-12)
         colours: np.ndarray = (unit.clip(0, 1) * 255).round().astype(np.uint8)
@@ -70,16 +70,16 @@ class ColourBasis:
 
 
 def colour_basis(maps: Sequence[np.ndarray]) -> ColourBasis:
-    """The principal components of all cells of all maps, so that a colour means the same on every image.
+    """Compute principal components over all cells of all maps, so that colours are comparable across images.
 
     Args:
-        maps: (C, h, w) float arrays of one level of one network.
+        maps: (C, h, w) float arrays, all from one level of one network.
     """
     cells = np.concatenate([features.reshape(len(features), -1).T for features in maps]).astype(np.float64)
     mean = cells.mean(0)
     values, vectors = np.linalg.eigh(np.atleast_2d(np.cov((cells - mean).T, bias=True)))
     axes = vectors[:, ::-1][:, :3].T
-    # The sign of a principal direction is arbitrary; a fixed one gives two runs the same colours.
+    # The sign of a principal direction is arbitrary; fixing it makes colours reproducible.
     axes = axes * np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(1)])[:, None]
     along = (cells - mean) @ axes.T
     total = float(values.sum())
@@ -88,11 +88,11 @@ def colour_basis(maps: Sequence[np.ndarray]) -> ColourBasis:
 
 
 def box_similarity(features: Tensor, box: Box, stride: int) -> Tensor:
-    """Cosine similarity of every cell to the RoI-aligned average of a box.
+    """Cosine similarity of each cell to the average RoIAlign feature of a box.
 
     Args:
         features: (C, h, w) float.
-        box: xyxy in pixels of the network's input.
+        box: xyxy in network input pixels.
         stride: input pixels per cell.
 
     Returns:
@@ -105,7 +105,7 @@ def box_similarity(features: Tensor, box: Box, stride: int) -> Tensor:
 
 
 def run(settings: VisualizeSettings) -> list[Path]:
-    """Write one sheet per image, one row per network in it, and one result per network; returns the sheets."""
+    """Write one sheet per image, with one row per network, and one result per network; returns the sheets."""
     files = _listed(settings.images)[: settings.limit]
     images = [_scaled(read_rgb(file), settings.image_size) for file in files]
     boxes = [_scaled_box(settings.box, file, image) for file, image in zip(files, images, strict=True)]
@@ -171,7 +171,7 @@ def _scaled(image: Image.Image, short_side: int) -> Image.Image:
 
 
 def _scaled_box(box: Box | None, file: Path, image: Image.Image) -> Box:
-    """The box in pixels of the scaled image; the middle third by default."""
+    """Convert the box to pixels of the scaled image; by default, the middle third."""
     if box is None:
         return (image.width / 3, image.height / 3, image.width * 2 / 3, image.height * 2 / 3)
     width, height = read_header(file).upright
@@ -183,7 +183,7 @@ def _scaled_box(box: Box | None, file: Path, image: Image.Image) -> Box:
 
 @torch.no_grad()
 def _maps(network: FrozenNetwork, image: Image.Image, device: torch.device) -> dict[str, Tensor]:
-    """(C, h, w) features by level, without the cells of the padding."""
+    """(C, h, w) features by level, with padding cells removed."""
     pixels: Tensor = pil_to_tensor(image).to(device)
     height, width = pixels.shape[-2:]
     padded = F.pad(pixels, (0, -width % _DIVISOR, 0, -height % _DIVISOR))[None]

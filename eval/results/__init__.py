@@ -1,1 +1,1 @@
-"""Results: the schema, comparison, tables, pages and plots."""
+"""Results: schema, comparison, tables, pages and plots."""

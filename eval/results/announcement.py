@@ -1,4 +1,4 @@
-"""What a finished evaluation prints."""
+"""Print the result of a finished evaluation."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .text import visible
 
 
 def announce(result: Result, out: Path) -> None:
-    """Print the metrics with protocol id, loaded parts and effective learning rate, and where the files are.
+    """Print the metrics, protocol id, loaded parts, effective learning rate and output files.
 
     Args:
-        result: of the evaluation.
-        out: folder of the run.
+        result: the evaluation's result.
+        out: the run's folder.
     """
     console = table_console()
     for group in group_results([result]):

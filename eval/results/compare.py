@@ -1,4 +1,4 @@
-"""`ccop-eval compare`: results as tables in the terminal, in Markdown, as CSV and as a page."""
+"""`ccop-eval compare`: compare results in the terminal, as Markdown, CSV or an HTML page."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from .tables import comma_separated, document, markdown, print_group
 
 @dataclass(frozen=True)
 class Comparison:
-    """Results side by side; a notebook shows it as tables and plots.
+    """Compared results; notebooks display them as tables and plots.
 
     Attributes:
-        groups: results that can be compared with each other, one group for each task, data set, protocol and engine.
-        metrics: metrics to show; the task's main ones if empty.
+        groups: groups of comparable results, one per task, data set, protocol and engine.
+        metrics: metrics to show; if empty, the task's main ones.
     """
 
     groups: list[Group]
     metrics: list[str]
 
     def markdown(self) -> str:
-        """A table for each group."""
+        """Markdown with one table per group."""
         return markdown(self.groups, self.metrics)
 
     def html(self) -> str:
-        """One page of tables and plots that needs no other file."""
-        from .page import page  # matplotlib is slow to import, and only the page needs it
+        """A self-contained HTML page with tables and plots."""
+        from .page import page  # imports matplotlib, which is slow and only needed here
 
         return page(self.groups, self.metrics)
 
     def document(self) -> list[dict[str, Any]]:
-        """The groups as plain values, ready for JSON."""
+        """The groups as JSON-serialisable values."""
         return document(self.groups, self.metrics)
 
     def _repr_html_(self) -> str:
@@ -50,10 +50,10 @@ class Comparison:
 
 
 def run(settings: CompareSettings) -> Comparison:
-    """Group the results and write the files that were asked for.
+    """Group the results and write the requested files.
 
     Raises:
-        UserError: a result that cannot be read, or a metric that none of them has.
+        UserError: a result is unreadable, or no result has a requested metric.
     """
     groups = group_results([Result.read(path) for path in settings.results])
     _require_metrics(groups, settings.metrics)
@@ -68,7 +68,7 @@ def run(settings: CompareSettings) -> Comparison:
 
 
 def show(comparison: Comparison, settings: CompareSettings) -> None:
-    """Print the tables, and which files were written."""
+    """Print the tables and the paths of written files."""
     console = table_console()
     for group in comparison.groups:
         print_group(console, group, settings.metrics)

@@ -1,7 +1,7 @@
-"""Results side by side: which ones are comparable, and how they differ.
+"""Group comparable results and compute their differences.
 
-Results are grouped by (task, data digest, protocol, engine), and differences exist only within a group: one column
-never mixes two protocols, data sets or engines.
+Results are grouped by (task, data digest, protocol, engine) and compared only within a group, so that a column never
+mixes protocols, data sets or engines.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ MAIN_METRICS = {
     "voc-svm": ("mAP",),
     "regions": ("linear/mean_class", "linear/overall", "knn/mean_class", "knn/overall"),
 }
-"""Metrics, as patterns, that a table shows by default; for other tasks, all of them."""
+"""Task -> patterns of the metrics shown by default; other tasks show all metrics."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One network's numbers in one group.
+    """One network's numbers in a group.
 
     Attributes:
-        result: the result that contains the numbers.
-        against: the row shows the result's second weights rather than its own.
+        result: the result with the numbers.
+        against: whether the row shows the result's second weights rather than its first.
     """
 
     result: Result
@@ -38,7 +38,7 @@ class Row:
 
     @property
     def measured(self) -> Result | Against:
-        """The record that contains this row's weights and metrics."""
+        """The record with this row's weights and metrics."""
         return self.result.against if self.against and self.result.against is not None else self.result
 
     @property
@@ -48,7 +48,7 @@ class Row:
 
     @property
     def loaded(self) -> str:
-        """The parts that the network started from, and how many tensors were not used."""
+        """The pre-trained parts that were loaded, and the number of unused tensors."""
         unused = len(self.measured.tensors.unused)
         return self.measured.loaded + (f" ({unused} unused)" if unused else "")
 
@@ -60,16 +60,16 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Rows that may share a table: one task, data set, protocol and engine.
+    """Comparable rows: same task, data set, protocol and engine.
 
     Attributes:
         task: the task.
-        data: the data set's name in the first row; rows are grouped by the digest.
+        data: the data set's name in the first row; rows are grouped by digest, not name.
         digest: the data set's digest.
-        images: images scored.
+        images: number of scored images.
         protocol: protocol id.
-        engine: name and version, see `engine_label`.
-        rows: at least one; the others are compared with the first.
+        engine: the engine as text; see `engine_label`.
+        rows: one or more rows; the others are compared with the first.
     """
 
     task: str
@@ -82,11 +82,11 @@ class Group:
 
     @property
     def published(self) -> list[Published]:
-        """Published numbers of the same protocol on the same data."""
+        """Published numbers for the same protocol and data."""
         return published_numbers(self.protocol, self.images)
 
     def metric_names(self, chosen: Sequence[str] = ()) -> list[str]:
-        """The metrics to show of those present: `chosen` (`all` for every one), or the task's main ones."""
+        """Available metrics to show: `chosen` ones (`all` for all), or the task's main ones by default."""
         present = list(dict.fromkeys(name for row in self.rows for name in row.metrics))
         if chosen:
             return present if "all" in chosen else [name for name in chosen if name in present]
@@ -94,12 +94,12 @@ class Group:
         return [name for pattern in patterns for name in present if fnmatch.fnmatchcase(name, pattern)] or present
 
     def difference(self, row: Row, metric: str) -> float | None:
-        """This row's value minus the first row's; None for the first row or if either is undefined."""
+        """This row's value minus the first row's; None for the first row or if either value is undefined."""
         value, first = row.metrics.get(metric), self.rows[0].metrics.get(metric)
         return None if row is self.rows[0] or value is None or first is None else value - first
 
     def paired_interval(self, row: Row, metric: str) -> Interval | None:
-        """The interval of `difference` if the two rows were scored in one paired run, else None."""
+        """The confidence interval of `difference` if both rows come from one paired run, else None."""
         first = self.rows[0]
         paired = not row.against and row.result.against is not None
         if row is first or not paired or not _same_numbers(row.result.against, first.measured):
@@ -108,16 +108,16 @@ class Group:
 
 
 def engine_label(engine: Engine) -> str:
-    """An engine as text, such as `detectron2 0.6 (official, compiled)`."""
+    """Format an engine as text, e.g. `detectron2 0.6 (official, compiled)`."""
     compiled = {True: "compiled", False: "uncompiled", None: ""}[engine.compiled]
     detail = ", ".join(part for part in (engine.where, compiled) if part)
     return f"{engine.name} {engine.version}".strip() + (f" ({detail})" if detail else "")
 
 
 def group_results(results: Sequence[Result]) -> list[Group]:
-    """Sort results into groups, in order of first appearance.
+    """Group results, in order of first appearance.
 
-    A paired result gives two rows, its second weights first; numbers that an earlier row shows are not repeated.
+    A paired result becomes two rows, with the second weights first; rows that repeat earlier numbers are dropped.
     """
     groups: dict[tuple[str, str, str, str], Group] = {}
     for result in results:

@@ -1,4 +1,4 @@
-"""Bootstrap confidence intervals of metrics and of the paired difference between two weights."""
+"""Bootstrap confidence intervals of metrics and of paired differences."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ RESAMPLES = 2000
 LEVEL = 0.95
 
 Statistic = Callable[[np.ndarray], dict[str, float]]
-"""How often each unit was drawn, (N,) int -> metric name -> value in percent (NaN where undefined)."""
+"""Function from how often each unit was drawn, (N,) int, to metric name -> value in percent (NaN if undefined)."""
 
 
 @dataclass(frozen=True)
 class PairedIntervals:
-    """Intervals of two weights' metrics and of their difference, all from the same resamples.
+    """Intervals of both weights' metrics and of their differences, from the same resamples.
 
     Attributes:
-        own: metric -> (low, high) of the weights.
-        against: metric -> (low, high) of the second weights; empty without them.
-        paired: metric -> difference with its interval; empty without second weights.
+        own: metric -> (low, high) of the first weights.
+        against: metric -> (low, high) of the second weights; empty in an unpaired run.
+        paired: metric -> difference with its interval; empty in an unpaired run.
     """
 
     own: dict[str, tuple[float, float]]
@@ -34,16 +34,16 @@ class PairedIntervals:
 def bootstrap(
     units: int, own: Statistic, against: Statistic | None, seed: int, resamples: int = RESAMPLES
 ) -> PairedIntervals:
-    """95 % percentile intervals over resampled units; both weights see the same resamples.
+    """Compute 95 % percentile bootstrap intervals, with the same resamples for both weights.
 
-    The unit is what was sampled in the first place: an image, with everything in it.
+    The resampling unit is an image with everything in it, because images are what the data set samples.
 
     Args:
         units: number of images.
-        own: the weights' metrics.
-        against: the second weights' metrics, if there are any; the same names.
-        seed: of the resamples.
-        resamples: their number.
+        own: statistic of the first weights.
+        against: statistic of the second weights, with the same metric names; None in an unpaired run.
+        seed: seed of the resampling.
+        resamples: number of resamples.
     """
     generator = np.random.default_rng(seed)
     once = np.ones(units, dtype=np.int64)
@@ -68,7 +68,7 @@ def bootstrap(
 
 
 def mean_statistic(values: Mapping[str, np.ndarray]) -> Statistic:
-    """A statistic: the mean of each named (N,) array of 0/1 values over the images, in percent."""
+    """Make a statistic: the mean over images of each named (N,) array of 0/1 values, in percent."""
     names = list(values)
     table = np.stack([np.asarray(values[name], dtype=np.float64) for name in names])
 

@@ -1,4 +1,4 @@
-"""The comparison as one HTML page: tables and plots, with nothing loaded from elsewhere."""
+"""Render a comparison as a self-contained HTML page with tables and plots."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ _ENVIRONMENT = Environment(
 
 
 def page(groups: Sequence[Group], metrics: Sequence[str] = ()) -> str:
-    """The page as HTML text.
+    """Render the page as HTML.
 
     Args:
-        groups: what to show, one section each.
-        metrics: metrics in the tables; the task's main ones if none is given, `all` for every one.
+        groups: the groups to show, one section each.
+        metrics: metrics in the tables (`all` for all); if empty, the task's main ones.
     """
     sections = [_section(group, group.metric_names(metrics)) for group in groups]
     return _ENVIRONMENT.get_template(TEMPLATE).render(sections=sections) + "\n"
 
 
 def _section(group: Group, metrics: Sequence[str]) -> dict[str, Any]:
-    """What the template needs of a group."""
+    """Template variables of a group."""
     plots = {
         "values with their 95 % intervals": bars(group, metrics) if metrics else None,
         "learning curves": curves(group),
@@ -75,7 +75,7 @@ def _section(group: Group, metrics: Sequence[str]) -> dict[str, Any]:
 
 
 def _value(metric: str, value: float | None, text: str) -> dict[str, Any]:
-    """A cell's content: the rounded number, the difference, and the exact number that the column is sorted by."""
+    """A cell's content: rounded value, difference, and the exact value for sorting."""
     shown, _, difference = text.partition(" ")
     exact = None if value is None else repr(value)
     return {"metric": visible(metric), "exact": exact, "shown": shown, "difference": difference}

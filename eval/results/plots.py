@@ -1,4 +1,4 @@
-"""Plots of a group of comparable results, each as SVG text."""
+"""Plot a group of comparable results as SVG."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from .text import visible
 INK = "#26323d"
 PUBLISHED_COLOUR = "#b9c0c7"
 SERIES = ("#8a94a0", "#2a6fbb", "#d9772b", "#3b9a5b", "#8d58b8", "#c23b50", "#2a9a9f", "#97792f")
-"""Colours by row; the first is for the row that the others are compared with."""
+"""Colours by row; the first is for the reference row."""
 
 _WIDTH = 8.0
 _LONGEST_LABEL = 36
 
-# Names are text, never mathematics between dollar signs. A fixed salt: the same results give the same page. Text stays
-# text, so that the browser's fonts draw the letters that matplotlib's do not have.
+# Dollar signs in names must not start math mode. A fixed salt makes the output reproducible. Text is not converted to
+# paths, so that browsers can draw characters that matplotlib's fonts lack.
 _STYLE: Any = {"text.parse_math": False, "svg.hashsalt": "ccop", "svg.fonttype": "none"}
 
 P = ParamSpec("P")
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 def _literally(draw: Callable[P, T]) -> Callable[P, T]:
-    """Apply `_STYLE`, which matplotlib reads both when it creates a text and when it writes it."""
+    """Apply `_STYLE` around a whole plot, since matplotlib reads it both when creating and when writing text."""
 
     @functools.wraps(draw)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -44,12 +44,12 @@ def _literally(draw: Callable[P, T]) -> Callable[P, T]:
 
 
 _MOST_CLASSES = 40
-"""Largest number of classes that are drawn: those that differ most."""
+"""Maximum number of classes to plot; those that differ most are kept."""
 
 
 @_literally
 def bars(group: Group, metrics: Sequence[str]) -> str:
-    """Each metric's value by row, with its 95 % interval if there is one; published rows in grey."""
+    """Plot each metric by row with its 95 % interval, if available; published rows are grey."""
     heights = [max(1.0, 0.32 * (len(group.rows) + len(group.published)) + 0.5)] * len(metrics)
     figure = Figure(figsize=(_WIDTH, sum(heights) + 0.3), layout="constrained")
     axes = figure.subplots(len(metrics), 1, squeeze=False, height_ratios=heights)[:, 0]
@@ -77,7 +77,7 @@ def bars(group: Group, metrics: Sequence[str]) -> str:
 
 @_literally
 def curves(group: Group) -> str | None:
-    """Every quantity of the learning curves by optimizer step; None if no curve has two points."""
+    """Plot the learning curves by optimizer step; None if no curve has two points."""
     series = {number: row.measured.curve for number, row in enumerate(group.rows) if row.measured.curve}
     names = dict.fromkeys(name for curve in series.values() for entry in curve for name in entry if name != "step")
     drawn = [name for name in names if any(len(_points(curve, name)[0]) > 1 for curve in series.values())]
@@ -100,7 +100,7 @@ def curves(group: Group) -> str | None:
 
 @_literally
 def class_differences(group: Group) -> str | None:
-    """Per-class values of each row minus the first row's, largest first; None without classes to compare."""
+    """Plot per-class differences from the first row, largest first; None if there are no classes to compare."""
     first, others = group.rows[0], group.rows[1:]
     metric = next(
         (name for name in first.measured.per_class if any(name in r.measured.per_class for r in others)), None
@@ -151,7 +151,7 @@ def _points(curve: Sequence[Metrics], name: str) -> tuple[list[float], list[floa
 def _short(label: str) -> str:
     text = visible(label)
     if text.startswith("_"):
-        text = f" {text}"  # matplotlib leaves labels that start with an underscore out of legends
+        text = f" {text}"  # matplotlib omits labels that start with an underscore from legends
     return text if len(text) <= _LONGEST_LABEL else f"...{text[3 - _LONGEST_LABEL :]}"
 
 

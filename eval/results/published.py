@@ -1,4 +1,4 @@
-"""Published numbers that are comparable to measured ones: of the same protocol on the same data."""
+"""Published numbers that are comparable to measured ones: same protocol, same data."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ SCORED_IMAGES = {
     "knn": 50_000,
     "voc07-svm": 4952,
 }
-"""Images that each protocol's published numbers were scored on: val of COCO, ImageNet, Cityscapes; test of VOC2007.
+"""Number of images behind each protocol's published numbers: val of COCO, ImageNet, Cityscapes; test of VOC2007.
 
-A measured group with another number of images is of other data, whatever its folder is called.
+A measured group with a different number of images used different data, whatever the name of its folder.
 """
 
 
@@ -34,7 +34,7 @@ class Published:
         label: description of the weights.
         protocol: protocol id.
         metrics: metric name -> value, in percent.
-        source: who published it.
+        source: the publication.
     """
 
     label: str
@@ -60,15 +60,15 @@ BEYOND_THE_REGISTRY = (
     Published("MoCo v2 ImageNet 200 ep", "knn", {"k20/top1": 55.7}, "mmselfsup"),
     Published("MoCo v2 ImageNet 200 ep", "voc07-svm", {"mAP": 84.0}, "mmselfsup"),
 )
-"""Numbers of weights that are not in the hub's registry, or not listed there; all are of a ResNet-50."""
+"""Published ResNet-50 numbers that the hub's registry does not list."""
 
 
 def published_numbers(protocol: str, images: int) -> list[Published]:
-    """Published rows for a group of results; none if the protocol has departures or the data differ.
+    """Published rows for a group of results; empty if the protocol has departures or the data differ.
 
     Args:
-        protocol: protocol id, departures included.
-        images: images scored.
+        protocol: protocol id, including departures.
+        images: number of scored images.
     """
     if SCORED_IMAGES.get(protocol) != images:
         return []

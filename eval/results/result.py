@@ -1,11 +1,11 @@
-"""`result.json`: the one record that every evaluation writes and every comparison reads.
+"""`result.json`: the record that every evaluation writes and `compare` reads.
 
-A result contains what was measured (task, protocol, data), the weights and which of their tensors were used, how it was
-measured (engine, versions, hardware, seed, settings), and the outcome (metrics, per class, over training). All rates
-are in percent (0-100). An undefined number, such as the AP of small objects in a data set without any, is `null`.
+A result contains what was measured (task, protocol, data), the weights and their used tensors, how it was measured
+(engine, versions, hardware, seed, settings), and the outcome (metrics, per-class metrics, learning curve). All rates
+are in percent (0-100). An undefined number, e.g. the AP of small objects in a data set without any, is `null`.
 
-A run that scores two weights over the same data contains the second as `against` (`baseline` in the file), and `paired`
-contains the difference of each metric with its confidence interval.
+In a paired run, which scores two sets of weights on the same data, `against` (`baseline` in the file) contains the
+second, and `paired` the difference of each metric with its confidence interval.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ from ccop_hub.notebook import summary_html
 from ccop_hub.regular_files import read_regular
 
 SCHEMA_VERSION = 1
-"""Raised whenever a reader of the older schema would misread a newer file."""
+"""Bumped whenever an older reader would misread a newer file."""
 
 RESULT_FILE = "result.json"
 
 MAX_BYTES = 64 * 2**20
-"""Largest file that is read as a result; the largest real ones, with a confusion matrix, take a few megabytes."""
+"""Maximum size of a result file; the largest real ones, with a confusion matrix, take a few megabytes."""
 
 MAX_POINTS = 100_000
-"""Most entries of a curve: more than any evaluation takes steps between two reports."""
+"""Maximum number of entries in a learning curve, more than any evaluation writes."""
 
 _LARGEST = 3.5e38
-"""Above the largest float32, which no measured number can exceed."""
+"""Just above the largest float32, which no measured number can exceed."""
 
 Number = Annotated[float, Field(ge=-_LARGEST, le=_LARGEST, allow_inf_nan=False)]
 Rate = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
-"""A number in percent, with room for metrics that are not shares."""
+"""A number in percent, with some margin for metrics that are not percentages."""
 
 Metrics = dict[str, Rate | None]
-"""Flat metric name -> value; `/` separates the kind from the metric, as in `bbox/AP50`."""
+"""Flat metric name -> value; `/` separates kind and metric, e.g. `bbox/AP50`."""
 
 Curve = list[dict[str, Number | None]]
-"""Entries of a learning curve: `step` (optimizer steps done), and losses or metrics by name."""
+"""Learning curve entries: `step` (optimizer steps done), and losses or metrics by name."""
 
 Limits = tuple[Rate, Rate]
 """Lower and upper bound of a confidence interval."""
@@ -62,7 +62,7 @@ class Engine:
 
     Attributes:
         name: `detectron2`, `lightning`, ...
-        version: its version or commit.
+        version: version or commit.
         where: where it was installed from (`registry`, `official`, ...); not a path.
         compiled: whether its compiled operators were available; None if it has none.
     """
@@ -78,10 +78,10 @@ class WeightsIdentity:
     """Which weights were measured.
 
     Attributes:
-        name: what the user called them (`Weights.name`).
+        name: the name the user gave (`Weights.name`).
         digest: `sha256:...` of the file or the tensors (`Weights.digest`).
         arch: timm name of the backbone.
-        facts: what the checkpoint says about itself; empty if nothing.
+        facts: the checkpoint's metadata; empty if it has none.
     """
 
     name: str
@@ -97,12 +97,12 @@ class WeightsIdentity:
 
 @dataclass(frozen=True, kw_only=True)
 class DataIdentity:
-    """Which data were scored.
+    """Which data was scored.
 
     Attributes:
         name: the data set's name, for tables.
-        digest: `sha256:...` over everything that training and scoring read.
-        images: number of images that were SCORED.
+        digest: `sha256:...` of everything that training and scoring read.
+        images: number of SCORED images.
     """
 
     name: str
@@ -112,7 +112,7 @@ class DataIdentity:
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A difference between the two weights of a paired run, in the metric's unit, and its confidence interval."""
+    """Difference of a metric between the two weights of a paired run, in its unit, with its confidence interval."""
 
     difference: Rate
     low: Rate
@@ -122,7 +122,7 @@ class Interval:
 
 @dataclass(frozen=True, kw_only=True)
 class Against:
-    """The second weights of a paired run; fields as in `Result`."""
+    """The second weights of a paired run; see `Result` for the fields."""
 
     weights: WeightsIdentity
     loaded: str
@@ -140,33 +140,33 @@ def _now() -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """One measured row.
+    """The result of one evaluation.
 
     Attributes:
         task: `detection`, `segmentation`, `linear`, `knn`, `voc-svm` or `regions`.
-        protocol: protocol id; settings that depart from it are part of the id (see `protocol_id`).
+        protocol: protocol id, including departures (see `protocol_id`).
         engine: the code that trained and scored.
-        weights: which weights.
-        loaded: the parts that the network started from, such as `backbone` or `backbone+fpn`.
+        weights: the weights that were measured.
+        loaded: the pre-trained parts that were loaded, e.g. `backbone` or `backbone+fpn`.
         tensors: used, unused and missing tensors.
-        data: which data.
+        data: the data that was scored.
         seed: the run's seed.
-        effective_lr: peak learning rate of the training, after any scaling; None if nothing is trained by SGD.
+        effective_lr: peak learning rate after scaling; None if nothing is trained by SGD.
         metrics: flat metric name -> value.
-        intervals: metric name -> (low, high), 95 %, of the metric itself.
+        intervals: metric name -> 95 % confidence interval (low, high) of the metric.
         per_class: metric name -> class name -> value.
         curve: learning curve; every entry contains `step` (optimizer steps done) and metrics.
         against: the second weights of a paired run; `baseline` in the file.
-        paired: metric name -> this result's value minus that of `against`, with its interval.
+        paired: metric name -> difference from `against` (this result's value minus its value), with its interval.
         settings: the resolved settings.
-        details: further tables of the task, such as every head of a sweep.
-        notes: what a reader must know, one sentence each.
+        details: task-specific tables, e.g. all heads of a sweep.
+        notes: caveats for the reader, one sentence each.
         versions: package -> version.
-        hardware: what it ran on.
-        wall_time_s: seconds from start to result, of this process.
-        created: UTC, ISO 8601.
+        hardware: the machine and devices.
+        wall_time_s: wall time of this process, in seconds.
+        created: creation time, UTC, ISO 8601.
         schema_version: see `SCHEMA_VERSION`.
-        folder: where it was written to or read from; not in the file.
+        folder: folder it was written to or read from; not saved in the file.
     """
 
     task: str
@@ -196,7 +196,7 @@ class Result:
 
     @property
     def pictures(self) -> list[Path]:
-        """The PNG files beside the result."""
+        """The PNG files in the result's folder."""
         return [] if self.folder is None else sorted([*self.folder.glob("*.png"), *self.folder.glob("pictures/*.png")])
 
     def _repr_html_(self) -> str:
@@ -212,7 +212,7 @@ class Result:
         return summary_html(title, rows, self.pictures)
 
     def write(self, path: Path) -> Path:
-        """Write as JSON, atomically, to `path` (a file, or a folder that gets `result.json`); returns the file."""
+        """Write as JSON, atomically, to a file or to `result.json` in a folder; returns the file's path."""
         target = path / RESULT_FILE if path.is_dir() or not path.suffix else path
         make_folder(target.parent)
         content = json.dumps(self.document(), indent=2, allow_nan=False, ensure_ascii=False)
@@ -221,16 +221,16 @@ class Result:
         return target
 
     def document(self) -> dict[str, Any]:
-        """The contents of `result.json`; numbers that are not finite are None."""
+        """The contents of `result.json`, with non-finite numbers replaced by None."""
         document: dict[str, Any] = _finite(_RESULT.dump_python(self, by_alias=True, mode="json"))
         return document
 
     @staticmethod
     def read(path: Path) -> Result:
-        """Read a result, or the `result.json` of a folder.
+        """Read a result file, or `result.json` in a folder.
 
         Raises:
-            UserError: there is no such file, or it is not a result of this or an older schema.
+            UserError: the file does not exist, or is not a result of this or an older schema.
         """
         file = path / RESULT_FILE if path.is_dir() else path
         remedy = f"give the {RESULT_FILE} of an evaluation, or its folder"
@@ -247,7 +247,7 @@ class Result:
             raise UserError(f"{file} is not a result: no schema_version; {remedy}")
         if version > SCHEMA_VERSION:
             raise UserError(f"{file} has schema {version}, newer than {SCHEMA_VERSION}: update ccop-hub to read it")
-        # Validation takes several times the memory of the document, so what is absurd is refused before.
+        # Validation takes several times the document's memory, so absurdly large documents are refused first.
         holders = [document, *(value for value in document.values() if isinstance(value, dict))]
         if any(isinstance(curve := holder.get("curve"), list) and len(curve) > MAX_POINTS for holder in holders):
             raise UserError(f"{file} is not a result: a curve of more than {MAX_POINTS} points; {remedy}")
@@ -265,24 +265,24 @@ _RESULT: TypeAdapter[Result] = TypeAdapter(Result)
 
 
 def protocol_id(base: str, changed: dict[str, Any]) -> str:
-    """A protocol's id with every departure from it: `linear-sweep`, or `linear-sweep+epochs=2,short_side=64`.
+    """Format a protocol's id with its departures, e.g. `linear-sweep` or `linear-sweep+epochs=2,short_side=64`.
 
-    Two runs share an id only if they share the protocol, so a comparison never mixes a shortened run with a full one.
+    Runs have the same id only if they follow the same protocol, so shortened runs are never compared with full ones.
 
     Args:
-        base: id of the protocol.
-        changed: setting -> value, for the settings that differ from the protocol.
+        base: the protocol's id.
+        changed: setting -> value for settings that differ from the protocol.
     """
     return base + ("+" + ",".join(f"{name}={changed[name]}" for name in sorted(changed)) if changed else "")
 
 
 def defined(values: Mapping[str, float]) -> Metrics:
-    """The values with None instead of NaN, for what is undefined."""
+    """Replace NaN, for undefined values, with None."""
     return {name: None if math.isnan(value) else value for name, value in values.items()}
 
 
 def _finite(value: Any) -> Any:
-    """The same JSON value with None instead of NaN and infinities, which JSON does not have."""
+    """Replace NaN and infinities, which JSON cannot represent, with None."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""A group of comparable results as a table: in the terminal, in Markdown, and as CSV."""
+"""Format groups of comparable results as tables: terminal, Markdown, CSV and JSON."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from .text import visible
 
 SHARED_COLUMNS = ("weights", "loaded", "data", "protocol", "engine", "seed", "lr")
 ROW_COLUMNS = ("weights", "loaded", "seed", "lr")
-"""The columns in which the rows of a group differ; a table states the others once."""
+"""Columns that may differ between rows of a group; the table's title states the others."""
 
 PUBLISHED = "published"
-"""Marks rows that were not measured here."""
+"""Marks published rows, which were not measured here."""
 
 _NARROWEST = 6
-"""Least width of a metric column, in characters: a folded cell still contains a whole number."""
+"""Minimum width of a metric column, in characters: wide enough not to break a number across lines."""
 
 _SHARED_WIDTH = 38
-"""Least width of the columns besides the metrics, in characters, borders included."""
+"""Minimum total width of the other columns, in characters, including borders."""
 
 
 def cell(group: Group, row: Row, metric: str) -> str:
-    """One value with its difference to the group's first row, and its interval if known: `41.0 (+1.2 [+0.3, +2.1])`."""
+    """Format a value with its difference from the first row and interval, if known: `41.0 (+1.2 [+0.3, +2.1])`."""
     value = row.metrics.get(metric)
     if value is None:
         return "-"
@@ -44,13 +44,13 @@ def cell(group: Group, row: Row, metric: str) -> str:
 
 
 def published_cell(published: Published, metric: str) -> str:
-    """One published value, or `-` if that metric was not published."""
+    """Format a published value; `-` if the metric was not published."""
     value = published.metrics.get(metric)
     return "-" if value is None else f"{value:.1f}"
 
 
 def print_group(console: Console, group: Group, metrics: Sequence[str] = ()) -> None:
-    """Print a group under its title; if the console is too narrow for all metrics, as tables below each other."""
+    """Print a group under its title, split into several tables if the console is too narrow for all metrics."""
     names = group.metric_names(metrics)
     fitting = max(1, (console.width - _SHARED_WIDTH) // (_NARROWEST + 3))
     console.print(Text(title(group), style="bold"), soft_wrap=True)
@@ -61,7 +61,7 @@ def print_group(console: Console, group: Group, metrics: Sequence[str] = ()) -> 
 
 
 def terminal_table(group: Group, metrics: Sequence[str] = ()) -> Table:
-    """A group as a rich table. Names are never read as rich's markup."""
+    """Make a rich table of a group; names are never interpreted as markup."""
     table = Table()
     for name in ROW_COLUMNS:
         table.add_column(name, overflow="fold", min_width=len(name))
@@ -81,7 +81,7 @@ def terminal_table(group: Group, metrics: Sequence[str] = ()) -> Table:
 
 
 def markdown(groups: Sequence[Group], metrics: Sequence[str] = ()) -> str:
-    """Every group as a Markdown table under its own heading; each row is complete."""
+    """Format each group as a Markdown table under its own heading; every row is complete."""
     lines: list[str] = []
     for group in groups:
         names = group.metric_names(metrics)
@@ -102,7 +102,7 @@ def markdown(groups: Sequence[Group], metrics: Sequence[str] = ()) -> str:
 
 
 def comma_separated(groups: Sequence[Group]) -> str:
-    """One CSV line per value: what was measured, the value at full precision, the difference and its interval."""
+    """Format as CSV, one line per value: what was measured, the full-precision value, difference and interval."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     further = ("digest", "data_digest", "metric", "value", "difference", "difference_low", "difference_high")
@@ -123,7 +123,7 @@ def comma_separated(groups: Sequence[Group]) -> str:
 
 
 def document(groups: Sequence[Group], metrics: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Every group as values for JSON, at full precision: what its rows share, and each row's metrics."""
+    """Convert groups to JSON-serialisable values at full precision: shared fields, and each row's metrics."""
     return [
         {
             "task": group.task,
@@ -158,7 +158,7 @@ def _row_document(group: Group, row: Row, names: Sequence[str]) -> dict[str, Any
 
 
 def shared_cells(group: Group, row: Row) -> dict[str, str]:
-    """A row's cells besides its metrics, by `SHARED_COLUMNS`."""
+    """A row's non-metric cells, keyed by `SHARED_COLUMNS`."""
     rate = row.measured.effective_lr
     texts = {
         "weights": row.label,
@@ -173,14 +173,14 @@ def shared_cells(group: Group, row: Row) -> dict[str, str]:
 
 
 def title(group: Group) -> str:
-    """One line that names everything the rows of a group share."""
+    """One-line title with everything that a group's rows share."""
     return visible(
         f"{group.task} | {group.data} ({group.images} images, {group.digest[:15]}) | {group.protocol} | {group.engine}"
     )
 
 
 def caption(group: Group) -> str | None:
-    """The notes of the group's results, without repetitions."""
+    """The deduplicated notes of a group's results."""
     notes = dict.fromkeys(note for row in group.rows for note in row.result.notes)
     return visible("; ".join(notes)) or None
 
@@ -190,7 +190,7 @@ def _line(cells: Iterable[str]) -> str:
 
 
 def _literal(text: str) -> str:
-    """Text with everything escaped that Markdown would read as markup or as HTML."""
+    """Escape everything that Markdown would interpret as markup or HTML."""
     text = re.sub(r"([\\`*|~$\[\]<>&])", r"\\\1", text)
-    # An underscore inside a word, as in most names of weights, is not markup.
+    # An underscore inside a word, common in names of weights, is not markup.
     return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\_", text)

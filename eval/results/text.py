@@ -1,12 +1,12 @@
-"""Text from files, made harmless for a terminal, a table or a page."""
+"""Sanitise untrusted text for terminals, tables and pages."""
 
 from __future__ import annotations
 
 
 def visible(text: str) -> str:
-    r"""The text on one line, with characters that would not print written as escapes such as `\x1b` or `\u202e`.
+    r"""Put text on one line and escape non-printing characters, e.g. as `\x1b` or `\u202e`.
 
-    These are terminal control sequences, characters that change the direction of writing, and other invisible ones.
+    These include terminal control sequences, text direction overrides and other invisible characters.
     """
     return "".join(letter if letter.isprintable() else _escape(letter) for letter in text)
 

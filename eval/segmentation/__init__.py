@@ -1,1 +1,1 @@
-"""Semantic segmentation: a fully convolutional head on the backbone at stride 16."""
+"""Semantic segmentation with a fully convolutional head on a stride-16 backbone."""

@@ -1,4 +1,4 @@
-"""Training crops: scaled, cropped and flipped, each drawn from only (seed, position)."""
+"""Training crops: randomly scaled, cropped and flipped, as a function of (seed, position)."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from .dataset import LabelledImages
 from .label_table import IGNORED
 
 SCALES = (0.5, 2.0)
-"""Range of the random scale, uniform (both protocols)."""
+"""Range of the uniform random scale (both protocols)."""
 
 ORDER_DRAW, CROP_DRAW = 1, 2
-"""Keep the seeds of different draws apart."""
+"""Separate the seeds of different draws."""
 
 
 class TrainingCrops(Dataset[tuple[Tensor, Tensor]]):
-    """An endless sequence of crops by position: ((3, S, S) uint8 RGB, (S, S) int64 class indices).
+    """Random crops indexed by position: ((3, S, S) uint8 RGB, (S, S) int64 class indices).
 
-    Position p belongs to pass p // n over the n images. The order of a pass is drawn from (seed, pass), the crop from
-    (seed, p), so a resumed run sees the same crops as an uninterrupted one.
+    Position p belongs to epoch p // n over the n images. (seed, epoch) determines the order and (seed, p) the crop, so
+    a resumed run sees the same crops as an uninterrupted one.
 
     Args:
         data: the images.
-        protocol: the protocol, departures included.
-        seed: of order and crops.
+        protocol: the protocol, including departures.
+        seed: seed of order and crops.
         length: number of positions.
     """
 
@@ -53,22 +53,22 @@ class TrainingCrops(Dataset[tuple[Tensor, Tensor]]):
 
 
 def base_size(image: Image.Image, protocol: SegmentationProtocol) -> tuple[int, int]:
-    """Width and height, in pixels, to which an image is resized: the protocol's, or its own."""
+    """Width and height, in pixels, to resize an image to: the protocol's, or the image's own."""
     return protocol.scale_to if all(protocol.scale_to) else image.size
 
 
 def random_crop(
     image: Image.Image, label: np.ndarray, protocol: SegmentationProtocol, draw: random.Random
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scale by a random factor, cut out a square, flip with probability 1/2.
+    """Scale by a random factor, crop a square, and flip with probability 1/2.
 
-    Pixels beyond the image have the mean colour and are ignored.
+    Padding outside the image has the mean colour and is labelled as ignored.
 
     Args:
         image: RGB.
         label: (H, W) uint8 class indices.
-        protocol: sizes.
-        draw: source of the three draws.
+        protocol: the protocol, which sets the sizes.
+        draw: random number generator.
 
     Returns:
         (S, S, 3) uint8 RGB and (S, S) uint8 class indices.

@@ -1,4 +1,4 @@
-"""Images with a class id for every pixel: Cityscapes' layout, or any folder of images and PNGs of ids."""
+"""Semantic segmentation data sets: Cityscapes' layout, or folders of images and label PNGs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _IMAGE_SUFFIX, _LABEL_SUFFIX = "_leftImg8bit.png", "_gtFine_labelIds.png"
 
 @dataclass(frozen=True)
 class LabelledSplit:
-    """One split: image files and the label files that belong to them, in the same order."""
+    """One split: image files and their label files, in the same order."""
 
     images: list[Path]
     labels: list[Path]
@@ -33,9 +33,9 @@ class LabelledImages:
 
     Attributes:
         table: its classes.
-        train: images to train on.
-        val: images to score.
-        cityscapes: whether it is in Cityscapes' layout.
+        train: training split.
+        val: validation split, used for scoring.
+        cityscapes: whether it has Cityscapes' layout.
     """
 
     table: LabelTable
@@ -44,10 +44,10 @@ class LabelledImages:
     cityscapes: bool
 
     def read(self, split: LabelledSplit, index: int) -> tuple[Image.Image, np.ndarray]:
-        """An image (RGB) and its (H, W) uint8 class indices.
+        """Read an image (RGB) and its (H, W) uint8 class indices.
 
         Raises:
-            UserError: one of them is unreadable, or they differ in size.
+            UserError: either file is unreadable, or their sizes differ.
         """
         image = read_rgb(split.images[index])
         label = read_ids(split.labels[index])
@@ -60,10 +60,10 @@ class LabelledImages:
 
 
 def read_ids(path: Path) -> np.ndarray:
-    """A label PNG as (H, W) uint8 ids; a palette PNG gives its palette indices.
+    """Read a label PNG as (H, W) uint8 ids; for a palette PNG, these are the palette indices.
 
     Raises:
-        UserError: unreadable, or not one 8-bit channel.
+        UserError: the file is unreadable or does not have a single 8-bit channel.
     """
     try:
         return read_class_ids(path)
@@ -72,15 +72,15 @@ def read_ids(path: Path) -> np.ndarray:
 
 
 def open_labelled_images(data: Path, ignore: Sequence[int] = (), label_map: Sequence[str] = ()) -> LabelledImages:
-    """List a folder in one of the layouts that `SegmentationSettings.data` describes.
+    """Open a folder in one of the layouts described in `SegmentationSettings.data`.
 
     Args:
         data: the folder.
-        ignore: label ids to leave out.
-        label_map: values in label files that stand for other ids, such as `255:1`.
+        ignore: label ids to ignore.
+        label_map: `VALUE:ID` pairs that map values in label files to label ids, e.g. `255:1`.
 
     Raises:
-        UserError: none of the layouts, an image without a label, or labels that do not fit the classes.
+        UserError: the layout is unknown, an image has no label, or the labels do not match the classes.
     """
     mapping = parse_label_map(label_map)
     if (data / "leftImg8bit").is_dir() or (data / "gtFine").is_dir():
@@ -105,7 +105,7 @@ def open_labelled_images(data: Path, ignore: Sequence[int] = (), label_map: Sequ
 
 
 def cityscapes_table() -> LabelTable:
-    """Cityscapes' 19 training classes, as `cityscapesscripts` has them."""
+    """Cityscapes' 19 training classes, from `cityscapesscripts`."""
     from cityscapesscripts.helpers.labels import labels
 
     scored = sorted((label for label in labels if 0 <= label.trainId < IGNORED), key=lambda label: label.trainId)
@@ -136,7 +136,7 @@ def _complete(images: list[Path], labels: list[Path]) -> LabelledSplit:
 
 
 def _values(splits: list[LabelledSplit]) -> dict[Path, list[int]]:
-    """The values that occur in each label file."""
+    """Distinct values in each label file."""
     files = [file for split in splits for file in split.labels]
     with ThreadPoolExecutor() as pool:
         found = pool.map(lambda file: np.unique(read_ids(file)).tolist(), files)

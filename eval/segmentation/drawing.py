@@ -1,4 +1,4 @@
-"""Pictures of segmentation: training crops, and predictions beside the ground truth; predictions as PNGs of ids."""
+"""Draw training crops and predictions, and write predictions as label PNGs."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from .label_table import IGNORED, LabelTable
 from .training import ScoredImages, Segmentation
 
 _BLEND = 0.55
-"""Share of the class colour over the photograph."""
+"""Opacity of the class colours over the image."""
 
 
 def coloured(classes: np.ndarray, table: LabelTable, image: Image.Image | None = None) -> Image.Image:
-    """A class map in the classes' colours, ignored pixels black, over the image if one is given."""
+    """Colour a class map, with ignored pixels in black, and optionally blend it over the image."""
     colours = table.colours if table.colours is not None else pictures.class_colours(len(table.classes))
     lookup = np.zeros((256, 3), dtype=np.uint8)
     lookup[: len(colours)] = colours
@@ -31,7 +31,7 @@ def coloured(classes: np.ndarray, table: LabelTable, image: Image.Image | None =
 
 
 def draw_crops(crops: TrainingCrops, table: LabelTable, file: Path) -> None:
-    """A sheet of the first training crops, each over its labels."""
+    """Draw the first training crops, each above its labels."""
     images, labels = [], []
     for position in range(min(6, len(crops))):
         pixels, classes = crops[position]
@@ -41,7 +41,7 @@ def draw_crops(crops: TrainingCrops, table: LabelTable, file: Path) -> None:
 
 
 def draw_predictions(model: Segmentation, data: LabelledImages, file: Path) -> None:
-    """A sheet of scored images: image, ground truth, prediction, and where they differ; and a key to the colours."""
+    """Draw scored images with ground truth, prediction and errors, and a colour legend."""
     images = ScoredImages(data, data.val, model.protocol)
     rows: list[list[pictures.Tile]] = []
     for index in pictures.spread(len(images), 6):
@@ -64,7 +64,7 @@ def draw_predictions(model: Segmentation, data: LabelledImages, file: Path) -> N
 
 
 def write_predictions(model: Segmentation, data: LabelledImages, folder: Path) -> None:
-    """Every scored image's prediction as a PNG of label ids, named after the image."""
+    """Write each scored image's prediction as a PNG of label ids, named after the image."""
     images = ScoredImages(data, data.val, model.protocol)
     ids = np.array(data.table.ids, dtype=np.uint8)
     make_folder(folder)

@@ -1,4 +1,4 @@
-"""Which label ids are which classes, and whether the labels fit them."""
+"""Map label ids to classes, and check that the labels match the classes."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from ccop_hub.errors import UserError
 from ccop_hub.regular_files import read_text
 
 IGNORED = 255
-"""Class index, and label id, of pixels that are neither trained on nor scored (Cityscapes' and torch's convention)."""
+"""Class index and label id of pixels excluded from training and scoring (as in Cityscapes)."""
 
 _SHOWN = 12
-"""Values and names that an error lists at most."""
+"""Maximum number of values or names that an error message lists."""
 
 
 @dataclass(frozen=True)
 class LabelTable:
-    """Which label ids are which classes.
+    """Mapping between label ids and classes.
 
     Attributes:
         classes: class names, by class index.
         ids: label id of each class index.
-        colours: (classes, 3) uint8 RGB, if the data set has its own.
-        mapping: value in a label file -> label id, for values that stand for another id.
+        colours: (classes, 3) uint8 RGB, if the data set defines them.
+        mapping: value in a label file -> label id, for values that differ from their id.
     """
 
     classes: list[str]
@@ -43,10 +43,10 @@ class LabelTable:
 
 
 def parse_label_map(pairs: Iterable[str]) -> dict[int, int]:
-    """`["255:1"]` as `{255: 1}`: value in a label file -> label id.
+    """Parse `["255:1"]` to `{255: 1}`: value in a label file -> label id.
 
     Raises:
-        UserError: not two ids of 0 to 255, or one value twice.
+        UserError: a pair is not two ids in 0-255, or a value occurs twice.
     """
     mapping: dict[int, int] = {}
     for pair in pairs:
@@ -63,17 +63,17 @@ def parse_label_map(pairs: Iterable[str]) -> dict[int, int]:
 def make_table(
     names: Path, present: Mapping[Path, Sequence[int]], ignore: Sequence[int], mapping: Mapping[int, int]
 ) -> LabelTable:
-    """Classes from `classes.txt` if there is one, else one per label id that occurs.
+    """Make the table from `classes.txt` if it exists, else with one class per label id that occurs.
 
     Args:
         names: `classes.txt`, which may be missing.
-        present: label file -> the values in it.
-        ignore: label ids that are left out.
+        present: label file -> values in it.
+        ignore: label ids to ignore.
         mapping: value in a label file -> label id.
 
     Raises:
-        UserError: the labels show fewer than two classes, one that `classes.txt` does not name, or not one that it
-            names. Masks of 0 and 255 are the usual cause: 255 is ignored unless it is mapped.
+        UserError: the labels contain fewer than two classes, or a class that is not in `classes.txt`, or lack one that
+            is. The usual cause is masks of 0 and 255: 255 is ignored unless it is mapped.
     """
     values = sorted({value for found in present.values() for value in found})
     ids = sorted({mapping.get(value, value) for value in values} - {IGNORED, *ignore})
@@ -104,10 +104,10 @@ def make_table(
 
 
 def read_names(file: Path) -> list[str]:
-    """Class names, one per line, by label id.
+    """Read class names, one per line, in order of label id.
 
     Raises:
-        UserError: unreadable, or a name occurs twice.
+        UserError: the file is unreadable, or a name occurs twice.
     """
     try:
         names = [line.strip() for line in read_text(file).splitlines() if line.strip()]
@@ -128,7 +128,7 @@ def _require_two(ids: Sequence[int], values: Sequence[int], held: str, mapping: 
 
 
 def _example(values: Sequence[int], ids: Sequence[int]) -> str:
-    """What the user probably has to map: the largest value, to the first id that no label shows."""
+    """The mapping that the user probably needs: the largest value to the first unused id."""
     free = next(label for label in range(256) if label not in ids)
     return f"{max(values)}:{free}"
 

@@ -1,4 +1,4 @@
-"""The network of both Cityscapes protocols: a ResNet at stride 16 and a small convolutional head."""
+"""The network of both Cityscapes protocols: a stride-16 ResNet with a small convolutional head."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ CLASSIFIER_STD = 0.01
 
 
 class Fcn16(nn.Module):
-    """Backbone with its last stage dilated by 2, then 2 x (3x3, 256 channels, BN, ReLU) and a 1x1 classifier.
+    """FCN on a backbone with a dilated last stage: 2 x (3x3 conv with 256 channels, BN, ReLU) and a 1x1 classifier.
 
     Args:
-        weights: provide the backbone; it is an error if a backbone tensor is not used.
+        weights: weights of the backbone; an unused backbone tensor is an error.
         classes: number of classes.
         dilation: dilation of the head's 3x3 convolutions.
-        seed: of the head's initial weights.
-        frozen: keep the backbone in eval mode, without gradients.
+        seed: seed of the head's initial weights.
+        frozen: whether to freeze the backbone (eval mode, no gradients).
 
     Attributes:
         tensors: which of the weights' tensors were used.
@@ -46,7 +46,7 @@ class Fcn16(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
 
     def train(self, mode: bool = True) -> Fcn16:
-        """Train mode; a frozen backbone stays in eval mode."""
+        """Set train mode, but keep a frozen backbone in eval mode."""
         super().train(mode)
         if self.frozen:
             self.backbone.eval()
@@ -62,10 +62,10 @@ class Fcn16(nn.Module):
 
 
 def dilate_last_stage(backbone: ResNet) -> None:
-    """Turn the last stage's stride of 2 into a dilation of 2, in place: stride 16, the same weights.
+    """Replace the last stage's stride of 2 with a dilation of 2, in place: output stride 16, same weights.
 
     Raises:
-        UserError: the stage does not downsample by strided convolutions alone.
+        UserError: the stage downsamples by anything other than strided convolutions.
     """
     for module in backbone.layer4.modules():
         if isinstance(module, nn.Conv2d):

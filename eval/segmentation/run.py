@@ -1,4 +1,4 @@
-"""`ccop-eval segmentation`: train and score a fully convolutional network that starts from the weights' backbone."""
+"""`ccop-eval segmentation`: train and score a fully convolutional network on a pre-trained backbone."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from .scoring import matrix_statistic, per_class_iou, segmentation_metrics
 from .training import Segmentation
 
 HEAD_DRAW = 3
-"""Keeps the head's seed apart from those of order and crops."""
+"""Separates the head's seed from those of order and crops."""
 
 
 def run(settings: SegmentationSettings) -> Result:
-    """Train, score, and write `result.json`, pictures and the state to resume from into `settings.out`."""
+    """Train and score, and write `result.json`, pictures and resumable state to `settings.out`."""
     fabric = launch(settings)
     data = open_labelled_images(settings.data, settings.ignore, settings.label_map)
     base = SEGMENTATION_PROTOCOLS[settings.protocol]
@@ -93,14 +93,14 @@ def run(settings: SegmentationSettings) -> Result:
 
 
 def in_iterations(protocol: SegmentationProtocol, images: int) -> SegmentationProtocol:
-    """The protocol with its epochs converted to iterations, unless iterations were given."""
+    """Convert the protocol's epochs to iterations, unless it already specifies iterations."""
     if protocol.iterations:
         return dataclasses.replace(protocol, epochs=0)
     return dataclasses.replace(protocol, iterations=protocol.epochs * -(-images // protocol.batch_size))
 
 
 def check_batch(protocol: SegmentationProtocol, devices: int) -> None:
-    """Raise `UserError` unless the batch splits evenly over the devices, with at least two crops on each (for BN)."""
+    """Raise `UserError` unless the batch divides evenly among devices, with at least two crops each (for BN)."""
     if protocol.batch_size % devices or protocol.batch_size < 2 * devices:
         raise UserError(
             f"a batch of {protocol.batch_size} cannot be divided between {devices} devices: use a --batch-size that "
@@ -109,7 +109,7 @@ def check_batch(protocol: SegmentationProtocol, devices: int) -> None:
 
 
 def check_windows(protocol: SegmentationProtocol) -> None:
-    """Raise `UserError` if the test windows leave gaps, in which nothing would be predicted."""
+    """Raise `UserError` if the test windows leave gaps without predictions."""
     if protocol.stride > protocol.crop_size:
         raise UserError(
             f"--stride {protocol.stride} is larger than --crop-size {protocol.crop_size}, so the test windows leave "
@@ -125,7 +125,7 @@ def _digest(settings: SegmentationSettings, files: list[Path]) -> str:
 
 
 def _with_best(last: dict[str, float], curve: Curve) -> Metrics:
-    """The final network's metrics and, if val was also scored during training, the best mIoU."""
+    """Final metrics, plus the best mIoU if val was also scored during training."""
     scored = [value for entry in curve if (value := entry.get("mIoU")) is not None]
     return {**last, **({"best/mIoU": max(scored)} if len(scored) > 1 else {})}
 

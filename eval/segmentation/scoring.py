@@ -1,4 +1,4 @@
-"""Class maps of images, and IoU of class maps."""
+"""Sliding-window prediction and IoU metrics."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .label_table import IGNORED
 
 
 def window_starts(length: int, window: int, stride: int) -> list[int]:
-    """First pixels of the windows that cover `length` pixels; the last one ends at the border."""
+    """Start positions of the windows that cover `length` pixels; the last window ends at the border."""
     if length <= window:
         return [0]
     steps = -(-(length - window) // stride)
@@ -25,16 +25,16 @@ def window_starts(length: int, window: int, stride: int) -> list[int]:
 
 @torch.no_grad()
 def sliding_logits(network: Callable[[Tensor], Tensor], image: Tensor, window: int, stride: int) -> Tensor:
-    """Logits averaged over the windows that cover each pixel.
+    """Predict in sliding windows, averaging logits where windows overlap.
 
     Args:
         network: (1, 3, h, w) -> (1, classes, h, w) logits.
         image: (1, 3, H, W).
         window: side of the window, in pixels.
-        stride: its step, in pixels; 0 takes the whole image at once.
+        stride: stride of the window, in pixels; 0 predicts the whole image at once.
 
     Returns:
-        (1, classes, H, W).
+        (1, classes, H, W) logits.
     """
     height, width = image.shape[-2:]
     if stride == 0:
@@ -54,14 +54,14 @@ def sliding_logits(network: Callable[[Tensor], Tensor], image: Tensor, window: i
 
 
 def class_map(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """(1, classes, h, w) logits -> (H, W) int64 class indices at the label's size (height, width)."""
+    """Resize (1, classes, h, w) logits to the label's `size` (height, width); returns (H, W) int64 class indices."""
     if tuple(logits.shape[-2:]) != size:
         logits = F.interpolate(logits, size, mode="bilinear", align_corners=True)
     return logits.argmax(1)[0]
 
 
 def confusion(predicted: Tensor, truth: Tensor, classes: int) -> Tensor:
-    """Pixel counts by true class and predicted class, (classes, classes) int64; ignored pixels are not counted."""
+    """Confusion matrix: pixel counts by (true, predicted) class, (classes, classes) int64, without ignored pixels."""
     counts = multiclass_confusion_matrix(
         predicted.flatten(), truth.flatten(), classes, ignore_index=IGNORED, validate_args=False
     )
@@ -69,7 +69,7 @@ def confusion(predicted: Tensor, truth: Tensor, classes: int) -> Tensor:
 
 
 def class_iou(matrix: np.ndarray) -> np.ndarray:
-    """Intersection over union of each class, (classes,) in percent; NaN for a class neither shown nor predicted."""
+    """IoU of each class, (classes,) in percent; NaN for a class that is neither present nor predicted."""
     hits = np.diag(matrix).astype(np.float64)
     union = matrix.sum(0) + matrix.sum(1) - hits
     iou: np.ndarray = np.divide(100 * hits, union, out=np.full(len(hits), np.nan), where=union > 0)
@@ -77,7 +77,7 @@ def class_iou(matrix: np.ndarray) -> np.ndarray:
 
 
 def segmentation_metrics(matrix: np.ndarray) -> dict[str, float]:
-    """`mIoU` (the mean over all defined IoUs) and `pixel_accuracy`, in percent, of one confusion matrix."""
+    """Compute `mIoU` (mean of all defined IoUs) and `pixel_accuracy`, in percent, from a confusion matrix."""
     iou = class_iou(matrix)
     total = matrix.sum()
     return {
@@ -87,10 +87,10 @@ def segmentation_metrics(matrix: np.ndarray) -> dict[str, float]:
 
 
 def matrix_statistic(matrices: np.ndarray) -> Statistic:
-    """The metrics of the summed confusion matrix, given how often each image was drawn.
+    """Make a statistic: the metrics of the confusion matrix summed over resampled images.
 
     Args:
-        matrices: (images, classes, classes) int64.
+        matrices: (images, classes, classes) int64, one confusion matrix per image.
     """
 
     def statistic(counts: np.ndarray) -> dict[str, float]:
@@ -100,5 +100,5 @@ def matrix_statistic(matrices: np.ndarray) -> Statistic:
 
 
 def per_class_iou(matrix: np.ndarray, classes: Sequence[str]) -> Metrics:
-    """IoU by class name, in percent; None where undefined."""
+    """IoU by class name, in percent; None if undefined."""
     return defined(dict(zip(classes, class_iou(matrix).tolist(), strict=True)))

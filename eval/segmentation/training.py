@@ -1,4 +1,4 @@
-"""Training and scoring of the segmentation network; training resumes from any saved iteration."""
+"""Train and score the segmentation network; training resumes from any saved iteration."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ WEIGHT_DECAY = 1e-4
 MOMENTUM = 0.9
 POLY_POWER = 0.9
 STEPS = (0.7, 0.9)
-"""Fractions of the training after which `steps` divides the rate by ten: 63k and 81k of 90k."""
+"""Fractions of the schedule after which `steps` divides the rate by ten: 63k and 81k of 90k iterations."""
 
 
 class ScoredImages(Dataset[tuple[Tensor, Tensor]]):
-    """Images at test size with labels at their own: ((3, H, W) uint8 RGB, (h, w) uint8 class indices)."""
+    """Images at test size, labels at original size: ((3, H, W) uint8 RGB, (h, w) uint8 class indices)."""
 
     def __init__(self, data: LabelledImages, split: LabelledSplit, protocol: SegmentationProtocol) -> None:
         self.data, self.split, self.protocol = data, split, protocol
@@ -56,9 +56,9 @@ class Segmentation:
         fabric: the processes.
         network: the network.
         data: the images.
-        protocol: the protocol, departures included; `iterations` counts.
-        seed: of order and crops.
-        workers: data-loading processes.
+        protocol: the protocol, including departures, with its length in `iterations`.
+        seed: seed of order and crops.
+        workers: number of data-loading processes.
     """
 
     def __init__(
@@ -91,10 +91,10 @@ class Segmentation:
         """Train to the last iteration.
 
         Args:
-            folder: where the state goes.
-            identity: of the run; the state of another run is refused.
-            evaluate_every: iterations between evaluations on val; 0 for none before the end.
-            save_every: iterations between states.
+            folder: the run folder, for saving state.
+            identity: the run's identity; other runs' states are refused.
+            evaluate_every: iterations between evaluations on val; 0 evaluates only at the end.
+            save_every: iterations between saves of the state.
         """
         total, batch = self.protocol.iterations, self.protocol.batch_size
         state = {"network": self.module, "optimizer": self.optimizer, "iteration": 0, "curve": [], "identity": identity}
@@ -125,7 +125,7 @@ class Segmentation:
 
     @torch.no_grad()
     def predict(self, pixels: Tensor, size: tuple[int, int]) -> Tensor:
-        """Class map (H, W) at `size` (height, width) of one (3, H, W) image at test size."""
+        """Predict the class map of a (3, H, W) image at test size; returns (h, w) class indices at `size` (h, w)."""
         self.network.eval()
         image = self.fabric.to_device(pixels).unsqueeze(0).float()
         with self.fabric.autocast():
@@ -135,7 +135,7 @@ class Segmentation:
         return class_map(logits, size)
 
     def score(self, split: LabelledSplit) -> np.ndarray:
-        """Confusion matrix of every image of a split: (images, classes, classes) int64, on all processes."""
+        """Score a split; every process gets all images' confusion matrices, (images, classes, classes) int64."""
         share_buffers(self.fabric, self.network)
         images = ScoredImages(self.data, split, self.protocol)
         mine = share(self.fabric, len(images))
@@ -148,12 +148,12 @@ class Segmentation:
         return gathered
 
     def _step(self, iteration: int, pixels: Tensor, truth: Tensor) -> float:
-        """One optimizer step; returns the loss."""
+        """Run one optimizer step and return the loss."""
         self.module.train()
         for group in self.optimizer.param_groups:
             group["lr"] = self.protocol.lr * rate_factor(iteration, self.protocol)
         logits = self.module(self.fabric.to_device(pixels))
-        # The mean over no pixel is NaN, but a batch without a labelled pixel should only have no effect.
+        # The mean over zero pixels is NaN, but a batch without labelled pixels should simply have no effect.
         target = self.fabric.to_device(truth)
         counted = (target != IGNORED).sum().clamp(min=1)
         loss = F.cross_entropy(logits, target, ignore_index=IGNORED, reduction="sum") / counted
@@ -169,7 +169,7 @@ class Segmentation:
 
 
 def rate_factor(iteration: int, protocol: SegmentationProtocol) -> float:
-    """Fraction of the peak learning rate at an iteration."""
+    """Learning rate at an iteration, as a fraction of the peak."""
     done = iteration / protocol.iterations
     if protocol.schedule == "poly":
         return math.pow(1 - done, POLY_POWER)
