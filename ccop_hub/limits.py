@@ -1,4 +1,4 @@
-"""Limits that settings name and that are enforced elsewhere; nothing is imported here, so that `--help` is fast."""
+"""Limits shared by the settings and the code that enforces them; imports nothing, so that `--help` is fast."""
 
 MAX_PIXELS = 89_478_485
-"""Largest width x height of an image that is decoded: Pillow's own `Image.MAX_IMAGE_PIXELS`, 256 MiB as 24-bit RGB."""
+"""Maximum width x height of an image to decode: Pillow's `Image.MAX_IMAGE_PIXELS`, 256 MiB as 24-bit RGB."""

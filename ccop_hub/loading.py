@@ -1,4 +1,4 @@
-"""Networks with weights in them: what `torch.hub` and Python callers load."""
+"""Load networks with weights, for `torch.hub` and Python."""
 
 from __future__ import annotations
 
@@ -57,26 +57,26 @@ def load(
 ) -> ResNet | FeatureListNet | ResNetFPN:
     """Load a network with its weights, in eval mode.
 
-    The input of every network is (N, 3, H, W) float RGB, normalised by the checkpoint's mean and std;
-    `pretrained_cfg` of the backbone states both, on the 0-1 scale as timm does.
+    Networks take (N, 3, H, W) float RGB images, normalised with the checkpoint's mean and std, which the backbone's
+    `pretrained_cfg` contains on timm's 0-1 scale.
 
     Args:
-        weights: name of published weights (`ccop-hub list`), file or folder, `hf-hub:ORG/NAME[@REVISION]`, https
-            address, state dict, or `random`. By default the published weights of `backbone`.
-        backbone: timm name of the backbone, `resnet50` by default. Needed for `random` weights; otherwise the weights
-            must be of that backbone if it is given.
-        pyramid: load the feature pyramid (FPN) too; the weights must have one.
-        features_only: return timm's wrapper that gives the features of every stage.
-        seed: of `random` weights.
+        weights: name of published weights (`ccop-hub list`), file or folder, `hf-hub:ORG/NAME[@REVISION]`, https URL,
+            state dict, or `random`. Default: the published weights for `backbone`.
+        backbone: timm name of the backbone, `resnet50` if neither it nor `weights` is given. Required for `random`
+            weights; other weights must match it if given.
+        pyramid: load the feature pyramid (FPN) too; the weights must include one.
+        features_only: return timm's feature extractor, which outputs the features of every stage.
+        seed: seed of `random` weights.
 
     Returns:
-        By default a timm `ResNet` without classifier: pooled (N, C) features; `forward_features` returns
-        (N, C, H/32, W/32). With `features_only`, a network that returns five feature maps, at strides 2, 4, 8, 16
-        and 32; its `feature_info` states channels and strides. With `pyramid`, a `ResNetFPN` that returns
-        `{"p2": (N, 256, H/4, W/4), ..., "p6": (N, 256, H/64, W/64)}`; its `strides` and `channels` state both by level.
+        By default, a timm `ResNet` without classifier: pooled (N, C) features; `forward_features` returns
+        (N, C, H/32, W/32). With `features_only`, a network that returns five feature maps, at strides 2, 4, 8, 16 and
+        32, described by its `feature_info`. With `pyramid`, a `ResNetFPN` that returns `{"p2": (N, 256, H/4, W/4), ...,
+        "p6": (N, 256, H/64, W/64)}`; its `strides` and `channels` map level names to strides and channels.
 
     Raises:
-        UserError: no such weights, weights of another backbone or without a pyramid, or a file that cannot be read.
+        UserError: the weights do not exist, are unreadable, belong to another backbone, or lack a pyramid.
     """
     if pyramid and features_only:
         raise UserError("pyramid and features_only cannot be combined: choose one")
@@ -98,22 +98,22 @@ def load(
 def load_backbone(
     arch: str, weights: Source | None = None, seed: int = 0, features_only: bool = False
 ) -> ResNet | FeatureListNet:
-    """`load` of the timm backbone `arch`."""
+    """Call `load` for the timm backbone `arch`."""
     return load(weights, backbone=arch, features_only=features_only, seed=seed)
 
 
 def load_pyramid(arch: str, weights: Source | None = None, seed: int = 0) -> ResNetFPN:
-    """`load` of the timm backbone `arch` with its pyramid."""
+    """Call `load` for the timm backbone `arch` with its pyramid."""
     return load(weights, backbone=arch, pyramid=True, seed=seed)
 
 
 def load_call(weights: Weights, name: str) -> str:
-    """The call of `ccop_hub.load` that loads the weights under a name, with the pyramid where they have one."""
+    """Return the `ccop_hub.load` call that loads the named weights, with their pyramid if any."""
     backbone = f', backbone="{weights.arch}"' if name == RANDOM else ""
     pyramid = ", pyramid=True" if "fpn" in weights.parts else ""
     return f'ccop_hub.load("{name}"{backbone}{pyramid})'
 
 
 def _describe(network: ResNet | FeatureListNet, weights: Weights) -> None:
-    """Replace what timm says of its own weights for that architecture by what these are."""
+    """Replace the metadata of timm's own weights with that of these weights."""
     network.pretrained_cfg = network.default_cfg = {"architecture": weights.arch, **pretrained_cfg(weights.facts)}

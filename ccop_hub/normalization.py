@@ -1,4 +1,4 @@
-"""Input normalisation that every network of the hub was trained with."""
+"""Input normalisation used by all networks of the hub."""
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 """Mean of the ImageNet training images, RGB, on the 0-255 scale (Detectron2's and MoCo's values)."""
@@ -7,7 +7,7 @@ PIXEL_STD = (58.395, 57.12, 57.375)
 """Standard deviation of the ImageNet training images, RGB, on the 0-255 scale."""
 
 INPUT_FACTS = {"mean": list(PIXEL_MEAN), "std": list(PIXEL_STD), "channel_order": "RGB", "range": "0-255"}
-"""The same as a checkpoint's facts record it."""
+"""The same, as recorded in the facts of a checkpoint."""
 
 CAFFE2_INPUT_FACTS = {
     "mean": [103.53, 116.28, 123.675],
@@ -15,4 +15,4 @@ CAFFE2_INPUT_FACTS = {
     "channel_order": "BGR",
     "range": "0-255",
 }
-"""Input of the networks with Caffe2 names (Detectron2's `MODEL.PIXEL_MEAN` and `PIXEL_STD` for its MSRA models)."""
+"""Normalisation of networks with Caffe2 names (Detectron2's `MODEL.PIXEL_MEAN` and `PIXEL_STD` for MSRA models)."""

@@ -1,4 +1,4 @@
-"""How results look in a notebook: tables and pictures as HTML that needs no other file."""
+"""Render results in notebooks: tables and images as self-contained HTML."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from html import escape
 from pathlib import Path
 
 PICTURE_WIDTH = 1200
-"""Pixels that a picture is shrunk to at most, so that a notebook file stays small."""
+"""Maximum width of an image in pixels, to keep notebook files small."""
 
 
 def summary_html(title: str, values: Mapping[str, object], pictures: Sequence[Path] = ()) -> str:
-    """A heading, a table of two columns and pictures.
+    """Render a heading, a two-column table and images.
 
     Args:
-        title: heading, as text.
-        values: first column -> second column, as text.
-        pictures: image files; a missing one is left out.
+        title: heading, as plain text.
+        values: first column -> second column, as plain text.
+        pictures: image files; missing ones are skipped.
     """
     left = 'style="text-align:left"'
     rows = "".join(
@@ -30,11 +30,11 @@ def summary_html(title: str, values: Mapping[str, object], pictures: Sequence[Pa
 
 
 def page_html(page: str, height: int = 600) -> str:
-    """A whole HTML page inside a frame of its own, so that its styles and scripts stay there.
+    """Embed an HTML page in an iframe, to isolate its styles and scripts.
 
     Args:
-        page: HTML text.
-        height: of the frame, in pixels.
+        page: the HTML document.
+        height: height of the iframe in pixels.
     """
     return f'<iframe srcdoc="{escape(page)}" width="100%" height="{height}" style="border:0"></iframe>'
 

@@ -1,6 +1,6 @@
-"""Opening files whose paths others chose: only regular files, and no more of them than is sensible.
+"""Open files at untrusted paths: regular files only, up to a size limit.
 
-Reading a FIFO waits for ever, and a device such as `/dev/zero` never ends.
+Reading a FIFO would block forever, and a device such as `/dev/zero` never ends.
 """
 
 from __future__ import annotations
@@ -13,19 +13,20 @@ from io import BufferedReader
 from pathlib import Path
 
 MAX_TEXT = 64 << 20
-"""Default limit of `read_regular` in bytes: far beyond any list, record or report."""
+"""Default limit of `read_regular` in bytes, far above the size of any list, record or report."""
 
 _KINDS = {stat.S_ISDIR: "folder", stat.S_ISFIFO: "FIFO", stat.S_ISSOCK: "socket"}
 
 
 def open_regular(path: Path) -> BufferedReader:
-    """Open a file for reading; a FIFO, socket or device is refused without being opened.
+    """Open a regular file for reading; FIFOs, sockets and devices are rejected without opening them.
 
     Raises:
-        OSError: no such file, no permission, or not a regular file (`IsADirectoryError` for a folder, else `ENXIO`).
+        OSError: the file is missing, not accessible, or not a regular file (`IsADirectoryError` for a folder, else
+            `ENXIO`).
     """
     _require_regular(path, path.stat().st_mode)
-    # Should the file be replaced by a FIFO just now, O_NONBLOCK opens that at once instead of waiting for a writer.
+    # If the file is replaced by a FIFO at this moment, O_NONBLOCK keeps `open` from waiting for a writer.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
     try:
         _require_regular(path, os.fstat(descriptor).st_mode)
@@ -36,10 +37,10 @@ def open_regular(path: Path) -> BufferedReader:
 
 
 def read_regular(path: Path, limit: int = MAX_TEXT) -> bytes:
-    """The contents of a regular file of at most `limit` bytes.
+    """Read a regular file of at most `limit` bytes.
 
     Raises:
-        OSError: as `open_regular`, or larger (`EFBIG`).
+        OSError: as for `open_regular`, or the file is larger (`EFBIG`).
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -49,18 +50,18 @@ def read_regular(path: Path, limit: int = MAX_TEXT) -> bytes:
 
 
 def read_text(path: Path, limit: int = MAX_TEXT, errors: str = "strict") -> str:
-    """The text of a regular file of at most `limit` bytes, with its line ends turned into line feeds.
+    """Read a text file of at most `limit` bytes, converting line endings to line feeds.
 
-    It may be UTF-8, UTF-16 or UTF-32, with or without a byte order mark: Windows writes any of them.
+    Accepts UTF-8, UTF-16 and UTF-32, with or without a byte order mark, since Windows programs write all of them.
 
     Args:
         path: the file.
-        limit: in bytes.
-        errors: what to do with bytes of no letter, as for `bytes.decode`.
+        limit: maximum size in bytes.
+        errors: how to handle invalid bytes, as for `bytes.decode`.
 
     Raises:
-        OSError: as `read_regular`.
-        UnicodeDecodeError: other bytes than of the encoding.
+        OSError: as for `read_regular`.
+        UnicodeDecodeError: the file contains invalid bytes.
     """
     data = read_regular(path, limit)
     return data.decode(json.detect_encoding(data), errors).replace("\r\n", "\n").replace("\r", "\n")

@@ -1,4 +1,4 @@
-"""What `ccop-hub` prints."""
+"""Printed output of `ccop-hub`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SHOWN_FACTS = ("objective", "dataset", "epochs", "steps", "licence", "paper")
 
 
 def print_registry() -> None:
-    """What each set of published weights is, where it comes from, its input, and each figure published for it."""
+    """Print the registry: origin, input and published results of all weights."""
     console = table_console()
     table = _table("Published weights", "name", "data", "epochs", "holds")
     table.caption = "* loaded where no weights are named"
@@ -42,7 +42,7 @@ def print_registry() -> None:
 
 
 def print_description(found: Description) -> None:
-    """Source, facts, tensors by stage, size and usage of weights."""
+    """Print the source, facts, tensors by stage, size and usage of weights."""
     console = table_console()
     overview = Table(show_header=False, title=escape(found.name))
     overview.add_column(style="bold")
@@ -56,12 +56,12 @@ def print_description(found: Description) -> None:
     for group in found.groups:
         stages.add_row(group.name, str(group.tensors), f"{group.parameters:,}")
     console.print(stages)
-    # Printed plainly, so that it can be copied whole from a narrow terminal.
+    # Bypass the table console, so that the line can be copied from a narrow terminal.
     print(found.usage)
 
 
 def print_checks(checks: Sequence[Check]) -> None:
-    """One line for each check."""
+    """Print one line per check."""
     for check in checks:
         word = {True: "ok", False: "DIFFERENT", None: "not checked"}[check.passed]
         print(f"{check.name}: {word} ({check.told})")
@@ -99,7 +99,7 @@ def _operations(found: Description) -> str:
 
 
 def _place(found: Description) -> str:
-    """Where in the file the network is, where that is not the whole of it."""
+    """Return the location of the network in the file, if it is not the whole file."""
     also = f" (the file also contains {', '.join(map(one_line, found.others))})" if found.others else ""
     return (one_line(found.taken) or "the names without a prefix") + also if found.taken or also else ""
 

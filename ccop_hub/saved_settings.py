@@ -1,4 +1,4 @@
-"""Settings on disk: `settings.yaml` of a run, written once and compared when the run is resumed."""
+"""Save the settings of a run to `settings.yaml`, and compare them when the run resumes."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ RENAMED = {
     "device": "accelerator",
     "jobs": "workers",
 }
-"""Settings under the names that earlier versions wrote -> their names today."""
+"""Former name of a setting -> current name."""
 
 RENAMED_PRECISIONS = {"32-true": "float32", "bf16-mixed": "bf16", "16-mixed": "fp16"}
-"""Values of `precision` that earlier versions wrote -> those of today."""
+"""Former value of `precision` -> current value."""
 
 
 def save_settings(settings: Any, path: Path) -> None:
-    """Write a settings dataclass as YAML, nested dataclasses as nested mappings, paths as strings."""
+    """Write a settings dataclass as YAML, with nested dataclasses as mappings and paths as strings."""
     make_folder(path.parent)
     write_atomically(path, yaml.safe_dump(plain(settings), sort_keys=False, allow_unicode=True))
 
 
 def plain(value: Any) -> Any:
-    """A settings value as plain containers, strings and numbers, ready for YAML or JSON."""
+    """Convert a settings value to plain containers, strings and numbers for YAML or JSON."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, dict):
@@ -50,15 +50,15 @@ def plain(value: Any) -> Any:
         return value.value
     if isinstance(value, Path):
         return str(value)
-    # Settings are saved and shown: the password or token of an address must not be.
+    # Settings are saved and shown, so strip passwords and tokens from URLs.
     return redact(value) if isinstance(value, str) else value
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The settings of a file under today's names, whatever version wrote it.
+    """Read settings written by any version, under their current names.
 
     Raises:
-        UserError: it cannot be read, or is not a mapping of settings.
+        UserError: the file is unreadable or not a mapping of settings.
     """
     content, _ = read_yaml(path, "restore it, or start over with --overwrite")
     if not isinstance(content, dict):
@@ -67,7 +67,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def in_current_names(settings: dict[Any, Any]) -> dict[str, Any]:
-    """The same settings under today's names; a name of today goes before an old one."""
+    """Rename settings to their current names; the current name wins if both are present."""
     renamed = {RENAMED.get(str(name), str(name)): value for name, value in settings.items() if str(name) in RENAMED}
     kept = {str(name): value for name, value in settings.items() if str(name) not in RENAMED}
     current = {**renamed, **kept}
@@ -78,14 +78,14 @@ def in_current_names(settings: dict[Any, Any]) -> dict[str, Any]:
 
 
 def differences(before: dict[str, Any], settings: Any, may_differ: Collection[str]) -> list[str]:
-    """Settings in which a saved run is another one than `settings` describe, as `name (OLD there, NEW now)`.
+    """List the settings that differ from those of a saved run, as `name (OLD there, NEW now)`.
 
-    A setting that the file does not have yet counts as its default: the run was started when that was the only way.
+    Settings missing from the file are compared as their defaults: the run predates them.
 
     Args:
-        before: as `read_settings` returns them.
-        settings: dataclass of today.
-        may_differ: names that say where or how fast a run computes, not what.
+        before: saved settings, as returned by `read_settings`.
+        settings: current settings dataclass.
+        may_differ: names to ignore, since they affect where or how fast a run computes, but not its results.
     """
     changed = []
     for field in dataclasses.fields(settings):
@@ -107,7 +107,7 @@ def _is_same(then: Any, now: Any) -> bool:
         return True
     if not (isinstance(then, str) and isinstance(now, str)):
         return False
-    try:  # the same folder by another path
+    try:  # different paths may lead to the same folder
         return Path(then).expanduser().samefile(Path(now).expanduser())
     except OSError:
         return False

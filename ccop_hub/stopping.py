@@ -1,4 +1,4 @@
-"""Orderly stops on a signal of the terminal (SIGINT, SIGHUP), a time limit or a scheduler (SIGTERM)."""
+"""Graceful shutdown on signals from the terminal (SIGINT, SIGHUP), or a time limit or scheduler (SIGTERM)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Stopped(KeyboardInterrupt):
     """Raised by the first stop signal.
 
     Attributes:
-        signal: its number.
+        signal: number of the signal.
     """
 
     def __init__(self, number: int) -> None:
@@ -26,15 +26,15 @@ class Stopped(KeyboardInterrupt):
 
     @property
     def exit_code(self) -> int:
-        """128 plus the number of the signal, as a shell reports it."""
+        """128 plus the signal number, as shells report it."""
         return 128 + self.signal
 
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Inside, the first stop signal raises `Stopped`; further ones are ignored, so that nothing disturbs the cleanup.
+    """Raise `Stopped` on the first stop signal in the block; ignore further ones, so as not to interrupt the cleanup.
 
-    Signals that were ignored before stay ignored (`nohup`). Outside the main thread it does nothing.
+    Signals already ignored stay ignored (`nohup`). Does nothing outside the main thread.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -56,7 +56,7 @@ def stoppable() -> Iterator[None]:
 
 @contextmanager
 def stop_signals_blocked() -> Iterator[None]:
-    """Inside, stop signals wait until the end; processes started inside begin with them blocked."""
+    """Defer stop signals to the end of the block; processes started inside inherit the blocked signals."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -68,7 +68,7 @@ def stop_signals_blocked() -> Iterator[None]:
 
 
 def ignore_stop_signals() -> None:
-    """For worker processes: signals reach the whole process group, but only the parent decides."""
+    """Ignore stop signals in a worker process: they reach the whole process group, but the parent handles them."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):

@@ -1,6 +1,6 @@
-"""The tasks of `ccop-hub`: what its commands and its Python functions call.
+"""The tasks behind the commands and Python functions of `ccop-hub`.
 
-Each imports what it needs when it is called, so that help texts and imports stay fast.
+Each task imports its dependencies when called, so that `--help` and `import ccop_hub` stay fast.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def info(settings: InfoSettings) -> Description:
-    """Describe weights."""
+    """Describe a set of weights."""
     from .description import describe
     from .sources.resolve import resolve
 
@@ -25,7 +25,7 @@ def info(settings: InfoSettings) -> Description:
 
 
 def convert(settings: ConvertSettings) -> Converted:
-    """Write weights in another format and check what was written."""
+    """Write weights in another format and verify the output."""
     from .formats.conversion import convert, require_target
     from .sources.resolve import resolve
 
@@ -34,7 +34,7 @@ def convert(settings: ConvertSettings) -> Converted:
 
 
 def verify(settings: VerifySettings) -> Verification:
-    """Check weights against what they were when exported."""
+    """Check that weights have not changed since export."""
     from .publishing.verification import Verification, verify
     from .sources.resolve import locate
 
@@ -42,7 +42,7 @@ def verify(settings: VerifySettings) -> Verification:
 
 
 def publish(settings: PublishSettings) -> Published:
-    """Push an exported network to the Hub, or write what would be pushed."""
+    """Push an exported network to the Hub, or write the files in a dry run."""
     from .publishing.publish import publish
 
     return publish(settings)

@@ -1,8 +1,8 @@
-"""Settings that check themselves: the range or the choices of a field stand in its type, and hold for every caller.
+"""Self-validating settings: each field's type defines its range or choices.
 
-A settings class is a frozen dataclass derived from `Validated`. Its annotations say what is allowed
-(`Annotated[int, Ge(1)]`, `Literal["fast", "quality"]`); pydantic converts and checks the values whenever an instance is
-made, be it from flags, from YAML or from Python. Pydantic itself is imported only then, so that `--help` stays fast.
+A settings class is a frozen dataclass derived from `Validated`. Its annotations define the allowed values
+(`Annotated[int, Ge(1)]`, `Literal["fast", "quality"]`). Pydantic converts and validates the values whenever an instance
+is created, whether from flags, YAML or Python. It is only imported then, so that `--help` stays fast.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PositiveFloat = Annotated[float, Gt(0)]
 NonNegativeFloat = Annotated[float, Ge(0)]
 Share = Annotated[float, Interval(ge=0, le=1)]
 Seed = Annotated[int, Interval(ge=0, le=2**32 - 1)]
-"""What NumPy, torch and Detectron2 all take as a seed."""
+"""A seed valid for NumPy, torch and Detectron2."""
 
 
 _TYPES: dict[type[Any], dict[str, Any]] = {}
@@ -37,19 +37,19 @@ _MODELS: dict[type[Any], type[BaseModel]] = {}
 
 @dataclasses.dataclass(frozen=True)
 class Described:
-    """Words for an annotated type whose range no bound expresses, such as `two numbers, the smaller one first`."""
+    """Description of a type whose range cannot be expressed as bounds: `two numbers, the smaller one first`."""
 
     text: str
 
 
 @dataclasses.dataclass(frozen=True)
 class OneOf(GroupedMetadata):
-    """Words that a text may be, where they are not known to the type checker, such as the names of files."""
+    """Choices of a string that are only known at run time, such as file names."""
 
     words: tuple[str, ...]
 
     def __iter__(self) -> Iterator[Any]:
-        """What pydantic checks."""
+        """Yield the constraints that pydantic checks."""
         yield Predicate(self.words.__contains__)
 
 
@@ -58,11 +58,11 @@ def _rises(pair: Sequence[float]) -> bool:
 
 
 Rising = Predicate(_rises)
-"""Bound of a pair: the first value is not above the second."""
+"""Constraint on a pair: the first value must not exceed the second."""
 
 
 class SettingError(UserError):
-    """A setting whose value is not allowed.
+    """A setting has an invalid value.
 
     Attributes:
         field: name of the setting.
@@ -74,15 +74,15 @@ class SettingError(UserError):
 
 
 class Validated:
-    """Base of every settings class: refuses a value outside its field's type or range, in one line.
+    """Base of all settings classes; validates the type and range of each field.
 
     Raises:
-        SettingError: names the flag, the value and what is allowed.
-        UserError: settings that do not go together; see `check_together`.
+        SettingError: a value is invalid. The message names the flag, the value and the allowed values.
+        UserError: the settings are incompatible with each other; see `check_together`.
     """
 
     TOPIC: ClassVar[str] = "Settings"
-    """Heading under which `--help-all` shows the fields that a class adds."""
+    """Heading in `--help-all` of the fields that a class adds."""
 
     def __post_init__(self) -> None:
         fields = dataclasses.fields(self)  # type: ignore[arg-type]  # the subclasses are dataclasses
@@ -92,27 +92,27 @@ class Validated:
         self.check_together()
 
     def check_together(self) -> None:
-        """Refuse values that are each allowed, but not together; classes with such a rule override this.
+        """Reject incompatible combinations of settings. Override in subclasses.
 
         Raises:
-            UserError: names the flags and what to do.
+            UserError: the combination is not allowed. The message names the flags and says what to do.
         """
 
 
 def flag(name: str) -> str:
-    """A field's flag: `image_size` -> `--image-size`."""
+    """Return the flag of a field: `image_size` -> `--image-size`."""
     return f"--{name.replace('_', '-')}"
 
 
 def shown(value: Any) -> str:
-    """A value as one would type it."""
+    """Format a value as the user would type it."""
     if isinstance(value, list | tuple):
         return " ".join(shown(item) for item in value)
     return "none" if value is None else one_line(value) if str(value) else "''"
 
 
 def field_types(settings: type[Any]) -> dict[str, Any]:
-    """Field name -> type with its bounds, of a settings class."""
+    """Map each field of a settings class to its type, including bounds."""
     if settings in _TYPES:
         return _TYPES[settings]
     hints = typing.get_type_hints(settings, include_extras=True)
@@ -121,7 +121,7 @@ def field_types(settings: type[Any]) -> dict[str, Any]:
 
 
 def field_help(settings: type[Any]) -> dict[str, str]:
-    """Field name -> its entry in the `Args` of the class that describes it last."""
+    """Map each field to its entry in `Args`; subclasses override their bases."""
     from docstring_parser import parse as parse_docstring
 
     texts: dict[str, str] = {}
@@ -132,7 +132,7 @@ def field_help(settings: type[Any]) -> dict[str, str]:
 
 
 def describe(kind: Any) -> str:
-    """What a type allows, in words: `a whole number, 1 or more`."""
+    """Describe the values that a type allows: `a whole number, 1 or more`."""
     plain, bounds = without_bounds(kind)
     described = [bound.text for bound in bounds if isinstance(bound, Described)]
     if described:
@@ -155,7 +155,7 @@ def describe(kind: Any) -> str:
 
 
 def without_bounds(kind: Any) -> tuple[Any, tuple[Any, ...]]:
-    """A type and what annotates it."""
+    """Split a type into the bare type and its annotations."""
     if typing.get_origin(kind) is Annotated:
         plain, *bounds = typing.get_args(kind)
         return plain, tuple(bounds)
@@ -163,7 +163,7 @@ def without_bounds(kind: Any) -> tuple[Any, tuple[Any, ...]]:
 
 
 def choices(kind: Any) -> list[str]:
-    """The words that a type allows, if it allows any by name."""
+    """Return the choices of a type, if it has any."""
     plain, bounds = without_bounds(kind)
     if typing.get_origin(plain) is Literal:
         return [str(choice) for choice in typing.get_args(plain)]
@@ -174,7 +174,7 @@ def choices(kind: Any) -> list[str]:
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """`; did you mean X?` for the nearest of the known words; nothing if none is near."""
+    """Return `; did you mean X?` for the closest known word; empty if none is close."""
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"; did you mean {near[0]}?" if near else ""
 
@@ -207,7 +207,7 @@ def _model(settings: type[Any]) -> type[BaseModel]:
 
 
 def _validated(settings: type[Any], values: dict[str, Any]) -> dict[str, Any]:
-    """The values, converted to their fields' types."""
+    """Convert the values to the types of their fields."""
     from pydantic import ValidationError
 
     kinds = field_types(settings)
@@ -223,7 +223,7 @@ def _validated(settings: type[Any], values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_plausible(value: Any, kind: Any) -> bool:
-    """Whether pydantic may convert the value: it takes `true` for 1, and an empty word for the current folder."""
+    """Whether to let pydantic convert a value: it would accept `true` as 1, and an empty string as a path."""
     if isinstance(value, bool):
         return bool in _leaves(kind)
     if isinstance(value, list | tuple):

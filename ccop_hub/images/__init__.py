@@ -1,4 +1,4 @@
-"""Image files: which files are images, and decoding any of them."""
+"""Find and decode image files."""
 
 from ..limits import MAX_PIXELS
 from .decoding import (

@@ -1,7 +1,7 @@
-"""Decoding image files: every image that any of the programs reads is opened here.
+"""Decode image files; the programs open every image here.
 
-What a file may cost is bounded before it is decoded, its format is one of an explicit list, and only regular files are
-opened: a FIFO would block forever, and a device such as /dev/zero never ends.
+Memory use is bounded before decoding, only listed formats are accepted, and only regular files are opened: a FIFO would
+block forever, and a device such as /dev/zero never ends.
 """
 
 from __future__ import annotations
@@ -29,32 +29,32 @@ from .formats import formats_to_try, suffix_of
 
 Result = TypeVar("Result")
 
-_ALPHA_BACKGROUND = (255, 255, 255)  # what a browser shows behind a transparent picture
+_ALPHA_BACKGROUND = (255, 255, 255)  # as in a browser
 _UINT16_TO_UINT8 = 257  # 65535 / 255
-_STRIP_PIXELS = 1 << 20  # converted at a time, so that intermediate copies stay small
+_STRIP_PIXELS = 1 << 20  # pixels to convert at a time, to keep intermediate copies small
 _LABEL_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L", "I;16N")
-_SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that turn an image by a quarter (EXIF 2.32, tag 0x0112)
+_SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that rotate by 90 degrees (EXIF 2.32, tag 0x0112)
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_METADATA = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
-# What Pillow's decoders report damage by, depending on the format and on where the damage is.
+# Exceptions that Pillow's decoders raise on damaged files, depending on the format and the damage.
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, struct.error)
 _PILLOW_LIMIT = threading.Lock()
 
 _RGB_COST = 8
-"""Peak bytes per pixel of decoding 8-bit RGB: Pillow's 4 for what the decoder fills and 4 for the result."""
+"""Peak memory for decoding 8-bit RGB, in bytes per pixel: 4 for Pillow's decoding buffer and 4 for the result."""
 
 _DECODER_COST = {"WEBP": 10, "JPEG2000": 17, "AVIF": 3}
-"""Bytes per pixel that a format's decoder holds on top of that (growth of a process's peak, Pillow 13, 16 Mpixel)."""
+"""Additional bytes per pixel for each format (measured as peak process memory, Pillow 13, 16 megapixels)."""
 
 
 class UnreadableImageError(UserError):
-    """An image file that cannot be used.
+    """An unreadable image file.
 
-    Where nobody skips it, its message names the file and the reason, as any user's mistake.
+    A `UserError` whose message names the file and the reason, for callers that do not skip the file.
 
     Attributes:
         path: the file.
-        reason: one line for a person, without the path.
+        reason: one line, without the path.
     """
 
     def __init__(self, path: Path, reason: str) -> None:
@@ -68,12 +68,12 @@ class UnreadableImageError(UserError):
 
 @dataclass(frozen=True, slots=True)
 class ImageHeader:
-    """Size of an image file.
+    """Size and orientation of an image file.
 
     Attributes:
-        width: of the stored pixels.
-        height: of the stored pixels.
-        orientation: EXIF's, 1 to 8; 1 is upright.
+        width: width of the stored image in pixels.
+        height: height of the stored image in pixels.
+        orientation: EXIF orientation, 1 to 8; 1 is upright.
     """
 
     width: int
@@ -82,12 +82,12 @@ class ImageHeader:
 
     @property
     def stored(self) -> tuple[int, int]:
-        """Width and height of the stored pixels."""
+        """Width and height before applying the orientation."""
         return self.width, self.height
 
     @property
     def upright(self) -> tuple[int, int]:
-        """Width and height once the orientation is applied, as every image is read."""
+        """Width and height after applying the orientation, as returned by every reader here."""
         return (self.height, self.width) if self.orientation in _SIDEWAYS else self.stored
 
 
@@ -95,24 +95,23 @@ def read_rgb(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Read an image file as 8-bit RGB, upright; see `decode_rgb`.
 
     Raises:
-        UnreadableImageError: no regular file, not an image, truncated, damaged, or larger than `max_pixels`.
+        UnreadableImageError: not a regular file, not an image, truncated, damaged, or larger than `max_pixels`.
     """
     with open_regular(path) as file:
         return decode_rgb(file, path, max_pixels)
 
 
 def decode_rgb(file: BinaryIO, path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decode an image as 8-bit RGB, turned upright as its EXIF orientation says.
+    """Decode an image as 8-bit RGB, with its EXIF orientation applied.
 
-    Grey becomes three equal channels; 16 bits a channel are scaled to 8; CMYK and palettes are converted; alpha is
-    composited over white; the first frame of an animation or a stack of pages is taken. Colour profiles are ignored.
+    Replicates greyscale to three channels, scales 16-bit channels to 8 bits, converts CMYK and palettes, composites
+    alpha over white, and uses the first frame of an animation or multi-page file. Ignores colour profiles.
 
     Args:
-        file: in one of the formats of `formats`, whatever its name.
-        path: what to call it in an error.
-        max_pixels: width x height beyond which an image is refused before it is decoded. It replaces Pillow's own
-            limit, be it lower or higher. An image whose decoder needs more memory per pixel than 8-bit RGB does counts
-            as correspondingly more pixels.
+        file: an image in one of the supported `formats`; the suffix does not matter.
+        path: path to name in errors.
+        max_pixels: maximum width x height, checked before decoding; overrides Pillow's own limit. Images that take more
+            memory per pixel than 8-bit RGB count as proportionally more pixels.
 
     Raises:
         UnreadableImageError: not an image, truncated, damaged, or larger than `max_pixels`.
@@ -121,10 +120,10 @@ def decode_rgb(file: BinaryIO, path: Path, max_pixels: int = MAX_PIXELS) -> Imag
 
 
 def read_class_ids(path: Path, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
-    """Read a label image as (H, W) uint8 class ids, upright; a palette image gives its palette indices.
+    """Read a label image as (H, W) uint8 class ids, upright; palette images give their palette indices.
 
     Raises:
-        UnreadableImageError: as `read_rgb`, or not one channel of at most 8 bits.
+        UnreadableImageError: as for `read_rgb`, or the image is not single-channel with at most 8 bits.
     """
     ids = _read_ids(path, max_pixels)
     if ids.dtype not in (np.uint8, np.bool_):
@@ -136,23 +135,23 @@ def read_instance_ids(path: Path, max_pixels: int = MAX_PIXELS) -> npt.NDArray[n
     """Read a label image of any integer depth as (H, W) int64 ids, upright.
 
     Raises:
-        UnreadableImageError: as `read_rgb`, or not one channel of integers.
+        UnreadableImageError: as for `read_rgb`, or the image is not single-channel with integer values.
     """
     return _read_ids(path, max_pixels).astype(np.int64)
 
 
 def read_header(path: Path) -> ImageHeader:
-    """Size and orientation of an image file, without decoding its pixels.
+    """Read the size and orientation of an image file without decoding its pixels.
 
     Raises:
-        UnreadableImageError: no regular file, or not an image.
+        UnreadableImageError: not a regular file, or not an image.
     """
     with open_regular(path) as file:
         return decode_header(file, path)
 
 
 def decode_header(file: BinaryIO, path: Path) -> ImageHeader:
-    """Size and orientation of an encoded image; `path` is what to call it in an error.
+    """Read the size and orientation of an encoded image; errors name `path`.
 
     Raises:
         UnreadableImageError: not an image.
@@ -163,10 +162,10 @@ def decode_header(file: BinaryIO, path: Path) -> ImageHeader:
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a file for reading; a FIFO, socket or device is refused without being opened.
+    """Open a regular file for reading; FIFOs, sockets and devices are rejected without opening them.
 
     Raises:
-        UnreadableImageError: no such file, no permission, or not a regular file.
+        UnreadableImageError: the file is missing, not accessible, or not a regular file.
     """
     try:
         return regular_files.open_regular(path)
@@ -180,12 +179,12 @@ def open_regular(path: Path) -> BinaryIO:
 def _decode(
     file: BinaryIO, path: Path, max_pixels: float, use: Callable[[Image.Image], Result], load: bool = True
 ) -> Result:
-    """Open an image, check its size, load it, turn it upright, and return what `use` makes of it."""
+    """Open an image, check its size, load it, apply its orientation, and return `use(image)`."""
     with _damage_named(file, path):
         try:
             return _attempt(file, path, max_pixels, use, load)
         except ValueError as error:
-            # A PNG may carry megabytes of text (a generator's parameters) or profile, which Pillow refuses.
+            # Pillow rejects PNGs with megabytes of text (such as generator parameters) or a huge colour profile.
             if "MAX_TEXT" not in str(error):
                 raise
             return _attempt(_without_metadata(file), path, max_pixels, use, load)
@@ -202,10 +201,10 @@ def _attempt(file: BinaryIO, path: Path, max_pixels: float, use: Callable[[Image
 
 @contextmanager
 def _damage_named(file: BinaryIO, path: Path) -> Iterator[None]:
-    """Turn whatever Pillow raises at a damaged file into an `UnreadableImageError`."""
+    """Convert Pillow's exceptions for damaged files into `UnreadableImageError`."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns about damaged metadata, which is harmless here
+            warnings.simplefilter("ignore")  # Pillow's warnings about damaged metadata are harmless here
             yield
     except UnidentifiedImageError:
         empty = file.seek(0, os.SEEK_END) == 0
@@ -220,7 +219,7 @@ def _damage_named(file: BinaryIO, path: Path) -> Iterator[None]:
 
 
 def _open_any_size(file: BinaryIO, suffix: str) -> Image.Image:
-    """Read an image's header without Pillow's limit on its pixels, which is a global that may be lower than ours."""
+    """Read an image header without Pillow's pixel limit, a global that may be lower than `max_pixels`."""
     formats = formats_to_try(suffix)
     with _PILLOW_LIMIT:
         saved = Image.MAX_IMAGE_PIXELS
@@ -243,13 +242,13 @@ def _require_affordable(path: Path, image: Image.Image, max_pixels: float) -> No
 
 
 def _without_metadata(file: BinaryIO) -> BinaryIO:
-    """A copy of a PNG without its text and colour profile."""
+    """Copy a PNG without its text and colour profile."""
     file.seek(0)
     kept = io.BytesIO()
     kept.write(file.read(len(_PNG_SIGNATURE)))
     while len(header := file.read(8)) == 8:
         length, name = struct.unpack(">I4s", header)
-        body = file.read(length + 4)  # with its checksum
+        body = file.read(length + 4)  # includes the checksum
         if name not in _PNG_METADATA:
             kept.write(header + body)
     kept.seek(0)
@@ -265,7 +264,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _turn_upright(image: Image.Image) -> None:
-    """Apply the EXIF orientation; metadata too damaged to hold one counts as upright."""
+    """Apply the EXIF orientation; treat images with damaged metadata as upright."""
     with suppress(*_DAMAGE, ZeroDivisionError):
         ImageOps.exif_transpose(image, in_place=True)
 
@@ -274,7 +273,7 @@ def _to_rgb(path: Path, image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise UnreadableImageError(path, "floating-point pixels have no known range; use 8 or 16 bits per channel")
     if image.mode == "RGB" and not image.has_transparency_data:
-        return image.convert("RGB")  # a copy without the file handle
+        return image.convert("RGB")  # copies, dropping the file handle
     result = Image.new("RGB", image.size)
     rows = max(1, _STRIP_PIXELS // image.width)
     for top in range(0, image.height, rows):

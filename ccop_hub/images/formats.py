@@ -1,8 +1,8 @@
-"""The image formats that are decoded, and the file suffixes that mark an image.
+"""Supported image formats and file suffixes.
 
-The list is explicit, because Pillow also opens formats that run a program (EPS starts Ghostscript), are only stubs
-(HDF5, MPEG), or are no pictures of a scene (icons, textures). PFM is left out too: it contains depth or disparity,
-which data sets keep beside their pictures.
+The list is explicit because Pillow also opens formats that run a program (EPS starts Ghostscript), are mere stubs
+(HDF5, MPEG), or do not contain photographs (icons, textures). PFM is excluded too: data sets use it for depth or
+disparity maps.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import warnings
 
 from PIL import features
 
-# Pillow's name of the format -> its suffixes, and the optional part of Pillow that decodes it.
+# Pillow's format name -> suffixes, and the optional Pillow feature needed to decode it.
 _PILLOW_FORMATS: dict[str, tuple[tuple[str, ...], str | None]] = {
     "JPEG": ((".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"), None),
     "PNG": ((".png", ".apng"), None),
@@ -30,7 +30,7 @@ _PILLOW_FORMATS: dict[str, tuple[tuple[str, ...], str | None]] = {
     "PCX": ((".pcx",), None),
 }
 _HEIF_SUFFIXES = (".heic", ".heif", ".hif")
-# TGA has no signature: it is only tried for files that are named so.
+# TGA has no signature, so only try it on files with this suffix.
 _TGA_SUFFIXES = (".tga",)
 
 _HINTS = dict.fromkeys(_HEIF_SUFFIXES, "pip install pillow-heif to read them") | dict.fromkeys(
@@ -42,7 +42,7 @@ def _decoded(feature: str | None) -> bool:
     if feature is None:
         return True
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # an older Pillow warns about a part that it does not know
+        warnings.simplefilter("ignore")  # older versions of Pillow warn about features they do not know
         return bool(features.check(feature))
 
 
@@ -50,26 +50,26 @@ _HEIF = importlib.util.find_spec("pillow_heif") is not None
 IMAGE_SUFFIXES = frozenset(
     suffix for suffixes, feature in _PILLOW_FORMATS.values() if _decoded(feature) for suffix in suffixes
 ) | frozenset((*_TGA_SUFFIXES, *(_HEIF_SUFFIXES if _HEIF else ())))
-"""Suffixes (lower case, with the dot) of the images that the installed Pillow, and pillow-heif if installed, decode."""
+"""Suffixes (lower case, with the dot) that the installed Pillow, and pillow-heif if installed, can decode."""
 
 
 def suffix_of(name: str) -> str:
-    """The suffix of a file name or path, in lower case, with its dot; empty if there is none."""
-    return os.path.splitext(name)[1].lower()  # noqa: PTH122 - a Path for each of a million names is slow
+    """Return the lower-case suffix of a file name or path, with the dot; empty if there is none."""
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122 - pathlib is slow for a million names
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file name or path ends like an image."""
+    """Whether a file name or path has an image suffix."""
     return suffix_of(name) in IMAGE_SUFFIXES
 
 
 def hint_for(suffix: str) -> str | None:
-    """How to make images of files with this suffix readable, if there is a way."""
+    """Suggest how to make images with this suffix readable, if possible."""
     return _HINTS.get(suffix)
 
 
 def formats_to_try(suffix: str) -> tuple[str, ...]:
-    """Pillow's names of the formats to try on a file with this suffix; contents decide, not the suffix."""
+    """Return Pillow's names of the formats to try on a file; the contents decide, not the suffix."""
     tried = _all_formats()
     return (*tried, "TGA") if suffix in _TGA_SUFFIXES else tried
 

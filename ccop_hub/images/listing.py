@@ -1,4 +1,4 @@
-"""The images below a folder."""
+"""List the images in a folder tree."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 from ..errors import UserError
 from .formats import IMAGE_SUFFIXES, hint_for, suffix_of
 
-# Written by operating systems and archivers beside people's files. Names that start with a dot (.DS_Store,
-# AppleDouble's ._x.jpg, .ipynb_checkpoints) are hidden anyway.
+# Created by operating systems and archivers. Names that start with a dot (.DS_Store, AppleDouble's ._x.jpg,
+# .ipynb_checkpoints) are hidden anyway.
 _SYSTEM_NAMES = frozenset(
     {"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found", "thumbs.db", "desktop.ini"}
 )
 _NAMED_SUFFIXES = 5
-# A folder with these settings and one of the other files was written by one of the programs: its pictures are results.
+# A folder with this file and one of the others is the output of one of the programs, so skip its images.
 _OUTPUT_SETTINGS = "settings.yaml"
 _OUTPUT_FILES = frozenset({"environment.json", "manifest.json", "metrics.csv", "result.json", "train.log"})
 
@@ -28,7 +28,7 @@ class ImageFiles:
 
     Attributes:
         images: paths of all images, relative to the folder, POSIX, sorted by code point.
-        passed_over: number of other files by suffix (lower case, with the dot; "" for none), hidden ones not counted.
+        passed_over: suffix (lower case, with the dot; "" for none) -> number of other, non-hidden files.
     """
 
     images: list[str]
@@ -36,24 +36,24 @@ class ImageFiles:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder of this name (no path) is hidden or an operating system's own."""
+    """Whether a file or folder name (not a path) is hidden or reserved by an operating system."""
     return name.startswith(".") or name.lower() in _SYSTEM_NAMES
 
 
 def list_images(root: Path, exclude: Collection[Path] = ()) -> list[str]:
-    """Paths of all images below `root`, relative, POSIX, sorted by code point; see `scan_images`.
+    """Return the relative POSIX paths of all images under `root`, sorted by code point; see `scan_images`.
 
     Raises:
-        UserError: `root` is no folder, cannot be read, or contains no image.
+        UserError: `root` is not a folder, is unreadable, or contains no images.
     """
     return require_images(root, exclude).images
 
 
 def require_images(root: Path, exclude: Collection[Path] = ()) -> ImageFiles:
-    """As `scan_images`, for a folder that must hold an image.
+    """Like `scan_images`, but require at least one image.
 
     Raises:
-        UserError: `root` is no folder, cannot be read, or contains no image.
+        UserError: `root` is not a folder, is unreadable, or contains no images.
     """
     found = scan_images(root, exclude)
     if not found.images:
@@ -66,20 +66,20 @@ def require_images(root: Path, exclude: Collection[Path] = ()) -> ImageFiles:
 
 
 def scan_images(root: Path, exclude: Collection[Path] = ()) -> ImageFiles:
-    """List the images below a folder, recursively, and count the other files.
+    """List the images in a folder tree and count the other files.
 
-    The name decides what is an image (`IMAGE_SUFFIXES`): a link to a missing file or a device called `x.jpg` is listed
-    and counts as unreadable later; it does not silently vanish. Linked folders are followed, each real folder once, so
-    a loop of links ends. Hidden files and folders are left out (see `is_hidden`), and so are folders below `root` that
-    the programs wrote their results to: a run's picture sheets are no training images.
+    Images are identified by suffix (`IMAGE_SUFFIXES`), so a broken link or a device called `x.jpg` is listed and later
+    reported as unreadable rather than silently skipped. Symbolic links to folders are followed, visiting each real
+    folder once, so link loops terminate. Hidden files and folders (see `is_hidden`) and the output folders of the
+    programs are skipped: the contact sheets of a run are not training images.
 
     Args:
         root: the folder.
-        exclude: folders below it to leave out, such as the output of the command that lists; `root` itself and folders
-            that do not exist have no effect.
+        exclude: subfolders to skip, such as the output folder of the current command; `root` itself and missing folders
+            have no effect.
 
     Raises:
-        UserError: `root` is no folder, or a folder cannot be read.
+        UserError: `root` is not a folder, or a folder is unreadable.
     """
     if not root.is_dir():
         what = "is a file, not a folder of images" if root.exists() else "does not exist"
@@ -87,7 +87,7 @@ def scan_images(root: Path, exclude: Collection[Path] = ()) -> ImageFiles:
     images: list[str] = []
     passed_over: Counter[str] = Counter()
     seen = {place for folder in exclude if (place := _identity(folder)) is not None} - {_identity(root)}
-    # Linked folders wait until every real one is read: which of two paths names a folder must not depend on luck.
+    # Visit linked folders after all real ones, so that the path under which a folder is listed is deterministic.
     pending = [(os.fspath(root), "")]
     linked: list[tuple[str, str]] = []
     while pending or linked:
@@ -110,16 +110,16 @@ def scan_images(root: Path, exclude: Collection[Path] = ()) -> ImageFiles:
 
 
 def list_folders(root: Path) -> list[str]:
-    """Names of the folders right below `root`, sorted, hidden ones left out: the classes of a labelled image set.
+    """Return the sorted names of the non-hidden subfolders of `root`: the classes of a labelled data set.
 
     Raises:
-        UserError: `root` cannot be read.
+        UserError: `root` is unreadable.
     """
     return sorted(entry.name for entry in _entries(os.fspath(root)) if _is_folder(entry))
 
 
 def describe_passed_over(passed_over: Mapping[str, int]) -> str:
-    """The other files in words (`1203 other files: 1200 .heic (...), 3 .txt`); empty if there are none."""
+    """Describe the other files (`1203 other files: 1200 .heic (...), 3 .txt`); empty if there are none."""
     if not passed_over:
         return ""
     counts = sorted(passed_over.items(), key=lambda item: (-item[1], item[0]))
@@ -133,7 +133,7 @@ def describe_passed_over(passed_over: Mapping[str, int]) -> str:
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
-    """The entries of a folder, sorted by name, without hidden files."""
+    """Return the non-hidden entries of a folder, sorted by name."""
     try:
         with os.scandir(folder) as scan:
             return sorted((entry for entry in scan if not is_hidden(entry.name)), key=lambda entry: entry.name)
@@ -149,13 +149,13 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError:
-        return False  # a link that leads to itself, or into a folder that may not be entered
+        return False  # a circular link, or a link into a folder without access permission
 
 
 def _identity(folder: str | Path) -> tuple[int, int] | None:
-    """Device and inode of a folder, whatever path leads to it; None if it is not there."""
+    """Return the device and inode of a folder, or None if it does not exist."""
     try:
-        status = os.stat(folder)  # noqa: PTH116 - a Path for each of a million folders is slow
+        status = os.stat(folder)  # noqa: PTH116 - pathlib is slow for a million folders
     except OSError:
         return None
     return status.st_dev, status.st_ino

@@ -1,1 +1,1 @@
-"""Publishing weights: the card, verification, the upload."""
+"""Publish weights: verification, model card and upload."""

@@ -1,4 +1,4 @@
-"""Results of `ccop-eval`, read by their schema for a model card."""
+"""Read results of `ccop-eval` for a model card."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from ..regular_files import read_regular
 RESULT_FILE = "result.json"
 
 SCHEMA_VERSION = 1
-"""The schema of `result.json` that is read here."""
+"""Supported schema of `result.json`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """One result, as a model card shows it.
+    """One result on a model card.
 
     Attributes:
-        content: the file's bytes.
+        content: bytes of the file.
         task: `detection`, `segmentation`, `linear`, ...
         protocol: protocol id.
-        data: name of the data set that was scored.
-        images: number of images scored.
-        loaded: parts of the weights that the evaluated network started from.
-        engine: name and version of the code that trained and scored.
-        seed: the run's seed.
-        metrics: metric name -> value, in percent; undefined ones left out.
-        notes: what a reader must know.
+        data: name of the evaluation data set.
+        images: number of evaluation images.
+        loaded: parts of the weights used to initialise the evaluated network.
+        engine: name and version of the training and evaluation code.
+        seed: seed of the run.
+        metrics: metric name -> value, in percent; omits undefined metrics.
+        notes: remarks for the reader.
     """
 
     content: bytes
@@ -47,14 +47,14 @@ class Evaluation:
 
 
 def read_evaluation(path: Path, digest: str) -> Evaluation:
-    """Read a result of these weights.
+    """Read a result and check that it belongs to the published weights.
 
     Args:
-        path: a `result.json`, or the folder that contains it.
-        digest: of the weights that are published; results of other weights are refused.
+        path: a `result.json`, or its folder.
+        digest: digest of the published weights.
 
     Raises:
-        UserError: not a result, of another schema, or of other weights.
+        UserError: the file is not a result, has another schema, or belongs to other weights.
     """
     file = path / RESULT_FILE if path.is_dir() else path
     try:

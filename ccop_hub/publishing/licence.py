@@ -1,4 +1,4 @@
-"""Under which licence weights are published."""
+"""Determine the licence of published weights."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import Any
 from ..errors import UserError, one_line
 
 OWN = "apache-2.0"
-"""Licence of weights that were trained here, unless another is given."""
+"""Default licence of weights trained with this project."""
 
 _IDENTIFIER = re.compile(r"[a-z0-9]+([.-][a-z0-9]+)*")
 
 
 def licence_of(facts: Mapping[str, Any], given: str | None) -> str:
-    """The SPDX identifier, in lower case as on the Hub.
+    """Return the SPDX identifier of the licence, in lower case as on the Hub.
 
-    Weights from elsewhere keep the licence of their origin. Those of a run, which have its settings among their facts,
-    are ours to license.
+    Third-party weights keep their original licence. Weights from a training run, whose facts include its settings, may
+    use any licence.
 
     Args:
-        facts: of the weights.
-        given: by the user.
+        facts: facts of the weights.
+        given: licence chosen by the user, if any.
 
     Raises:
-        UserError: another licence than the origin's, one that is no SPDX identifier, or none is known.
+        UserError: the given licence contradicts the original one or is not an SPDX identifier, or none is known.
     """
     origin = str(facts.get("licence") or "").lower()
     if not _IDENTIFIER.fullmatch(origin):

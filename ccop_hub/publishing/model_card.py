@@ -1,4 +1,4 @@
-"""The model card of published weights: training, results, how to load them, limits."""
+"""Write the model card of published weights: training, results, usage and limitations."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ _TASK_TYPES = {
     "linear": "image-classification",
     "knn": "image-classification",
 }
-"""ccop-eval's task -> the Hub's."""
+"""Task in `ccop-eval` -> task on the Hub."""
 
 
 def model_card(weights: Weights, repo: str, licence: str, evaluations: Sequence[Evaluation]) -> ModelCard:
     """Write the card.
 
     Args:
-        weights: what is published.
-        repo: `ORG/NAME`.
-        licence: SPDX id in the Hub's spelling.
+        weights: the published weights.
+        repo: repository, `ORG/NAME`.
+        licence: SPDX id, as spelled on the Hub.
         evaluations: results to show.
     """
     data = ModelCardData(
@@ -68,7 +68,7 @@ def _eval_results(evaluation: Evaluation) -> list[EvalResult]:
             task_name=f"{evaluation.task} ({evaluation.protocol})",
             dataset_type=evaluation.data,
             dataset_name=evaluation.data,
-            # The Hub shows results of one task and data set as one entry: the protocol keeps them apart.
+            # The Hub merges results with the same task and data set unless their configs differ.
             dataset_config=evaluation.protocol,
             metric_type=metric,
             metric_name=metric,
@@ -164,5 +164,5 @@ def _limits(weights: Weights) -> str:
 
 
 def is_plain(weights: Weights) -> bool:
-    """Whether torchvision and Detectron2 have names for this ResNet."""
+    """Whether torchvision and Detectron2 support this ResNet variant."""
     return layout_of(weights.part("backbone")) == weights.arch

@@ -1,4 +1,4 @@
-"""Pushing an exported network to the Hugging Face Hub."""
+"""Push an exported network to the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -36,32 +36,32 @@ if TYPE_CHECKING:
     from ..settings import PublishSettings
 
 ATTEMPTS = 4
-"""Tries of a push; what has arrived is not sent again."""
+"""Number of attempts to push; uploaded files are not sent again."""
 
 FIRST_WAIT = 1.0
-"""Seconds before the second try; doubled before each further one."""
+"""Seconds to wait before the second attempt; doubles with each further attempt."""
 
 CARD_FILE = "README.md"
 SETTINGS_FILE = "settings.yaml"
 
 _BUSY = (409, 412, 429, 500, 502, 503, 504)
-"""Answers after which the same request may succeed: another commit came between, or the server is busy."""
+"""HTTP status codes worth a retry: a concurrent commit, or a busy server."""
 
 _NO_ANSWER: tuple[type[Exception], ...] = (HTTPError, OSError, RuntimeError)
-"""What the Hub's HTTP client (`HTTPError` is its own) and its upload threads raise where a connection breaks."""
+"""Exceptions of the Hub's HTTP client (`HTTPError` is its own) and upload threads when a connection breaks."""
 
 _T = TypeVar("_T")
 
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """What was published.
+    """Result of `publish`.
 
     Attributes:
-        repo: ORG/NAME on the Hub.
-        files: paths of the files inside the repository.
-        folder: where they were written in a dry run; None if they were pushed.
-        told: what was done, one line.
+        repo: repository on the Hub, ORG/NAME.
+        files: paths of the files in the repository.
+        folder: output folder of a dry run; None if the files were pushed.
+        told: one-line summary.
     """
 
     repo: str
@@ -71,17 +71,18 @@ class Published:
 
 
 def publish(settings: PublishSettings) -> Published:
-    """Check an exported network, write everything that is published of it, and push that.
+    """Check an exported network, write the files to publish, and push them.
+
+    Nothing is pushed unless all checks pass.
 
     Args:
-        settings: as the command line takes them.
+        settings: settings of the command.
 
     Returns:
-        What was written or pushed.
+        The files written or pushed.
 
     Raises:
-        UserError: the export does not pass its checks, a result belongs to other weights, or the Hub refuses; nothing
-            is pushed unless all checks have passed.
+        UserError: the export fails a check, a result belongs to other weights, or the Hub rejects the push.
     """
     require_repository(settings.repo)
     folder = settings.out or settings.run / "published"
@@ -109,10 +110,10 @@ def _relative(files: Sequence[Path], folder: Path) -> tuple[str, ...]:
 def write_tree(
     folder: Path, weights: Weights, repo: str, licence: str, evaluations: Sequence[Evaluation]
 ) -> list[Path]:
-    """Write what is published; the same weights and results give the same bytes.
+    """Write the files to publish; output is deterministic.
 
     Returns:
-        The files: the exported ones as they are, timm's, Detectron2's, the settings, the results and the card.
+        The paths of the exported files, the timm and Detectron2 versions, the settings, the results and the model card.
     """
     make_folder(folder)
     exported = Path(weights.source)
@@ -122,7 +123,7 @@ def write_tree(
     if is_plain(weights):
         done = convert(weights, "detectron2", folder / DETECTRON2_FILE, overwrite=True)
         if done.config is not None:
-            # With the bare file name: the folder is a temporary one on this machine.
+            # Use the bare file name, since the folder is temporary.
             write_atomically(done.config, detectron2_config(weights, weights.parts, Path(DETECTRON2_FILE)))
     settings = yaml.safe_dump(weights.facts.get("settings", {}), sort_keys=True, allow_unicode=True)
     write_atomically(folder / SETTINGS_FILE, settings)
@@ -136,7 +137,7 @@ def write_tree(
 
 
 def _require_own(folder: Path) -> None:
-    """Refuse a folder of something else: its README.md would be replaced."""
+    """Reject a folder with other contents, whose README.md would be overwritten."""
     check_folder(folder)
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     if names and not {CARD_FILE, FACTS_FILE, SETTINGS_FILE} <= names:
@@ -144,7 +145,7 @@ def _require_own(folder: Path) -> None:
 
 
 def _require_server() -> None:
-    """Notice at once, and not after all the checks, that nothing can be pushed."""
+    """Fail early, before the checks, if the Hub is unreachable."""
     if is_offline():
         raise UserError("HF_HUB_OFFLINE is set: unset it to publish, or use --dry-run")
     reason = unreachable(endpoint())
@@ -188,7 +189,7 @@ def _push(folder: Path, settings: PublishSettings, count: int) -> str:
 
 
 def _commit(api: HfApi, folder: Path, settings: PublishSettings) -> None:
-    """One commit of all files; those that the repository already has are neither sent nor committed again."""
+    """Commit all files at once, skipping those that are already in the repository."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     api.create_commit(
         settings.repo,
@@ -203,7 +204,7 @@ def _head(api: HfApi, settings: PublishSettings) -> str | None:
 
 
 def _persist(request: Callable[[], _T]) -> _T:
-    """Repeat a request while the server is busy or the connection is cut; each of them may be repeated safely."""
+    """Retry an idempotent request while the server is busy or the connection breaks."""
     wait = FIRST_WAIT
     for left in range(ATTEMPTS - 1, -1, -1):
         try:

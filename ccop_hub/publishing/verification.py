@@ -1,4 +1,4 @@
-"""Whether a checkpoint is still what it was when it was exported."""
+"""Verify that a checkpoint has not changed since export."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Check:
     """The outcome of one check.
 
     Attributes:
-        name: what.
-        passed: None where there was nothing to compare with.
-        told: what was found, in one line.
+        name: what was checked.
+        passed: the outcome, or None if there was nothing to compare with.
+        told: one-line explanation.
     """
 
     name: str
@@ -34,17 +34,17 @@ class Check:
 
 @dataclasses.dataclass(frozen=True)
 class Verification:
-    """What was checked.
+    """Result of `verify`.
 
     Attributes:
-        checks: in order.
+        checks: all checks, in order.
     """
 
     checks: tuple[Check, ...]
 
     @property
     def passed(self) -> bool:
-        """Whether no check failed."""
+        """Whether all checks passed or had nothing to compare with."""
         return all(check.passed is not False for check in self.checks)
 
     def _repr_html_(self) -> str:
@@ -53,16 +53,16 @@ class Verification:
 
 
 def verify(path: Path) -> list[Check]:
-    """Check a checkpoint on disk: its digest, that a whole and finite network is in it, and its features.
+    """Check the digest, the tensors (complete and finite) and the features of a checkpoint on disk.
 
     Args:
-        path: file or folder, as `read_checkpoint` takes it.
+        path: file or folder, as for `read_checkpoint`.
 
     Returns:
-        The checks, in order; if the file cannot be read, the later ones are left out.
+        The checks, in order; omits the feature check if the file is unreadable.
 
     Raises:
-        UserError: there is no such file.
+        UserError: the file does not exist.
     """
     file = find_weights_file(path)
     checks = [_digest_check(file)]
@@ -75,7 +75,7 @@ def verify(path: Path) -> list[Check]:
 
 
 def fingerprint_check(weights: Weights) -> Check:
-    """Compare the features on the fixed input with the fingerprint in the weights' facts."""
+    """Compare the features of the fixed input with the fingerprint in the facts."""
     stored = weights.facts.get(FINGERPRINT_KEY)
     if stored is None:
         return Check("features", None, "no fingerprint was stored with these weights")

@@ -1,1 +1,1 @@
-"""Where weights come from: the registry, files, URLs, the Hugging Face Hub."""
+"""Sources of weights: the registry, files, URLs and the Hugging Face Hub."""

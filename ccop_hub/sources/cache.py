@@ -1,4 +1,4 @@
-"""The cache of downloaded weights: one folder per address, with a recorded digest and a lock."""
+"""Cache of downloaded weights: one folder per URL, with a recorded digest and a lock."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ RECORD_FILE = "record.json"
 
 
 def cache_root() -> Path:
-    """The folder of everything that is kept for later: `$CCOP_CACHE`, else `ccop-hub` in the user's cache folder.
+    """Return the cache folder: `$CCOP_CACHE`, else `ccop-hub` in the user's cache folder.
 
-    Downloads, computed features and prepared data sets each have a folder of their own in it.
+    Has separate subfolders for downloads, computed features and prepared data sets.
     """
     if os.environ.get(ROOT_VARIABLE):
         return Path(os.environ[ROOT_VARIABLE]).expanduser()
@@ -34,25 +34,25 @@ def cache_root() -> Path:
 
 
 def downloads_folder() -> Path:
-    """Where downloads are kept: `$CCOP_HUB_CACHE`, else `downloads` in the cache root."""
+    """Return the download folder: `$CCOP_HUB_CACHE`, else `downloads` in the cache root."""
     if os.environ.get(DOWNLOADS_VARIABLE):
         return Path(os.environ[DOWNLOADS_VARIABLE]).expanduser()
     return cache_root() / "downloads"
 
 
 def is_offline() -> bool:
-    """Whether the user forbids network access (`HF_HUB_OFFLINE`, as `huggingface_hub` reads it)."""
+    """Whether network access is disabled (`HF_HUB_OFFLINE`, interpreted as in `huggingface_hub`)."""
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
 @dataclasses.dataclass(frozen=True)
 class Slot:
-    """The folder of one address.
+    """Cache folder of one URL.
 
     Attributes:
-        address: what is downloaded, a URL or `gdrive:ID`.
-        file: where the finished file is.
-        published: the digest that the authors published, `md5:...` or `sha256:...` with leading digits; or None.
+        address: URL or `gdrive:ID` to download.
+        file: path of the complete file.
+        published: digest published by the authors (`md5:` or `sha256:` + leading hex digits), or None.
     """
 
     address: str
@@ -61,23 +61,23 @@ class Slot:
 
     @classmethod
     def of(cls, address: str, name: str, published: str | None) -> Slot:
-        """The slot of an address in the cache of now."""
+        """Return the slot of a URL in the current cache."""
         folder = downloads_folder() / bytes_digest(address.encode()).partition(":")[2][:16]
         return cls(address, folder / name, published)
 
     @property
     def partial(self) -> Path:
-        """Where an unfinished download is."""
+        """Path of an incomplete download."""
         return self.file.with_name(f"{self.file.name}.partial")
 
     def fetch(self, download: Callable[[Path], None]) -> Path:
-        """The file, from the cache or by `download(path)`, its digest checked either way.
+        """Return the file from the cache, or call `download(path)`; verifies the digest in both cases.
 
-        Of many processes that ask at once one downloads, the others wait for it. The digest of a first download is
-        recorded, and a later download that differs is refused, whether or not the authors published one.
+        If several processes need the file, one downloads it and the others wait. The digest of the first download is
+        recorded, and any later download must match it, whether or not the authors published a digest.
 
         Raises:
-            UserError: no network access allowed, or the digest is not the one published or recorded.
+            UserError: network access is disabled, or the digest does not match the published or recorded one.
         """
         make_folder(self.file.parent)
         with _exclusive(self.file.with_name(".lock")):

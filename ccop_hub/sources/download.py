@@ -1,4 +1,4 @@
-"""Downloads over HTTPS that resume after a cut, retry when the server is busy, and fail early with a clear error."""
+"""HTTPS downloads that resume after an interruption, retry when the server is busy, and fail early and clearly."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from .cache import RECORD_FILE, Slot
 from .reachability import unreachable
 
 ATTEMPTS = 5
-"""Consecutive tries without progress after which a download is given up."""
+"""Maximum number of consecutive attempts without progress."""
 
 FIRST_WAIT = 1.0
-"""Seconds before the second try; doubled before each further one."""
+"""Seconds to wait before the second attempt; doubles with each further attempt."""
 
 LONGEST_WAIT = 30.0
-"""Seconds at most between two tries, even where the server asks for more (`Retry-After`)."""
+"""Maximum seconds between attempts, even if the server asks for more (`Retry-After`)."""
 
 TIMEOUT = 20.0
-"""Seconds without data after which a connection counts as lost."""
+"""Seconds without data before a connection is considered lost."""
 
 _CHUNK = 1 << 20
 _progress: Any = tqdm
@@ -41,16 +41,17 @@ _BUSY = (408, 425, 429, 500, 502, 503, 504)
 
 
 def fetch_url(url: str, published: str | None = None) -> Path:
-    """The file at an `https://` address, through the cache.
+    """Return the file at an `https://` URL, from the cache or downloaded.
 
-    Proxies are taken from the environment (`https_proxy`, `no_proxy`).
+    Uses the proxies set in the environment (`https_proxy`, `no_proxy`).
 
     Args:
-        url: the address. A fragment `#sha256=HEX` or `#md5=HEX` states the digest it must have.
-        published: the digest that it must have, `sha256:HEX` or `md5:HEX`; leading digits suffice.
+        url: the URL. A fragment `#sha256=HEX` or `#md5=HEX` specifies the expected digest.
+        published: expected digest, `sha256:HEX` or `md5:HEX`; may be shortened to its leading digits.
 
     Raises:
-        UserError: no such file, no access, no network, another digest; says what to do.
+        UserError: the file does not exist or is not accessible, there is no network, or the digest does not match. The
+            message says what to do.
     """
     address, _, fragment = url.partition("#")
     algorithm, _, digits = fragment.partition("=")
@@ -62,16 +63,17 @@ def fetch_url(url: str, published: str | None = None) -> Path:
 
 
 def _file_name(path: str) -> str:
-    """What a download is called in the cache: the last part of an address's path, without what a name may not have."""
+    """Return the file name in the cache: the last component of the URL's path, without invalid characters."""
     name = re.sub(r"[^\w. -]", "_", unquote(path).rpartition("/")[2])[-100:].lstrip(".")
     return name if name not in ("", RECORD_FILE) else "weights"
 
 
 def download(url: str, path: Path) -> None:
-    """Download into `path`, continuing what an earlier attempt left there if the server still has that file.
+    """Download to `path`, resuming an earlier attempt if the file on the server has not changed.
 
     Raises:
-        UserError: no such file, no access, no network; says what to do, without the secrets of the address.
+        UserError: the file does not exist or is not accessible, or there is no network. The message says what to do and
+            contains no secrets.
     """
     shown = redact(url)
     if (reason := unreachable(url)) is not None:
@@ -113,7 +115,7 @@ def _no_network(shown: str, reason: str) -> UserError:
 
 @dataclasses.dataclass(frozen=True)
 class _Answer:
-    """What the headers of a response say: the first byte sent, the length of the whole file, and its version."""
+    """Parsed response headers: offset of the first byte, length of the complete file, and its version."""
 
     start: int
     total: int | None
@@ -121,12 +123,12 @@ class _Answer:
 
 
 def _receive(url: str, path: Path) -> bool:
-    """One request; True when the file is whole."""
+    """Send one request; return True once the file is complete."""
     parts = split_address(url)
     headers = {"Accept-Encoding": "identity", "User-Agent": "ccop-hub"}
     request = urllib.request.Request(without_credentials(parts), headers=headers)
     if (authorization := credentials(parts)) is not None:
-        # Not sent on to where the server redirects.
+        # Do not forward the credentials on a redirect.
         request.add_unredirected_header("Authorization", authorization)
     have, tag = _size(path), _tag(path)
     if have and tag:
@@ -137,7 +139,7 @@ def _receive(url: str, path: Path) -> bool:
     except urllib.error.HTTPError as error:
         if error.code != 416:
             raise
-        # Nothing behind what is here: it is whole, or the server's file is another by now.
+        # The range is past the end: either the file is complete, or it has changed on the server.
         whole = error.headers.get("Content-Range", "") == f"bytes */{have}"
         if not whole:
             path.unlink()
@@ -161,20 +163,20 @@ def _receive(url: str, path: Path) -> bool:
 
 
 class _SafeRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows a redirect only to where a download would be allowed in the first place."""
+    """Follow redirects only to URLs that are safe to download from."""
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        """The request to the new address.
+        """Return the request for the new URL.
 
         Raises:
-            UserError: the new address is not safe.
+            UserError: the new URL is not safe.
         """
         split_address(newurl)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _open(request: urllib.request.Request, timeout: float = TIMEOUT) -> Any:
-    # A new opener each time, since it reads the proxy settings when it is built.
+    # Build a new opener each time, since it reads the proxy settings on construction.
     return urllib.request.build_opener(_SafeRedirects).open(request, timeout=timeout)
 
 
@@ -211,7 +213,7 @@ def _answer(response: Any) -> _Answer:
 
 
 def _natural(text: str | None) -> int | None:
-    """A number of bytes in a header; None if there is none, or something else."""
+    """Parse a number of bytes in a header; None if it is missing or malformed."""
     return int(text) if text is not None and re.fullmatch(r"[0-9]{1,18}", text.strip()) else None
 
 
@@ -224,7 +226,7 @@ def _explained(url: str, code: int) -> UserError:
 
 
 def retry_after(header: str | None) -> float:
-    """Seconds that a `Retry-After` header asks for: a number or a date (RFC 9110, 10.2.3); 0 for anything else."""
+    """Parse a `Retry-After` header (RFC 9110, 10.2.3), a number or a date, to seconds; 0 if malformed."""
     if header is None:
         return 0.0
     seconds = _natural(header)

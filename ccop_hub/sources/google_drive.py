@@ -1,4 +1,4 @@
-"""Files on Google Drive, by the `gdown` package."""
+"""Download files from Google Drive with the `gdown` package."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ PREFIX = "gdrive:"
 
 
 def fetch_drive(address: str, published: str | None = None) -> Path:
-    """The file at `gdrive:ID`, through the cache.
+    """Return the file at `gdrive:ID`, from the cache or downloaded.
 
     Raises:
-        UserError: `gdown` is missing, or Google Drive does not give the file; says how to get it by hand.
+        UserError: `gdown` is missing, or Google Drive refuses the download. The message explains how to download the
+            file manually.
     """
     identity = address.removeprefix(PREFIX)
     page = f"https://drive.google.com/file/d/{identity}/view"
@@ -30,7 +31,7 @@ def fetch_drive(address: str, published: str | None = None) -> Path:
             raise UserError(f"cannot reach drive.google.com ({one_line(reason)}): check the network, or {by_hand}")
         try:
             gdown.download(id=identity, output=str(path), resume=True)
-        except Exception as error:  # gdown raises its own, requests' and plain ones for what Google or the network do
+        except Exception as error:  # gdown raises its own, requests' and built-in exceptions on failed downloads
             told = one_line(error) or type(error).__name__
             raise UserError(f"Google Drive did not return the file ({told}): try again later, or {by_hand}") from None
         if not path.is_file():

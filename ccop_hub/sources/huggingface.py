@@ -1,4 +1,4 @@
-"""Checkpoints on the Hugging Face Hub: `hf-hub:ORG/NAME[@REVISION]`."""
+"""Download checkpoints from the Hugging Face Hub: `hf-hub:ORG/NAME[@REVISION]`."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ from .reachability import unreachable
 PREFIX = "hf-hub:"
 
 _NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
-"""What the Hub takes as the name of an organisation or a repository (huggingface_hub's `validate_repo_id`)."""
+"""Valid organisation and repository names on the Hub (huggingface_hub's `validate_repo_id`)."""
 
 _ADDRESS = re.compile(r"(?P<repo>[^/@\s]+/[^/@\s]+)(?:@(?P<revision>\S+))?")
 
 
 def endpoint() -> str:
-    """The Hub to talk to: `HF_ENDPOINT`, or the public one."""
+    """Return the URL of the Hub: `HF_ENDPOINT`, else the public one."""
     return os.environ.get("HF_ENDPOINT") or ENDPOINT
 
 
 def require_repository(name: str) -> None:
-    """Check that a name can be a repository's on the Hub.
+    """Check that a name is a valid repository name on the Hub.
 
     Raises:
-        UserError: it cannot; says why.
+        UserError: the name is invalid; the message says why.
     """
     parts = name.split("/")
     if len(parts) != 2:
@@ -58,23 +58,24 @@ def require_repository(name: str) -> None:
 
 
 def fetch_hf(address: str) -> Path:
-    """The weights file of a repository, from the cache or downloaded, with what lies beside it.
+    """Return the weights file of a repository, from the cache or downloaded along with its metadata.
 
-    Looked for, in this order: this project's file of backbone and pyramid with its facts, timm's safetensors file with
-    its configuration, timm's older PyTorch file.
+    Looks for, in order: this project's file of backbone and pyramid with its facts, timm's safetensors file with its
+    configuration, and timm's older PyTorch file.
 
     Args:
         address: `hf-hub:ORG/NAME` or `hf-hub:ORG/NAME@REVISION` (branch, tag or commit).
 
     Raises:
-        UserError: no such repository, revision or file, no access, or no network; says what to do.
+        UserError: the repository, revision or file does not exist or is not accessible, or there is no network. The
+            message says what to do.
     """
     found = _ADDRESS.fullmatch(address.removeprefix(PREFIX))
     if found is None:
         raise UserError(f"{address!r} is not of the form {PREFIX}ORG/NAME or {PREFIX}ORG/NAME@REVISION: correct it")
     repo, revision = found["repo"], found["revision"]
     require_repository(repo)
-    # The client would wait through its retries if there is no network: ask once, and let the cache serve.
+    # Without a network, the client would wait through all its retries: probe once, and fall back to the cache.
     local = is_offline() or unreachable(endpoint()) is not None
     absent: LocalEntryNotFoundError | None = None
     for name in (*WEIGHTS_FILES, *TIMM_FILES):
@@ -121,7 +122,7 @@ def _fetch_file(repo: str, name: str, revision: str | None, local: bool) -> Path
 
 
 def _check_content(file: Path) -> None:
-    """Compare a file with the digest that the Hub names it by: the cache calls a large file by its sha256."""
+    """Verify the digest of a large file, which the Hub's cache names by its SHA-256."""
     blob = file.resolve()
     if re.fullmatch(r"[0-9a-f]{64}", blob.name) and file_digest(blob) != f"sha256:{blob.name}":
         raise UserError(f"{blob} is damaged (its digest differs from its name): delete it and try again")

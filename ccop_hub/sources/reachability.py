@@ -1,4 +1,4 @@
-"""Whether a server answers at all, within a few seconds: a machine without network learns it at once."""
+"""Check within a few seconds whether a server is reachable, to fail fast without a network."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import urllib.request
 from urllib.parse import urlsplit
 
 WAIT = 2.5
-"""Seconds within which a reachable server accepts a connection, name resolution included."""
+"""Seconds to wait for a connection, including name resolution."""
 
 
 def unreachable(address: str) -> str | None:
-    """Why no connection to an address's server, or to the proxy on the way to it, comes about; None if one does.
+    """Return why the server of a URL, or the proxy to it, is unreachable, or None if it is reachable.
 
-    Proxies are taken from the environment (`https_proxy`, `no_proxy`).
+    Uses the proxies set in the environment (`https_proxy`, `no_proxy`).
     """
     target = _server(address)
     if target is None:
-        return None  # something that only urllib understands: it will tell
+        return None  # let urllib handle, and report, anything unusual
     answers: queue.Queue[str | None] = queue.Queue()
-    # In a thread, since the system's name resolution cannot be given a time limit.
+    # Use a thread, since the system's name resolution has no timeout.
     threading.Thread(target=_connect, args=(target, answers), daemon=True).start()
     try:
         return answers.get(timeout=WAIT)

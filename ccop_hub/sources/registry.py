@@ -1,7 +1,7 @@
-"""Published weights that the hub knows by name: where they are, what they are and what was measured with them.
+"""Registry of published weights: locations, properties and published results.
 
-Data only. A name is `arch.tag`; the tag says objective, data set and epochs. Figures are those that the named source
-published for exactly these weights' recipe, each with the id of the protocol it was measured by.
+Data only. Names have the form `arch.tag`; the tag specifies objective, data set and epochs. Results are those that the
+cited source reports for exactly this recipe, with the id of the evaluation protocol.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from ..normalization import PIXEL_MEAN, PIXEL_STD
 
 @dataclasses.dataclass(frozen=True)
 class PublishedResult:
-    """One published figure or pair of figures.
+    """One published result.
 
     Attributes:
         protocol: id of the evaluation protocol.
         metrics: metric name -> value, in percent.
-        source: who published it.
+        source: publication that reports it.
     """
 
     protocol: str
@@ -36,19 +36,19 @@ class Entry:
     Attributes:
         arch: timm name of the backbone.
         objective: `ccop` or `mocov2`.
-        url: where the file is; `gdrive:ID` for a file on Google Drive.
-        formats: the formats (`formats.families.FAMILIES`) that the file may be in, as its authors write them.
-        digest: `md5:` or `sha256:` + the leading hex digits that the authors published; None if they published none.
-        licence: SPDX id if there is one, else the authors' words.
-        data: data set name as people write it.
-        epochs: passes over it.
-        parts: what the file holds: `backbone`, `fpn`, `heads`.
+        url: download URL, or `gdrive:ID` for a file on Google Drive.
+        formats: formats (`formats.families.FAMILIES`) in which the authors distribute the file.
+        digest: `md5:` or `sha256:` + leading hex digits, as published by the authors; None if unpublished.
+        licence: SPDX id if there is one, else the authors' own wording.
+        data: display name of the data set.
+        epochs: number of training epochs.
+        parts: contents of the file: `backbone`, `fpn`, `heads`.
         paper: arXiv id of the method.
-        homepage: the authors' page.
-        results: published figures.
-        mean: of the input, RGB, 0-255 scale.
-        std: of the input, RGB, 0-255 scale.
-        channel_order: always RGB so far.
+        homepage: the authors' web page.
+        results: published results.
+        mean: mean of the input, RGB, 0-255 scale.
+        std: standard deviation of the input, RGB, 0-255 scale.
+        channel_order: currently always RGB.
     """
 
     arch: str
@@ -68,7 +68,7 @@ class Entry:
     channel_order: str = "RGB"
 
     def facts(self) -> dict[str, Any]:
-        """The entry as a checkpoint's facts, under the same keys as an exported run's."""
+        """Return the entry as checkpoint facts, with the same keys as an exported run."""
         return {
             "objective": self.objective,
             "dataset": {"name": self.data},
@@ -145,14 +145,14 @@ REGISTRY: Mapping[str, Entry] = {
 }
 
 DEFAULTS: Mapping[str, str] = {"resnet50": "resnet50.ccop_coco_800ep"}
-"""The registry name that an architecture stands for where no weights are named."""
+"""Architecture -> registry name of its default weights."""
 
 
 def entry(name: str) -> Entry:
-    """The registry's entry of that name.
+    """Look up a registry entry.
 
     Raises:
-        UserError: there is none; the error lists those that there are.
+        UserError: the name is unknown; the message lists the available names.
     """
     if name not in REGISTRY:
         raise UserError(f"no weights named {name!r} in the registry: use one of {', '.join(REGISTRY)}")
@@ -160,10 +160,10 @@ def entry(name: str) -> Entry:
 
 
 def default_name(arch: str) -> str:
-    """The registry name that `arch` stands for.
+    """Return the registry name of the default weights for `arch`.
 
     Raises:
-        UserError: nothing is published for that architecture; the error says what can be loaded instead.
+        UserError: no weights are published for this architecture; the message lists the alternatives.
     """
     if arch not in DEFAULTS:
         raise UserError(

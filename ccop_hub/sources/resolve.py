@@ -1,4 +1,4 @@
-"""Resolving a name, path or address to weights."""
+"""Resolve a name, path or URL to weights."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ RANDOM = "random"
 
 
 def resolve(weights: str | Path | Mapping[str, Tensor], arch: str | None = None, seed: int = 0) -> Weights:
-    """Find weights, whatever way they are named.
+    """Load weights from any source.
 
-    Tried in this order: a state dict that is given; `random`; a name of the registry; `hf-hub:org/name[@revision]`; an
-    `https://` address; a file or folder on disk. (A file called like a registry name is reached as `./NAME`.)
+    Interpreted, in order, as: a state dict; `random`; a registry name; `hf-hub:org/name[@revision]`; an `https://` URL;
+    a file or folder. (Write `./NAME` for a file with the same name as a registry entry.)
 
     Args:
-        weights: as above; a state dict may be in any format that is recognised.
-        arch: timm name of the backbone that the caller will build; needed for `random`.
-        seed: of the initial weights of `random`, which depend on `arch` and this alone.
+        weights: the source, as above. A state dict may have any recognised format.
+        arch: timm name of the backbone that the caller will build; required for `random`.
+        seed: seed of `random` weights, which depend only on `arch` and the seed.
 
     Raises:
-        UserError: nothing of that name, not readable, not its digest, or another architecture than `arch`. Says what
-            to do.
+        UserError: the weights do not exist, are unreadable, have the wrong digest, or belong to another architecture
+            than `arch`. The message says what to do.
     """
     if arch is not None:
         with torch.device("meta"):
-            build_backbone(arch)  # a name that is wrong costs no download
+            build_backbone(arch)  # reject an invalid name before downloading anything
     found = in_rgb(_find(weights, arch, seed))
     if arch is not None and found.arch != arch:
         raise UserError(f"{found.name} is a {found.arch}, not a {arch}: request {found.arch} or give other weights")
@@ -50,7 +50,7 @@ def resolve(weights: str | Path | Mapping[str, Tensor], arch: str | None = None,
 
 
 def in_rgb(weights: Weights) -> Weights:
-    """Weights that take RGB images: those of a network trained on BGR get the stem's input channels turned around."""
+    """Convert weights to RGB input: flip the stem's input channels if the network was trained on BGR images."""
     shown = weights.facts["input"]
     if shown["channel_order"] == "RGB":
         return weights
@@ -80,10 +80,10 @@ def _find(weights: str | Path | Mapping[str, Tensor], arch: str | None, seed: in
 
 
 def locate(name: str) -> Path:
-    """The file or folder that a name other than `random` stands for, downloaded if need be; its digest is checked.
+    """Return the file or folder for any name except `random`, downloaded if necessary and with its digest verified.
 
     Raises:
-        UserError: as `resolve`.
+        UserError: as for `resolve`.
     """
     if name in registry.REGISTRY:
         return _fetch_published(name, registry.entry(name))
