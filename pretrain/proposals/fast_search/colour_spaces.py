@@ -1,7 +1,7 @@
-"""The colour spaces that an image is searched in, in integers: HSV, CIE L*a*b*, grey, and mixtures of these with RGB.
+"""Integer conversions to the colour spaces of the search: HSV, CIE L*a*b*, grey, and mixtures of these with RGB.
 
-Each follows OpenCV's 8-bit conversion of the same name, whose own results depend on the processor: HSV and grey are
-equal on x86, L*a*b* differs by one in one of 30,000 colours.
+Each follows OpenCV's 8-bit conversion of the same name, whose results depend on the processor. On x86, HSV and grey are
+identical to OpenCV's, and L*a*b* differs by 1 in one out of 30,000 colours.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from .compilation import kernel
 
 Image = npt.NDArray[np.uint8]
 
-_HSV_BITS = 12  # of the reciprocals in OpenCV's HSV
-_HUES = 180  # OpenCV's hue counts steps of 2 degrees
+_HSV_BITS = 12  # precision of the reciprocals in OpenCV's HSV
+_HUES = 180  # OpenCV's hue is in steps of 2 degrees
 _GREY_BITS = 15
 _GREY = (9798, 19235, 3735)  # 0.299, 0.587, 0.114 (ITU-R BT.601) in units of 2**-15
 
-_LAB_BITS = 12  # of the matrix from linear RGB to XYZ
-_GAMMA_BITS = 3  # of linear RGB below a unit of 1 / 255
-_ROOT_BITS = 15  # of the cube roots
+_LAB_BITS = 12  # precision of the matrix from linear RGB to XYZ
+_GAMMA_BITS = 3  # fractional bits of linear RGB, in units of 1 / 255
+_ROOT_BITS = 15  # precision of the cube roots
 _TO_XYZ = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.019334, 0.119193, 0.950227))  # BT.709
 _WHITE = (0.950456, 1.0, 1.088754)  # D65
 
 
 def colour_images(image: Image, quality: bool) -> Iterator[Image]:
-    """The images to segment: OpenCV's choice for its fast and its quality mode.
+    """Convert an image to the colour spaces to segment, as OpenCV does in its fast and quality modes.
 
     Args:
         image: uint8 (H, W, 3), RGB, C-contiguous.
-        quality: add to HSV and L*a*b* the grey image, the hue, and (red, green, grey).
+        quality: add grey, hue, and (red, green, grey) to HSV and L*a*b*.
 
     Yields:
         uint8 (H, W, 1 or 3), C-contiguous.
@@ -48,7 +48,7 @@ def colour_images(image: Image, quality: bool) -> Iterator[Image]:
 
 
 def _hsv_tables() -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-    """Reciprocals of 0 to 255: of the largest channel for the saturation, of the range for the hue."""
+    """Reciprocals of 0 to 255, for the saturation (of the largest channel) and for the hue (of the range)."""
     whole = np.maximum(np.arange(256), 1)
     empty = np.arange(256) > 0
     saturation = np.rint((255 << _HSV_BITS) / whole) * empty
@@ -58,7 +58,7 @@ def _hsv_tables() -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
 
 @kernel("uint8[:,:,::1](uint8[:,:,::1], int32[::1], int32[::1])")
 def hsv(image: Any, saturations: Any, hues: Any) -> Any:
-    """Hue (0 to 179), saturation and value (0 to 255) of an RGB image."""
+    """Convert RGB to hue (0 to 179), saturation and value (0 to 255)."""
     out = np.empty_like(image)
     half = 1 << (_HSV_BITS - 1)
     for y in range(image.shape[0]):
@@ -80,7 +80,7 @@ def hsv(image: Any, saturations: Any, hues: Any) -> Any:
 
 
 def _lab_tables() -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-    """Linear values of the 8-bit ones (sRGB), the matrix to XYZ relative to white, and the function f of CIE 1976."""
+    """Tables of linear values for 8-bit sRGB, the matrix to XYZ relative to white, and the function f of CIE 1976."""
     encoded = np.arange(256) / 255
     linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
     matrix = np.array(_TO_XYZ) / np.array(_WHITE)[:, None]
@@ -93,7 +93,7 @@ def _lab_tables() -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDA
 
 @kernel("uint8[:,:,::1](uint8[:,:,::1], int32[::1], int32[::1], int32[::1])")
 def lab(image: Any, gammas: Any, weights: Any, roots: Any) -> Any:
-    """L* (0 to 100 as 0 to 255), a* + 128 and b* + 128 of an sRGB image."""
+    """Convert sRGB to L* (0 to 100, scaled to 0 to 255), a* + 128 and b* + 128."""
     out = np.empty_like(image)
     half, middle = 1 << (_LAB_BITS - 1), 1 << (_ROOT_BITS - 1)
     lightness = (116 * 255 + 50) // 100
@@ -112,7 +112,7 @@ def lab(image: Any, gammas: Any, weights: Any, roots: Any) -> Any:
 
 @kernel("uint8[:,:,::1](uint8[:,:,::1])")
 def grey(image: Any) -> Any:
-    """Brightness (H, W, 1) of an RGB image."""
+    """Convert RGB to grey, (H, W, 1)."""
     height, width, _ = image.shape
     out = np.empty((height, width, 1), np.uint8)
     for y in range(height):

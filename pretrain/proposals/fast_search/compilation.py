@@ -1,8 +1,8 @@
-"""Numba's compiler for the kernels of the search: one set of options, and a cache that many processes may share.
+"""Compile the search kernels with Numba, with shared options and a cache that many processes can share.
 
-Every kernel uses integers, or single IEEE operations in a fixed order, so that its result depends neither on the
-processor nor on the number of workers: `fastmath` stays off, and without it LLVM neither reorders sums nor fuses a
-product with a sum (FMA).
+Kernels only use integers, or single IEEE operations in a fixed order, so that results depend neither on the processor
+nor on the number of workers. `fastmath` stays off; without it, LLVM neither reorders sums nor fuses multiply and add
+(FMA).
 """
 
 from __future__ import annotations
@@ -28,41 +28,40 @@ from ccop_hub.sources.cache import cache_root
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-COMPILE_SECONDS = 30  # on one core, roughly; only shown to the user
+COMPILE_SECONDS = 30  # approximate, on one core; only shown to the user
 FOLDER_VARIABLE = "NUMBA_CACHE_DIR"
 _KERNELS = ("colour_spaces", "segmentation", "texture", "regions", "grouping")
 _COMPLETE = "complete"
 
 
 def kernel(signature: str) -> Callable[[Function], Function]:
-    """Compile a function for these types, or load it from the cache, when its module is imported."""
+    """Compile a function for the given types at import time, or load it from the cache."""
     compiled: Callable[[Function], Function] = numba.njit(signature, cache=True, error_model="numpy")
     return compiled
 
 
 def inlined(function: Function) -> Function:
-    """Make a function callable from kernels; it is compiled into each of them."""
+    """Make a function callable from kernels, by inlining it into each."""
     compiled: Function = numba.njit(error_model="numpy")(function)
     return compiled
 
 
 def is_compiled() -> bool:
-    """Whether `load_kernels` will find every kernel in the cache."""
+    """Return whether the cache contains every kernel."""
     return (_folder() / _COMPLETE).exists()
 
 
 @functools.cache
 def load_kernels() -> None:
-    """Import the modules of the kernels, compiling what the cache does not hold.
+    """Import the kernel modules, compiling kernels that are not in the cache.
 
-    The cache is `$NUMBA_CACHE_DIR`, else `kernels` in the cache root; where that cannot be written to, a temporary
-    folder of this process and those that it starts. Of many processes that start at once, one compiles and the others
-    wait for it.
+    The cache is `$NUMBA_CACHE_DIR`, or else `kernels` in the cache root. If that is not writable, this process and its
+    children use a temporary folder. If several processes start at once, one compiles and the others wait.
     """
     folder = _folder()
     if not _is_writable(folder):
         root = tempfile.mkdtemp(prefix="ccop-kernels-")
-        os.environ[FOLDER_VARIABLE] = root  # for worker processes
+        os.environ[FOLDER_VARIABLE] = root  # inherited by worker processes
         atexit.register(shutil.rmtree, root, ignore_errors=True)
         folder = _folder()
         folder.mkdir()
@@ -75,7 +74,7 @@ def load_kernels() -> None:
 
 
 def _folder() -> Path:
-    """The cache's folder for this installation, these versions and this processor."""
+    """Return the cache folder for this installation, these library versions and this processor."""
     given = os.environ.get(FOLDER_VARIABLE)
     root = Path(given) if given else cache_root() / "kernels"
     paths = [Path(__file__).with_name(f"{name}.py") for name in (*_KERNELS, "compilation")]
@@ -102,7 +101,7 @@ def _import_kernels(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _numba_cache(folder: Path) -> Iterator[None]:
-    # Numba asks for the folder when a function is decorated; other users of Numba keep the one that they have.
+    # Numba reads the folder when a function is decorated. Restore it afterwards for other users of Numba.
     before = numba.config.CACHE_DIR
     numba.config.CACHE_DIR = str(folder)
     try:

@@ -1,11 +1,11 @@
-"""Hierarchical grouping: the two most similar neighbouring regions merge, until one is left (Uijlings et al., 3.1).
+"""Hierarchical grouping: repeatedly merge the two most similar neighbours until one region is left (Uijlings, 3.1).
 
-The similarity is the sum of some of four measures, each from 0 to 1 (section 3.2): the intersection of the colour
-histograms, that of the texture histograms, the share of the image outside the two regions (size), and the share of the
-image outside the gap between the two regions and their common box (fill).
+The similarity is a sum of up to four measures, each from 0 to 1 (section 3.2): the intersection of the colour
+histograms, the intersection of the texture histograms, the fraction of the image outside the two regions (size), and
+the fraction of the image outside the gap between the two regions and their joint box (fill).
 
-Histograms are compared as integers, in units of 2**-24 of a region; they are computed from the exact counts after every
-merge, so that nothing depends on the order of sums.
+Histograms are compared as integers, in units of 2**-24 of a region, and recomputed from the exact counts after every
+merge, so that results do not depend on the order of summation.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from .regions import COLOUR_BINS, Regions
 from .texture import BINS, DIRECTIONS
 
 _UNIT = 1 << 24
-_PARTS = 2 * DIRECTIONS  # histograms of texture for each one of colour: the two parts of every direction
+_PARTS = 2 * DIRECTIONS  # texture histograms per channel: positive and negative part of each direction
 
 
 @dataclass(frozen=True)
 class Measures:
-    """Which measures make up a similarity, equally weighted."""
+    """The measures that are added up to a similarity, with equal weights."""
 
     colour: bool = False
     texture: bool = False
@@ -36,19 +36,19 @@ class Measures:
 
 FAST = (Measures(colour=True, texture=True, size=True, fill=True), Measures(texture=True, size=True, fill=True))
 QUALITY = (*FAST, Measures(fill=True), Measures(size=True))
-"""OpenCV's choices for its fast and its quality mode."""
+"""OpenCV's choices in fast and quality mode."""
 
 
 def grouped(regions: Regions, pixels: int, measures: Measures) -> npt.NDArray[np.int32]:
-    """Boxes of every region of the hierarchy.
+    """Compute the boxes of all regions in the hierarchy.
 
     Args:
-        regions: to start from.
-        pixels: in the image.
-        measures: of the similarity.
+        regions: the initial regions.
+        pixels: number of pixels in the image.
+        measures: measures that make up the similarity.
 
     Returns:
-        int32 (M, 4), least x and y, greatest x and y: the boxes of `regions`, then of each merge in its order.
+        int32 (M, 4), minimum x and y, maximum x and y: first the boxes of `regions`, then of each merge in order.
     """
     chosen = (measures.colour, measures.texture, measures.size, measures.fill)
     boxes: npt.NDArray[np.int32] = group(
@@ -59,7 +59,7 @@ def grouped(regions: Regions, pixels: int, measures: Measures) -> npt.NDArray[np
 
 @kernel("void(int32[::1], int32[::1], int64)")
 def scale_counts(scaled: Any, counts: Any, size: int) -> None:
-    """Counts of a region's pixels as shares of the region, in units of 2**-24."""
+    """Normalise the counts of a region by its size, in units of 2**-24."""
     unit = _UNIT / np.float64(size)
     for i in range(len(counts)):
         scaled[i] = np.int32(np.float64(counts[i]) * unit)
@@ -67,7 +67,7 @@ def scale_counts(scaled: Any, counts: Any, size: int) -> None:
 
 @kernel("int64(int32[::1], int32[::1])")
 def intersection(first: Any, second: Any) -> Any:
-    """The sum of the smaller ones of each two numbers; below 2**31."""
+    """Sum of the element-wise minimum; below 2**31."""
     total = np.int32(0)
     for i in range(len(first)):
         total += min(first[i], second[i])
@@ -78,7 +78,7 @@ def intersection(first: Any, second: Any) -> Any:
 def similarity(
     scaled: Any, size: Any, box: Any, row: Any, a: Any, b: Any, pixels: Any, colours: Any, chosen: Any
 ) -> Any:
-    """The similarity of two regions, in units of 1 / (8 * C * 2**24), but for a constant."""
+    """Similarity of two regions, up to a constant, in units of 1 / (8 * C * 2**24)."""
     first, second = scaled[row[a]], scaled[row[b]]
     channels = colours // COLOUR_BINS
     total = np.int64(0)
@@ -95,20 +95,20 @@ def similarity(
 
 @inlined
 def precedes(key: Any, item: Any, i: Any, j: Any) -> Any:
-    """Whether entry i leaves the heap before entry j: it is more similar or, if equal, newer."""
+    """Whether heap entry i comes before entry j: higher similarity or, if equal, newer."""
     return key[i] > key[j] or (key[i] == key[j] and item[i] > item[j])
 
 
 @inlined
 def swap(key: Any, item: Any, i: Any, j: Any) -> None:
-    """Exchange two entries of the heap."""
+    """Swap two heap entries."""
     key[i], key[j] = key[j], key[i]
     item[i], item[j] = item[j], item[i]
 
 
 @inlined
 def sift_up(key: Any, item: Any, i: Any) -> None:
-    """Restore the heap after its last entry, i, was added."""
+    """Restore the heap after appending entry i."""
     while i > 0 and precedes(key, item, i, (i - 1) >> 1):
         swap(key, item, i, (i - 1) >> 1)
         i = (i - 1) >> 1
@@ -116,7 +116,7 @@ def sift_up(key: Any, item: Any, i: Any) -> None:
 
 @inlined
 def remove_first(key: Any, item: Any, count: Any) -> Any:
-    """Move the first entry behind a heap of `count`, which shrinks by one; returns its item."""
+    """Pop the first of `count` heap entries, move it behind the shortened heap, and return its item."""
     count -= 1
     swap(key, item, 0, count)
     i = 0
@@ -133,7 +133,7 @@ def remove_first(key: Any, item: Any, count: Any) -> Any:
 
 @inlined
 def grown(array: Any, needed: Any) -> Any:
-    """The array, or a copy with twice the room that is needed."""
+    """Return the array, or a copy with twice the required size if it is too small."""
     if needed <= len(array):
         return array
     larger = np.empty(2 * needed, array.dtype)
@@ -143,7 +143,7 @@ def grown(array: Any, needed: Any) -> Any:
 
 @kernel("Tuple((int64[::1], int64[::1], int32[::1]))(int32[:,::1], int64)")
 def adjacency(pairs: Any, number: int) -> tuple[Any, Any, Any]:
-    """Where each region's neighbours begin and end in a list of all, with room for merged regions; that list."""
+    """Build one list of all neighbours, with the start and end of each region's, leaving room for merged regions."""
     start, stop = np.zeros(2 * number, np.int64), np.zeros(2 * number, np.int64)
     for i in range(len(pairs)):
         stop[pairs[i, 0]] += 1
@@ -164,7 +164,7 @@ def adjacency(pairs: Any, number: int) -> tuple[Any, Any, Any]:
 
 @kernel("int32[:,::1](int32[::1], int32[:,::1], int32[:,::1], int32[:,::1], int64, int64[::1])")
 def group(first_size: Any, first_box: Any, first_counts: Any, pairs: Any, pixels: int, chosen: Any) -> Any:
-    """The kernel of `grouped`; `chosen` are the weights, 0 or 1, of colour, texture, size and fill."""
+    """Kernel of `grouped`; `chosen` gives the weights (0 or 1) of colour, texture, size and fill."""
     number, columns = first_counts.shape
     colours = columns // (COLOUR_BINS + _PARTS * BINS) * COLOUR_BINS
     histograms = chosen[0] + chosen[1] > 0
@@ -173,14 +173,14 @@ def group(first_size: Any, first_box: Any, first_counts: Any, pairs: Any, pixels
     size[:number], box[:number] = first_size, first_box
     counts = first_counts.copy() if histograms else np.zeros((number, colours), np.int32)
     scaled = np.zeros_like(counts)
-    row = np.empty(regions, np.int32)  # of a region's histograms; a merged region takes over one of its parts'
-    into = np.full(regions, -1, np.int32)  # the region that a merged one is part of
-    seen = np.full(regions, -1, np.int32)  # the last merged region that has this one as its neighbour
+    row = np.empty(regions, np.int32)  # row of a region's histograms; a merged region reuses a row of its parts
+    into = np.full(regions, -1, np.int32)  # the region that each one was merged into
+    seen = np.full(regions, -1, np.int32)  # the last merged region that has each one as a neighbour
     for r in range(number):
         row[r] = r
         if histograms:
             scale_counts(scaled[r], counts[r], size[r])
-    # Neighbours of region r: near[start[r] : stop[r]], as they were when r arose; what has merged since is looked up.
+    # near[start[r] : stop[r]] are the neighbours of r when it was created; later merges are resolved through `into`.
     start, stop, near = adjacency(pairs, number)
     used = 2 * len(pairs)
     key, item = np.empty(4 * len(pairs) + 1, np.int64), np.empty(4 * len(pairs) + 1, np.int64)
@@ -197,7 +197,7 @@ def group(first_size: Any, first_box: Any, first_counts: Any, pairs: Any, pixels
         waiting -= 1
         a, b = pair // regions, pair % regions
         if into[a] >= 0 or into[b] >= 0:
-            continue  # one of the two has merged since
+            continue  # one of the two has been merged since
         into[a], into[b] = new, new
         size[new] = size[a] + size[b]
         box[new, 0], box[new, 1] = min(box[a, 0], box[b, 0]), min(box[a, 1], box[b, 1])

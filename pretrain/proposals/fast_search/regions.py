@@ -1,7 +1,7 @@
-"""What the segmentations of an image consist of: sizes, boxes, neighbours, and histograms of colour and texture.
+"""Describe the regions of an image's segmentations: sizes, boxes, neighbours, and colour and texture histograms.
 
-The segmentations at several scales share most of their outlines. So pixels are counted once for all: in the cells that
-no outline of any scale cuts, whose counts are then added to one region of each scale.
+The segmentations at different scales share most of their outlines. Pixels are therefore counted once, in cells that no
+outline at any scale crosses, and the counts of each cell are then added to one region per scale.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy.typing as npt
 from .compilation import kernel
 from .texture import BINS, JOINT_BINS
 
-COLOUR_BINS = 25  # a channel
-_CELLS = 2048  # counted before their counts are added to the regions: 2 to 3 MB
+COLOUR_BINS = 25  # per channel
+_CELLS = 2048  # cells buffered before their counts are added to the regions: 2 to 3 MB
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,11 @@ class Regions:
     """The N regions of one segmentation.
 
     Attributes:
-        size: int32 (N,), pixels.
-        box: int32 (N, 4), least x and y, greatest x and y.
-        counts: int32 (N, 105 * C), pixels in each bin: `COLOUR_BINS` a channel, then for each direction and channel
-            `BINS` of the positive and `BINS` of the negative part of the gradient.
-        neighbours: int32 (M, 2), pairs of regions that touch, each once.
+        size: int32 (N,), in pixels.
+        box: int32 (N, 4), minimum x and y, maximum x and y.
+        counts: int32 (N, 105 * C), pixels in each bin: `COLOUR_BINS` per channel, then for each direction and channel
+            `BINS` for the positive and `BINS` for the negative part of the gradient.
+        neighbours: int32 (M, 2), unique pairs of touching regions.
     """
 
     size: npt.NDArray[np.int32]
@@ -47,10 +47,10 @@ def describe(
     """Describe the regions of every segmentation of an image.
 
     Args:
-        labels: int32 (S, H, W), region of each pixel.
-        numbers: number of regions of each segmentation.
+        labels: int32 (S, H, W), region index of each pixel.
+        numbers: number of regions in each segmentation.
         image: uint8 (H, W, C), C-contiguous.
-        bins: of `texture.texture_bins`.
+        bins: output of `texture.texture_bins`.
     """
     first = np.concatenate(([0], np.cumsum(numbers)))
     flat = labels.reshape(len(labels), -1)
@@ -63,7 +63,7 @@ def describe(
 
 @kernel("void(int32[:,::1], int32[:,::1], int64[::1], int64, int32[:,::1], int64[::1])")
 def add_cells(counts: Any, cells: Any, home: Any, used: int, labels: Any, first: Any) -> None:
-    """Add each cell's counts to its region at every scale, and clear them."""
+    """Add each cell's counts to its region at every scale, then clear them."""
     for cell in range(used):
         for s in range(len(labels)):
             target = counts[first[s] + labels[s, home[cell]]]
@@ -74,7 +74,7 @@ def add_cells(counts: Any, cells: Any, home: Any, used: int, labels: Any, first:
 
 @kernel("void(int32[:,::1], int64)")
 def part_bins(counts: Any, start: int) -> None:
-    """Turn the joint bins from column `start` on into those of the positive and of the negative part, in place."""
+    """Split the joint bins from column `start` on into bins of the positive and the negative part, in place."""
     for row in counts:
         for o in range(start, len(row), JOINT_BINS):
             negative = row[o : o + BINS].copy()
@@ -86,7 +86,7 @@ def part_bins(counts: Any, start: int) -> None:
 
 @kernel("int32[:,::1](int32[:,::1], int64[::1], uint8[:,::1], uint8[:,::1])")
 def histograms(labels: Any, first: Any, image: Any, bins: Any) -> Any:
-    """The counts of all regions of all segmentations, one below the other; `first` is where each one's begin."""
+    """Count the bins of all regions, stacked over segmentations; `first` gives the first row of each segmentation."""
     scales, pixels = labels.shape
     channels, textures = image.shape[1], bins.shape[1]
     columns = COLOUR_BINS * channels + JOINT_BINS * textures
@@ -94,7 +94,7 @@ def histograms(labels: Any, first: Any, image: Any, bins: Any) -> Any:
     cells = np.zeros((_CELLS, columns), np.int32)
     home = np.empty(_CELLS, np.int64)  # a pixel of each cell
     used = 0
-    slots = np.full(4 * _CELLS, -1, np.int32)  # open addressing: cell by the hash of its labels
+    slots = np.full(4 * _CELLS, -1, np.int32)  # hash table with open addressing: labels -> cell
     cell = cells[0]
     for i in range(pixels):
         same = i > 0
@@ -123,7 +123,7 @@ def histograms(labels: Any, first: Any, image: Any, bins: Any) -> Any:
                 home[used] = i
                 used += 1
             cell = cells[slots[slot]]
-        # Unsigned indices: Numba would test signed ones for being negative.
+        # Numba checks signed indices for negative values, so use unsigned ones.
         for c in range(channels):
             cell[np.uint32(c * COLOUR_BINS) + ((np.uint32(image[i, c]) * np.uint32(COLOUR_BINS)) >> np.uint32(8))] += 1
         for j in range(textures):
@@ -135,7 +135,7 @@ def histograms(labels: Any, first: Any, image: Any, bins: Any) -> Any:
 
 @kernel("Tuple((int32[::1], int32[:,::1]))(int32[:,::1], int64)")
 def outlines(label: Any, number: int) -> tuple[Any, Any]:
-    """Size and box of each region of one segmentation."""
+    """Compute the size and box of each region in one segmentation."""
     height, width = label.shape
     size = np.zeros(number, np.int32)
     box = np.empty((number, 4), np.int32)
@@ -157,12 +157,12 @@ def outlines(label: Any, number: int) -> tuple[Any, Any]:
 
 @kernel("int32[:,::1](int32[:,::1], int64)")
 def neighbours(label: Any, number: int) -> Any:
-    """Pairs of regions with pixels side by side, one above the other, or one up and left of the other.
+    """Find the pairs of regions that touch horizontally, vertically, or diagonally from upper left to lower right.
 
-    As in OpenCV, the first row and column are compared with nothing before them.
+    As in OpenCV, pixels in the first row and column are not compared with preceding ones.
     """
     height, width = label.shape
-    pairs = np.empty((3 * number + 1, 2), np.int32)  # three neighbours a pixel: the pairs form a planar graph
+    pairs = np.empty((3 * number + 1, 2), np.int32)  # planar graph: at most 3 edges per node
     used = 0
     slots = np.full(8 * number + 8, -1, np.int32)
     for y in range(1, height):

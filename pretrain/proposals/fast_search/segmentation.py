@@ -1,13 +1,13 @@
 """Graph-based segmentation of an image at several scales at once (Felzenszwalb and Huttenlocher 2004, section 3).
 
-Pixels are the nodes; each is joined with its right and its lower neighbour by an edge whose weight is the Euclidean
-distance of the two smoothed colours. Edges are taken by rising weight, and two components merge where the edge is no
-heavier than `last + scale / size` of either: `last` is the weight of the edge that completed a component. In the end
-what is smaller than `min_size` merges with its nearest neighbour.
+Pixels are nodes, with edges to the right and lower neighbours weighted by the Euclidean distance between smoothed
+colours. Edges are processed in ascending order, and two components merge if the edge is no heavier than
+`last + scale / size` of either, where `last` is the weight of the edge that completed a component. Finally, components
+smaller than `min_size` are merged with their nearest neighbour.
 
-Until the smallest scale refuses its first edge, every scale has merged the same components, since larger scales refuse
-less. That is about half of all edges and nearly all merges, so it is done once: the graph is then contracted to the
-components so far, and each scale continues on the contracted graph.
+Larger scales reject fewer edges, so all scales perform the same merges until the smallest one rejects its first edge.
+This covers about half of the edges and nearly all merges, so it is done once. The graph is then contracted to the
+components found so far, and each scale continues on the contracted graph.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ SIGMA = 0.8  # pixels; OpenCV's default for selective search
 RADIUS = 3  # pixels, as OpenCV chooses it for float images: round(4 * SIGMA)
 MIN_SIZE = 100  # pixels; OpenCV's default
 
-_FRACTION_BITS = 7  # of a smoothed value; the squared distance of three channels then fits 32 bits
-_ROW_BITS, _COLUMN_BITS = 11, 12  # of the smoothing weights along x and y; with 8 bits of a pixel they fit 31
-_MANTISSA_BITS = 11  # of the sort key: squared distances closer than 1 part in 2048 stay in the order of the pixels
+_FRACTION_BITS = 7  # of a smoothed value; the squared distance over three channels then fits in 32 bits
+_ROW_BITS, _COLUMN_BITS = 11, 12  # of the smoothing weights in x and y; with 8-bit pixels, they fit in 31 bits
+_MANTISSA_BITS = 11  # of the sort key; squared distances within 1 part in 2048 keep the order of their pixels
 _SHIFT = 23 - _MANTISSA_BITS
 _BUCKETS = (32 << _MANTISSA_BITS) + 2
 _ONE = 127 << _MANTISSA_BITS  # the key of a squared distance of 1
@@ -36,7 +36,7 @@ _NO_EDGE = 0x80000000  # the sign bit of a float32
 
 
 def _smoothing_weights(bits: int) -> npt.NDArray[np.int32]:
-    """The Gaussian from its centre outwards, in units of 2**-bits; the whole (two-sided) sum is exactly 1."""
+    """Gaussian weights from the centre outwards, in units of 2**-bits; their two-sided sum is exactly 1."""
     offsets = np.arange(RADIUS + 1)
     half = np.exp(-(offsets**2) / (2 * SIGMA**2))
     weights: npt.NDArray[np.int32] = np.rint(half / (2 * half.sum() - 1) * (1 << bits)).astype(np.int32)
@@ -49,16 +49,16 @@ def segment(image: npt.NDArray[np.uint8], scales: Sequence[float]) -> tuple[Labe
 
     Args:
         image: uint8 (H, W, C), C-contiguous.
-        scales: Felzenszwalb's `k`, rising; larger ones prefer larger regions.
+        scales: Felzenszwalb's `k`, in ascending order; larger values favour larger regions.
 
     Returns:
-        int32 (S, H, W), region of each pixel, numbered from 0 in the order of their first pixels; number of regions of
-        each scale.
+        int32 (S, H, W), region index of each pixel, numbered from 0 by first pixel; and the number of regions at each
+        scale.
     """
     height, width, channels = image.shape
     smooth = smoothed(image, _smoothing_weights(_ROW_BITS), _smoothing_weights(_COLUMN_BITS))
     keys = edge_keys(smooth, channels)
-    del smooth  # for at two megapixels every array here takes 8 to 33 MB
+    del smooth  # each array here takes 8 to 33 MB at two megapixels
     edges = sorted_edges(keys)
     del keys
     parent = np.arange(height * width, dtype=np.uint32)
@@ -80,7 +80,7 @@ def segment(image: npt.NDArray[np.uint8], scales: Sequence[float]) -> tuple[Labe
 
 @inlined
 def reflected(index: int, length: int) -> int:
-    """The index that a row of this length has instead of one outside it, mirrored at its first and last element."""
+    """Reflect an out-of-range index at the first or last element of a row of this length."""
     if length == 1:
         return 0
     index = abs(index) % (2 * length - 2)
@@ -89,13 +89,13 @@ def reflected(index: int, length: int) -> int:
 
 @kernel("int16[:,::1](uint8[:,:,::1], int32[::1], int32[::1])")
 def smoothed(image: Any, row_weights: Any, column_weights: Any) -> Any:
-    """Gaussian smoothing in fixed point: int16 (H, W * C), in units of 2**-7."""
+    """Smooth with a Gaussian in fixed point: int16 (H, W * C), in units of 2**-7."""
     height, width, channels = image.shape
     across = width * channels
     margin = RADIUS * channels
     out = np.empty((height, across), np.int16)
     padded = np.empty(across + 2 * margin, np.int32)
-    rows = np.empty((2 * RADIUS + 1, across), np.int32)  # the last rows, smoothed along x
+    rows = np.empty((2 * RADIUS + 1, across), np.int32)  # ring buffer of rows smoothed along x
     total = np.empty(across, np.int32)
     flat = image.reshape(height, across)
     for step in range(-RADIUS, height + RADIUS):
@@ -131,9 +131,9 @@ def smoothed(image: Any, row_weights: Any, column_weights: Any) -> Any:
 
 @inlined
 def squared_distances(out: Any, first: Any, second: Any, channels: Any) -> None:
-    """One more than the squared distance of each of N pairs of colours, (N * C,) and (N * C,), in units of 2**-14."""
+    """Compute 1 + squared distance of N pairs of colours, (N * C,) and (N * C,), in units of 2**-14."""
     for x in range(len(out)):
-        total = np.uint32(1)  # the logarithm of 0 would need a case of its own
+        total = np.uint32(1)  # avoids a special case for the logarithm of 0
         for c in range(channels):
             difference = np.int32(first[x * channels + c]) - np.int32(second[x * channels + c])
             total += np.uint32(difference * difference)
@@ -142,13 +142,13 @@ def squared_distances(out: Any, first: Any, second: Any, channels: Any) -> None:
 
 @inlined
 def bucket(bits: Any) -> Any:
-    """Where the bits of a float32 of 1 or more are sorted to: the leading bits of its logarithm."""
+    """Map the bits of a float32 >= 1 to its sort bucket, the leading bits of its logarithm."""
     return (bits >> np.uint32(_SHIFT)) - np.uint32(_ONE)
 
 
 @kernel("float32[:,:,::1](int16[:,::1], int64)")
 def edge_keys(smooth: Any, channels: int) -> Any:
-    """What the edges are sorted by: `squared_distances` (H, 2, W) to the right and downwards; -1 where no pixel is."""
+    """Compute the sort keys of all edges: `squared_distances` (H, 2, W) right and down; -1 at the image border."""
     height, width = smooth.shape[0], smooth.shape[1] // channels
     keys = np.full((height, 2, width), np.float32(-1))
     for y in range(height):
@@ -165,11 +165,11 @@ def edge_keys(smooth: Any, channels: int) -> Any:
 
 @kernel("uint32[:,::1](float32[:,:,::1])")
 def sorted_edges(keys: Any) -> Any:
-    """The edges of the pixel grid by rising key, equal ones in the order of their pixels, by a counting sort.
+    """Sort the edges of the pixel grid by ascending key, keeping equal keys in pixel order (a counting sort).
 
     Returns:
-        uint32 (M, 2): twice the number of an edge's first pixel, plus one if the second is below it (not right of it);
-        the bits of its key.
+        uint32 (M, 2): twice the index of an edge's first pixel, plus 1 if the second pixel is below it (rather than to
+        the right); and the bits of the key.
     """
     height, _, width = keys.shape
     values = keys.view(np.uint32)
@@ -195,20 +195,20 @@ def sorted_edges(keys: Any) -> Any:
 
 @inlined
 def weight_of(key: Any) -> Any:
-    """The weight of an edge by its key."""
+    """Convert a key to the weight of its edge."""
     return np.sqrt(key - np.float32(1)) * np.float32(1 / (1 << _FRACTION_BITS))
 
 
 @inlined
 def pixels_of(code: Any, width: Any) -> tuple[Any, Any]:
-    """The two pixels of an edge of `sorted_edges`."""
+    """Return the two pixels of an edge from `sorted_edges`."""
     first = code >> np.uint32(1)
     return first, first + (width if code & np.uint32(1) else np.uint32(1))
 
 
 @inlined
 def root_of(parent: Any, node: Any) -> Any:
-    """The root of a node's component; the node is hung right below it."""
+    """Find the root of a node's component, and attach the node directly to it."""
     root = parent[node]
     while parent[root] != root:
         root = parent[root]
@@ -218,11 +218,11 @@ def root_of(parent: Any, node: Any) -> Any:
 
 @kernel("int64(uint32[::1], int32[::1], float32[::1], uint32[:,::1], uint32, float32)")
 def merge_until_refused(parent: Any, size: Any, last: Any, edges: Any, width: Any, scale: Any) -> int:
-    """Merge components of pixels edge by edge until one is refused; returns the number of edges before it."""
+    """Merge pixel components edge by edge until an edge is rejected; return the number of edges before it."""
     keys = edges.view(np.float32)
     for edge in range(len(edges)):
         x, y = pixels_of(edges[edge, 0], width)
-        if parent[x] == parent[y]:  # most edges within a component end here
+        if parent[x] == parent[y]:  # shortcut for most edges within a component
             continue
         a, b = root_of(parent, x), root_of(parent, y)
         if a == b:
@@ -240,10 +240,10 @@ def merge_until_refused(parent: Any, size: Any, last: Any, edges: Any, width: An
 
 @kernel("Tuple((uint32[::1], int32[::1], float32[::1]))(uint32[::1], int32[::1], float32[::1])")
 def numbered(parent: Any, size: Any, last: Any) -> tuple[Any, Any, Any]:
-    """Make each component a node, numbered in the order of their first pixels.
+    """Contract each component to a node, numbered by first pixel.
 
     Returns:
-        uint32 node of each pixel; size and last weight of each node.
+        uint32 node of each pixel; size and `last` weight of each node.
     """
     count = 0
     for i in range(len(parent)):
@@ -264,13 +264,13 @@ def numbered(parent: Any, size: Any, last: Any) -> tuple[Any, Any, Any]:
 
 @kernel("Tuple((uint32[:,::1], float32[::1]))(uint32[::1], uint32[:,::1], uint32)")
 def edges_between(node: Any, edges: Any, width: Any) -> tuple[Any, Any]:
-    """The edges that join two nodes: their nodes (M, 2) and their weights (M,)."""
+    """Select the edges between different nodes: their nodes (M, 2) and weights (M,)."""
     keys = edges.view(np.float32)
     ends, weight = np.empty((len(edges) + 1, 2), np.uint32), np.empty(len(edges) + 1, np.float32)
     kept = np.uint32(0)
     for edge in range(len(edges)):
         x, y = pixels_of(edges[edge, 0], width)
-        # Written in any case, and overwritten unless it counts: a branch would be mispredicted every other time.
+        # Always write, and overwrite unless it counts; a branch would be mispredicted every other time.
         ends[kept, 0], ends[kept, 1], weight[kept] = node[x], node[y], weight_of(keys[edge, 1])
         kept += np.uint32(node[x] != node[y])
     return ends[:kept], weight[:kept]
@@ -278,10 +278,10 @@ def edges_between(node: Any, edges: Any, width: Any) -> tuple[Any, Any]:
 
 @kernel("Tuple((int32[::1], int64))(int32[::1], float32[::1], uint32[:,::1], float32[::1], float32, int64)")
 def merged(size: Any, last: Any, ends: Any, weight: Any, scale: Any, min_size: int) -> tuple[Any, int]:
-    """Merge to the end, then what is too small; `size` and `last` are kept.
+    """Process the remaining edges, then merge components that are too small; `size` and `last` are not modified.
 
     Returns:
-        int32 region of each node, numbered in the order of their first nodes; number of regions.
+        int32 region of each node, numbered by first node; and the number of regions.
     """
     count = len(size)
     parent = np.empty(count, np.uint32)
@@ -323,7 +323,7 @@ def merged(size: Any, last: Any, ends: Any, weight: Any, scale: Any, min_size: i
         if region[root] < 0:
             region[root] = regions
             regions += 1
-    # A root may follow other nodes of its region: its own number is read until the end.
+    # A root can come after other nodes of its region, so keep its number available until the end.
     found = np.empty(count, np.int32)
     for i in range(count):
         found[i] = region[parent[i]]
@@ -332,6 +332,6 @@ def merged(size: Any, last: Any, ends: Any, weight: Any, scale: Any, min_size: i
 
 @kernel("void(uint32[::1], int32[::1], int32[::1])")
 def paint(node: Any, region: Any, label: Any) -> None:
-    """Write the region of each pixel's node into `label`."""
+    """Write the region of each pixel to `label`."""
     for i in range(len(node)):
         label[i] = region[node[i]]

@@ -1,8 +1,8 @@
-"""The texture of an image: where its gradients lie, pixel by pixel, in four directions (Uijlings et al. 2013, 3.2).
+"""Texture features of an image: binned gradients in four directions at every pixel (Uijlings et al. 2013, 3.2).
 
-As in OpenCV, the gradients are Scharr's along x and y, and along the axes of the image turned by 45 degrees; each is
-split into its positive and its negative part, and each part is spread over ten bins from its least to its greatest
-value in the image. One of the parts is always zero, so that one number below 20 contains the bins of both.
+As in OpenCV, these are Scharr gradients along x and y, and along the axes of the image rotated by 45 degrees. Each is
+split into its positive and negative part, and each part is binned into ten bins from its minimum to its maximum over
+the image. One of the parts is always zero, so a single number below 20 encodes the bins of both.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from .compilation import inlined, kernel
 from .segmentation import reflected
 
 DIRECTIONS = 4
-BINS = 10  # of each part of a gradient
-JOINT_BINS = 2 * BINS  # 0 to 9: bin of the negative part, the positive one being 0; 10 to 19: the other way round
+BINS = 10  # per part of a gradient
+JOINT_BINS = 2 * BINS  # 0 to 9: bin of the negative part, if the positive one is 0; 10 to 19: vice versa
 
-_STEEPEST = 16 * 255  # the greatest gradient of 8-bit pixels
+_STEEPEST = 16 * 255  # maximum gradient of 8-bit pixels
 _SINE_BITS = 31
-_SINE = round(math.sqrt(0.5) * (1 << _SINE_BITS))  # of 45 degrees, and its cosine
-_BLEND_BITS = 8  # of the weights that neighbouring pixels are blended with, along x and y
+_SINE = round(math.sqrt(0.5) * (1 << _SINE_BITS))  # sine and cosine of 45 degrees
+_BLEND_BITS = 8  # of the bilinear weights, in x and in y
 _BLEND_HALF = 1 << (2 * _BLEND_BITS - 1)
-_LANES = 48  # values compared at once, a multiple of one and of three channels
+_LANES = 48  # values compared at once; divisible by both 1 and 3 channels
 
 
 def texture_bins(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """The joint bin of every gradient.
+    """Compute the joint bin of every gradient.
 
     Args:
         image: uint8 (H, W, C), C-contiguous.
 
     Returns:
-        uint8 (H * W, 4 * C), below `JOINT_BINS`; direction by direction: x, y, and both at 45 degrees.
+        uint8 (H * W, 4 * C), below `JOINT_BINS`, grouped by direction: x, y, then both diagonals.
     """
     height, width, channels = image.shape
     bins = np.empty((height * width, DIRECTIONS * channels), np.uint8)
@@ -51,7 +51,7 @@ def texture_bins(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 def turned_size(width: int, height: int) -> tuple[int, int]:
-    """Width and height of the upright frame around an image turned by 45 degrees about its centre (OpenCV's)."""
+    """Return the width and height of the frame around an image rotated by 45 degrees about its centre, as in OpenCV."""
     reach = (width + height) * math.sqrt(0.125)
     sizes = [math.ceil(side / 2 + reach) - math.floor(side / 2 - reach) + 1 for side in (width, height)]
     return sizes[0], sizes[1]
@@ -59,7 +59,7 @@ def turned_size(width: int, height: int) -> tuple[int, int]:
 
 @kernel("int16[:,:,::1](uint8[:,:,::1], boolean)")
 def scharr(image: Any, along_y: bool) -> Any:
-    """Scharr's gradient (3, 10, 3) of each channel, int16 (H, W, C); the image is mirrored at its borders."""
+    """Compute the Scharr gradient (3, 10, 3) of each channel, int16 (H, W, C), with reflected borders."""
     height, width, channels = image.shape
     across = width * channels
     flat = image.reshape(height, across)
@@ -90,7 +90,7 @@ def scharr(image: Any, along_y: bool) -> Any:
 
 @inlined
 def blend_at_border(image: Any, left: Any, top: Any, weights: Any, out: Any) -> None:
-    """Write the channels of an image between four pixels, some outside it and black, into `out`."""
+    """Interpolate between four pixels into `out`, treating those outside the image as black."""
     height, width, channels = image.shape
     for c in range(channels):
         total = np.int32(_BLEND_HALF)
@@ -103,7 +103,7 @@ def blend_at_border(image: Any, left: Any, top: Any, weights: Any, out: Any) -> 
 
 @inlined
 def blend(pixels: Any, corner: Any, channels: Any, stride: Any, weights: Any, out: Any, place: Any) -> None:
-    """Write the channels between four pixels, the first of which begins at `corner`, into a row of `out`."""
+    """Interpolate between four pixels, the first of which starts at `corner`, into a row of `out`."""
     w00, w01, w10, w11 = weights
     for c in range(channels):
         i = corner + np.uint32(c)
@@ -114,7 +114,7 @@ def blend(pixels: Any, corner: Any, channels: Any, stride: Any, weights: Any, ou
 
 @inlined
 def blend_along(image: Any, x: Any, y: Any, step_x: Any, step_y: Any, out: Any) -> None:
-    """Sample an image bilinearly along a line into `out` (N, C); positions in 2**-31 pixels, black outside."""
+    """Sample an image bilinearly along a line into `out` (N, C), black outside. Positions are in 2**-31 pixels."""
     height, width, channels = image.shape
     pixels, stride = image.reshape(-1), np.uint32(width * channels)
     one = np.int32(1 << _BLEND_BITS)
@@ -125,7 +125,7 @@ def blend_along(image: Any, x: Any, y: Any, step_x: Any, step_y: Any, out: Any) 
         weights = ((one - right) * (one - lower), right * (one - lower), (one - right) * lower, right * lower)
         x += step_x
         y += step_y
-        # As unsigned numbers, those below 0 are above every limit.
+        # Cast to unsigned, negative numbers exceed both limits.
         if np.uint32(left) < np.uint32(width - 1) and np.uint32(top) < np.uint32(height - 1):
             corner = np.uint32(top) * stride + np.uint32(left) * np.uint32(channels)
             if channels == 3:  # a constant lets the compiler unroll the loop over the channels
@@ -138,15 +138,15 @@ def blend_along(image: Any, x: Any, y: Any, step_x: Any, step_y: Any, out: Any) 
 
 @kernel("uint8[:,:,::1](uint8[:,:,::1], int64, int64)")
 def turn(image: Any, across: int, down: int) -> Any:
-    """The image turned by 45 degrees counter-clockwise, bilinear, in a frame of this size; black around it."""
+    """Rotate an image by 45 degrees counter-clockwise (bilinear) into a black frame of the given size."""
     height, width, channels = image.shape
     out = np.zeros((down, across, channels), np.uint8)
     for row in range(down):
-        # Twice the offset from the frame's centre, which may lie between pixels.
+        # Twice the offset from the frame's centre, which may be between pixels.
         dx, dy = -across, 2 * row - down
         x = ((dx - dy) * _SINE >> 1) + (width << (_SINE_BITS - 1))
         y = ((dx + dy) * _SINE >> 1) + (height << (_SINE_BITS - 1))
-        # Both grow along the row: only a part of it meets the image.
+        # Both increase along the row, so only one stretch of it overlaps the image.
         first = max(0, -(min(x, y) // _SINE) - 2)
         room = min((width << _SINE_BITS) - x, (height << _SINE_BITS) - y)
         stop = min(across, room // _SINE + 1)
@@ -157,10 +157,10 @@ def turn(image: Any, across: int, down: int) -> Any:
 
 @kernel("int16[:,:,::1](int16[:,:,::1], int64, int64)")
 def turn_back(gradient: Any, width: int, height: int) -> Any:
-    """A gradient of the turned image, turned back, bilinear, and cut to the image's width and height."""
+    """Rotate a gradient back (bilinear) and crop it to the image's width and height."""
     down, across, channels = gradient.shape
     out = np.empty((height, width, channels), np.int16)
-    # OpenCV turns back about a whole pixel, and cuts at a whole pixel.
+    # OpenCV rotates back about a whole pixel, and crops at a whole pixel.
     middle_x, middle_y = across // 2, down // 2
     dx = max(0, (across - width) // 2) - middle_x
     for row in range(height):
@@ -172,7 +172,7 @@ def turn_back(gradient: Any, width: int, height: int) -> Any:
 
 @kernel("int16[:,::1](int16[:,::1])")
 def extremes(gradient: Any) -> Any:
-    """Least and greatest value of each channel of (N, C): int16 (2, C)."""
+    """Compute the minimum and maximum of each channel: (N, C) -> int16 (2, C)."""
     channels = gradient.shape[1]
     flat = gradient.reshape(-1)
     lowest, highest = np.empty(_LANES, np.int16), np.empty(_LANES, np.int16)
@@ -193,13 +193,13 @@ def extremes(gradient: Any) -> Any:
 
 @kernel("void(uint8[::1], int64, int64)")
 def fill_bins(table: Any, least: int, most: int) -> None:
-    """Write the joint bin of every gradient from `least` to `most` into a table that begins at the lowest gradient."""
+    """Write the joint bin of every gradient from `least` to `most` to a table that starts at the lowest gradient."""
     for value in range(least, most + 1):
         if value > 0:
             low, high, first = max(least, 0), most, BINS
         else:
             low, high, first = least, min(most, 0), 0
-        # As in OpenCV, a step of 0 to 255 first, then its bin. 0 is the greatest value of the negative part.
+        # As in OpenCV, quantise to 0 to 255 first, then to bins. The maximum of the negative part is 0.
         spread = high - low
         step = (510 * (value - low) + spread) // (2 * spread) if spread else 255
         table[value + _STEEPEST] = first + step * BINS // 256
@@ -207,7 +207,7 @@ def fill_bins(table: Any, least: int, most: int) -> None:
 
 @kernel("void(int16[:,::1], uint8[:,::1], int64)")
 def bin_gradients(gradient: Any, bins: Any, direction: int) -> None:
-    """Write the joint bins of one direction's gradients (N, C) into its columns of `bins`."""
+    """Write the joint bins of one direction's gradients (N, C) to its columns of `bins`."""
     count, channels = gradient.shape
     span = 2 * _STEEPEST + 1
     table = np.empty(channels * span, np.uint8)
