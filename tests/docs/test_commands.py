@@ -1,4 +1,4 @@
-"""Every command and flag that the pages show exists, and every file they link to."""
+"""All commands, flags and linked files in the documentation exist."""
 
 import dataclasses
 import importlib
@@ -14,7 +14,7 @@ from ccop_hub.console import run_program
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / ".github").rglob("*.md")])
 HISTORY = ROOT / "CHANGELOG.md"
-"""Names flags that are gone."""
+"""This page names removed flags."""
 
 COMMANDS = {
     program: importlib.import_module(f"{package}.cli").COMMANDS
@@ -27,16 +27,16 @@ ELSEWHERE = {
     "--logdir",  # tensorboard
     "--help", "--config", "--print-config", "--setting",  # every command
 }  # fmt: skip
-"""Flags of other programs, and those that the console adds."""
+"""Flags of other programs, and those added to every command."""
 
 
 CODE_BLOCK = re.compile(r"^```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NAMED_FILE = re.compile(r"`(\w+\.yaml)`:\n\n```yaml\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-"""A settings file that a page shows: its name, a colon, its text."""
+"""Matches a settings file shown on a page: name, colon, contents."""
 
 
 def shown(page: Path) -> list[tuple[str, bool]]:
-    """A page's commands, and whether each is whole: a line of a code block, or inline code that may leave flags out."""
+    """A page's commands, and whether each is complete (in a code block) or may omit flags (inline code)."""
     text = page.read_text(encoding="utf-8")
     lines = [line for block in CODE_BLOCK.findall(text) for line in block.replace("\\\n", " ").splitlines()]
     inline = [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", CODE_BLOCK.sub("", text))]

@@ -1,4 +1,4 @@
-"""`docs/detection.md` covers every kind of data and every protocol."""
+"""`docs/detection.md` covers every data set layout and protocol."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Everything that is read is in plain English: phrases that read as translated do not come back."""
+"""Documentation, docstrings and messages contain no phrases that read as translated."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ INSTEAD = {
     r"get it again": "download it again",
     r"exclude (one another|each other)": "cannot be combined",
 }
-"""What must not stand anywhere, as regular expressions, and what to write for it."""
+"""Banned phrases, as regular expressions, and their replacements."""
 
 DATA = ("tests/parity/data/", "benchmarks/results/", "LICENSE", "constraints.txt")
 SUFFIXES = {".md", ".py", ".toml", ".yaml", ".yml", ".cff", ".html", ""}
@@ -51,7 +51,7 @@ def tracked() -> list[Path]:
 
 
 def prose(path: Path) -> str:
-    """The text of a file that people read, as one line: of Python the comments and strings, of anything else all."""
+    """A file's readable text on one line: comments and strings of Python files, all of other files."""
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".py":
         kinds = {tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}

@@ -1,4 +1,4 @@
-"""The session of docs/python.md runs as written."""
+"""The examples in docs/python.md run as written."""
 
 import os
 import re

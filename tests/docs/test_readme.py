@@ -1,4 +1,4 @@
-"""The Python of the README runs as it stands, from the root of a clone."""
+"""The README's Python code runs unchanged from the root of a clone."""
 
 import inspect
 import re

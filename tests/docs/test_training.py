@@ -1,4 +1,4 @@
-"""The table of settings in the guide is the one that the code makes."""
+"""The guide's table of settings matches the code."""
 
 import dataclasses
 from pathlib import Path
@@ -11,7 +11,7 @@ GUIDE = Path(__file__).parents[2] / "docs" / "training.md"
 
 
 def settings_rows():
-    """A row for each setting of a run: name, default, meaning with its unit."""
+    """One row per run setting: name, default, meaning with unit."""
     described = {
         entry.arg_name: " ".join(entry.description.split())
         for base in reversed(RunSettings.__mro__)

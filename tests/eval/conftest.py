@@ -1,4 +1,4 @@
-"""What the evaluation tests share."""
+"""Fixtures shared by the evaluation tests."""
 
 import subprocess
 import sys
@@ -44,20 +44,20 @@ def make_result(**changes):
 
 @pytest.fixture(name="make_result")
 def make_result_fixture():
-    """A function that makes a small, complete, paired result; keywords replace fields."""
+    """Factory of small, complete, paired results; keyword arguments override fields."""
     return make_result
 
 
 KINDS = ("ground", "object")
-"""Classes of the cut-outs. The scenes' shapes are no classes for these tests: to distinguish them takes training."""
+"""Classes of the crops. The scenes' shapes do not serve as classes, since only a trained network separates them."""
 
 CUT = 32
-"""Pixels of a cut-out's side."""
+"""Side of a crop, in pixels."""
 
 
 @pytest.fixture(scope="session")
 def drawn_scenes(tmp_path_factory):
-    """A scene set as `ccop-pretrain scenes` draws it: 30 and 10 images of 128 pixels, boxes, label images, crops."""
+    """Output of `ccop-pretrain scenes`: 30 train and 10 val images of 128 pixels, boxes, label images, crops."""
     out = tmp_path_factory.mktemp("drawn") / "scenes"
     program = Path(sys.executable).with_name("ccop-pretrain")
     flags = ["--images", "40", "--clutter", "0", "--size", "128", "--workers", "1"]
@@ -66,7 +66,7 @@ def drawn_scenes(tmp_path_factory):
 
 
 def ground_boxes(label, count, generator):
-    """At most `count` xyxy squares of a label image, in pixels, that show no object."""
+    """At most `count` object-free squares of a label image, xyxy in pixels."""
     windows = np.lib.stride_tricks.sliding_window_view(label, (CUT, CUT))
     corners = np.argwhere((windows == 0).all((2, 3)))
     chosen = corners[generator.permutation(len(corners))[:count]].tolist()
@@ -75,15 +75,15 @@ def ground_boxes(label, count, generator):
 
 @pytest.fixture(scope="session", name="ground_boxes")
 def ground_boxes_fixture():
-    """The function that finds places without an object."""
+    """The function that finds object-free squares."""
     return ground_boxes
 
 
 @pytest.fixture(scope="session")
 def cut_outs(drawn_scenes):
-    """Pictures of each kind by split, as many of either: `{"train": {"ground": [...], "object": [...]}, "val": ...}`.
+    """Equally many pictures per class and split: `{"train": {"ground": [...], "object": [...]}, "val": ...}`.
 
-    Objects are the set's own crops of whatever class, grounds are cut out where its label images show no object.
+    Objects are the data set's crops of any class; grounds are cropped from object-free parts of its images.
     """
     generator = np.random.default_rng(0)
     found = {}
@@ -101,14 +101,14 @@ def cut_outs(drawn_scenes):
 
 @pytest.fixture(scope="session")
 def seeing_weights(cut_outs, tmp_path_factory):
-    """A checkpoint folder of an untrained resnet18 with its pyramid, whose norms have the cut-outs' statistics.
+    """A checkpoint folder of an untrained resnet18 with FPN and BN statistics estimated on the crops.
 
-    Without them an untrained network's features hardly tell one picture from another.
+    With default statistics, an untrained network's features hardly differ between pictures.
     """
     network = build_resnet_fpn("resnet18", seed=0).train()
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = None  # running statistics become means over all batches
+            module.momentum = None  # makes the running statistics means over all batches
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (PIXEL_MEAN, PIXEL_STD))
     with torch.no_grad():
         for start in (0, 24):
@@ -122,7 +122,7 @@ def seeing_weights(cut_outs, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def image_folders(cut_outs, tmp_path_factory):
-    """Two image sets in class folders, `learnable` and `shuffled`: the same pictures, in the latter in any folder."""
+    """Two class-per-folder data sets, `learnable` and `shuffled`, with the same pictures; the latter's are shuffled."""
     root = tmp_path_factory.mktemp("folders")
     generator = np.random.default_rng(0)
     for split, kinds in cut_outs.items():
@@ -138,7 +138,7 @@ def image_folders(cut_outs, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tiny_weights(tmp_path_factory):
-    """A checkpoint folder of an untrained resnet18 with its pyramid, for runs that need a file."""
+    """A checkpoint folder of an untrained resnet18 with FPN, for runs that need a file."""
     folder = tmp_path_factory.mktemp("weights")
     save_checkpoint(folder, build_resnet_fpn("resnet18", seed=5).state_dict(), {"arch": "resnet18"})
     return folder
@@ -146,7 +146,7 @@ def tiny_weights(tmp_path_factory):
 
 @pytest.fixture
 def run_cli():
-    """A function that runs `ccop-eval` in processes of its own and returns what it printed."""
+    """Function that runs `ccop-eval` in a subprocess and returns its output."""
 
     def run(*arguments):
         done = subprocess.run(
@@ -160,7 +160,7 @@ def run_cli():
 
 @pytest.fixture(scope="session")
 def overflowing_weights(tmp_path_factory):
-    """A checkpoint folder of finite tensors whose features overflow to infinity, as a diverged network's do."""
+    """A checkpoint folder of finite tensors whose features overflow to infinity, as in a diverged network."""
     tensors = dict(build_resnet_fpn("resnet18", seed=5).state_dict())
     for name in ("backbone.layer4.1.bn1.weight", "backbone.layer4.1.bn2.weight"):
         tensors[name] = torch.full_like(tensors[name], 3e38)

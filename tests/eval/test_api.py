@@ -1,4 +1,4 @@
-"""The Python functions of `ccop_eval` against the settings and results that the programs have."""
+"""The Python functions of `ccop_eval` take the same settings and return the same results as the commands."""
 
 import dataclasses
 import inspect

@@ -1,4 +1,4 @@
-"""`make faults`: try every fault, write the raw results, and the table of docs/reliability.md from them."""
+"""`make faults`: try every fault and write the raw results and the table in docs/reliability.md."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .material import Material
 
 
 def main() -> int:
-    """Returns 1 if a command did not hold."""
+    """Returns 1 if any command failed."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--only", nargs="*", choices=sorted(KINDS), help="kinds of faults; all by default")
     parser.add_argument("--seed", type=int, default=0, help="of the moments of kills and signals")

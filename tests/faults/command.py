@@ -1,4 +1,4 @@
-"""One command as a user types it, in a process of its own, and what it left behind."""
+"""Run a command as a user would, in a subprocess, and inspect what it left behind."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from pathlib import Path
 
 BIN = Path(sys.executable).parent
 TIMEOUT = 300.0
-"""Seconds after which a command counts as one that never ends."""
+"""Seconds after which a command counts as hanging."""
 
 CPU_BUDGET = 5.0
-"""Seconds of CPU time that a hostile file may cost beyond what the command takes for a file that is not there."""
+"""Extra CPU seconds allowed for a hostile file, compared with a missing file."""
 
 MEMORY_BUDGET = 1 << 30
-"""Bytes of resident memory."""
+"""Limit on resident memory, in bytes."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ class Outcome:
     """How a command ended.
 
     Attributes:
-        code: its exit status as a shell reports it (128 plus the number of a signal).
+        code: exit status as a shell reports it (128 plus the signal number).
         output: standard output and error.
         error: standard error.
-        cpu: seconds of CPU time, with all processes that it waited for.
-        memory: bytes, the most that it or one of its processes had resident.
-        wall: seconds.
+        cpu: CPU time in seconds, including processes that it waited for.
+        memory: peak resident memory of the command or any of its processes, in bytes.
+        wall: wall time in seconds.
     """
 
     code: int
@@ -46,18 +46,18 @@ class Outcome:
 
     @property
     def last(self) -> str:
-        """The last line of standard error, which holds a refusal."""
+        """The last line of standard error, where a refusal is printed."""
         lines = self.error.strip().splitlines()
         return lines[-1] if lines else ""
 
     def refusal(self) -> str:
-        """Why this is not a refusal in one line; empty if it is."""
+        """Why this is not a one-line refusal; empty if it is."""
         if self.code != 2:
             return f"exit code {self.code}: {self.last}"
         return self.flaw() or ("" if self.last.startswith("ccop-") else f"no refusal: {self.last}")
 
     def flaw(self) -> str:
-        """What no command may ever end in; empty if there is none of it."""
+        """An outcome that is never acceptable, such as a traceback; empty if there is none."""
         if self.code == 124:
             return "never ended"
         if "Traceback (most recent call last)" in self.output:
@@ -71,9 +71,9 @@ def run(
     """Run one of the programs, or any other command.
 
     Args:
-        argv: the command line; `ccop-...` is taken from the environment of this Python.
-        interfere: called in a thread of its own once the process has started.
-        timeout: seconds until the whole process group is killed, and the exit code is 124.
+        argv: the command line; `ccop-...` commands come from this Python's environment.
+        interfere: called in a separate thread once the process has started.
+        timeout: seconds until the whole process group is killed; the exit code is then 124.
     """
     words = [str(BIN / str(word)) if str(word).startswith("ccop-") else os.fspath(str(word)) for word in argv]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
@@ -111,7 +111,7 @@ def run(
         process.returncode = os.waitstatus_to_exitcode(status)
         timer.cancel()
         wall = time.monotonic() - begun
-        # Processes that outlive the command keep its pipes open.
+        # Processes that outlive the command would keep its pipes open.
         for thread in readers:
             thread.join(5.0)
         send(process, signal.SIGKILL)
@@ -120,13 +120,13 @@ def run(
     code = process.returncode if process.returncode >= 0 else 128 - process.returncode
     error = texts.get("stderr", b"").decode(errors="replace")
     output = texts.get("stdout", b"").decode(errors="replace") + error
-    # Linux counts kilobytes, macOS bytes.
+    # Linux reports kilobytes, macOS bytes.
     memory = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return Outcome(124 if expired.is_set() else code, output, error, usage.ru_utime + usage.ru_stime, memory, wall)
 
 
 def send(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    """A signal to the process group that the command leads, as a terminal or a scheduler sends it."""
+    """Signal the command's process group, as a terminal or scheduler does."""
     try:
         os.killpg(process.pid, number)
     except ProcessLookupError:
@@ -134,12 +134,12 @@ def send(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
 
 
 def unfinished(folder: Path) -> list[str]:
-    """Temporary files below a folder."""
+    """Temporary files in a folder, recursively."""
     return sorted(path.name for path in folder.rglob("*.partial")) if folder.is_dir() else []
 
 
 def contents(folder: Path, wanted: Callable[[Path], bool] = lambda path: True) -> dict[str, str]:
-    """Path below the folder -> digest, for every file that is wanted."""
+    """Relative path -> digest of every wanted file in a folder."""
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))

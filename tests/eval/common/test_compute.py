@@ -15,7 +15,7 @@ def test_a_state_is_written_beside_its_place_and_not_through_another_disk(
 ) -> None:
     settings = KnnSettings("random", tmp_path, tmp_path / "out", accelerator="cpu")
     folder = RunFolder(launch(settings), settings)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))  # where nothing can be written
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))  # not writable
     folder.save_state({"step": 3, "weight": torch.ones(2)})
     loaded = torch.load(folder.state, weights_only=True)
     assert loaded["step"] == 3

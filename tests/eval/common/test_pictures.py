@@ -16,7 +16,7 @@ def test_wrapped_lines_fit_and_hold_the_whole_text(text):
 
 
 def dark(picture):
-    """Columns and rows that have ink."""
+    """Columns and rows with ink."""
     ink = np.asarray(picture.convert("L")) < 128
     return ink.any(0), ink.any(1)
 

@@ -1,4 +1,4 @@
-"""What a folder contains decides whether a run starts, resumes, or is finished."""
+"""A folder's contents determine whether a run starts, resumes or is already finished."""
 
 from __future__ import annotations
 

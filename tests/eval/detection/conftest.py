@@ -1,4 +1,4 @@
-"""A small drawn data set in COCO's layout: rectangles, ellipses and triangles over noise, class by shape."""
+"""A small synthetic data set in COCO's layout: rectangles, ellipses and triangles on noise; shapes are classes."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 CLASSES = {7: "ellipse", 3: "rectangle", 90: "triangle"}
-"""Category ids neither sorted nor contiguous, as data sets may have them."""
+"""Category ids that are neither sorted nor contiguous, as in some data sets."""
 
 
 def _outline(kind: str, x: float, y: float, width: float, height: float) -> list[tuple[float, float]]:
@@ -27,7 +27,7 @@ def _area(outline: list[tuple[float, float]]) -> float:
 
 
 def _draw_split(root: Path, split: str, images: int, seed: int, size: int = 128) -> None:
-    """Write `images` pictures of size x size pixels with two or three shapes each, and their instance JSON."""
+    """Write `images` images of size x size pixels with two or three shapes each, and their instance JSON."""
     random = np.random.default_rng(seed)
     folder = root / f"{split}2017"
     folder.mkdir(parents=True)
@@ -66,7 +66,7 @@ def _draw_split(root: Path, split: str, images: int, seed: int, size: int = 128)
 
 @pytest.fixture(scope="module", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No test reads or writes the user's cache; a module may have one a test in its place."""
+    """Isolate the tests from the user's cache; a module may override this with a cache per test."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CCOP_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -74,13 +74,13 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def draw_split() -> Callable[..., None]:
-    """`draw_split(root, "train", images=8, seed=0)` adds one split to `root`."""
+    """`draw_split(root, "train", images=8, seed=0)` adds a split to `root`."""
     return _draw_split
 
 
 @pytest.fixture
 def draw() -> Callable[..., Path]:
-    """`draw(root, train=8, val=4)` -> `root` with both splits."""
+    """`draw(root, train=8, val=4)` writes both splits to `root` and returns it."""
 
     def both(root: Path, train: int = 8, val: int = 4, seed: int = 0) -> Path:
         _draw_split(root, "train", train, seed)
@@ -98,7 +98,7 @@ VOC_OBJECTS = {
 
 
 def _write_voc(root: Path) -> Path:
-    """Three pictures of 64 x 48 pixels: 2007 trainval, 2012 trainval, 2007 test."""
+    """Three images of 64 x 48 pixels: 2007 trainval, 2012 trainval, 2007 test."""
     for year, image_set, name in (
         ("VOC2007", "trainval", "000001"),
         ("VOC2012", "trainval", "2008_000002"),
@@ -123,5 +123,5 @@ def _write_voc(root: Path) -> Path:
 
 @pytest.fixture
 def write_voc() -> Callable[[Path], Path]:
-    """`write_voc(root)` -> `root` with a very small VOC07+12."""
+    """`write_voc(root)` writes a tiny VOC07+12 to `root` and returns it."""
     return _write_voc

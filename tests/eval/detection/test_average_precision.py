@@ -17,7 +17,7 @@ from ccop_eval.detection.average_precision import (
 from ccop_hub.files import write_atomically
 
 CATEGORIES = {4: "cat", 9: "dog", 11: "cow"}
-"""The last has no object at all."""
+"""The last class has no objects."""
 
 Box = list[float]
 
@@ -27,7 +27,7 @@ def _near(box: Box, random: np.random.Generator, spread: float) -> Box:
 
 
 def _write(folder: Path, images: int, seed: int, difficult: bool = False) -> tuple[Path, Path]:
-    """Ground truth and predictions: near misses, doubles, wrong classes, boxes over nothing; all scores differ."""
+    """Ground truth and predictions: near misses, duplicates, wrong classes, background boxes; all scores differ."""
     random = np.random.default_rng(seed)
     annotations: list[dict[str, Any]] = []
     found: list[dict[str, Any]] = []
@@ -78,7 +78,7 @@ def _pycocotools(truth: Path, found: Path) -> list[float]:
 
 
 def _resampled(truth: Path, found: Path, counts: list[int], folder: Path) -> tuple[Path, Path]:
-    """The data set with every image written out as often as it was drawn."""
+    """The data set with each image repeated as often as it was drawn."""
     document, predictions = json.loads(truth.read_text()), json.loads(found.read_text())
     drawn: dict[str, list[dict[str, Any]]] = {"images": [], "annotations": [], "categories": document["categories"]}
     kept = []
@@ -119,7 +119,7 @@ def test_ap_of_a_resample_is_that_of_the_data_set_written_out(tmp_path: Path, sc
 
 
 def _slow_voc_ap(truth: Path, found: Path, category: int, overlap: float) -> float:
-    """The devkit's procedure, one detection after the other, in plain Python."""
+    """The devkit's algorithm in plain Python, one detection at a time."""
     document, predictions = json.loads(truth.read_text()), json.loads(found.read_text())
     objects = [entry for entry in document["annotations"] if entry["category_id"] == category]
     to_find = sum(not entry.get("difficult", 0) for entry in objects)
@@ -176,7 +176,7 @@ def test_voc_scores_are_those_of_detectron2s_own_evaluator(tmp_path: Path, monke
     from detectron2.evaluation import PascalVOCDetectionEvaluator
     from detectron2.structures import Boxes, Instances
 
-    # The name that its evaluator calls was taken out of numpy 1.24 and put back in 2.0 with another meaning.
+    # Its evaluator uses a name that NumPy 1.24 removed and 2.0 reintroduced with a different meaning.
     monkeypatch.setattr(np, "bool", bool, raising=False)
     truth, found = _write(tmp_path, 12, 5, difficult=True)
     document, predictions = json.loads(truth.read_text()), json.loads(found.read_text())
@@ -223,7 +223,7 @@ def _write_voc(root: Path, document: dict[str, Any], names: dict[int, str]) -> N
 
 @pytest.mark.parametrize(("scorer", "expected"), [("coco", 100 * 51 / 101), ("voc", 100 * 6 / 11)])
 def test_half_of_the_objects_found_without_an_error(tmp_path: Path, scorer: Scorer, expected: float) -> None:
-    """Precision 1 up to recall 0.5: 51 of COCO's 101 points, 6 of VOC's 11."""
+    """Precision 1 up to recall 0.5: 51 of COCO's 101 thresholds, 6 of VOC's 11."""
     boxes: list[Box] = [[10.0, 10.0, 20.0, 20.0], [60.0, 60.0, 30.0, 30.0]]
     objects = [
         {"id": number, "image_id": 1, "category_id": 1, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}

@@ -21,7 +21,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _polygon(left: int, top: int, right: int, bottom: int) -> list[list[int]]:
-    """A filled rectangle, both ends included."""
+    """A filled rectangle, ends inclusive."""
     return [[left, top], [right, top], [right, bottom], [left, bottom]]
 
 
@@ -33,7 +33,7 @@ OBJECTS = [
     ("persongroup", _polygon(52, 4, 59, 11)),
     ("caravan", _polygon(52, 20, 59, 27)),
 ]
-"""In the order they are drawn: the second car lies over the first."""
+"""In drawing order: the second car covers part of the first."""
 
 
 def _write(root: Path, pictures: bool, splits: tuple[str, ...] = ("train", "val")) -> Path:

@@ -186,11 +186,11 @@ def test_published_values(protocol: str) -> None:
 @pytest.mark.parametrize("arch", ["resnet18", "resnet34", "resnet50", "resnet101"])
 @pytest.mark.parametrize("protocol", sorted(PUBLISHED))
 def test_the_protocol_is_the_same_for_every_depth(data: CocoData, protocol: str, arch: str) -> None:
-    """All that fitting to network and data changes on the protocol's own machine: depth, width, input, classes."""
+    """On the protocol's own hardware, only depth, width, input and classes are adapted."""
     configuration = _configure(data, protocol, arch=arch, device="cuda", processes=8)
     config.set_batch_size(configuration, None, 8)
     cfg = configuration.cfg
-    # He et al. 2016, table 1: the first stage of 18 and 34 layers has 64 channels, of deeper networks 256.
+    # He et al. 2016, table 1: the first stage has 64 channels with 18 or 34 layers, 256 in deeper networks.
     assert int(arch.removeprefix("resnet")) == cfg.MODEL.RESNETS.DEPTH
     assert (64 if arch in ("resnet18", "resnet34") else 256) == cfg.MODEL.RESNETS.RES2_OUT_CHANNELS
     expected = {**PUBLISHED[protocol], "SOLVER.REFERENCE_WORLD_SIZE": 0}

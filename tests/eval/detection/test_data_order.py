@@ -19,7 +19,7 @@ def _wide() -> list[bool]:
 
 
 def _draw(record: dict[str, Any]) -> dict[str, Any]:
-    """A mapper that augments as Detectron2's do: from numpy's global state."""
+    """A mapper that augments from NumPy's global random state, like Detectron2's."""
     return {"number": record["number"], "drawn": float(np.random.uniform())}
 
 

@@ -12,7 +12,7 @@ LIKE_V06 = {
     "layers/__init__.py": "from detectron2 import _C\nimport PIL.Image\nPIL.Image.LINEAR",
     "engine/__init__.py": "",
 }
-"""A package with what v0.6 asks of its surroundings: the operators and a filter that Pillow no longer has."""
+"""A package that imports what v0.6 does: the compiled operators and a filter that Pillow removed."""
 
 PACKAGES = {
     "without operators": LIKE_V06,
@@ -52,7 +52,7 @@ for name in names:
 
 @pytest.fixture(scope="module")
 def described(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """What is said of each of `PACKAGES` where it is the Detectron2 on the import path."""
+    """The description of each of `PACKAGES` when it is the Detectron2 on the import path."""
     folder = tmp_path_factory.mktemp("engines")
     for name, package in PACKAGES.items():
         for file, text in package.items():

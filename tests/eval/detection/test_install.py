@@ -25,7 +25,7 @@ FILES = {
 
 @pytest.fixture
 def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that pip takes for the registry; what it installs goes to `tmp_path / target`."""
+    """A local folder that pip uses as its index; it installs to `tmp_path / target`."""
     folder = tmp_path / "registry"
     folder.mkdir()
     with tarfile.open(folder / "pb1-detectron2-0.6.tar.gz", "w:gz") as archive:
@@ -105,6 +105,6 @@ def test_a_source_distribution_without_the_package_is_an_error(tmp_path: Path, m
 
 
 def _hide(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
-    """Make the import system find everything but one package."""
+    """Hide one package from the import system."""
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == package else find(name, *rest))

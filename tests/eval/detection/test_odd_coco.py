@@ -1,4 +1,4 @@
-"""A data set with every oddity at once measures the same as its clean twin."""
+"""A data set with every oddity at once gives the same results as a clean one."""
 
 import copy
 import json
@@ -27,7 +27,7 @@ def _split(root: Path, split: str) -> tuple[Path, Document]:
 
 
 def _round(document: Document) -> None:
-    """Whole pixels, areas of the polygons, and a mask of run lengths: what the odd twin's rules have to arrive at."""
+    """Whole pixels, polygon areas and an RLE mask: what normalising the odd data set must produce."""
     for entry in document["annotations"]:
         polygon = [float(round(value)) for value in entry["segmentation"][0]]
         xs, ys = np.array(polygon[::2]), np.array(polygon[1::2])
@@ -43,7 +43,7 @@ def _round(document: Document) -> None:
 
 
 def _spoil(document: Document, root: Path, split: str) -> None:
-    """Every oddity that can be put right, without another content."""
+    """Every oddity that can be fixed without changing the content."""
     entries, images = document["annotations"], document["images"]
     first, second, third = entries[:3]
     del first["iscrowd"], second["area"]
@@ -79,9 +79,9 @@ def _spoil(document: Document, root: Path, split: str) -> None:
 
 @pytest.fixture
 def twins(draw: Draw, tmp_path: Path) -> tuple[Path, Path]:
-    """The clean data set and the odd one, of the same images but for the third of each split.
+    """The clean and the odd data set, which have the same images except the third of each split.
 
-    That one is stored on its side in the odd set, and EXIF turns it upright.
+    In the odd set, that image is stored sideways, with an EXIF orientation that corrects it.
     """
     clean = draw(tmp_path / "clean", train=4, val=4)
     odd = tmp_path / "odd"
@@ -140,7 +140,7 @@ def test_the_region_probe_reads_equal_boxes(twins: tuple[Path, Path]) -> None:
         assert (clean.note, bool(odd.note)) == ("", True)
         assert clean.classes == odd.classes
         assert [path.name for path in clean.paths] == [path.name for path in odd.paths]
-        # Objects whose mask alone is bad count as boxes.
+        # Objects with only a bad mask count as boxes.
         for boxes, theirs in zip(odd.boxes, clean.boxes, strict=True):
             assert {tuple(box) for box in boxes.tolist()} == {tuple(box) for box in theirs.tolist()}
         assert sum(odd.counts) == sum(clean.counts) + 3

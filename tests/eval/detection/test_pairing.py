@@ -1,4 +1,4 @@
-"""Two weights in one run."""
+"""Paired runs of two sets of weights."""
 
 import contextlib
 import dataclasses
@@ -22,7 +22,7 @@ load_engine()
 
 @pytest.fixture(scope="module")
 def paired(tmp_path_factory: pytest.TempPathFactory, draw_split: Callable[..., None]) -> Path:
-    """Two untrained networks, one of them from a file, on a tenth of the training images."""
+    """Two untrained networks, one of them from a file, on 10 % of the training images."""
     work = tmp_path_factory.mktemp("paired")
     network = build_resnet_fpn("resnet18", seed=1)
     facts = {"arch": "resnet18", "objective": "ccop", "parts": ["backbone", "fpn"]}
@@ -74,7 +74,7 @@ def test_a_file_gets_the_table_of_both_at_its_full_width(paired: Path) -> None:
 
 
 def test_both_weights_had_the_same_batches(paired: Path) -> None:
-    """The region sampler, too: how many of the sampled boxes are objects depends on boxes and draws alone."""
+    """Region sampling too: the number of sampled foreground boxes depends only on the boxes and the random draws."""
     lines = [
         json.loads((out / "detectron2" / "metrics.json").read_text().splitlines()[0])
         for out in (paired, paired / "against")
@@ -102,7 +102,7 @@ def test_the_pair_is_two_rows_of_one_table(paired: Path, capsys: pytest.CaptureF
 
 
 def test_the_interval_of_a_difference_is_the_bootstraps(paired: Path) -> None:
-    """All objects found against those of every other image found: resampled by hand, image by image."""
+    """A detector that finds all objects against one that finds them in every other image; resampled by hand."""
     from ccop_eval.detection.pairing import RESAMPLES, pair
     from ccop_eval.detection.plan import make_plan
     from ccop_eval.settings import DetectionSettings
@@ -134,7 +134,7 @@ def test_the_interval_of_a_difference_is_the_bootstraps(paired: Path) -> None:
 
 
 def _share_found(truth: dict[str, Any], images: list[int]) -> float:
-    """AP where those and only those objects are found that lie in images of odd number, none wrongly."""
+    """AP if exactly the objects in odd-numbered images are found, without false positives."""
     values = []
     for category in truth["categories"]:
         objects = [

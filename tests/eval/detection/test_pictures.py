@@ -27,7 +27,7 @@ def test_the_caption_has_the_threshold(scores: list[float], expected: str) -> No
 
 
 def sheet(split: CocoSplit, folder: Path, scores: list[float]) -> np.ndarray:
-    """The sheet of ground truth as detections of these scores."""
+    """Draw the sheet with the ground truth as detections with these scores."""
     objects: list[dict[str, Any]] = json.loads(split.annotations.read_text())["annotations"]
     found = [
         {"image_id": entry["image_id"], "category_id": entry["category_id"], "bbox": entry["bbox"], "score": score}

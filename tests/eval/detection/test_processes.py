@@ -22,9 +22,9 @@ def test_one_process_is_this_one() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a GPU")
 def test_a_new_process_can_import_the_engine() -> None:
-    """v0.6 then asserts a GPU, and official main makes the plan, of weights that lack an architecture.
+    """v0.6 then asserts a GPU; official main makes the plan, for weights without an architecture.
 
-    A group of one, since each new process costs seconds.
+    Uses a group of one, since each new process takes seconds.
     """
     url = f"tcp://127.0.0.1:{processes._free_port()}"
     with pytest.raises(ProcessRaisedException, match=r"cuda is not available|random weights need an architecture"):

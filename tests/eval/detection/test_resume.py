@@ -1,4 +1,4 @@
-"""Runs that are killed and go on, against one that was never stopped."""
+"""Killed and resumed runs give the same result as an uninterrupted one."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from ccop_eval.results.result import Result
 Draw = Callable[..., Path]
 
 ITERATIONS, PERIOD, SCORED = 4, 2, 2
-"""Iterations in all, between checkpoints, and to the scoring on the way."""
+"""Total iterations, iterations between checkpoints, and iterations until the intermediate evaluation."""
 
 KILLED = """
 import json, os, signal, sys
@@ -71,8 +71,8 @@ PLACES = [
     ("last checkpoint", 3, "the training is finished: scoring it"),
     ("scoring", 2, "the training is finished: scoring it"),
 ]
-"""Where a run is killed (before which step; in writing which iteration's checkpoint; in which scoring), and what the
-same command says when it goes on."""
+"""Where a run is killed (before a step, while writing a checkpoint, or during scoring), and what the same command
+prints when it resumes."""
 
 
 @pytest.fixture(scope="module")

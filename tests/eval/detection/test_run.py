@@ -32,7 +32,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(work: Path, draw_split: Callable[..., None]) -> Path:
-    """A run over-fitted to four pictures: training and scoring see the same ones."""
+    """A run overfitted to four images, used for both training and scoring."""
     for split in ("train", "val"):
         draw_split(work / "shapes", split, images=4, seed=5)
     network = build_resnet_fpn("resnet18", seed=1)
@@ -290,7 +290,7 @@ def test_an_image_of_another_size_than_listed_is_told(
 def test_voc_is_trained_on_and_scored_by_its_own_metric(
     write_voc: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the small network, since VOC's own protocol is too large for a processor."""
+    """Uses the small network, since VOC's protocol is too slow on a CPU."""
     from ccop_eval.detection import config
     from ccop_eval.detection.average_precision import voc_scores
 
@@ -311,7 +311,7 @@ def test_voc_is_trained_on_and_scored_by_its_own_metric(
 
 
 def test_a_process_that_was_not_given_the_plan_makes_it(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the processes of several GPUs do; here the one of a processor."""
+    """Like the processes of a multi-GPU run, but with a single CPU process."""
     from ccop_eval.detection import run
     from ccop_eval.settings import DetectionSettings
 

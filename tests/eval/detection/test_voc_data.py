@@ -51,7 +51,7 @@ def test_boxes_are_those_that_detectron2_reads(
     from detectron2.data.datasets.pascal_voc import load_voc_instances
     from detectron2.structures import BoxMode
 
-    monkeypatch.setattr(np, "str", str, raising=False)  # numpy took the name away in 1.24; its loader still says it
+    monkeypatch.setattr(np, "str", str, raising=False)  # removed in NumPy 1.24, but Detectron2's loader uses it
     root = write_voc(tmp_path)
     (root / "VOC2007" / "ImageSets" / "Main" / "trainval.txt").write_text("000001\n000001\n")
     theirs = load_voc_instances(str(root / "VOC2007"), "trainval", CLASSES)[0]["annotations"]

@@ -21,7 +21,7 @@ Draw = Callable[..., Path]
 
 
 def _network(arch: str) -> ResNetFPN:
-    """A network whose every tensor differs from what a fresh detector has, running statistics included."""
+    """A network in which every tensor, including running statistics, differs from a new detector's."""
     network = build_resnet_fpn(arch, seed=3)
     generator = torch.Generator().manual_seed(4)
     for name, value in network.state_dict().items():

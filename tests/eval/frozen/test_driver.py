@@ -6,7 +6,7 @@ from PIL import Image
 
 @pytest.fixture
 def data(tmp_path):
-    """Two classes of two images in each split."""
+    """Two classes with two images each per split."""
     for split in ("train", "val"):
         for name in ("cat", "dog"):
             folder = tmp_path / "data" / split / name

@@ -17,7 +17,7 @@ def linear(data, out, *flags):
 
 @pytest.fixture(scope="module")
 def learning(seeing_weights):
-    """The flags of a run that learns what can be learnt."""
+    """Flags of a run that is long enough to learn the classes."""
     return ["--weights", str(seeing_weights), "--epochs", "4", "--holdout", "0.2"]
 
 

@@ -6,7 +6,7 @@ from ccop_eval.frozen import neighbours
 
 
 def slow_votes(bank, labels, query, k, temperature, classes):
-    """Every similarity, sorted; a vote of exp(similarity / T) each."""
+    """Reference: sort all similarities; each neighbour's vote weighs exp(similarity / T)."""
     similarity = [
         (sum(a * b for a, b in zip(row, query, strict=True)) / math.hypot(*row) / math.hypot(*query), label)
         for row, label in zip(bank, labels, strict=True)

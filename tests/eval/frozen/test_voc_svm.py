@@ -10,7 +10,7 @@ from ccop_hub.errors import UserError
 
 
 def slow_average_precision(labels, scores):
-    """Precision at each true image, in order of score, averaged; without ties and difficult images."""
+    """Average of the precision at each positive image in order of score; ignores ties and difficult images."""
     order = sorted((-score, label) for score, label in zip(scores, labels, strict=True) if label != 0)
     found, precisions = 0, []
     for position, (_, label) in enumerate(order, start=1):
@@ -54,7 +54,7 @@ def test_cost_is_chosen_a_class_by_three_folds_on_trainval():
 
 @pytest.fixture(scope="module")
 def voc(tmp_path_factory, cut_outs):
-    """A `VOC2007` folder of cut-outs; classes `shuffled-*` are the same labels, dealt to any image."""
+    """A `VOC2007` folder of crops; the `shuffled-*` classes have the same labels in random order."""
     root = tmp_path_factory.mktemp("voc") / "VOC2007"
     lists = root / "ImageSets" / "Main"
     lists.mkdir(parents=True)

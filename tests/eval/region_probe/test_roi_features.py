@@ -11,7 +11,7 @@ def test_levels_are_those_of_the_paper():
 
 
 def position_maps(size, strides):
-    """Feature maps that hold each cell's own centre, (x, y) in pixels of the image."""
+    """Feature maps in which each cell contains its centre, (x, y) in image pixels."""
     maps = {}
     for name, stride in strides.items():
         centres = (torch.arange(size // stride) + 0.5) * stride

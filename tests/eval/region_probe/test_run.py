@@ -16,9 +16,9 @@ from ccop_hub.formats.checkpoint import save_checkpoint
 
 @pytest.fixture(scope="module")
 def coco(tmp_path_factory, drawn_scenes, ground_boxes):
-    """The drawn set as two COCO folders, `learnable` and `shuffled`, the latter with any category for each box.
+    """The synthetic data set as two COCO folders: `learnable`, and `shuffled` with random categories.
 
-    Its objects are one category, places without an object the other.
+    One category is the objects, the other object-free squares.
     """
     root = tmp_path_factory.mktemp("coco")
     generator = np.random.default_rng(3)

@@ -14,7 +14,7 @@ CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
 )
 REQUIRED = "CCOP_TEST_BROWSER"
-"""Environment variable; where it is set, a test that finds no browser fails instead of being skipped."""
+"""Environment variable that makes tests fail instead of skip if there is no browser."""
 
 needs_chromium = pytest.mark.skipif(
     CHROMIUM is None and REQUIRED not in os.environ, reason="no chromium on PATH: apt-get install chromium"
@@ -22,7 +22,7 @@ needs_chromium = pytest.mark.skipif(
 
 
 class Tables(html.parser.HTMLParser):
-    """Rows of every table: class, digest, and value by metric; pictures; and attributes of the root."""
+    """Parses every table's rows (class, digest, value by metric), the pictures, and the root's attributes."""
 
     def __init__(self):
         super().__init__()
@@ -51,7 +51,7 @@ class Tables(html.parser.HTMLParser):
 
 
 def view(file, tmp_path, *flags):
-    """What a browser makes of a page: the tables after loading, and everything it complained of."""
+    """Load a page in a browser; returns the rendered tables and all browser errors."""
     assert CHROMIUM is not None, f"{REQUIRED} is set, but there is no chromium on PATH: apt-get install chromium"
     options = [
         "--headless",
@@ -142,7 +142,7 @@ VISIBLE = r"[/red]x $\x{ <b>b</b> \x1b[31m \u202eevil |_`*"
 
 @pytest.fixture
 def hostile(make_result, tmp_path):
-    """A result whose every name would be markup somewhere."""
+    """A result in which every name contains markup."""
     values = {HOSTILE: 10.0, "cat": 20.0}
     result = make_result(
         task=HOSTILE,
@@ -181,7 +181,7 @@ def test_names_reach_every_output_as_text(hostile, tmp_path, capsys):
 def test_page_fits_a_telephone(results, tmp_path):
     page = tmp_path / "page.html"
     assert main(["compare", *results, "--html", str(page)]) == 0
-    # The browser has a least window width of its own, a frame has none.
+    # Browsers enforce a minimum window width, but not a minimum frame width.
     (tmp_path / "frame.html").write_text(
         "<iframe id=f width=400 height=900 src=page.html></iframe>"
         "<script>onload = () => { const d = document.getElementById('f').contentDocument.documentElement;"

@@ -5,7 +5,7 @@ from PIL import Image
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory, drawn_scenes):
-    """Two folders of synthetic images with ground and object as classes; `shuffled` swaps the labels."""
+    """Two folders of synthetic images with the classes ground and object; `shuffled` swaps the labels."""
     root = tmp_path_factory.mktemp("scenes")
     for split in ("train", "val"):
         labels = sorted((drawn_scenes / "semantic" / f"{split}2017").iterdir())
@@ -29,7 +29,7 @@ CITY_SIZE = (64, 128)
 
 @pytest.fixture(scope="module")
 def cityscapes(tmp_path_factory):
-    """A folder in Cityscapes' layout: blocks of many label ids, ignored ones among them."""
+    """A folder in Cityscapes' layout with blocks of many label ids, some of them ignored."""
     root = tmp_path_factory.mktemp("cityscapes")
     generator = np.random.default_rng(5)
     for split, count in (("train", 4), ("val", 3)):

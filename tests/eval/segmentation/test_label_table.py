@@ -8,7 +8,7 @@ from ccop_hub.errors import UserError
 
 @pytest.fixture
 def named(tmp_path):
-    """A function that writes `classes.txt` and returns it."""
+    """Function that writes `classes.txt` and returns its path."""
 
     def write(*names):
         (tmp_path / "classes.txt").write_text("\n".join(names) + "\n")
