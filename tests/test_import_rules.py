@@ -1,4 +1,4 @@
-"""What imports what: the contracts of `pyproject.toml`, and the rules that import-linter has no words for."""
+"""Import rules: the contracts in `pyproject.toml`, and rules that import-linter cannot express."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 IMPORT_NAMES = {"ccop_hub": "ccop_hub", "pretrain": "ccop_pretrain", "eval": "ccop_eval"}
 SOURCES = [path for folder in IMPORT_NAMES for path in sorted((ROOT / folder).rglob("*.py"))]
-# Any module may ask what a machine can do; only one lets processes talk to each other.
+# Any module may query the hardware; only one may communicate between processes.
 COLLECTIVES = ROOT / "pretrain" / "common" / "distributed.py"
 CAPABILITIES = {"torch.distributed.is_available", "torch.distributed.is_nccl_available"}
-# Needed for one published file, and imported when that file is downloaded.
+# Needed for only one published file, and imported when that file is downloaded.
 OPTIONAL = {"gdown"}
 
 
 def imported(path: Path) -> Iterator[tuple[int, str]]:
-    """(level, module) of every import in a file, including those inside functions; level 0 is absolute."""
+    """(level, module) of every import in a file, including inside functions; level 0 is absolute."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from ((0, alias.name) for alias in node.names)
@@ -36,7 +36,7 @@ def absolute(path: Path) -> set[str]:
 
 
 def test_the_contracts_of_pyproject_hold() -> None:
-    # In a process of its own: import-linter configures logging, which disables the loggers of other tests.
+    # Run in a subprocess: import-linter configures logging, which would disable other tests' loggers.
     code = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True, no_logo=True))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -44,13 +44,13 @@ def test_the_contracts_of_pyproject_hold() -> None:
 
 def test_imports_inside_a_package_are_relative() -> None:
     assert {path.relative_to(ROOT).parts[0] for path in SOURCES} == set(IMPORT_NAMES)
-    # The folders' own names work only where the repository is the working directory.
+    # Importing by folder name only works from the repository's root.
     named = {path: {IMPORT_NAMES[path.relative_to(ROOT).parts[0]], "pretrain", "eval"} for path in SOURCES}
     assert {str(path): found for path in SOURCES if (found := absolute(path) & named[path])} == {}
 
 
 def test_tensors_are_moved_to_a_chosen_device() -> None:
-    """`.cuda()` would move them to the first GPU whatever was asked for."""
+    """`.cuda()` would move them to the first GPU, whichever device was requested."""
     functions = [(path, node.func) for path in SOURCES for node in walk(path) if isinstance(node, ast.Call)]
     methods = [(path, node) for path, node in functions if isinstance(node, ast.Attribute)]
     assert [f"{path}:{node.lineno}" for path, node in methods if node.attr == "cuda"] == []
@@ -108,7 +108,7 @@ def test_hubconf_dependencies_are_what_loading_imports() -> None:
 
 
 def test_importing_ccop_hub_brings_no_heavy_package() -> None:
-    """The console programs answer `--help` without torch; loading pulls in torch, timm and their own needs alone."""
+    """`--help` works without importing torch; loading imports only torch, timm and their dependencies."""
     code = "import sys, ccop_hub, ccop_hub.console, ccop_hub.cli; print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert {"torch", "timm", "huggingface_hub", "cyclopts", "pydantic", "rich"} & set(found) == set()

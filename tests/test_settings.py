@@ -1,4 +1,4 @@
-"""Every setting of every program refuses what it cannot be, and settings on disk are the same settings again."""
+"""Every setting of every program rejects invalid values, and settings survive a round trip to disk."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ WRONG = {
     Path: [""],
     str: [""],
 }
-"""Values that no setting of a type takes."""
+"""Type -> values that no setting of that type accepts."""
 
 
 def smallest(command: Command) -> dict[str, Any]:
-    """Values for the settings without a default."""
+    """Values for settings without a default."""
     values: dict[str, Any] = {}
     for name in command.required():
         kind, _ = without_bounds(field_types(command.settings)[name])

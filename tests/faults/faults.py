@@ -1,7 +1,7 @@
-"""The faults, each tried on real commands, and whether the commands held.
+"""The faults, tried on real commands, with the outcome.
 
-Held means: the right result, or a refusal in one line with exit code 2 (143 and 130 after a signal), no traceback, and
-no unfinished file left behind.
+A command passes if it produces the right result or a one-line refusal with exit code 2 (143 or 130 after a signal),
+without a traceback or unfinished files.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ Trials = Iterator["Trial"]
 
 @dataclass(frozen=True)
 class Trial:
-    """One fault that one command met.
+    """One fault tried on one command.
 
     Attributes:
         kind: kind of fault, a row of the table.
-        fault: what it was.
+        fault: description of the fault.
         command: name of the command.
-        lost: why the command did not hold; empty if it did.
-        skipped: why it could not be tried; empty if it was.
-        code: exit code of the command that met the fault.
+        lost: why the command failed; empty if it passed.
+        skipped: why the fault could not be tried; empty if it was.
+        code: the command's exit code.
         said: its last line on standard error.
-        cpu: its seconds of CPU time.
-        memory: its resident bytes at most.
+        cpu: its CPU time in seconds.
+        memory: its peak resident memory in bytes.
     """
 
     kind: str
@@ -58,13 +58,13 @@ class Trial:
 
 
 def _trial(kind: str, fault: str, command: str, outcome: Outcome, lost: str) -> Trial:
-    # What names the folder of this very run would differ every time.
+    # Paths in this run's folder would differ every time.
     said = outcome.last.replace(os.environ.get("FAULTS_ROOT", "\0"), "...")[:300]
     return Trial(kind, fault, command, lost, "", outcome.code, said, round(outcome.cpu, 2), outcome.memory)
 
 
 def paths(material: Material, random_numbers: random.Random) -> Trials:
-    """Output paths that cannot be made, and inputs that cannot be reached, for every writing command."""
+    """Output paths that cannot be created and unreachable inputs, for every command that writes."""
     kind, root = "paths", material.root / "paths"
     root.mkdir()
     (root / "file").write_text("kept")
@@ -102,7 +102,7 @@ def paths(material: Material, random_numbers: random.Random) -> Trials:
 
 
 def mounted(material: Material, random_numbers: random.Random) -> Trials:
-    """A read-only folder and disks that are too small, in a mount namespace of their own."""
+    """A read-only folder and disks that are too small, in a separate mount namespace."""
     can = os.geteuid() == 0 and subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode == 0
     place, report = material.root / "mounted", material.root / "left"
     place.mkdir()
@@ -127,7 +127,7 @@ def mounted(material: Material, random_numbers: random.Random) -> Trials:
 
 
 def kills(material: Material, random_numbers: random.Random, trials: int = 2) -> Trials:
-    """SIGKILL to the whole process group at two random moments, and the command again until it has finished."""
+    """SIGKILL to the whole process group at two random moments; then the command is rerun until it finishes."""
     for writer in material.writers.values():
         whole, duration = _undisturbed(material, writer)
         for number in range(trials):
@@ -140,7 +140,7 @@ def kills(material: Material, random_numbers: random.Random, trials: int = 2) ->
 
 
 def signals(material: Material, random_numbers: random.Random) -> Trials:
-    """SIGTERM and SIGINT to the whole process group, once and twice, and the command again."""
+    """SIGTERM and SIGINT to the whole process group, once and twice; then the command is rerun."""
     for writer in material.writers.values():
         whole, duration = _undisturbed(material, writer)
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -156,7 +156,7 @@ def signals(material: Material, random_numbers: random.Random) -> Trials:
 
 
 def writers(material: Material, random_numbers: random.Random) -> Trials:
-    """Two of the same command started at once with one output."""
+    """The same command started twice at once with the same output."""
     for writer in material.writers.values():
         whole, _ = _undisturbed(material, writer)
         out = material.root / f"shared-{writer.name}{writer.suffix}"
@@ -183,7 +183,7 @@ def writers(material: Material, random_numbers: random.Random) -> Trials:
 
 
 def hostiles(material: Material, random_numbers: random.Random) -> Trials:
-    """Hostile files, within budgets of CPU time and memory."""
+    """Hostile files, with limits on CPU time and memory."""
     folder = material.root / "hostile"
     folder.mkdir()
     linear = material.writers["linear"]
@@ -201,14 +201,14 @@ def hostiles(material: Material, random_numbers: random.Random) -> Trials:
 
 
 def judged(kind: str, name: str, outcome: Outcome, usual: float, folder: Path) -> Trial:
-    """A hostile file's trial: a refusal or a result, within the budgets, and nothing of the file was run.
+    """Judge a hostile file's outcome: a refusal or a result, within the limits, without running code from the file.
 
     Args:
         kind: kind of fault.
-        name: of the file.
-        outcome: of the command that met it.
-        usual: seconds of CPU time that the command takes for a file that is not there.
-        folder: where code of the file would have left `ran`.
+        name: the file's name.
+        outcome: outcome of the command that read it.
+        usual: the command's CPU time for a missing file, in seconds.
+        folder: where code in the file would have created `ran`.
     """
     lost = outcome.refusal() if outcome.code else outcome.flaw()
     if outcome.cpu > usual + CPU_BUDGET:
@@ -233,7 +233,7 @@ KINDS: dict[str, Callable[[Material, random.Random], Trials]] = {
 
 
 def after(seconds: float, number: signal.Signals, times: int = 1) -> Callable[[subprocess.Popen[bytes]], None]:
-    """Something that sends a signal to a command's process group after a while, perhaps again a little later."""
+    """Make a function that signals a command's process group after a delay, and optionally again soon after."""
 
     def interfere(process: subprocess.Popen[bytes]) -> None:
         time.sleep(seconds)
@@ -248,7 +248,7 @@ _whole: dict[tuple[Path, str], tuple[object, float]] = {}
 
 
 def _undisturbed(material: Material, writer: Writer) -> tuple[object, float]:
-    """What a command writes if nothing disturbs it, and its seconds."""
+    """A command's output when undisturbed, and its duration in seconds."""
     key = (material.root, writer.name)
     if key not in _whole:
         out = material.root / f"whole-{writer.name}{writer.suffix}"
@@ -266,6 +266,6 @@ def _resumed(kind: str, fault: str, writer: Writer, out: Path, whole: object, ou
         lost = f"did not resume: {again.last}"
     if not lost and writer.essence(out) != whole:
         lost = "the resumed result is not that of an undisturbed run"
-    # What a kill leaves is removed a minute later, lest its writer be alive on another machine.
+    # Files left by a kill are removed only after a minute, in case their writer is alive on another machine.
     left = [] if fault == "SIGKILL" else unfinished(out if out.is_dir() else out.parent)
     return _trial(kind, fault, writer.name, outcome, lost or ", ".join(left))

@@ -1,4 +1,4 @@
-"""What the commands work on: drawn images, their proposals, a tiny run, folders of classes; made once."""
+"""Inputs of the commands, made once: synthetic images, their proposals, a tiny run and class folders."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ RUN_SETTINGS = {
 
 @dataclass(frozen=True)
 class Writer:
-    """A command that writes, and how to tell whether it wrote the right thing.
+    """A command that writes, and how to check its output.
 
     Attributes:
-        name: what the table calls it.
+        name: its name in the table.
         command: its command line for an output path.
-        essence: the part of its output that does not depend on time: name -> digest or value.
-        suffix: of the output, if it is a file rather than a folder.
+        essence: the reproducible part of its output: name -> digest or value.
+        suffix: the output's suffix, if it is a file rather than a folder.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Writer:
 
 
 class Material:
-    """Inputs of all commands.
+    """The inputs of all commands.
 
     Args:
         root: an empty folder.
@@ -65,7 +65,7 @@ class Material:
         self.writers = {writer.name: writer for writer in self._writers()}
 
     def make(self, *names: str) -> None:
-        """Run the commands that make the inputs, in order: scenes, proposals, run; and draw the classes."""
+        """Make the inputs: run the scenes, proposals and run commands, then draw the class folders."""
         places = {"scenes": self.scenes, "proposals": self.proposals, "run": self.run}
         for name in names:
             done = run(self.writers[name].command(places[name]))

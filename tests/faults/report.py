@@ -1,4 +1,4 @@
-"""The table of docs/reliability.md, from raw results."""
+"""Generate the table in docs/reliability.md from raw results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FAULTS = REPO / "benchmarks" / "results" / "faults.json"
 
 
 def write_page() -> None:
-    """Rewrite the table between its marks."""
+    """Rewrite the table between its markers."""
     text = PAGE.read_text(encoding="utf-8")
     body = faults_section(json.loads(FAULTS.read_text(encoding="utf-8")))
     marks = re.compile(r"(<!-- faults -->\n).*(<!-- end of faults -->)", re.DOTALL)
@@ -21,7 +21,7 @@ def write_page() -> None:
 
 
 def faults_section(results: dict[str, Any]) -> str:
-    """A table with a row for each kind of fault and each fault."""
+    """A table with one row per kind of fault and fault."""
     rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for trial in results["trials"]:
         rows.setdefault((trial["kind"], trial["fault"]), []).append(trial)

@@ -1,4 +1,4 @@
-"""The faults that cost least, on every change; `make faults` tries all of them."""
+"""The cheapest faults, tried on every change; `make faults` tries all of them."""
 
 from __future__ import annotations
 

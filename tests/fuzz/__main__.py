@@ -1,4 +1,4 @@
-"""`make fuzz`: coverage-guided fuzzing of one reader for some minutes."""
+"""`make fuzz`: coverage-guided fuzzing of one reader for a few minutes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Fuzz until the time is over; a crash ends it, and its input is kept as `crash-*` in the current folder."""
+    """Fuzz until time runs out or a reader crashes; the crashing input is saved as `crash-*` in the current folder."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("target", help="checkpoint, coco or proposals")
     parser.add_argument("--minutes", type=float, default=5)

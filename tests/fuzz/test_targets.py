@@ -1,4 +1,4 @@
-"""Each target with its sound files, damaged by hypothesis: the fuzzer's work in small, on every change."""
+"""Small-scale fuzzing on every change: hypothesis corrupts each target's valid files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The authors' network, inputs and names, in terms of ours."""
+"""Map the authors' networks, inputs and names to ours."""
 
 from collections.abc import Iterable
 from types import ModuleType
@@ -20,7 +20,7 @@ LAYERS = {"mlp.linear_1.0": "hidden", "mlp.last_linear": "output"}
 
 
 def tensors(encoder: Encoder) -> dict[str, Tensor]:
-    """An encoder's live parameters and buffers by the authors' names."""
+    """An encoder's live parameters and buffers, keyed by the authors' names."""
     network = from_canonical(encoder.network.state_dict(keep_vars=True), "detectron2")
     named = {name.removeprefix("backbone."): tensor for name, tensor in network.items()}
     for theirs, head in (("img_neck", encoder.image_head), ("roi_neck", encoder.box_head)):
@@ -49,7 +49,7 @@ def prepare(
     image_pointer: int = 0,
     box_pointer: int = 0,
 ) -> ContrastivePretraining:
-    """Bring a model to the state that a case starts from."""
+    """Load a case's initial state into a model."""
     seeds = {"query": recipe.SEED["weights_q"], "key": key_seed or recipe.SEED["weights_k"]}
     for side, seed in seeds.items():
         encoder = getattr(model, side)
@@ -71,13 +71,13 @@ def prepare(
 
 
 def normalise(images: Tensor, dtype: torch.dtype) -> Tensor:
-    """Images in [0, 1) to the network's input; the constants are float32 in the authors' float64 runs too."""
+    """Normalise images in [0, 1); as in the authors' float64 runs, the constants are float32."""
     mean, std = (torch.tensor(values).view(3, 1, 1).to(dtype) for values in (PIXEL_MEAN, PIXEL_STD))
     return (images.to(dtype) * 255 - mean) / std
 
 
 def split_boxes(boxes: Any, counts: Iterable[int]) -> list[Tensor]:
-    """Boxes of each image from rows that are padded to one length."""
+    """Unpad each image's boxes."""
     return [torch.from_numpy(rows[:count]) for rows, count in zip(boxes, counts, strict=True)]
 
 
@@ -91,6 +91,6 @@ def make_batch(
 
 
 def seed_step(seed: int, images: int) -> None:
-    """Bring the global generator to where the authors' code draws its first jitter on one process."""
+    """Advance the global generator to where the authors' code draws its first jitter in a single process."""
     torch.manual_seed(seed)
     torch.randperm(images)

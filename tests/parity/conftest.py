@@ -1,4 +1,4 @@
-"""The authors' numbers as fixtures: those of `CCOP_PARITY_DIR`, or of the `data` folder beside this file."""
+"""Fixtures with the authors' numbers, from `$CCOP_PARITY_DIR` or the `data` folder next to this file."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Reads one folder of the authors' numbers."""
+"""Read a folder of the authors' numbers."""
 
 import importlib.util
 import json
@@ -12,7 +12,7 @@ import pytest
 
 
 class ParityFolder:
-    """A file that is absent skips the test that asks for it, by name."""
+    """Skips a test, naming the file, if a file that it needs is missing."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -37,7 +37,7 @@ class ParityFolder:
 
     @cached_property
     def recipe(self) -> ModuleType:
-        """The folder's own `recipe.py`: seeds, and functions that rebuild the inputs."""
+        """The folder's `recipe.py`: seeds, and functions that rebuild the inputs."""
         spec = importlib.util.spec_from_file_location("parity_recipe", self.path("recipe.py"))
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)

@@ -1,4 +1,4 @@
-"""Units of the objective against the authors' code; every input is stored."""
+"""The objective's components match the authors' code; all inputs are stored."""
 
 from collections.abc import Callable
 
@@ -28,7 +28,7 @@ def get(parity: ParityFolder) -> Get:
 def test_levels(get: Get) -> None:
     sides = get("level_sizes")
     boxes = torch.stack([torch.zeros_like(sides), torch.zeros_like(sides), sides, sides], 1)
-    # The authors pool a box of more than 224 px from p2, an oversight that a 224 px image never shows.
+    # The authors pool boxes of more than 224 px from p2, a bug that 224 px images never trigger.
     expected = torch.where(sides > 224, 5, get("level_p"))
     assert (box_levels(boxes, 224) + 2).tolist() == expected.tolist()
 
@@ -40,7 +40,7 @@ def test_roi_align_on_the_pyramid(get: Get) -> None:
 
 
 def test_jitter_in_an_image_that_is_not_square(get: Get) -> None:
-    # The stored overlaps and flags were made with these magnitudes and this threshold.
+    # The stored overlaps and flags were computed with these magnitudes and this threshold.
     noise = BoxNoise(
         iou_threshold=torch.tensor(0.5), centre_magnitude=torch.tensor(0.5), size_magnitude=torch.tensor(1.0)
     )
@@ -77,7 +77,7 @@ def test_hard_positive_and_info_nce(get: Get) -> None:
 
 
 def test_queue_ring(get: Get) -> None:
-    """Four batches of 25 keys into 64 places; a key holds its place in the batch and the batch's number."""
+    """Four batches of 25 keys into 64 slots; each key contains its batch number and its index in the batch."""
     queue = KeyQueue(64, 16, "drop")
     for number, pointer in enumerate(get("queue_ptrs").tolist(), start=1):
         keys = torch.zeros(25, 16)

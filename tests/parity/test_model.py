@@ -1,4 +1,4 @@
-"""One step of the objective against the authors' code, in float64, ResNet-50 at 224 px."""
+"""One step of the objective matches the authors' code, in float64, with a ResNet-50 at 224 px."""
 
 import dataclasses
 from types import ModuleType
@@ -24,9 +24,9 @@ CASES = {
     "it99": {"step": 99},
     "wrap": {"step": 99, "image_pointer": 508, "box_pointer": 1010},
 }
-# What separates float64 on our machine from numbers that were stored as float32.
+# Difference between our float64 numbers and the authors', which were stored as float32.
 STORED = {"rtol": 1e-5, "atol": 2e-6}
-# Single jitters differ in the last place of float32, by the processor's `exp`.
+# Individual jitters differ in the last float32 digit, depending on the processor's `exp`.
 LOSS_RTOL = 1e-8
 GRADIENT_RTOL = 1e-6
 
@@ -42,7 +42,7 @@ def batch(parity: ParityFolder, recipe: ModuleType) -> ViewBatch:
 
 
 class Step(NamedTuple):
-    """What is left of one forward and backward."""
+    """The outcome of one forward and backward pass."""
 
     losses: dict[str, float]
     total: float
@@ -57,7 +57,7 @@ class Step(NamedTuple):
 
 
 def take_step(model: ContrastivePretraining, batch: ViewBatch, seed: int, jittered: Tensor | None = None) -> Step:
-    """One step; `jittered` takes the place of the candidates' boxes, which it may differ from by rounding alone."""
+    """Run one step; `jittered` replaces the candidates' boxes, from which it may differ only by rounding."""
     choice: list[int] = []
 
     def candidates_of(*arguments: Any) -> Candidates:
@@ -148,7 +148,7 @@ class TestStep:
     def test_slices_of_gradients(self, case: Case) -> None:
         for name, values in case.expected["grad_slice64"].items():
             grad = case.step.gradients[name].flatten()[: len(values)]
-            # A unit in the last place of the float32 jitters moves single elements by more than it moves the norms.
+            # The last digit of the float32 jitters affects single elements more than norms.
             close(grad, values, rtol=1e-5, atol=1e-6 * max(map(abs, values)))
 
     def test_curriculum(self, case: Case) -> None:
@@ -178,7 +178,7 @@ class TestStep:
 
 
 class Seen(NamedTuple):
-    """What both encoders make of the batch after one averaging; the same at every step of the curriculum."""
+    """Both encoders' outputs after one EMA update; they do not depend on the curriculum step."""
 
     query_stages: dict[str, Tensor]
     key_stages: dict[str, Tensor]
@@ -253,7 +253,7 @@ def jitter(model: ContrastivePretraining, batch: ViewBatch, recipe: ModuleType, 
 
 @torch.no_grad()
 def embed_all(model: ContrastivePretraining, seen: Seen, batch: ViewBatch, candidates: Candidates) -> Tensor:
-    """(N, J + 1, D): the invalid candidates too, which the objective leaves out."""
+    """(N, J + 1, D) embeddings, including invalid candidates, which the objective skips."""
     counts = [len(boxes) for boxes in batch.key_boxes]
     by_image = [boxes.flatten(0, 1) for boxes in torch.split(candidates.boxes, counts)]
     return model.key.embed_boxes(seen.key_pyramid, by_image).view(*candidates.valid.shape, -1)
@@ -262,7 +262,7 @@ def embed_all(model: ContrastivePretraining, seen: Seen, batch: ViewBatch, candi
 def check_choice(
     model: ContrastivePretraining, seen: Seen, batch: ViewBatch, candidates: Candidates, arrays: dict[str, np.ndarray]
 ) -> Tensor:
-    """Similarities and the choice of hard positives; returns the chosen embeddings."""
+    """Check similarities and the selection of hard positives; returns the selected embeddings."""
     embeddings, queries = embed_all(model, seen, batch, candidates), seen.embeddings["roi_embed_q"]
     similarity = (queries.unsqueeze(1) * embeddings).sum(-1)
     # The authors add 5 to the similarity of an invalid candidate.
@@ -300,7 +300,7 @@ ALIGNED_STEP = 50
 
 
 def align(parity: ParityFolder, recipe: ModuleType, model: ContrastivePretraining, batch: ViewBatch) -> ViewBatch:
-    """Bring the model to the start of the aligned case; returns its batch."""
+    """Load the aligned case's initial state into the model; returns its batch."""
     boxes = parity.npz("model_aligned.npz")["boxes_k"]
     prepare(model, recipe, parity.json("model.json")["shapes"], ALIGNED_STEP, key_seed=recipe.SEED["weights_q"])
     views = recipe.images()
@@ -309,7 +309,7 @@ def align(parity: ParityFolder, recipe: ModuleType, model: ContrastivePretrainin
 
 
 class TestAligned:
-    """Encoders that start alike and see nearly the same image: the one case where hinges are partly inactive."""
+    """Identical encoders that see nearly the same image: the only case in which some hinges are inactive."""
 
     def test_choice_and_hinges(
         self, parity: ParityFolder, recipe: ModuleType, model: ContrastivePretraining, batch: ViewBatch
@@ -337,7 +337,7 @@ class TestAligned:
         step = take_step(model, aligned, recipe.SEED["jitter"])
         assert step.choice == expected["min_inds"]
         for theirs, ours in LOSSES.items():
-            # The key image is mixed in float32, so that it is the same to that precision only.
+            # The key image is mixed in float32, so it only matches to that precision.
             assert step.losses[ours] == pytest.approx(expected["losses64"][theirs], rel=1e-7)
         norms = {name: grad.norm().item() for name, grad in step.gradients.items()}
         assert {name: norms[name] for name in expected["grad_norm64"]} == pytest.approx(
@@ -359,8 +359,8 @@ class TestTrajectory:
             weight_decay=expected["weight_decay"],
             nesterov=expected["nesterov"],
         )
-        # The first step has the jitters of the first case. Taken as stored, their last places, which depend on the
-        # processor, do not go through the optimiser, where each step makes a difference a thousandfold.
+        # The first step uses the first case's jitters as stored: their last digits depend on the processor, and every
+        # optimizer step would amplify the difference a thousandfold.
         stored = torch.from_numpy(parity.npz("model_it0.npz")["jit_boxes"])
         for number, (seed, step) in enumerate(zip(expected["jitter_seeds"], expected["steps"], strict=True)):
             optimiser.zero_grad()

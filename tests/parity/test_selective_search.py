@@ -1,4 +1,4 @@
-"""Selective search, filters and NMS against the authors' outputs on two photographs that scikit-image carries."""
+"""Selective search, filters and NMS match the authors' outputs on two photographs from scikit-image."""
 
 import hashlib
 from pathlib import Path
@@ -37,7 +37,7 @@ def arrays(parity: Any, photograph: str) -> dict[str, np.ndarray]:
 
 
 def upstream_scores(count: int) -> np.ndarray:
-    """The authors' scores: uniform on 0.01-1 from NumPy's old generator, seed 0."""
+    """The authors' scores: uniform on 0.01-1 from NumPy's legacy generator, seed 0."""
     return np.random.RandomState(0).uniform(0.01, 1, count)
 
 
@@ -72,11 +72,11 @@ def test_nms_and_final_boxes(facts: dict[str, Any], arrays: dict[str, np.ndarray
 
 def test_edges_of_the_filters_and_of_the_nms(parity: Any) -> None:
     edge = parity.json("selective_search.json")["edge"]
-    # Only what is strictly inside 1/3-3 and strictly above 20 pixels stays: the neighbours on the bounds go.
+    # Both bounds are exclusive: boxes exactly at 1/3, 3 or 20 pixels are dropped.
     aspect = np.array([[0, 0, 30, 90], *edge["aspect"], [0, 0, 90, 30]])
     np.testing.assert_array_equal(keep_objects(aspect), edge["aspect"])
     small = np.array([[0, 0, 20, 20], [0, 0, 16, 25], *edge["small"]])
-    # [0, 0, 10, 41] passes the bound on size, and falls to the bound on the aspect ratio.
+    # [0, 0, 10, 41] passes the size filter but fails the aspect ratio filter.
     square = [box for box in edge["small"] if box[3] < 3 * box[2]]
     np.testing.assert_array_equal(keep_objects(small), square)
     assert all(box[2] * box[3] > 400 for box in edge["small"])
@@ -87,7 +87,7 @@ def test_edges_of_the_filters_and_of_the_nms(parity: Any) -> None:
 
 
 def test_every_image_gets_its_own_boxes(parity: Any, tmp_path: Path) -> None:
-    """The authors dealt paths to 4 workers in turn and joined the results worker by worker."""
+    """The authors distribute paths round-robin to 4 workers and concatenate the results worker by worker."""
     bug = parity.json("selective_search.json")["interleave_bug"]
     images = bug["images"]
     assert bug["boxes_written_for"] != images
@@ -99,7 +99,7 @@ def test_every_image_gets_its_own_boxes(parity: Any, tmp_path: Path) -> None:
     make_proposals(ProposalSettings(tmp_path / "images", tmp_path / "out", workers=bug["pcount"], engine="opencv"))
     store = ProposalStore.open(tmp_path / "out")
     for index in images:
-        # The random scores choose among outlines up to four pixels apart; two images' squares are ten apart.
+        # The random scores pick outlines up to four pixels apart; the squares of different images are ten apart.
         squares = np.array([[10 + 10 * other, 20, 50 + 10 * other, 60] for other in images])
         distances = np.abs(store.boxes(f"{index}.png")[:, None] - squares).max(axis=-1)
         assert [other for other in images if distances[:, other].min() <= 4] == [index]

@@ -1,4 +1,4 @@
-"""One step of two processes against the authors' code: ShuffleBN, gathered queues, averaged gradients."""
+"""One step of two processes matches the authors' code: ShuffleBN, gathered queues, averaged gradients."""
 
 import os
 import subprocess

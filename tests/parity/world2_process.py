@@ -1,4 +1,4 @@
-"""One of two processes that take one step together: FOLDER RENDEZVOUS RANK OUT on the command line."""
+"""One of two processes that run one step together; arguments: FOLDER RENDEZVOUS RANK OUT."""
 
 import sys
 from pathlib import Path
@@ -48,7 +48,7 @@ def main(folder: str, rendezvous: str, rank: int, out: str) -> None:
         getattr(model, side).image_head.register_forward_hook(
             lambda _module, _inputs, output, side=side: seen.update({f"image_{side}": normalize(output.detach())})
         )
-    # A tensor's hook sees its gradient before the processes average it.
+    # A tensor hook sees the gradient before it is averaged over processes.
     local: dict[str, float] = {}
     for name, parameter in parameters(model.query).items():
         parameter.register_hook(lambda grad, name=name: local.update({name: grad.norm().item()}))

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 WORKFLOW = ROOT / ".github" / "workflows" / "ci.yml"
 UNPINNED = {"torch", "torchvision"}
-"""Which of them to install is the user's choice."""
+"""The user chooses which of these to install."""
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_pre_commit_runs_programs_that_make_installs() -> None:
 
 
 def dependencies() -> list[Requirement]:
-    """What `make install` installs: the dependencies, those of the `dev` extra, and of the extras it names."""
+    """What `make install` installs: the dependencies, plus those of `dev` and the extras that it refers to."""
     extras = PROJECT["project"]["optional-dependencies"]
     found = [Requirement(line) for line in [*PROJECT["project"]["dependencies"], *extras["dev"]]]
     (own,) = [each for each in found if each.name == PROJECT["project"]["name"]]
@@ -103,7 +103,7 @@ def test_every_target_of_make_is_described() -> None:
 
 
 def test_the_check_script_runs_in_bash_3() -> None:
-    """No associative arrays, `mapfile`, `${x,,}` or `&>>`, which the bash of macOS does not have."""
+    """No associative arrays, `mapfile`, `${x,,}` or `&>>`, which macOS's bash lacks."""
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert not re.search(r"declare -A|local -A|mapfile|readarray|\$\{\w+(,,|\^\^)|&>>|\|&", script)
     subprocess.run(["bash", "-n", ".ci/run"], cwd=ROOT, check=True)
