@@ -1,1 +1,1 @@
-"""Weight files: recognising, reading safely, naming and converting them."""
+"""Recognise, safely read, rename and convert weights files."""

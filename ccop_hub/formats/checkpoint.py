@@ -1,8 +1,8 @@
-"""A network's weights with their facts, in memory and on disk.
+"""Weights and their facts, in memory and on disk.
 
-On disk a checkpoint is a folder with two files: `backbone_fpn.safetensors` (`backbone.safetensors` without a pyramid),
-which has tensors under canonical names and the facts in its metadata, so that the file alone is enough; and
-`facts.json`, the same facts for people and tools.
+A checkpoint folder contains two files: `backbone_fpn.safetensors` (`backbone.safetensors` without a pyramid), with
+tensors under canonical names and the facts in the metadata, so that it is self-contained; and `facts.json`, the same
+facts for people and tools.
 """
 
 from __future__ import annotations
@@ -29,29 +29,29 @@ from .timm_folder import TIMM_CONFIG_FILE, TIMM_FILES, timm_facts
 
 WEIGHTS_FILE = "backbone_fpn.safetensors"
 BACKBONE_FILE = "backbone.safetensors"
-"""Name of the same file where it contains no pyramid."""
+"""Name of the same file without a pyramid."""
 
 WEIGHTS_FILES = (WEIGHTS_FILE, BACKBONE_FILE)
 FACTS_FILE = "facts.json"
 METADATA_KEY = "ccop"
-"""Key of the safetensors metadata that contains the facts as JSON."""
+"""Key in the safetensors metadata of the facts, stored as JSON."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """One set of weights, wherever it came from.
+    """A set of weights from any source.
 
     Attributes:
-        name: what a result table calls it (a registry name, a path, `hf-hub:...` or `random`).
+        name: name in result tables (a registry name, a path, `hf-hub:...` or `random`).
         arch: timm name of the backbone.
-        tensors: canonical name -> tensor (CPU); `backbone.*`, and `fpn.*` where the source had a pyramid.
-        facts: what is known of them (objective, data set, steps, input mean/std, ...); empty if nothing is.
+        tensors: canonical name -> tensor (CPU); `backbone.*`, and `fpn.*` if the source has a pyramid.
+        facts: metadata (objective, data set, steps, input mean/std, ...); empty if unknown.
         digest: `sha256:` + hex digest of the file, or of the tensors if there is no file.
-        source: path or address that they were read from; `random` for an untrained network.
-        format: the naming scheme found in the source (`canonical`, `torchvision`, `timm`, `detectron2`, ...).
-        unused: names, as the source has them, of tensors in neither part (heads, queues, ...).
-        taken: where in a checkpoint file the network was found: keys, and the prefix of its names.
-        others: where in it further whole networks are, such as a key encoder.
+        source: path or URL they were read from; `random` for an untrained network.
+        format: naming scheme of the source (`canonical`, `torchvision`, `timm`, `detectron2`, ...).
+        unused: source names of tensors in neither part (heads, queues, ...).
+        taken: location of the network in the checkpoint file: keys, and the prefix of its names.
+        others: locations of other complete networks in the file, such as a key encoder.
     """
 
     name: str
@@ -66,30 +66,30 @@ class Weights:
     others: tuple[str, ...] = ()
 
     def part(self, prefix: str) -> dict[str, Tensor]:
-        """Tensors of one part (`backbone` or `fpn`) with the prefix removed."""
+        """Return the tensors of one part (`backbone` or `fpn`), with the prefix removed."""
         return {key[len(prefix) + 1 :]: value for key, value in self.tensors.items() if key.startswith(prefix + ".")}
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The parts present, in order: `("backbone",)` or `("backbone", "fpn")`."""
+        """The available parts, in order: `("backbone",)` or `("backbone", "fpn")`."""
         return tuple(part for part in ("backbone", "fpn") if any(key.startswith(part + ".") for key in self.tensors))
 
 
 def save_checkpoint(folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Path:
-    """Write tensors (canonical names) and facts into `folder`, each file atomically; returns the safetensors file.
+    """Write tensors and facts to `folder`, each file atomically; return the path of the safetensors file.
 
-    The fingerprint of the network is added to the facts, and to those of `facts.json` the weights' digest as well (a
-    file cannot hold its own).
+    Adds the network's fingerprint to the facts. `facts.json` also records the digest of the weights file, which cannot
+    contain its own.
 
     Args:
-        folder: made if it is not there.
+        folder: output folder; created if missing.
         tensors: canonical name -> tensor.
-        facts: ready for JSON; `arch`, the timm name of the backbone, is required.
+        facts: JSON-serialisable facts; must include `arch`, the timm name of the backbone.
     """
     make_folder(folder)
     facts = {**facts, "fingerprint": fingerprint(facts["arch"], tensors)}
     contiguous = {key: value.detach().cpu().contiguous() for key, value in sorted(tensors.items())}
-    # One entry of metadata: safetensors writes several in a random order, and equal checkpoints are to be equal bytes.
+    # Use a single metadata entry: safetensors writes several in random order, but output must be deterministic.
     blob = save(contiguous, metadata={METADATA_KEY: json.dumps(facts, sort_keys=True)})
     file = folder / (WEIGHTS_FILE if any(name.startswith("fpn.") for name in tensors) else BACKBONE_FILE)
     write_atomically(file, blob)
@@ -105,12 +105,11 @@ def read_checkpoint(path: Path) -> Weights:
     """Read a checkpoint from disk.
 
     Args:
-        path: a folder that `save_checkpoint` wrote, a run's folder (its `exported/` is read), a timm folder
-            (`config.json` and `model.safetensors`), or one weights file in any format that is
-            recognised.
+        path: a folder written by `save_checkpoint`, a run folder (reads its `exported/`), a timm folder (`config.json`
+            and `model.safetensors`), or a weights file in any recognised format.
 
     Raises:
-        UserError: nothing there, nothing readable there, or tensors that are not a ResNet of a known format.
+        UserError: the path does not exist, is unreadable, or does not contain a ResNet in a known format.
     """
     file = find_weights_file(path)
     contents = read_file(file)
@@ -126,7 +125,7 @@ def read_checkpoint(path: Path) -> Weights:
     return Weights(
         name=str(path),
         arch=found.arch,
-        # Tensors of a PyTorch file are views of it, and the file may change.
+        # Tensors of a PyTorch file are views of the memory-mapped file, which may change.
         tensors={name: value.clone() for name, value in found.tensors.items()},
         facts={"input": INPUT_FACTS, **found.facts, **facts, "arch": found.arch},
         digest=file_digest(file),
@@ -139,10 +138,10 @@ def read_checkpoint(path: Path) -> Weights:
 
 
 def find_weights_file(path: Path) -> Path:
-    """The weights file that a path stands for: itself, or the one in a checkpoint's, a run's or timm's folder.
+    """Return the weights file for a path: the path itself, or the file in a checkpoint, run or timm folder.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no weights file.
     """
     if path.is_file():
         return path
@@ -160,7 +159,7 @@ def find_weights_file(path: Path) -> Path:
 
 
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
-    """`sha256:` + hex digest of names, types, shapes and values, in the order of the names."""
+    """Return `sha256:` + hex digest of the names, types, shapes and values, sorted by name."""
     digest = hashlib.sha256()
     for name, value in sorted(tensors.items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())

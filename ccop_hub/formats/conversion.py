@@ -1,4 +1,4 @@
-"""Writing weights in other libraries' formats; each file is read back and compared before it is kept."""
+"""Write weights in the formats of other libraries; each file is read back and compared before it is kept."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from .timm_folder import TIMM_CONFIG_FILE, TIMM_WEIGHTS_FILE, timm_config
 AUTHOR = "ccop-hub"
 
 FEATURE_TOLERANCE = 1e-5
-"""Largest difference of any feature after conversion; the same tensors in the same network give 0."""
+"""Maximum difference of any feature after conversion; 0 for the same tensors in the same network."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Converted:
-    """What a conversion wrote.
+    """Result of a conversion.
 
     Attributes:
-        path: the file or folder.
-        tensors: number of tensors in it.
-        left_out: parts of the weights that the format cannot hold.
-        largest_difference: of any feature between the weights and what was read back.
-        config: the settings file written beside it, for libraries that need one to build the same network.
+        path: output file or folder.
+        tensors: number of tensors written.
+        left_out: parts of the weights that the format does not support.
+        largest_difference: maximum difference of any feature between the weights and the output.
+        config: configuration file written next to the output, for libraries that need one to build the same network.
     """
 
     path: Path
@@ -50,16 +50,16 @@ class Converted:
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """A format that can be written.
+    """An output format.
 
     Attributes:
-        title: whose format it is.
-        scheme: its naming scheme.
-        parts: what it has names for.
-        suffixes: file endings it is written with; empty for a folder.
-        write: writes tensors (the scheme's names) and facts to a path; returns the weights file.
-        counters: whether it has a place for the norms' batch counters.
-        config: the text of the settings file that belongs to the weights, for a path and the parts written.
+        title: display name of the format.
+        scheme: naming scheme.
+        parts: supported parts.
+        suffixes: allowed file suffixes; empty for a folder.
+        write: writes tensors (under the scheme's names) and facts to a path; returns the weights file.
+        counters: whether the format stores the batch counters of BN layers.
+        config: builds the text of the accompanying configuration file from the weights, the parts written and the path.
     """
 
     title: str
@@ -72,19 +72,19 @@ class Target:
 
 
 def convert(weights: Weights, target: str, out: Path, overwrite: bool = False) -> Converted:
-    """Write weights in another format, after reading them back and comparing every tensor and the features.
+    """Write weights in another format.
 
-    The features are those of a fixed input. What fails the comparison never appears at `out`.
+    The output is read back and compared, tensor by tensor and by the features of a fixed input, before it is moved to
+    `out`.
 
     Args:
-        weights: what to write.
+        weights: weights to convert.
         target: one of `TARGETS`.
-        out: file or folder, as the target has it.
-        overwrite: replace files that exist.
+        out: output file or folder, depending on the target.
+        overwrite: replace existing files.
 
     Raises:
-        UserError: no such target, a file ending that the target does not have, a file that exists, or a difference
-            after reading back.
+        UserError: the target is unknown, does not support the file suffix, the file exists, or the output differs.
     """
     chosen = require_target(target, out, overwrite)
     parts = tuple(part for part in weights.parts if part in chosen.parts)
@@ -105,9 +105,9 @@ def convert(weights: Weights, target: str, out: Path, overwrite: bool = False) -
 
 
 def require_target(target: str, out: Path, overwrite: bool = False) -> Target:
-    """The target of a name, after checking that it can be written to `out`; arguments and errors as of `convert`.
+    """Look up a target and check that it can be written to `out`; see `convert` for arguments and errors.
 
-    Nothing is read or downloaded for it, so it can come before the weights are fetched.
+    Reads and downloads nothing, so call it before fetching the weights.
     """
     if target not in TARGETS:
         raise UserError(f"cannot write format {target!r}: use one of {', '.join(TARGETS)}")
@@ -126,7 +126,7 @@ def require_target(target: str, out: Path, overwrite: bool = False) -> Target:
 
 
 def _move(scratch: Path, written: Path, out: Path, overwrite: bool) -> None:
-    """Move finished files from the scratch folder to where they belong: all of them, or none if one exists."""
+    """Move finished files from the scratch folder to their destination: all of them, or none if one exists."""
     if written.is_dir():
         moves = {path: out / path.name for path in sorted(written.iterdir())}
     else:
@@ -145,7 +145,7 @@ def _move(scratch: Path, written: Path, out: Path, overwrite: bool) -> None:
 
 
 def _compare(weights: Weights, parts: tuple[str, ...], file: Path, out: Path, counters: bool) -> float:
-    """The largest difference of a feature, after all tensors were found equal."""
+    """Check that all tensors are equal; return the maximum difference of any feature."""
     found = read_checkpoint(file)
     expected = {name: value for name, value in weights.tensors.items() if name.split(".", 1)[0] in parts}
     differing = [
@@ -229,6 +229,6 @@ TARGETS = {
     ),
     "mmdetection": Target("mmdetection", "mmdetection", _BOTH, (".pth",), _write_mmdetection),
 }
-"""Formats by the name that `--to` takes."""
+"""Name for `--to` -> format."""
 
 _FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".pkl", ".bin")

@@ -1,7 +1,7 @@
-"""The part of a Detectron2 configuration that belongs to converted weights.
+"""Detectron2 configuration for converted weights.
 
-A detector built by Detectron2's own `mask_rcnn_R_50_FPN_1x.yaml` loads every tensor and computes other features: it
-strides in the 1x1 convolutions, feeds BGR images without a standard deviation, and freezes its norms.
+A detector built from Detectron2's `mask_rcnn_R_50_FPN_1x.yaml` loads every tensor but computes different features: it
+strides in the 1x1 convolutions, uses BGR images without dividing by a standard deviation, and freezes its norms.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ _GROUPS = {
 _STAGES = ["res2", "res3", "res4", "res5"]
 
 NORM = "SyncBN"
-"""Norm of backbone and pyramid, which train on. In one process Detectron2 makes it an ordinary BN."""
+"""Norm of backbone and pyramid, left trainable. Detectron2 replaces it with plain BN in a single process."""
 
 
 def detectron2_config(weights: Weights, parts: tuple[str, ...], file: Path) -> str:
-    """YAML for a detector with feature pyramid, to be merged into a configuration of `get_cfg()`.
+    """Return the YAML for a detector with feature pyramid, to merge into the configuration of `get_cfg()`.
 
     Args:
-        weights: what was converted; RGB.
-        parts: what of them is in the file: without `fpn` the pyramid starts untrained, without norms.
+        weights: the converted weights; RGB.
+        parts: parts in the file. Without `fpn`, the pyramid starts untrained and has no norms.
         file: the weights file.
     """
     model = _model(weights, file)
@@ -59,7 +59,7 @@ def detectron2_config(weights: Weights, parts: tuple[str, ...], file: Path) -> s
 
 
 def detectron2_c4_config(weights: Weights, parts: tuple[str, ...], file: Path) -> str:
-    """YAML for a C4 detector, whose head contains `res5`; arguments as of `detectron2_config`."""
+    """Return the YAML for a C4 detector, whose head contains `res5`; takes the arguments of `detectron2_config`."""
     model = _model(weights, file)
     model["BACKBONE"]["NAME"] = "build_resnet_backbone"
     model["RESNETS"]["OUT_FEATURES"] = ["res4"]
@@ -96,7 +96,7 @@ def _text(model: dict[str, Any]) -> str:
 
 
 class _Plain(yaml.SafeDumper):
-    """Without YAML's anchors, which a list used twice would get."""
+    """A dumper that writes no anchors for repeated lists."""
 
     def ignore_aliases(self, data: Any) -> bool:
         """Write every value out."""

@@ -1,4 +1,4 @@
-"""The facts of a checkpoint, checked where they come in: a file may hold anything under their names."""
+"""Validate the facts of a checkpoint, which come from untrusted files."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _CALLED = {str: "text", dict: "an object", int: "a number", float: "a number"}
 
 
 def checked_facts(facts: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    """The facts, with every field that this project reads of the type it has.
+    """Validate facts.
 
     Args:
-        facts: as read from JSON; fields that are null count as absent, those not known here pass as they are.
-        file: what an error names.
+        facts: facts as read from JSON. Null fields are treated as absent, and unknown ones are kept unchanged.
+        file: file to name in errors.
 
     Raises:
-        UserError: a field of another type or out of range; names file, field and value.
+        UserError: a field has the wrong type or is out of range. The message names the file, the field and the value.
     """
     found = {name: value for name, value in facts.items() if value is not None}
     for name, types in _TYPES.items():

@@ -1,8 +1,7 @@
-"""Whose layout a checkpoint has, and which of several networks in it is the one to take.
+"""Which project's layout a checkpoint has, and which network to use if it contains several.
 
-Data only: what a project calls its networks, and which of them its authors evaluate and hand on. Where a file contains
-    two
-whole networks, `ROLES` and `FAMILIES` decide; docs/libraries/checkpoints.md shows the same as a table.
+Data only: how each project names its networks, and which one its authors evaluate and release. If a file contains two
+complete networks, `ROLES` and `FAMILIES` decide; docs/libraries/checkpoints.md has the same rules as a table.
 """
 
 from __future__ import annotations
@@ -12,11 +11,11 @@ import re
 from collections.abc import Collection
 
 SECONDARY_WORDS = frozenset(("k", "key", "momentum", "m", "target", "ema", "student", "averaged"))
-"""Words in the name of a network, between dots and underscores, that mark the one not taken: MoCo's key encoder and its
-moving averages, BYOL's target, an average of the weights beside the weights themselves, DINO's student."""
+"""Words in a network's name, separated by dots and underscores, that mark a network not to use: MoCo's key encoder and
+other moving averages, BYOL's target, averaged copies of the weights, DINO's student."""
 
 PRIMARY_STATE_KEYS = ("state_dict", "model_state_dict", "model", "teacher", "model_ema", "blobs")
-"""Keys of a checkpoint file in the order in which their networks are taken, where nothing else decides."""
+"""Keys of a checkpoint file in order of preference, if nothing else decides."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,12 +23,12 @@ class Family:
     """One project's layout.
 
     Attributes:
-        name: short name, as reports print it.
-        title: whose layout it is.
-        style: the style (`styles.STYLES`) that it names a backbone in.
-        prefix: matches what stands before the backbone's names.
-        marker: matches a name that is there besides; None if the prefix is enough.
-        alone: nothing but the network may be in the state dict.
+        name: short name for reports.
+        title: display name of the project.
+        style: naming style of the backbone (`styles.STYLES`).
+        prefix: matches the prefix of the backbone's names.
+        marker: matches another name that must be present; None if the prefix suffices.
+        alone: the state dict must contain nothing but the network.
     """
 
     name: str
@@ -40,7 +39,7 @@ class Family:
     alone: bool = False
 
     def fits(self, style: str, prefix: str, names: Collection[str], has_more: bool) -> bool:
-        """Whether a network found under `prefix` among `names` is of this family."""
+        """Whether a network found under `prefix` in `names` belongs to this family."""
         if style != self.style or not re.fullmatch(self.prefix, prefix) or (self.alone and has_more):
             return False
         return self.marker is None or any(re.match(self.marker, name) for name in names)
@@ -77,18 +76,18 @@ FAMILIES = (
     Family("detectron2", "Detectron2 names under a prefix", "detectron2", r".*\."),
     Family("caffe2", "Detectron's Caffe2 names", "caffe2", r".*\."),
 )
-"""Recognised from the top down; the last ones fit every prefix."""
+"""Checked in order; the last ones match any prefix."""
 
 
 def is_secondary(where: str, names: Collection[str]) -> bool:
-    """Whether a place in a checkpoint marks the network there as the one not taken.
+    """Whether the location of a network in a checkpoint marks it as one not to use.
 
     Args:
-        where: keys of the file, or prefix of the names, joined by dots.
-        names: all names of the state dict.
+        where: keys of the file or prefix of the names, joined by dots.
+        names: all names in the state dict.
     """
     found = set(re.split(r"[._]", where.lower()))
     if any(name.startswith("grouping_k.slot_embed") for name in names):
-        # SlotCon's authors transfer the teacher, which they call the key encoder.
+        # SlotCon is an exception: its authors transfer the teacher, which they call the key encoder.
         return "q" in found
     return bool(found & SECONDARY_WORDS)

@@ -1,7 +1,7 @@
-"""A fingerprint of a network: a few numbers computed from its features on one fixed input.
+"""Fingerprint of a network: a few numbers computed from its features on a fixed input.
 
-It shows whether weights still compute what they did when they were exported, after any change of file, format, library
-version or device.
+It shows whether weights still produce the same features as at export, after a change of file, format, library version
+or device.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from torch import Tensor
 from ..architectures import ResNetFPN
 
 INPUT_SIDE = 64
-"""Pixels of the square input."""
+"""Side of the square input in pixels."""
 
 PROJECTIONS = 4
 """Numbers per stage."""
 
 TOLERANCE = 1e-3
-"""Largest difference, as a share of a stage's root mean square: far above the differences between machines (1e-5), far
-below those that a relevant change of weights makes."""
+"""Maximum difference relative to a stage's root mean square: far above differences between machines (1e-5), far below
+those caused by a relevant change of the weights."""
 
 
 def fixed_input() -> Tensor:
-    """(1, 3, 64, 64) float32: waves of another direction in each channel, in the range of normalised images."""
+    """Return (1, 3, 64, 64) float32: waves in a different direction per channel, in the range of normalised images."""
     rows = torch.arange(INPUT_SIDE, dtype=torch.float64)[:, None]
     columns = torch.arange(INPUT_SIDE, dtype=torch.float64)[None, :]
     channels = [2 * torch.sin(0.37 * columns + 0.23 * (c + 1) * rows + c) for c in range(3)]
@@ -36,11 +36,11 @@ def fixed_input() -> Tensor:
 
 @torch.no_grad()
 def features(arch: str, tensors: Mapping[str, Tensor], images: Tensor | None = None) -> dict[str, Tensor]:
-    """What a network gives in eval mode, by stage.
+    """Compute the features of a network in eval mode.
 
     Args:
         arch: timm name of the backbone.
-        tensors: canonical name -> tensor; a backbone, and a pyramid or none.
+        tensors: canonical name -> tensor; a backbone with or without a pyramid.
         images: (N, 3, H, W) float32, normalised RGB; `fixed_input()` if None.
 
     Returns:
@@ -58,11 +58,11 @@ def features(arch: str, tensors: Mapping[str, Tensor], images: Tensor | None = N
 
 
 def fingerprint(arch: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The fingerprint of weights, ready for JSON.
+    """Compute the JSON-serialisable fingerprint of a set of weights.
 
     Returns:
-        `{"tolerance": float, "values": {"res2": [root mean square, projections ...], ...}}`. A projection is the
-        scalar product of a stage's features, in memory order, with a cosine of fixed frequency.
+        `{"tolerance": float, "values": {"res2": [root mean square, projections ...], ...}}`. A projection is the dot
+        product of a stage's features, in memory order, with a cosine of fixed frequency.
     """
     return {
         "tolerance": TOLERANCE,
@@ -71,9 +71,9 @@ def fingerprint(arch: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def differences(stored: Mapping[str, Any], arch: str, tensors: Mapping[str, Tensor]) -> list[str]:
-    """Stages whose features are not those of a stored fingerprint, each with the largest difference; empty if none.
+    """List the stages whose features differ from a stored fingerprint, each with its maximum difference.
 
-    A stage that only one side has counts as different. The tolerance is this module's, whatever the file says.
+    A stage present on one side only counts as different. Uses the tolerance of this module, not the stored one.
     """
     now = fingerprint(arch, tensors)["values"]
     then = stored["values"]

@@ -1,7 +1,7 @@
-"""Names in a pickle that can only serve to run code or to write files.
+"""Names in a pickle whose only use is to run code or write files.
 
-Nothing in a pickle is ever called, whatever it names (see `inert_pickle`); these names only decide whether a file is
-reported as an attack or read without the object.
+Nothing named in a pickle is ever called (see `inert_pickle`). This list only decides whether a file is reported as
+malicious or read without the object.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _HOSTILE_MODULES = frozenset(
     shelve fileinput idlelib lib2to3
     """.split()  # noqa: SIM905
 )
-"""Packages from which no checkpoint needs an object, and which run programs or code, or write files."""
+"""Packages that can run programs or code, or write files, and that no checkpoint needs."""
 
 _HOSTILE_MEMBERS = (
     *(f"{module}.{name}" for module in ("io", "_io") for name in ("open", "open_code", "FileIO")),
@@ -27,7 +27,7 @@ _HOSTILE_MEMBERS = (
     "numpy.distutils",
     "tempfile.mktemp",
 )
-"""The same within packages of which checkpoints do hold objects."""
+"""The same, within packages that checkpoints legitimately use."""
 
 _HOSTILE_BUILTINS = frozenset(
     """
@@ -38,12 +38,12 @@ _HOSTILE_BUILTINS = frozenset(
 
 
 def is_hostile(module: str, name: str) -> bool:
-    """Whether an object of this module and name has no place in a checkpoint other than to run code."""
+    """Whether the only use of this object in a checkpoint is to run code."""
     top = module.partition(".")[0]
     if top in ("builtins", "__builtin__", "__builtins__"):
         return name in _HOSTILE_BUILTINS or "." in name
     full = f"{module}.{name}"
     if top in _HOSTILE_MODULES or any(full == member or full.startswith(f"{member}.") for member in _HOSTILE_MEMBERS):
         return True
-    # A module that the named one has imported, such as `torch.os` or `random._os`, leads out of it again.
+    # Modules can be reached through others that import them, such as `torch.os` or `random._os`.
     return any(word.strip("_") in ("os", "sys", "subprocess", "builtins", "importlib") for word in full.split(".")[1:])

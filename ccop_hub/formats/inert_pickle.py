@@ -1,12 +1,11 @@
-"""A reader of pickles in which nothing of the pickle runs: unknown objects become notes of their names.
+"""A pickle reader that never runs code from the pickle; unknown objects become `Note`s.
 
-A pickle is a program for a small stack machine, and two of its operations import and call whatever it names. Here the
-machine is implemented anew, so that these operations have nothing to call: a name stands for one of the functions below
-that rebuild containers, arrays and tensors, or for a `Note`. The few names that can only serve to run code are refused,
-since a file with one of them is an attack.
+A pickle is a program for a small stack machine that can import and call arbitrary objects. This reimplementation of the
+machine imports nothing: a name resolves to a function of this project that rebuilds a container, array or tensor, or to
+a `Note`. Names whose only use is to run code are rejected, since they mark the file as malicious.
 
-Memory is bounded by the file: strings and bytes are taken from it, never allocated by a length or count that the
-pickle states, and the number of operations is limited.
+Memory use is bounded by the file size: strings and bytes are slices of the file, never allocated by a length or count
+in the pickle, and the number of operations is limited.
 """
 
 from __future__ import annotations
@@ -20,34 +19,34 @@ from ..errors import UserError, one_line
 from .hostile_names import is_hostile
 
 MOST_OPERATIONS = 2_000_000
-"""Operations of one pickle; a checkpoint with a thousand tensors and its optimizer has some 50,000."""
+"""Maximum operations per pickle; a checkpoint with a thousand tensors and an optimizer has about 50,000."""
 
 _LARGE = 256
-"""Bytes from which a byte string is a view of the file instead of a copy."""
+"""Minimum size in bytes for a byte string to be a view of the file instead of a copy."""
 
 _LARGEST_INTEGER = 1 << 60
-"""Integer keys from here on can collide on purpose and make a dictionary slow; they become notes."""
+"""Integer keys from this size on become notes, since crafted hash collisions could make a dictionary slow."""
 
 
 class HostilePickleError(UserError):
-    """A pickle that names something which can only serve to run code or to write files."""
+    """The pickle names an object whose only use is to run code or write files."""
 
 
 class DamagedPickleError(Exception):
-    """Bytes that are not a whole pickle."""
+    """The data is not a complete pickle."""
 
 
 @dataclasses.dataclass(eq=False)
 class Note:
-    """What stands for an object that is not built: its class or function, and what it would have been made of.
+    """Placeholder for an object that is not built; records its class or function and its contents.
 
     Attributes:
         name: `module.name` of the class or function.
-        called: whether it was called; otherwise the note stands for the name itself.
-        arguments: what it was called with.
-        state: its attributes, as the pickle delivers them; None if it has none.
-        items: for subclasses of dictionaries, their items.
-        entries: for subclasses of lists and sets, their entries.
+        called: whether the pickle called it; if not, the note represents the class or function itself.
+        arguments: arguments of the call.
+        state: attributes of the object as stored in the pickle, or None.
+        items: items of a `dict` subclass.
+        entries: entries of a `list` or `set` subclass.
     """
 
     name: str
@@ -63,11 +62,11 @@ class Note:
 
 @dataclasses.dataclass(eq=False)
 class Rebuilder:
-    """A function of ours that stands for a name.
+    """A function of this project that replaces one named in the pickle.
 
     Attributes:
-        name: the name that it stands for.
-        build: called with the arguments that the pickle gives.
+        name: the name that it replaces.
+        build: called with the arguments from the pickle.
     """
 
     name: str
@@ -75,10 +74,10 @@ class Rebuilder:
 
 
 class Stateful:
-    """Base of objects of ours that take the state which the pickle delivers."""
+    """Base of this project's objects that accept a state from the pickle."""
 
     def set_state(self, state: Any) -> None:
-        """Take the state."""
+        """Set the state."""
         raise NotImplementedError
 
 
@@ -90,31 +89,31 @@ def read_pickle(
     """Run one pickle on the inert machine.
 
     Args:
-        data: the file, from the pickle's first byte on. Long byte strings in the result are views of it.
-        names: `module.name` -> `Rebuilder` or finished object; everything else becomes a `Note`.
-        persistent: what a persistent id stands for; without it they are refused as damage.
+        data: the file, starting at the pickle. Long byte strings in the result are views of it.
+        names: `module.name` -> `Rebuilder` or finished object; all other names become a `Note`.
+        persistent: resolves persistent ids. Without it, they are treated as damage.
 
     Returns:
-        The object, and the number of bytes that the pickle takes.
+        The object, and the size of the pickle in bytes.
 
     Raises:
-        HostilePickleError: it names something that runs code.
-        DamagedPickleError: not a whole pickle, or one that no program writes.
+        HostilePickleError: the pickle names an object that runs code.
+        DamagedPickleError: the pickle is incomplete, or not one that any program writes.
     """
     machine = _Machine(data, names, persistent)
     try:
         return machine.run(), machine.position
     except (UserError, DamagedPickleError):
         raise
-    except Exception as error:  # the bytes decide what fails: any of it means that they are not a whole pickle
+    except Exception as error:  # malformed data can fail anywhere, with any exception
         raise DamagedPickleError(type(error).__name__) from None
 
 
 def global_of(module: str, name: str, names: Mapping[str, Any]) -> Any:
-    """What a name in a pickle stands for.
+    """Resolve a name in a pickle.
 
     Raises:
-        HostilePickleError: it can only serve to run code.
+        HostilePickleError: the only use of the object is to run code.
     """
     full = f"{module}.{name}"
     if full in names:
@@ -187,7 +186,7 @@ class _Machine:
         return taken if count >= _LARGE else bytes(taken)
 
     def old_string(self, count: int) -> str | memoryview:
-        """A string of Python 2: text if it is short, the data of an array if it is long."""
+        """Read a Python 2 string: text if short, array data if long."""
         taken = self.take(count)
         return taken if count >= _LARGE else str(taken, "latin1")
 
@@ -260,7 +259,7 @@ class _Machine:
 
 
 def _is_plain_attribute(arguments: tuple[Any, ...]) -> bool:
-    """Whether `getattr` is used as by enumerations: a public member of a class that is a note."""
+    """Whether a `getattr` call is harmless, as pickled by enums: a public member of a class that is a note."""
     return (
         len(arguments) == 2
         and isinstance(arguments[0], Note)
@@ -453,6 +452,6 @@ _BY_LETTER: dict[str, Callable[[_Machine], Any]] = {
     "\x95": lambda m: m.take(8),
     "\x96": lambda m: m.push(m.blob(m.number("<Q"))),
 }
-"""Operations by their code; sets are read as lists, byte arrays as bytes."""
+"""Opcode -> operation. Sets are read as lists, and bytearrays as bytes."""
 
 _OPERATIONS = [_BY_LETTER.get(chr(code), _refused) for code in range(256)]

@@ -1,8 +1,7 @@
-"""Tensor names of a ResNet and its feature pyramid in the libraries that hold such networks.
+"""Tensor names of a ResNet and its feature pyramid in different libraries.
 
-Every naming scheme is a rule that renames one canonical tensor; applied to the full list of a network's tensors it
-gives a one-to-one table, which is then read in either direction. Nothing is guessed: a name that is
-not in the table is an error, and so is a name in the table that the file lacks.
+A naming scheme is a function that renames a canonical tensor. Applied to all tensors of a network, it yields a
+one-to-one table that is used in both directions. Nothing is guessed: unknown and missing names are errors.
 """
 
 from __future__ import annotations
@@ -20,17 +19,17 @@ from ..errors import UserError, one_line
 PARTS = ("backbone", "fpn")
 
 NORM_TENSORS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-"""Tensors of a `torch.nn.BatchNorm2d`, in state-dict order."""
+"""Tensors of `torch.nn.BatchNorm2d`, in state-dict order."""
 
 _LISTED = 60
 
 
 class KeyMismatchError(UserError):
-    """Tensor names that a scheme does not know, or that it needs and did not find.
+    """Tensor names do not match the naming scheme.
 
     Attributes:
-        unknown: names in the source that have no counterpart.
-        missing: names that the source should have had.
+        unknown: names in the source without a counterpart.
+        missing: names that the source lacks.
     """
 
     def __init__(self, source: str, layout: str, unknown: Sequence[str], missing: Sequence[str]) -> None:
@@ -45,13 +44,13 @@ class KeyMismatchError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """What decides the tensor names of a plain ResNet: the kind of block and the number of blocks by stage."""
+    """Block type and number of blocks per stage, which determine the tensor names of a plain ResNet."""
 
     convolutions: int
     blocks: tuple[int, int, int, int]
 
     def backbone_names(self) -> list[str]:
-        """Canonical names of the backbone's tensors, without the `backbone.` prefix, in state-dict order."""
+        """Return the canonical names of the backbone, without the `backbone.` prefix, in state-dict order."""
         names = ["conv1.weight", *_norm("bn1")]
         for stage, count in enumerate(self.blocks, start=1):
             for block in range(count):
@@ -70,11 +69,11 @@ LAYOUTS = {
     "resnet101": Layout(3, (3, 4, 23, 3)),
     "resnet152": Layout(3, (3, 8, 36, 3)),
 }
-"""Block kind (2 or 3 convolutions) and blocks by stage (He et al. 2016, table 1); wider networks share the names."""
+"""Block type (2 or 3 convolutions) and blocks per stage (He et al. 2016, table 1); wider networks share the names."""
 
 
 def fpn_names() -> list[str]:
-    """Canonical names of the pyramid's tensors, without the `fpn.` prefix, in state-dict order."""
+    """Return the canonical names of the pyramid, without the `fpn.` prefix, in state-dict order."""
     names = []
     for group in ("inner_blocks", "layer_blocks"):
         for level in range(4):
@@ -86,7 +85,7 @@ def _norm(path: str) -> list[str]:
     return [f"{path}.{tensor}" for tensor in NORM_TENSORS]
 
 
-# --- one rule a scheme: canonical name, and whether the pyramid is part of the dictionary -> the scheme's name
+# --- one function per scheme: canonical name, and whether the state dict includes the pyramid -> the scheme's name
 
 
 def _canonical(name: str, with_fpn: bool) -> str:
@@ -162,16 +161,16 @@ ResNet's own names; with a pyramid `BackboneWithFPN`'s `body.` and `fpn.`), `tim
 
 
 def to_canonical(state: Mapping[str, Tensor], source: str, arch: str | None = None) -> dict[str, Tensor]:
-    """Rename a state dict to canonical names; the tensors themselves are passed through.
+    """Rename a state dict to canonical names; the tensors are not copied.
 
     Args:
-        state: exactly the tensors of a backbone, of a pyramid or of both, under the names of `source`.
+        state: exactly the tensors of a backbone, a pyramid or both, under the names of `source`.
         source: one of `SCHEMES`.
-        arch: timm name of the backbone. Needed only for timm ResNets with another stem or shortcut than the plain one.
+        arch: timm name of the backbone. Only required for timm ResNets with a non-standard stem or shortcut.
 
     Raises:
-        KeyMismatchError: a name is unknown or missing; all such names are in the error.
-        UserError: no such scheme.
+        KeyMismatchError: names are unknown or missing; lists all of them.
+        UserError: the scheme is unknown.
     """
     scheme = _scheme(source)
     fewest: tuple[int, str, list[str], list[str]] | None = None
@@ -193,17 +192,17 @@ def to_canonical(state: Mapping[str, Tensor], source: str, arch: str | None = No
 def from_canonical(
     tensors: Mapping[str, Tensor], target: str, parts: Sequence[str] = PARTS, arch: str | None = None
 ) -> dict[str, Tensor]:
-    """Rename tensors with canonical names to another scheme; the tensors themselves are passed through.
+    """Rename canonical tensors to another scheme; the tensors are not copied.
 
     Args:
-        tensors: canonical name -> tensor, complete for each part that is present.
+        tensors: canonical name -> tensor, complete for each part present.
         target: one of `SCHEMES`.
-        parts: which of `backbone` and `fpn` to take, where present. The rest is left out.
+        parts: parts to include if present, `backbone` or `fpn` or both.
         arch: timm name of the backbone, as in `to_canonical`.
 
     Raises:
-        KeyMismatchError: `tensors` has a name that is not canonical, or lacks one.
-        UserError: no such scheme, or the scheme has no names for a part (`timm` and `detectron2-c4` know no pyramid).
+        KeyMismatchError: `tensors` has non-canonical names or lacks some.
+        UserError: the scheme is unknown or does not support a part (`timm` and `detectron2-c4` have no pyramid).
     """
     scheme = _scheme(target)
     wanted = to_canonical(tensors, "canonical", arch)
@@ -217,7 +216,7 @@ def from_canonical(
 
 
 def layout_of(backbone: Iterable[str]) -> str | None:
-    """The plain ResNet (`resnet50`, ...) that has exactly these tensor names (without `backbone.`), or None."""
+    """Return the plain ResNet (`resnet50`, ...) with exactly these tensor names (without `backbone.`), or None."""
     found = set(backbone)
     return next((name for name, layout in LAYOUTS.items() if set(layout.backbone_names()) == found), None)
 
@@ -229,7 +228,7 @@ def _scheme(name: str) -> Callable[[str, bool], str]:
 
 
 def _candidates(arch: str | None, source: str) -> dict[str, list[str]]:
-    """Backbone tensor names by the architecture that they would belong to."""
+    """Map each candidate architecture to its backbone tensor names."""
     if arch is None:
         return {name: layout.backbone_names() for name, layout in LAYOUTS.items()}
     with torch.device("meta"):
@@ -240,7 +239,7 @@ def _candidates(arch: str | None, source: str) -> dict[str, list[str]]:
 
 
 def _table(scheme: Callable[[str, bool], str], backbone: list[str], parts: tuple[str, ...]) -> dict[str, str] | None:
-    """The scheme's name -> canonical name; None where the scheme has no names for these parts."""
+    """Map the scheme's names to canonical names; None if the scheme does not support these parts."""
     names = [f"backbone.{name}" for name in backbone] if "backbone" in parts else []
     names += [f"fpn.{name}" for name in fpn_names()] if "fpn" in parts else []
     try:

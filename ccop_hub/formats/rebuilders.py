@@ -1,4 +1,4 @@
-"""Arrays and tensors out of the parts that numpy and torch write into pickles."""
+"""Rebuild arrays and tensors from the pickles of NumPy and torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..errors import one_line
 from .inert_pickle import DamagedPickleError, Note, Rebuilder, Stateful
 
 _SLACK = 1 << 20
-"""Bytes that the arrays of a file may exceed the file by: numpy scalars and the like."""
+"""Bytes by which the arrays of a file may exceed its size, to allow for NumPy scalars and the like."""
 
 STORAGE_TYPES = {
     "FloatStorage": torch.float32,
@@ -31,18 +31,18 @@ STORAGE_TYPES = {
     "ComplexDoubleStorage": torch.complex128,
     "UntypedStorage": torch.uint8,
 }
-"""Element type by the name of the storage class that `torch.save` writes."""
+"""Storage class name, as written by `torch.save` -> element type."""
 
 
 class NotDense(Note):
-    """A tensor or array that is no dense array of numbers: sparse, quantized, of text, of objects."""
+    """A tensor or array that is not a dense array of numbers: sparse, quantized, strings or objects."""
 
 
 class NumpyType(Stateful):
     """`numpy.dtype`.
 
     Attributes:
-        type: the type in numpy; None for what is not a number.
+        type: NumPy type, or None if not numeric.
     """
 
     def __init__(self, code: Any, *_: Any) -> None:
@@ -52,16 +52,16 @@ class NumpyType(Stateful):
             self.type = None
 
     def set_state(self, state: Any) -> None:
-        """Take the byte order."""
+        """Set the byte order."""
         if isinstance(state, tuple) and len(state) > 1 and state[1] == ">" and self.type is not None:
             self.type = self.type.newbyteorder(">")
 
 
 class NumpyArray(Stateful):
-    """`numpy.ndarray`, which becomes a tensor when the pickle delivers its data.
+    """`numpy.ndarray`, converted to a tensor once its data is read.
 
     Attributes:
-        value: the tensor; a note before that, or where the array is not of numbers.
+        value: the tensor, or a note if the data is not numeric or not read yet.
     """
 
     def __init__(self, build: Callable[..., Tensor | NotDense]) -> None:
@@ -69,7 +69,7 @@ class NumpyArray(Stateful):
         self.value: Tensor | NotDense = NotDense("numpy.ndarray without data")
 
     def set_state(self, state: Any) -> None:
-        """Take version, shape, type, order and data."""
+        """Set version, shape, type, order and data."""
         if not isinstance(state, tuple) or len(state) != 5:
             raise DamagedPickleError("invalid array state")
         _, shape, kind, fortran, raw = state
@@ -77,17 +77,17 @@ class NumpyArray(Stateful):
 
 
 class Arrays:
-    """Rebuilds arrays, and counts their bytes: in all they cannot be more than the file.
+    """Rebuilds arrays, and checks that their total size does not exceed the file.
 
     Args:
-        size: bytes of the file.
+        size: file size in bytes.
     """
 
     def __init__(self, size: int) -> None:
         self._left = size + _SLACK
 
     def names(self) -> dict[str, Any]:
-        """What numpy's names in a pickle stand for."""
+        """Return the rebuilders for NumPy's names in a pickle."""
         found: dict[str, Any] = {"numpy.dtype": Rebuilder("numpy.dtype", NumpyType)}
         for core in ("numpy.core", "numpy._core"):
             for name, build in (
@@ -99,17 +99,17 @@ class Arrays:
         return found
 
     def spend(self, count: int) -> None:
-        """Account for bytes that are made.
+        """Count allocated bytes.
 
         Raises:
-            DamagedPickleError: more than the file can hold.
+            DamagedPickleError: the total exceeds the file size.
         """
         self._left -= count
         if self._left < 0:
             raise DamagedPickleError("arrays are larger than the file")
 
     def array(self, raw: Any, kind: Any, shape: Any, order: Any = "C") -> Tensor | NotDense:
-        """A tensor from numpy's data, type and shape; a note where it is not of numbers."""
+        """Build a tensor from NumPy data, type and shape, or a note if it is not numeric."""
         if not isinstance(kind, NumpyType) or kind.type is None or not isinstance(shape, tuple):
             return NotDense("numpy.ndarray of something other than numbers")
         if isinstance(raw, str):
@@ -137,10 +137,10 @@ class Arrays:
 
 
 class Storage:
-    """One storage of a PyTorch file.
+    """A storage in a PyTorch file.
 
     Attributes:
-        flat: its elements, (N,).
+        flat: elements, (N,).
     """
 
     def __init__(self, flat: Tensor) -> None:
@@ -148,7 +148,7 @@ class Storage:
 
 
 def tensor_names(arrays: Arrays) -> dict[str, Any]:
-    """What torch's names in a pickle stand for."""
+    """Return the rebuilders for torch's names in a pickle."""
     found: dict[str, Any] = {
         "torch._utils._rebuild_tensor": _tensor,
         "torch._utils._rebuild_tensor_v2": _tensor,
@@ -168,7 +168,7 @@ def tensor_names(arrays: Arrays) -> dict[str, Any]:
 
 
 def container_names() -> dict[str, Any]:
-    """What the names of Python's containers stand for: plain dictionaries and byte strings."""
+    """Return the rebuilders for Python's containers, which become plain dictionaries and bytes."""
     found: dict[str, Any] = {
         "collections.OrderedDict": _dictionary,
         "collections.defaultdict": lambda *_: {},
@@ -182,7 +182,7 @@ def container_names() -> dict[str, Any]:
 
 
 def element_type(storage_type: Any) -> torch.dtype | None:
-    """The type of a storage's elements; None for those that are not plain numbers."""
+    """Return the element type of a storage, or None if it is not a plain number."""
     name = storage_type.name.rpartition(".")[2] if isinstance(storage_type, Note) else ""
     return STORAGE_TYPES.get(name)
 

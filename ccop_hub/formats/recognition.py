@@ -1,8 +1,8 @@
-"""Finding the one whole ResNet in a checkpoint by the structure of its tensor names, whatever wraps it.
+"""Find the ResNet in a checkpoint by its tensor names, regardless of prefixes and wrappers.
 
-A network begins where the first convolution and the first block of one of `styles.STYLES` stand under the same prefix.
-It counts if its names are exactly those of a known ResNet; nothing is guessed by shape. What stands under no such
-prefix (heads, queues, optimizers) is named as unused.
+A candidate is a prefix under which the first convolution and the first block of one of `styles.STYLES` exist. It is
+accepted if its names match a known ResNet exactly; nothing is guessed from shapes. All other tensors (heads, queues,
+optimizers) are reported as unused.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from .styles import (
 from .tensor_checks import expected_tensors, find_arch, require_sound
 
 FROZEN_VARIANCE = 1 - 1e-5
-"""Running variance that makes a norm (epsilon 1e-5) only scale and shift, as Caffe2's files mean theirs; the value of
-Detectron2's `FrozenBatchNorm2d`."""
+"""Running variance that reduces a norm (epsilon 1e-5) to scale and shift, for Caffe2 files, whose statistics are folded
+in; the value of Detectron2's `FrozenBatchNorm2d`."""
 
 
 MOST_TENSORS = 100_000
 MOST_NETWORKS = 32
-"""What is searched in one state dict; that of a method with two ResNet-152 has 2000 tensors."""
+"""Maximum tensors to search per state dict; a method with two ResNet-152 networks has 2000."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,11 +50,11 @@ class Identified:
     Attributes:
         format: name of the format (`families.FAMILIES`).
         arch: timm name of the backbone.
-        tensors: canonical name -> tensor; half precision is widened to float32, which is exact.
-        unused: names, as the state dict has them, of tensors that belong neither to the backbone nor to the pyramid.
-        taken: where in the file the network is: keys, then what its names begin with; empty if it is all there is.
-        others: where in the file further whole networks are.
-        facts: what the format says of the weights, such as another input normalisation.
+        tensors: canonical name -> tensor; half precision is converted to float32, which is lossless.
+        unused: source names of tensors that belong to neither the backbone nor the pyramid.
+        taken: location of the network in the file: keys, then the prefix of its names; empty if it is the whole file.
+        others: locations of other complete networks in the file.
+        facts: properties implied by the format, such as a different input normalisation.
     """
 
     format: str
@@ -68,16 +68,16 @@ class Identified:
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A place in a checkpoint where a network begins.
+    """A possible network in a checkpoint.
 
     Attributes:
         state: the state dict.
-        style: how it names a backbone.
-        prefix: what stands before the backbone's names, without wrappers.
-        layout: the plain ResNet that it is, or is most like.
-        backbone: timm's name -> name in `state`.
-        unknown: names of the backbone that no such ResNet has.
-        missing: names that it lacks.
+        style: naming style of the backbone.
+        prefix: prefix of the backbone's names, without wrappers.
+        layout: the plain ResNet that matches best.
+        backbone: timm name -> name in `state`.
+        unknown: backbone names that the layout does not have.
+        missing: names of the layout that the backbone lacks.
     """
 
     state: StateDict
@@ -90,25 +90,25 @@ class Candidate:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the names are exactly those of the layout."""
+        """Whether the names match the layout exactly."""
         return not self.unknown and not self.missing
 
     @property
     def place(self) -> str:
-        """Keys of the file and prefix as the file has it, for people."""
+        """Location for display: keys of the file, and the prefix as written there."""
         return ".".join((*self.state.path, _written(self.state, self.style, self.prefix))).rstrip(".")
 
 
 def identify(tree: Any, arch: str | None = None) -> Identified:
-    """Find the network in what a checkpoint contains and check that it is whole.
+    """Find the network in a checkpoint and check that it is complete.
 
     Args:
-        tree: a state dict, or containers with state dicts somewhere in them, as `safe_reading.read_file` returns them.
-        arch: timm name of the backbone, where the source states it.
+        tree: a state dict, or nested containers of state dicts, as returned by `safe_reading.read_file`.
+        arch: timm name of the backbone, if stated by the source.
 
     Raises:
-        UserError: no ResNet; several, of which none is known to be the one meant; names missing or unknown; shapes,
-            types or numbers that no such network has.
+        UserError: the checkpoint contains no ResNet, or several without a rule to choose one; names are missing or
+            unknown; or shapes, types or values are invalid.
     """
     states = state_dicts(tree)
     if arch is not None and (found := _unusual(states, arch)) is not None:
@@ -162,13 +162,13 @@ def _candidates(state: StateDict) -> list[Candidate]:
 
 
 def _written(state: StateDict, style: Style, prefix: str) -> str:
-    """A prefix with the wrappers that the file has in it."""
+    """Return a prefix as written in the file, including wrappers."""
     stem = state.names[prefix + style.stem]
     return stem.removesuffix(style.stem) if stem.endswith(style.stem) else prefix
 
 
 def _candidate(state: StateDict, style: Style, prefix: str) -> Candidate:
-    """The layout whose names differ least from those under the prefix."""
+    """Build the candidate with the layout whose names best match those under the prefix."""
     below = {name.removeprefix(prefix): own for name, own in state.names.items() if name.startswith(prefix)}
     owned = {name: own for name, own in below.items() if style.owned.match(name)}
     if style.elsewhere and not any(name.startswith("res5.") for name in owned):
@@ -195,20 +195,20 @@ def _candidate(state: StateDict, style: Style, prefix: str) -> Candidate:
 
 
 def _may_be_absent(style: Style, timm_name: str) -> bool:
-    """Batch counters, which many formats leave out; Caffe2's files have folded their norms' statistics."""
+    """Whether a tensor is optional: many formats omit batch counters, and Caffe2 files have folded norm statistics."""
     return timm_name.endswith(COUNTER) or (style is CAFFE2 and timm_name.endswith(STATISTICS))
 
 
 def _may_be_extra(style: Style, name: str) -> bool:
-    """Caffe2's files have a bias and an optimizer's momentum for some convolutions."""
+    """Whether to ignore a tensor: Caffe2 files have a bias and the optimizer's momentum for some convolutions."""
     return style is CAFFE2 and (name.endswith("_momentum") or (name.endswith("_b") and not name.endswith("_bn_b")))
 
 
 def _choose(whole: Sequence[Candidate]) -> Candidate:
-    """The one network that a checkpoint is about.
+    """Choose the main network of a checkpoint.
 
     Raises:
-        UserError: there are several, and nothing says which is meant.
+        UserError: there are several, and no rule chooses between them.
     """
     ranks = [
         sum(is_secondary(where, one.state.names.keys()) for where in (".".join(one.state.path), one.prefix))
@@ -216,7 +216,7 @@ def _choose(whole: Sequence[Candidate]) -> Candidate:
     ]
     rest = [one for one, rank in zip(whole, ranks, strict=True) if rank == min(ranks)]
     if len({one.layout for one in whole}) > 1 and any("student" in one.place for one in whole):
-        rest = list(whole)  # a teacher of another size is what was distilled, not what was trained
+        rest = list(whole)  # a teacher of a different size is a distillation source, not the trained network
     for narrowed in (
         [one for one in rest if one.prefix == "backbone."],
         *([one for one in rest if key in one.state.path or one.state.path == ()] for key in PRIMARY_STATE_KEYS),
@@ -249,12 +249,12 @@ def _are_equal(one: Tensor | NotDense, other: Tensor | NotDense) -> bool:
 
 
 def _pyramid(chosen: Candidate) -> dict[str, str]:
-    """Canonical name without `fpn.` -> name in the state dict, of the pyramid beside a backbone; empty without one.
+    """Map canonical names (without `fpn.`) of the accompanying pyramid to names in the state dict; empty without one.
 
-    A pyramid of another design (convolutions with a bias, other levels than four) is not ours, and left unused.
+    Pyramids of a different design (convolutions with bias, or not four levels) are unsupported and left unused.
 
     Raises:
-        KeyMismatchError: one of our design that is not whole.
+        KeyMismatchError: a pyramid of the supported design is incomplete.
     """
     state = chosen.state
     parent = _parent(chosen.prefix)
@@ -282,12 +282,12 @@ def _is_foreign(style: PyramidStyle, names: Mapping[str, str]) -> bool:
 
 
 def _parent(prefix: str) -> str:
-    """`a.b.` -> `a.`."""
+    """Return the parent prefix: `a.b.` -> `a.`."""
     return prefix[: prefix.rstrip(".").rfind(".") + 1]
 
 
 def _unusual(states: Sequence[StateDict], arch: str) -> Identified | None:
-    """A timm ResNet with another stem or shortcut than the plain one, which only its own names can tell."""
+    """Identify a timm ResNet with a non-standard stem or shortcut, given its architecture."""
     expected = [name.removeprefix("backbone.") for name in expected_tensors(arch, with_fpn=False)]
     if layout_of(expected) is not None:
         return None
@@ -344,7 +344,7 @@ def _require_no_biases(chosen: Candidate, unused: Sequence[str]) -> None:
 
 
 def _completed(named: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Add what formats leave out: batch counters, which inference never reads, and statistics of folded norms."""
+    """Add tensors that formats omit: batch counters, which inference never reads, and statistics of folded norms."""
     found = dict(named)
     for name, value in named.items():
         if not name.endswith(".weight") or value.ndim != 1:

@@ -1,8 +1,8 @@
-"""Reading weights files that may be damaged or hostile: nothing of a file is ever run.
+"""Read possibly damaged or malicious weights files without running any code in them.
 
-safetensors and `.npz` files hold no code. PyTorch files and other pickles are read by a machine that builds containers,
-arrays and tensors alone; every other object in them becomes a note of its name. The first bytes decide which of them a
-file is; its name does not matter.
+safetensors and `.npz` files contain no code. PyTorch files and other pickles are read by a machine that only builds
+containers, arrays and tensors; all other objects become notes. The file type is detected from the first bytes, not
+from the name.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .rebuilders import Arrays, NumpyArray, container_names
 from .torch_files import LEGACY_START, ZIP_START, archive_entries, mapped, read_torch_legacy, read_torch_zip
 
 _NPZ_RATIO = 8
-"""Times its own size that a compressed `.npz` may unpack to; trained weights hardly compress."""
+"""Maximum compression ratio of an `.npz` file; trained weights barely compress."""
 
 _COMPRESSED = {
     b"\x1f\x8b": "gzip",
@@ -41,12 +41,12 @@ _TAR_MAGIC = slice(257, 262)
 
 @dataclasses.dataclass(frozen=True)
 class Contents:
-    """What a weights file holds.
+    """Contents of a weights file.
 
     Attributes:
-        tree: plain containers with tensors (CPU) in them, and a `Note` for each object of another class; for
-            safetensors name -> tensor. Tensors may be views of the file: copy those that are kept.
-        metadata: the text metadata of a safetensors file.
+        tree: plain containers with tensors (CPU), and a `Note` for each object of another class; for safetensors,
+            name -> tensor. Tensors may be views of the file: copy the ones to keep.
+        metadata: string metadata of a safetensors file.
         container: `safetensors`, `torch`, `pickle` or `npz`.
     """
 
@@ -56,11 +56,11 @@ class Contents:
 
 
 def read_file(path: Path) -> Contents:
-    """Read a weights file without running anything in it.
+    """Read a weights file without running any code in it.
 
     Raises:
-        UserError: not a weights file, damaged, truncated, larger unpacked than itself, or a pickle that names something
-            which can only serve to run code; the error says which, and what to do.
+        UserError: the file is not a weights file, is damaged or truncated, unpacks to an excessive size, or is a pickle
+            that names an object whose only use is to run code. The message says which, and what to do.
     """
     try:
         return _read(path)
@@ -70,7 +70,7 @@ def read_file(path: Path) -> Contents:
         raise UserError(f"{path} is damaged or truncated ({error}): download it again") from None
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror or one_line(error)}): check the path") from None
-    # Damage in the structure around the pickles leads to whatever error Python has for it.
+    # Damage outside the pickles can raise many different exceptions.
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError, struct.error) as error:
         reason = f"{type(error).__name__}: {one_line(error)}"
         raise UserError(f"{path} is damaged or truncated ({reason}): download it again") from error
@@ -98,7 +98,7 @@ def _read(path: Path) -> Contents:
 
 
 def facts_in(metadata: Mapping[str, str], key: str, path: Path) -> dict[str, Any]:
-    """The JSON object in one entry of a safetensors file's metadata; empty if there is none.
+    """Parse the JSON object in an entry of safetensors metadata; empty if the entry is missing.
 
     Raises:
         UserError: the entry is not a JSON object.
@@ -134,7 +134,7 @@ def _looks_like(start: bytes) -> str:
 
 
 def _finished(tree: Any) -> Any:
-    """Put tensors in the place of arrays, in every dictionary and list; each container is visited once."""
+    """Replace arrays with tensors in all dictionaries and lists, visiting each container once."""
     seen: set[int] = set()
     whole = [tree]
     pending: list[Any] = [whole]

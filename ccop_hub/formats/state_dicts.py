@@ -1,4 +1,4 @@
-"""State dicts in what a checkpoint file holds, at whatever depth, with the wrappers in their names taken off."""
+"""Find state dicts at any depth of a checkpoint, and strip wrappers from their names."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from .inert_pickle import Note
 from .rebuilders import NotDense
 
 WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
-"""Parts of a name that DistributedDataParallel, `torch.compile`, FSDP, activation checkpointing and Fabric put in."""
+"""Name components added by DistributedDataParallel, `torch.compile`, FSDP, activation checkpointing and Fabric."""
 
 _MOST_CONTAINERS = 200_000
-"""Containers of a file that are looked into; an optimizer has a few thousand."""
+"""Maximum number of containers to search; an optimizer has a few thousand."""
 
 _DEEPEST = 24
-"""Containers within one another that are looked into; real files have at most ten."""
+"""Maximum nesting depth to search; real files have at most ten levels."""
 
 
 @dataclasses.dataclass(frozen=True)
 class StateDict:
-    """Tensors by name.
+    """A state dict in a file.
 
     Attributes:
-        path: the keys that lead to it in the file.
-        tensors: name as in the file -> tensor.
-        names: name without wrappers -> name as in the file.
+        path: keys that lead to it in the file.
+        tensors: name in the file -> tensor.
+        names: name without wrappers -> name in the file.
     """
 
     path: tuple[str, ...]
@@ -37,9 +37,9 @@ class StateDict:
 
 
 def state_dicts(tree: Any) -> list[StateDict]:
-    """Every mapping with tensors under text keys, from the outside in.
+    """Find all mappings of strings to tensors, outermost first.
 
-    Subclasses of dictionaries count; attributes of other objects do not.
+    Includes `dict` subclasses, but not the attributes of other objects.
     """
     found: list[StateDict] = []
     seen: set[int] = set()
@@ -59,13 +59,13 @@ def state_dicts(tree: Any) -> list[StateDict]:
 
 
 def flattened(states: Sequence[StateDict]) -> StateDict:
-    """All state dicts in one, with the keys that lead to each before its names."""
+    """Merge all state dicts into one, prefixing the names with the keys that lead to them."""
     joined = {".".join((*state.path, name)): value for state in states for name, value in state.tensors.items()}
     return _state_dict((), joined)
 
 
 def pickled_module(tree: Any) -> str | None:
-    """The class of a `torch.nn.Module` that was pickled whole, if the file contains one."""
+    """Return the class name of a completely pickled `torch.nn.Module`, if the file contains one."""
     seen: set[int] = set()
     pending = [tree]
     for value in pending:
@@ -74,7 +74,7 @@ def pickled_module(tree: Any) -> str | None:
         seen.add(id(value))
         if isinstance(value, Note) and isinstance(value.state, Mapping):
             if "_modules" in value.state and "_parameters" in value.state:
-                # Built by copy_reg, the class is an argument.
+                # For objects built by copy_reg, the class is an argument.
                 classes = [one for one in value.arguments if isinstance(one, Note)]
                 return classes[0].name if classes and value.name.startswith("copy") else value.name
             pending += value.state.values()

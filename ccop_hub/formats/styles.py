@@ -1,6 +1,6 @@
-"""How libraries name the tensors of a ResNet and of its pyramid, below whatever prefix a checkpoint puts before them.
+"""Naming styles for the tensors of a ResNet and its pyramid, without the prefix used in a checkpoint.
 
-`names.py` has whole formats that are written; here are the parts by which a network is found in a file.
+`names.py` defines complete output formats; this module defines the parts needed to find a network in a file.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ class Style:
     """One way to name a backbone's tensors.
 
     Attributes:
-        name: what reports call it.
-        stem: the first convolution's weight.
-        first_stage: how names of the first residual stage begin; where both are, a network begins.
-        owned: matches the names that belong to the backbone, be they right or wrong; others are heads.
-        rename: timm's name of a tensor -> this style's.
-        elsewhere: where the style's `res5` may also be: prefix relative to the backbone's parent.
+        name: name in reports.
+        stem: weight of the first convolution.
+        first_stage: prefix of the first residual stage. Finding it along with `stem` marks a candidate network.
+        owned: matches all names that belong to the backbone, valid or not; other names are heads.
+        rename: maps a timm name to this style.
+        elsewhere: alternative prefix of `res5`, relative to the backbone's parent.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Style:
 
 
 def _sequential(name: str) -> str:
-    """`nn.Sequential(*model.children())` numbers conv1, bn1, (ReLU, pooling,) layer1 to layer4 as 0, 1, 4 to 7."""
+    """Numbered as in `nn.Sequential(*model.children())`: conv1 is 0, bn1 is 1, layer1 to layer4 are 4 to 7."""
     first, _, rest = name.partition(".")
     return f"{_CHILDREN[first]}.{rest}"
 
@@ -49,7 +49,7 @@ _CAFFE2_NORM = {"weight": "s", "bias": "b", "running_mean": "rm", "running_var":
 
 
 def _caffe2(name: str) -> str:
-    """Detectron's blobs: `conv1_w`, `res_conv1_bn_s`, `res2_0_branch2a_w`, `res2_0_branch1_bn_b`."""
+    """Detectron's blob names: `conv1_w`, `res_conv1_bn_s`, `res2_0_branch2a_w`, `res2_0_branch1_bn_b`."""
     *path, tensor = name.split(".")
     if path == ["conv1"]:
         return "conv1_w"
@@ -106,8 +106,8 @@ class PyramidStyle:
     """One way to name a pyramid's tensors.
 
     Attributes:
-        owned: matches its names; `level` is the level's number, `tensor` what stands behind it.
-        rename: canonical name without `fpn.` -> this style's.
+        owned: matches the names of the pyramid; group `level` is the level number, `tensor` the rest of the name.
+        rename: maps a canonical name without `fpn.` to this style.
     """
 
     owned: re.Pattern[str]
@@ -123,11 +123,11 @@ PYRAMID_STYLES = (
 
 @cache
 def backbone_table(style: Style, layout: str) -> dict[str, str]:
-    """The style's name -> timm's, of a plain ResNet."""
+    """Map the style's names to timm names for a plain ResNet."""
     return {style.rename(name): name for name in LAYOUTS[layout].backbone_names()}
 
 
 @cache
 def pyramid_table(style: PyramidStyle) -> dict[str, str]:
-    """The style's name -> canonical name without `fpn.`."""
+    """Map the style's names to canonical names without `fpn.`."""
     return {style.rename(name): name for name in fpn_names()}

@@ -1,4 +1,4 @@
-"""Checks that the tensors of a network must pass, whatever file they came from."""
+"""Validate the tensors of a network from any file."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ SAME_NAMES = {
     "resnet50": ("resnet50", "wide_resnet50_2", "resnext50_32x4d"),
     "resnet101": ("resnet101", "wide_resnet101_2", "resnext101_32x4d", "resnext101_32x8d", "resnext101_64x4d"),
 }
-"""timm ResNets that share a layout's tensor names and differ only in shapes."""
+"""timm ResNets with the same tensor names as a layout but different shapes."""
 
 
 def require_sound(tensors: Mapping[str, Tensor | NotDense]) -> None:
-    """Check that tensors are plain numbers in memory: dense, on the CPU, finite, no larger than their storage.
+    """Check that tensors are dense, numeric, on the CPU, finite, and no larger than their storage.
 
-    A tensor may claim any shape over a small storage by a stride of 0; to copy such a one would fill the memory.
+    With a stride of 0, a tensor can claim any shape over a small storage; copying it would exhaust the memory.
 
     Raises:
-        UserError: one is not; the error names it.
+        UserError: a tensor is invalid; the message names it.
     """
     for name, value in tensors.items():
         if not isinstance(value, Tensor) or not _is_dense(value):
@@ -49,14 +49,14 @@ def _is_dense(value: Tensor) -> bool:
 
 
 def find_arch(tensors: Mapping[str, Tensor], arch: str | None) -> str:
-    """The timm name of the ResNet whose names and shapes canonical tensors have.
+    """Return the timm name of the ResNet that matches the names and shapes of canonical tensors.
 
     Args:
-        tensors: canonical name -> tensor, names already known to be complete.
-        arch: what the source says it is, if it says so.
+        tensors: canonical name -> tensor; the names must be complete.
+        arch: architecture stated by the source, if any.
 
     Raises:
-        UserError: shapes or types are not those of that network; the error lists them.
+        UserError: shapes or types do not match the network; the message lists them.
     """
     backbone = [name.removeprefix("backbone.") for name in tensors if name.startswith("backbone.")]
     layout = layout_of(backbone)
@@ -76,7 +76,7 @@ def find_arch(tensors: Mapping[str, Tensor], arch: str | None) -> str:
 
 
 def expected_tensors(arch: str, with_fpn: bool) -> dict[str, Tensor]:
-    """Tensors without memory (on the `meta` device) under the canonical names of `arch`, in state-dict order."""
+    """Return the expected tensors of `arch` on the `meta` device: canonical name -> tensor, in state-dict order."""
     with torch.device("meta"):
         if with_fpn:
             return ResNetFPN(arch).state_dict()

@@ -1,4 +1,4 @@
-"""The one way in which weights get into a network: every tensor that is wanted arrives, or it is an error."""
+"""Load weights into a network: every requested tensor is loaded, or loading fails."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from .checkpoint import Weights
 _LISTED = 3
 
 PART_NAMES = {"backbone": "backbone", "fpn": "feature pyramid"}
-"""What messages call the parts of a network."""
+"""Part of a network -> its name in messages."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TensorUse:
-    """Which of the weights' tensors were used, by name.
+    """Names of the tensors that were loaded and of those that were not.
 
     Attributes:
         used: loaded into the network.
-        unused: in the weights, but not loaded: of a part that was not asked for, or of no part at all.
-        missing: in the network, but not in the weights: they started untrained.
+        unused: in the weights, but not loaded: from a part that was not requested, or from no part.
+        missing: in the network, but not in the weights; left untrained.
     """
 
     used: list[str] = field(default_factory=list)
@@ -35,19 +35,19 @@ class TensorUse:
 def load_into(
     network: nn.Module, weights: Weights, parts: Sequence[str] = ("backbone",), prefix: str = ""
 ) -> TensorUse:
-    """Copy parts of the weights into a network with canonical names, such as a `ResNetFPN`; other parts keep theirs.
+    """Copy parts of the weights into a network with canonical names, such as a `ResNetFPN`, leaving others unchanged.
 
     Args:
-        network: its tensors are called `backbone.*` and `fpn.*` as in `Weights.tensors`.
+        network: network with tensors named `backbone.*` and `fpn.*`, as in `Weights.tensors`.
         weights: resolved weights.
-        parts: the parts to load, `backbone` or `fpn` or both.
-        prefix: what the network's own names leave off, such as `backbone.` for a backbone by itself.
+        parts: parts to load, `backbone` or `fpn` or both.
+        prefix: prefix that the network's names lack, such as `backbone.` for a standalone backbone.
 
     Returns:
-        Every tensor of the weights is in `used` or in `unused`; `missing` is empty.
+        The tensors of the weights, each in `used` or `unused`; `missing` is empty.
 
     Raises:
-        UserError: a part is missing, or its tensors are not exactly the network's. The network is unchanged.
+        UserError: a part is missing, or its tensors do not match the network, which is left unchanged.
     """
     require_parts(weights, parts)
     wanted = {name: value for name, value in weights.tensors.items() if name.partition(".")[0] in parts}
@@ -59,10 +59,10 @@ def load_into(
 
 
 def require_parts(weights: Weights, parts: Sequence[str]) -> None:
-    """Check that the weights have all the parts.
+    """Check that the weights include all the given parts.
 
     Raises:
-        UserError: they lack one.
+        UserError: a part is missing.
     """
     for part in parts:
         if part not in weights.parts:
@@ -73,13 +73,13 @@ def require_fit(own: Mapping[str, Tensor], given: Mapping[str, Tensor], source: 
     """Check that two sets of tensors have the same names and shapes.
 
     Args:
-        own: the network's tensors that are to be loaded, as its `state_dict()` has them.
-        given: tensors under the same names.
-        source: what messages call the weights.
-        network: what messages call the network.
+        own: tensors of the network to load into, as in its `state_dict()`.
+        given: tensors to load, under the same names.
+        source: name of the weights in messages.
+        network: name of the network in messages.
 
     Raises:
-        UserError: a tensor is missing, one has no place, or shapes differ; the error names them.
+        UserError: tensors are missing or unexpected, or shapes differ; the message names them.
     """
     missing = [name for name in own if name not in given]
     surplus = [name for name in given if name not in own]
@@ -104,7 +104,7 @@ def require_fit(own: Mapping[str, Tensor], given: Mapping[str, Tensor], source: 
 
 
 def copy_exactly(own: Mapping[str, Tensor], given: Mapping[str, Tensor], source: str, network: str) -> None:
-    """Copy every tensor given into the network's own tensor of that name, in place; all of them or none.
+    """Copy all given tensors into the network's tensors in place, or none of them.
 
     Takes the same arguments and raises the same errors as `require_fit`.
     """

@@ -1,4 +1,4 @@
-"""timm's folder of a checkpoint: `config.json` beside `model.safetensors`, as on the Hugging Face Hub."""
+"""timm checkpoint folders: `config.json` and `model.safetensors`, as on the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from .facts import checked_facts
 TIMM_CONFIG_FILE = "config.json"
 TIMM_WEIGHTS_FILE = "model.safetensors"
 TIMM_FILES = (TIMM_WEIGHTS_FILE, "pytorch_model.bin")
-"""Weights files that timm looks for, in this order."""
+"""Weights files that timm looks for, in order."""
 
 
 def timm_facts(config: Path) -> dict[str, Any] | None:
-    """The facts in a timm `config.json`: architecture, and the input's mean and std on the 0-255 scale.
+    """Read the facts in a timm `config.json`: architecture, and mean and std of the input on the 0-255 scale.
 
     Returns:
-        None if the file is another library's configuration.
+        The facts, or None if the file belongs to another library.
 
     Raises:
-        UserError: not JSON, or a timm configuration with a field of another type than timm writes.
+        UserError: the file is not JSON, or is a timm configuration with a field of the wrong type.
     """
     try:
         content = json.loads(read_regular(config))
@@ -47,14 +47,14 @@ def timm_facts(config: Path) -> dict[str, Any] | None:
 
 
 def _on_byte_scale(values: Any) -> Any:
-    """0-1 numbers as 0-255; anything else as it is, for the check to name."""
+    """Scale numbers from 0-1 to 0-255; return anything else unchanged for validation to report."""
     if isinstance(values, list) and all(isinstance(value, int | float) for value in values):
         return [round(255 * value, 6) for value in values]
     return values
 
 
 def timm_config(arch: str, num_features: int, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The `config.json` of a backbone without classifier."""
+    """Build the `config.json` of a backbone without classifier."""
     return {
         "architecture": arch,
         "num_classes": 0,
@@ -65,7 +65,7 @@ def timm_config(arch: str, num_features: int, facts: Mapping[str, Any]) -> dict[
 
 
 def pretrained_cfg(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What timm keeps of weights under that name; mean and std on the 0-1 scale."""
+    """Build timm's `pretrained_cfg`, with mean and std on the 0-1 scale."""
     shown = facts["input"]
     tag = {"tag": facts["objective"]} if facts.get("objective") else {}
     return {

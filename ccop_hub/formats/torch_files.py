@@ -1,6 +1,6 @@
-"""Files of `torch.save`, in the ZIP format since torch 1.6 and in the one before, read by the inert pickle machine.
+"""Read `torch.save` files, in the current ZIP format and the one before torch 1.6, with the inert pickle machine.
 
-Tensors are views of the file, which is mapped into memory: what is not used costs nothing.
+Tensors are views of the memory-mapped file, so unused ones cost nothing.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from .rebuilders import Arrays, NotDense, Storage, container_names, element_type
 
 ZIP_START = b"PK\x03\x04"
 LEGACY_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-"""How `torch.save` files began before torch 1.6: a pickle of the magic number 0x1950a86a20f9469cfc6c."""
+"""First bytes of `torch.save` files before torch 1.6: the pickled magic number 0x1950a86a20f9469cfc6c."""
 
 _SLACK = 1 << 20
-"""Bytes that an archive's entries may exceed the file by; they are stored uncompressed, so they never do."""
+"""Bytes by which the entries of an archive may exceed its size; uncompressed entries never do."""
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
-"""Signature, and the lengths of name and extra field, of a ZIP entry's local header (PKWARE APPNOTE 4.3.7)."""
+"""Local header of a ZIP entry (PKWARE APPNOTE 4.3.7): signature, and lengths of the name and the extra field."""
 
 LARGEST_PICKLE = 1 << 28
-"""Bytes of `data.pkl`, which contains no tensor data."""
+"""Maximum size of `data.pkl` in bytes; it contains no tensor data."""
 
 
 def mapped(path: Path) -> memoryview:
-    """A file's bytes, mapped into memory; writes to them are private."""
+    """Map a file into memory, copy-on-write."""
     if path.stat().st_size == 0:
         return memoryview(b"")
     with open_regular(path) as file:
@@ -41,10 +41,10 @@ def mapped(path: Path) -> memoryview:
 
 
 def archive_entries(path: Path) -> list[zipfile.ZipInfo]:
-    """The entries of a ZIP archive.
+    """List the entries of a ZIP archive.
 
     Raises:
-        UserError: damaged or truncated.
+        UserError: the archive is damaged or truncated.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -54,11 +54,11 @@ def archive_entries(path: Path) -> list[zipfile.ZipInfo]:
 
 
 def read_torch_zip(path: Path, entries: list[zipfile.ZipInfo]) -> Any:
-    """The object in a ZIP file of `torch.save`.
+    """Read the object in a `torch.save` ZIP file.
 
     Raises:
-        UserError: not such a file.
-        DamagedPickleError, HostilePickleError: as `read_pickle`.
+        UserError: the file was not written by `torch.save`.
+        DamagedPickleError, HostilePickleError: as for `read_pickle`.
     """
     _check_entries(path, entries)
     by_name = {entry.filename: entry for entry in entries}
@@ -89,19 +89,19 @@ def read_torch_zip(path: Path, entries: list[zipfile.ZipInfo]) -> Any:
 
 
 def read_torch_legacy(path: Path) -> Any:
-    """The object in a file of `torch.save` before torch 1.6.
+    """Read the object in a `torch.save` file from before torch 1.6.
 
-    The file is five pickles (magic number, version, machine, the object, storage keys) and the storages: each its
-    number of elements as int64, and the elements.
+    The file consists of five pickles (magic number, version, machine, object, storage keys), followed by the storages,
+    each with its number of elements as int64 and then the elements.
 
     Raises:
-        DamagedPickleError, HostilePickleError: as `read_pickle`.
+        DamagedPickleError, HostilePickleError: as for `read_pickle`.
     """
     data = mapped(path)
     counts: dict[str, tuple[Any, int]] = {}
 
     def note(identity: Any) -> Any:
-        if identity[0] == "module":  # a class, with the source code that it had
+        if identity[0] == "module":  # a class and its source code
             return identity[1]
         kind, storage_type, key, _, count, *view = identity
         if kind != "storage" or not isinstance(key, str) or not isinstance(count, int) or any(view):
@@ -109,7 +109,7 @@ def read_torch_legacy(path: Path) -> Any:
         counts[key] = (storage_type, count)
         return NotDense("torch.Tensor")
 
-    # The object's tensors stand before their storages: the first reading finds what these are, a second one builds.
+    # The object precedes its storages: the first pass finds the storages, the second builds the tensors.
     starts, parts = [0], []
     for _ in range(5):
         tree, length = read_pickle(data[starts[-1] :], _names(len(data)), note)
@@ -150,12 +150,12 @@ def _storage(storage_type: Any, content: memoryview) -> Storage | NotDense:
     if not content:
         return Storage(torch.empty(0, dtype=kind))
     flat = torch.frombuffer(content, dtype=torch.uint8)
-    # The older format does not align its storages.
+    # The legacy format does not align storages.
     return Storage((flat if flat.data_ptr() % 16 == 0 else flat.clone()).view(kind))
 
 
 def _check_entries(path: Path, entries: list[zipfile.ZipInfo]) -> None:
-    """Refuse what `torch.save` never writes: compressed, repeated or overlapping entries, and code."""
+    """Reject what `torch.save` never writes: compressed, duplicate or overlapping entries, and code."""
     names = [entry.filename for entry in entries]
     if len(set(names)) != len(names):
         repeated = next(name for name in names if names.count(name) > 1)
@@ -175,7 +175,7 @@ def _check_entries(path: Path, entries: list[zipfile.ZipInfo]) -> None:
 
 
 def _content(data: memoryview, entry: zipfile.ZipInfo) -> memoryview:
-    """The bytes of a stored entry."""
+    """Return the bytes of an uncompressed entry."""
     start = entry.header_offset
     signature, name, extra = _LOCAL_HEADER.unpack(data[start : start + _LOCAL_HEADER.size])
     first = start + _LOCAL_HEADER.size + name + extra

@@ -1,4 +1,4 @@
-"""Reading the training state that a run saved for itself, which someone else may have replaced since."""
+"""Read the training state saved by a run; the file is not trusted, since it may have been replaced."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from ..regular_files import open_regular
 
 
 def read_training_state(path: Path, remedy: str, map_location: Any = "cpu") -> dict[str, Any]:
-    """Read a file of `torch.save` that may hold only tensors and plain values: anything else could run code.
+    """Read a `torch.save` file that contains only tensors and plain values; anything else could run code.
 
     Args:
         path: the file.
-        remedy: what to do about a file that is refused; ends the error.
-        map_location: where its tensors go, as for `torch.load`.
+        remedy: what to do about a rejected file; appended to the error message.
+        map_location: device of the tensors, as for `torch.load`.
 
     Raises:
-        UserError: it contains something else, is damaged, or contains no dictionary.
+        UserError: the file is damaged, is not a dictionary, or contains other objects.
     """
     try:
         with open_regular(path) as file:
@@ -37,7 +37,7 @@ def read_training_state(path: Path, remedy: str, map_location: Any = "cpu") -> d
         ) from error
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror or one_line(error)}): {remedy}") from error
-    # torch and the pickle machine report damage by whatever error it leads to.
+    # torch and the pickle machine raise many different exceptions for damaged files.
     except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is damaged ({one_line(error)}): {remedy}") from error
     if not isinstance(contents, dict):
