@@ -40,7 +40,7 @@ in; the value of Detectron2's `FrozenBatchNorm2d`."""
 
 MOST_TENSORS = 100_000
 MOST_NETWORKS = 32
-"""Maximum tensors to search per state dict; a method with two ResNet-152 networks has 2000."""
+"""Maximum number of tensors and networks per state dict; a method with two ResNet-152 networks has 2000 tensors."""
 
 
 @dataclasses.dataclass(frozen=True)
