@@ -15,7 +15,7 @@ from .hub_server import TOKEN, HubServer
 
 
 def distinct_network(arch: str) -> ResNetFPN:
-    """A network whose BN statistics and scales all differ from their defaults, so that no mix-up goes unseen."""
+    """A network whose BN statistics and scales all differ from their defaults, so that every mix-up shows."""
     network = build_resnet_fpn(arch, seed=5).train()
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
@@ -50,13 +50,13 @@ FACTS = {
 
 @pytest.fixture(scope="session")
 def tensors() -> dict[str, Tensor]:
-    """A ResNet-18 with pyramid under canonical names."""
+    """A ResNet-18 with FPN under canonical names."""
     return distinct_network("resnet18").state_dict()
 
 
 @pytest.fixture(scope="session")
 def run(tensors: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run that has exported its network."""
+    """The folder of a run with an exported network."""
     folder = tmp_path_factory.mktemp("run")
     save_checkpoint(folder / "exported", tensors, FACTS)
     return folder
@@ -64,7 +64,7 @@ def run(tensors: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same of timm's smallest ResNet."""
+    """The same for timm's smallest ResNet."""
     folder = tmp_path_factory.mktemp("tiny")
     save_checkpoint(folder / "exported", distinct_network("test_resnet").state_dict(), {**FACTS, "arch": "test_resnet"})
     return folder
@@ -72,7 +72,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _own_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or writes the user's caches, token or proxies."""
+    """Isolate the tests from the user's caches, token and proxies."""
     monkeypatch.setenv("CCOP_HUB_CACHE", str(tmp_path / "ccop_cache"))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf_home"))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hf_cache"))
@@ -83,7 +83,7 @@ def _own_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    """A Hub on loopback that this process talks to, as a user who may write."""
+    """A Hub on loopback that this process uses, as a user with write access."""
     server = HubServer()
     monkeypatch.setenv("HF_ENDPOINT", server.url)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
@@ -94,5 +94,5 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
 
 @pytest.fixture
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retries follow one another at once."""
+    """Retry without delay."""
     monkeypatch.setattr("time.sleep", lambda _: None)

@@ -1,4 +1,4 @@
-"""Checkpoints as other projects write them, from the rules by which their sources name tensors.
+"""Checkpoints in the layouts of other projects, built from the naming rules in their source code.
 
 Sources: facebookresearch/moco (builder.py, main_moco.py); open-mmlab/OpenSelfSup and mmselfsup (MoCo, BYOL), and
 DenseCL and ORL on top of them; CVMI-Lab/SlotCon (models/slotcon.py); hologerry/SoCo (contrast/models, converters);
@@ -21,7 +21,7 @@ State = dict[str, Tensor]
 
 
 def filler(*shape: int) -> Tensor:
-    """A tensor that takes no room on disk, for parts that are not read."""
+    """A tensor that takes no disk space, for parts that are not read."""
     return torch.zeros(()).expand(shape)
 
 
@@ -51,7 +51,7 @@ def blank(state: State) -> State:
 
 
 def caffe(state: State) -> State:
-    """Detectron2's names of a torchvision-named ResNet."""
+    """Rename a torchvision ResNet's tensors to Detectron2's names."""
 
     def rename(key: str) -> str:
         key = key if key.startswith("layer") else f"stem.{key}"
@@ -66,12 +66,12 @@ CHILDREN = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6, "layer4
 
 
 def numbered(state: State) -> State:
-    """The names of `nn.Sequential(*list(resnet.children())[:-1])`."""
+    """Names in `nn.Sequential(*list(resnet.children())[:-1])`."""
     return {re.sub(r"^\w+", lambda found: str(CHILDREN[found[0]]), key): value for key, value in state.items()}
 
 
 def hugging_face(state: State) -> State:
-    """transformers' names: `embedder`, then stages of layers; a shortcut or three convolutions each."""
+    """transformers' names: `embedder`, then stages of layers, each with three convolutions and maybe a shortcut."""
 
     def rename(key: str) -> str:
         key = re.sub(r"^(conv|bn)1\.", r"embedder.embedder.\1.", key)
@@ -84,7 +84,7 @@ def hugging_face(state: State) -> State:
 
 
 def blobs(state: State) -> State:
-    """Caffe2's names, as Detectron2's `c2_model_loading.py` reads them; statistics are left out."""
+    """Caffe2's names, as read by Detectron2's `c2_model_loading.py`; without BN statistics."""
     found = {}
     for key, value in state.items():
         *path, kind = key.split(".")
@@ -103,7 +103,7 @@ def blobs(state: State) -> State:
 
 
 def fpn_by(state: State, lateral: str, output: str, first: int, conv: str, bn: str) -> State:
-    """A pyramid's tensors under other names: `lateral` and `output` with the level's number put in."""
+    """Rename a pyramid's tensors, by `lateral` and `output` templates for the level number."""
     found = {}
     for key, value in state.items():
         group, level, position, kind = key.split(".")
@@ -128,7 +128,7 @@ def optimizer() -> dict[str, Any]:
     return {"state": {0: {"momentum_buffer": filler(2)}}, "param_groups": [{"lr": 0.03, "params": [0]}]}
 
 
-# --- one function a layout: tensors of backbone and pyramid in, what the file holds out
+# --- one function per layout: backbone and pyramid tensors -> the file's contents
 
 
 def moco(body: State, fpn: State, head: tuple[str, ...] = ("fc.0", "fc.2")) -> dict[str, Any]:
@@ -464,7 +464,7 @@ def transformers(body: State, fpn: State) -> dict[str, Any]:
 
 
 def msra(body: State, fpn: State) -> dict[str, Any]:
-    """Detectron's R-50.pkl: norms folded into a scale and a shift, in Caffe2's names, with some zero biases."""
+    """Detectron's R-50.pkl: Caffe2's names, norms folded into scale and shift, some zero biases."""
     state = blobs(body)
     state |= {"conv1_b": torch.zeros(64), "pred_w": filler(2, 2), "pred_b": filler(2), "conv1_w_momentum": filler(2)}
     return {"blobs": state, "lr": 0.1}
@@ -476,7 +476,7 @@ def caffe2_model(body: State, fpn: State) -> dict[str, Any]:
 
 Layout = Callable[[State, State], dict[str, Any]]
 
-# layout -> (format that is reported, whether a pyramid is read, whether anything is left over)
+# layout -> (reported format, whether a pyramid is read, whether any tensors are unused)
 LAYOUTS: dict[Layout, tuple[str, bool, bool]] = {
     moco: ("moco", False, True),
     moco_v1: ("moco", False, True),
@@ -538,4 +538,4 @@ LAYOUTS: dict[Layout, tuple[str, bool, bool]] = {
 }
 
 PICKLED = (soco_converted, ccop_detector, ccop_classifier, ccop_c5, moco_converted, detectron2_zoo, caffe2_model)
-"""Layouts that Detectron2 reads from `.pkl`."""
+"""Layouts that Detectron2 reads from `.pkl` files."""

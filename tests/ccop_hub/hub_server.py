@@ -1,4 +1,4 @@
-"""A Hugging Face Hub small enough to read, on loopback: repositories, commits, large files, and faults on request."""
+"""A minimal Hugging Face Hub on loopback: repositories, commits, large files, and faults on demand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 TOKEN = "hf_writer"
 READER = "hf_reader"
 LARGE = 10_000
-"""Files of at least so many bytes go through the large-file store."""
+"""Size in bytes from which files go to the large-file store."""
 
 
 def git_oid(content: bytes) -> str:
@@ -25,7 +25,7 @@ def git_oid(content: bytes) -> str:
 
 @dataclasses.dataclass
 class Commit:
-    """A snapshot: path -> content, and whether each is stored as a large file."""
+    """A snapshot: path -> content, and whether each file is stored as a large file."""
 
     oid: str
     files: dict[str, bytes]
@@ -45,7 +45,7 @@ class Repository:
 
 @dataclasses.dataclass
 class Fault:
-    """What to answer instead: a status, or 0 to cut the connection; `after` bytes of a body if given."""
+    """A faulty response: a status, or 0 to drop the connection, optionally `after` some bytes of the body."""
 
     status: int
     after: int = 0
@@ -56,10 +56,10 @@ class HubServer:
     """The server and its state.
 
     Attributes:
-        repositories: by `org/name`.
-        store: large files by sha256.
+        repositories: `org/name` -> repository.
+        store: SHA-256 -> large file.
         requests: (method, kind) of every request, in order.
-        faults: kind of request -> answers to give instead, used up one by one.
+        faults: kind of request -> faulty responses, each used once, in order.
     """
 
     def __init__(self) -> None:
@@ -169,7 +169,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(raw)
 
-    # --- who may do what
+    # --- permissions
 
     def _token(self) -> str:
         return self.headers.get("Authorization", "").removeprefix("Bearer ")
@@ -196,7 +196,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(404, {"error": "Invalid rev id"}, {"X-Error-Code": "RevisionNotFound"})
         return commit
 
-    # --- the interface
+    # --- API
 
     def _validate(self, body: bytes, **_: Any) -> None:
         self._answer(200, {"warnings": [], "errors": []})
@@ -296,7 +296,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         oid = hashlib.sha256(content).hexdigest()
         headers |= {"X-Linked-Etag": f'"{oid}"', "X-Linked-Size": str(len(content))}
-        # Another host name, as the real Hub's large files have: the client keeps the headers of this answer.
+        # A different host name, as for the real Hub's large files: the client uses this response's headers.
         self._answer(302, b"", {**headers, "Location": f"{self.hub.url}/store/{oid}".replace("127.0.0.1", "localhost")})
 
     def _content(self, body: bytes, oid: str, fault: Fault | None = None, **_: Any) -> None:

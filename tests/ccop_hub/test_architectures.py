@@ -59,7 +59,7 @@ def test_export(network: nn.Module) -> None:
 
 @torch.no_grad()
 def test_compile(network: nn.Module) -> None:
-    """Traced whole, without a graph break, and through autograd's graphs; code generation is the backend's affair."""
+    """Tests tracing without graph breaks and AOTAutograd, but not the backend's code generation."""
     compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
     assert_same(compiled(images()), network(images()), 1e-4)
 
@@ -110,7 +110,7 @@ def test_bfloat16(network: nn.Module, way: str) -> None:
     for name, value in expected.items():
         assert found[name].isfinite().all()
         scale = value.square().mean().sqrt()
-        # bf16 keeps 8 bits: a few percent after 18 layers.
+        # bf16 has 8 significant bits: errors of a few percent after 18 layers.
         assert (found[name].float() - value).square().mean().sqrt() < 0.1 * scale
 
 
@@ -140,7 +140,7 @@ def statistics(tensor: Tensor) -> float:
 
 
 def test_initial_weights() -> None:
-    """Detectron2's: backbone Kaiming normal (fan out), every BN at scale 1, pyramid Kaiming uniform (a = 1)."""
+    """As in Detectron2: backbone Kaiming normal (fan out), all BN scales 1, pyramid Kaiming uniform (a = 1)."""
     network = build_resnet_fpn("resnet50", seed=3)
     for name, module in network.named_modules():
         if isinstance(module, nn.BatchNorm2d):

@@ -16,7 +16,7 @@ from . import foreign_layouts as layouts
 
 
 def test_list(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "40")  # no matter: what is read by a program is never folded
+    monkeypatch.setenv("COLUMNS", "40")  # must have no effect: machine-readable output is never wrapped
     assert main(["list"]) == 0
     told = capsys.readouterr().out
     for words in (
@@ -75,7 +75,7 @@ def test_info_names_what_is_not_used(
 def test_description() -> None:
     found = describe(resolve("random", "resnet50"))
     backbone = sum(group.parameters for group in found.groups if not group.name.startswith("fpn"))
-    # torchvision states 25,557,032 parameters for its ResNet-50, 2,049,000 of them the classifier's, and 4.09 GFLOPs.
+    # torchvision's ResNet-50 has 25,557,032 parameters, 2,049,000 of them in the classifier, and 4.09 GFLOPs.
     assert backbone == 25_557_032 - 2_049_000
     assert found.flops["backbone"] / 1e9 == pytest.approx(4.09, abs=0.06)
     assert found.flops["backbone + fpn"] > 1.5 * found.flops["backbone"]

@@ -138,7 +138,7 @@ def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_device_that_takes_nothing_is_named(tmp_path: Path) -> None:
     device = tmp_path / "device"
-    device.symlink_to("/dev/full")  # never the device itself: a defect here would remove it from the machine
+    device.symlink_to("/dev/full")  # never the device itself: a bug could delete it from the machine
     with pytest.raises(UserError, match=r"cannot write .*device \(No space left on device\)"):
         write_atomically(device, "contents")
     assert device.is_symlink()
@@ -211,7 +211,7 @@ def test_what_a_killed_writer_left_is_removed_by_a_later_one(tmp_path: Path, mon
     assert (tmp_path / "a").read_text() == "old"
     files._tidied.clear()
     write_atomically(tmp_path / "b", "new")
-    assert left.exists()  # it may be the file of another machine's live process
+    assert left.exists()  # it may belong to a live process on another machine
     old = time.time() - 3600
     os.utime(left, (old, old))
     files._tidied.clear()
@@ -252,7 +252,7 @@ def test_an_error_of_the_system_in_a_scratch_folder_names_the_target(tmp_path: P
 
     def fail() -> None:
         with scratch_folder(tmp_path / "there") as scratch:
-            assert scratch.parent == tmp_path / "there"  # what is beside it may be on another disk
+            assert scratch.parent == tmp_path / "there"  # its siblings may be on another disk
             (scratch / "absent").replace(tmp_path / "there" / "absent")
 
     with pytest.raises(UserError, match=rf"cannot write {tmp_path}/there \(No such file"):

@@ -33,7 +33,7 @@ def same(module: torch.nn.Module, tensors: dict[str, Tensor]) -> bool:
 
 
 def test_list_and_help(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # `torch.hub.list` and `help` know GitHub's repositories alone, and take one from the cache if it is there.
+    # `torch.hub.list` and `help` only support GitHub repositories, and use a cached one if available.
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     (tmp_path / "owner_ccop-hub_main").symlink_to(ROOT)
     repo = {"github": "owner/ccop-hub:main", "skip_validation": True, "trust_repo": True}
@@ -99,7 +99,7 @@ def test_a_state_dict(tensors: dict[str, Tensor]) -> None:
 
 
 def test_no_weights_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The registry's default, and where that can not be had: what can be, and how."""
+    """The registry's default; if it is unavailable, what is available and how to get it."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for arguments in ({}, {"pretrained": True}):
         with pytest.raises(UserError, match=r"resnet50\.ccop_coco_800ep: .*not cached .*give its path"):
@@ -129,7 +129,7 @@ print(json.dumps([ccop_hub.__file__, float(network.conv1.weight.double().sum())]
 
 @pytest.mark.parametrize("source", ["local", "github"])
 def test_zip_checkout(run: Path, tensors: dict[str, Tensor], tmp_path: Path, source: str) -> None:
-    """As GitHub's archive unpacks, from its folder or from torch.hub's cache; the installed package is not used."""
+    """Like GitHub's unpacked archive, in its folder or torch.hub's cache; the installed package is not used."""
     cache = tmp_path / "torch" / "hub"
     cache.mkdir(parents=True)
     with zipfile.ZipFile(tmp_path / "main.zip", "w") as archive:
@@ -159,9 +159,9 @@ print(*sorted({name.split(".")[0] for name in sys.modules} - before - set(sys.st
 
 
 def test_loading_imports_nothing_else(run: Path) -> None:
-    """Nothing beyond what torch, torchvision, timm, safetensors and huggingface_hub import themselves.
+    """Imports nothing beyond what torch, torchvision, timm, safetensors and huggingface_hub import.
 
-    That is what keeps `import ccop_hub` cheap: its own modules are small, and no package comes with them.
+    This keeps `import ccop_hub` cheap: its own modules are small and add no other packages.
     """
     command = [sys.executable, "-W", "ignore", "-c", IMPORTS, str(run)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""The lines on the pages about other libraries do what the pages say."""
+"""Code in the documentation of other libraries works as described."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ MODEL:
   ROI_HEADS: {NAME: StandardROIHeads, IN_FEATURES: [p2, p3, p4, p5]}
   ROI_BOX_HEAD: {NAME: FastRCNNConvFCHead, NUM_FC: 2, POOLER_RESOLUTION: 7}
 """
-"""What Detectron2's mask_rcnn_R_50_FPN_1x.yaml sets of the model, without the mask head."""
+"""Model settings of Detectron2's mask_rcnn_R_50_FPN_1x.yaml, without the mask head."""
 
 
 def test_detectron2(resnet50: Weights) -> None:
@@ -121,7 +121,7 @@ MMDETECTION = {
     "fpn.layer_blocks.0.0.weight": "neck.fpn_convs.0.conv.weight",
     "fpn.layer_blocks.3.1.running_var": "neck.fpn_convs.3.bn.running_var",
 }
-"""Names of mmdetection 3.3's `ResNet` and `FPN` with `norm_cfg` (mmdet/models/backbones/resnet.py, necks/fpn.py)."""
+"""Tensor names of mmdetection 3.3's `ResNet` and `FPN` with `norm_cfg` (models/backbones/resnet.py, necks/fpn.py)."""
 
 
 def test_mmdetection(resnet50: Weights) -> None:

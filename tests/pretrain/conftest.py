@@ -42,7 +42,7 @@ def scene_proposals(scenes, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def tiny_run(scenes, scene_proposals, tmp_path):
-    """Settings of a run of five steps that takes seconds."""
+    """Settings of a five-step run that takes seconds."""
 
     def make(**changed):
         settings = {

@@ -27,7 +27,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def document() -> Document:
-    """Image 3 has no object."""
+    """Image 3 has no objects."""
     return {
         "images": [
             {"id": number, "file_name": f"{number}.png", "width": WIDTH, "height": HEIGHT} for number in (1, 2, 3)

@@ -1,4 +1,4 @@
-"""Documents of any oddity: either pycocotools accepts the normalised copy, or the error is one line."""
+"""For arbitrarily odd documents, pycocotools accepts the normalised copy, or the error is one line."""
 
 import contextlib
 import copy
@@ -83,7 +83,7 @@ def _mutated(mutations: list[tuple[tuple[Any, ...], Any]]) -> Any:
     document = _document()
     for path, value in mutations:
         inside: Any = document
-        with contextlib.suppress(KeyError, IndexError, TypeError):  # a mutation before took the place away
+        with contextlib.suppress(KeyError, IndexError, TypeError):  # an earlier mutation removed the target
             for key in path[:-1]:
                 inside = inside[key]
             if value is DROP:
@@ -104,7 +104,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def _score(path: Path) -> None:
-    """Score the ground truth as detections of itself, by boxes and by masks."""
+    """Score the ground truth as its own detections, by boxes and by masks."""
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(path)
         annotations = truth.dataset["annotations"]

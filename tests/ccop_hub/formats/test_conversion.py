@@ -95,7 +95,7 @@ def test_timm_reads_its_folder(weights: Weights, tmp_path: Path) -> None:
 
 
 def test_detectron2_pickle_is_as_detectron2_reads_it(weights: Weights, tmp_path: Path) -> None:
-    """Its loader takes a pickle with `model` and `__author__` as it is, arrays by exact name."""
+    """Detectron2's loader uses a pickle with `model` and `__author__` unchanged, matching arrays by exact name."""
     convert(weights, "detectron2", tmp_path / "a.pkl")
     content = pickle.loads((tmp_path / "a.pkl").read_bytes())
     assert content["matching_heuristics"] is False
@@ -203,7 +203,7 @@ def test_out_folders_are_made(weights: Weights, tmp_path: Path) -> None:
 
 
 def detectron2_backbone(*configs: Path, **changed: object) -> nn.Module:
-    """Detectron2's backbone of its default configuration with files merged into it."""
+    """Build Detectron2's backbone from its default configuration with files merged into it."""
     pytest.importorskip("detectron2")
     from ccop_eval.detection.engine import load_engine
 
@@ -231,7 +231,7 @@ MODEL:
   FPN: {IN_FEATURES: [res2, res3, res4, res5]}
   PIXEL_MEAN: [103.53, 116.28, 123.675]
 """
-"""What matters here of Detectron2's Base-RCNN-FPN.yaml."""
+"""The relevant part of Detectron2's Base-RCNN-FPN.yaml."""
 
 
 @pytest.mark.parametrize("name", ["a.pkl", "a.pth"])
@@ -247,7 +247,7 @@ def test_detectron2_computes_the_same_with_the_written_configuration(tmp_path: P
         expected, found = load_pyramid(arch, dict(weights.tensors))(images), theirs(images)
     assert all(torch.equal(found[level], expected[level]) for level in ("p2", "p3", "p4", "p5", "p6"))
     if arch == "resnet50":
-        # What the configuration is for: with the stock stride all tensors load, and the features are others.
+        # Why the configuration is needed: with the default stride, all tensors load but the features differ.
         wrong = detectron2_backbone(tmp_path / "stock.yaml", done.config, MODEL__RESNETS__STRIDE_IN_1X1=True)
         with torch.no_grad():
             assert not torch.allclose(wrong(images)["p5"], expected["p5"], atol=1e-2)

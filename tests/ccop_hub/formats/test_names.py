@@ -31,7 +31,7 @@ def parts_of(scheme: str) -> tuple[str, ...]:
 
 @pytest.fixture(scope="module")
 def network() -> ResNetFPN:
-    """A ResNet-18 with pyramid whose BN statistics and scales are all different from their defaults."""
+    """A ResNet-18 with FPN whose BN statistics and scales all differ from their defaults."""
     network = build_resnet_fpn("resnet18", seed=5).train()
     with torch.no_grad():
         for module in network.modules():
@@ -97,7 +97,7 @@ def test_timm_names_are_timms(network: ResNetFPN) -> None:
 
 
 def detectron2_features(state: Mapping[str, Tensor], images: Tensor) -> list[Tensor]:
-    """Stages and p2..p5 of a ResNet-18, worked out from Detectron2's names alone."""
+    """Stages and p2..p5 of a ResNet-18, computed from tensors under Detectron2's names."""
 
     def conv(x: Tensor, name: str, stride: int = 1) -> Tensor:
         weight = state[f"{name}.weight"]
@@ -131,7 +131,7 @@ def test_features_by_detectron2_names_are_the_networks(network: ResNetFPN) -> No
     assert [f"p{i}" for i in range(2, 6)] == list(network.pyramid(stages))[:4]
     assert list(stages) == [f"res{i}" for i in range(2, 6)]
     for mine, theirs in zip(expected, found, strict=True):
-        # The same sums in another order: float32 rounds 60 times on the way, each time by 2^-24 of the largest value.
+        # The summation order differs: float32 rounds about 60 times, each time by 2^-24 of the largest value.
         torch.testing.assert_close(theirs, mine, rtol=0, atol=60 * 2**-24 * 10 * float(mine.detach().abs().max()))
 
 

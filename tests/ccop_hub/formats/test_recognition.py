@@ -32,13 +32,13 @@ def split(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tens
 
 
 def is_invented(key: str, layout: layouts.Layout | None) -> bool:
-    """Whether a tensor may be absent from a file: batch counters, and the statistics of Caffe2's folded norms."""
+    """Whether a file may lack a tensor: batch counters, and BN statistics in Caffe2's folded norms."""
     folded = layout in (layouts.msra, layouts.caffe2_model) and "running_" in key
     return key.endswith("num_batches_tracked") or folded
 
 
 def sizes(tree: Any) -> set[int]:
-    """Numbers of tensors, counters left out, of every mapping in a file."""
+    """Number of tensors, without counters, in every mapping of a file."""
     if isinstance(tree, list):
         return set().union(*map(sizes, tree))
     if not isinstance(tree, dict):
@@ -58,7 +58,7 @@ def test_resnet50_in_every_layout(layout: layouts.Layout, resnet50: dict[str, Te
         if not is_invented(key, layout) or "running_" not in key:
             assert torch.equal(value, resnet50[key]), key
     if layout is not layouts.modules_by_name:
-        # Every tensor of the state dict is accounted for: in the network, or named as unused.
+        # Every tensor of the state dict is either in the network or reported as unused.
         used = sum(not is_invented(key, layout) for key in found.tensors)
         assert used + sum(not key.endswith("num_batches_tracked") for key in found.unused) in sizes(tree)
 
@@ -155,7 +155,7 @@ def test_caffe2_networks_say_what_is_different(tensors: dict[str, Tensor], resne
     }
     assert found.facts["stride_in_1x1"] is True
     assert set(found.unused) == {"conv1_b", "pred_w", "pred_b", "conv1_w_momentum"}
-    # A norm without statistics only scales and shifts.
+    # A norm without statistics is a plain scale and shift.
     variance = found.tensors["backbone.bn1.running_var"] + 1e-5
     assert torch.equal(variance, torch.ones(64))
     assert not found.tensors["backbone.bn1.running_mean"].any()

@@ -45,7 +45,7 @@ class Hostile:
 
 
 class Evaluating:
-    """Evaluates Python when unpickled, by a built-in that no module name gives away."""
+    """Evaluates Python when unpickled, through a built-in, so that no module name looks suspicious."""
 
     def __init__(self, code: str) -> None:
         self.code = code
@@ -55,7 +55,7 @@ class Evaluating:
 
 
 class ByState:
-    """A class of this module whose `__setstate__` an unpickler would call."""
+    """A class whose `__setstate__` an unpickler would call."""
 
     def __setstate__(self, state: object) -> None:
         raise AssertionError("this ran")
@@ -159,7 +159,7 @@ Pair = collections.namedtuple("Pair", ("one", "two"))
 
 
 class AttributeDict(dict[str, Any]):
-    """As Lightning's, which has a module of its own."""
+    """Like Lightning's class, which lives in its own module."""
 
 
 BESIDE = {
@@ -227,7 +227,7 @@ def test_what_a_note_keeps(tmp_path: Path) -> None:
 
 
 def test_an_indirect_call_is_refused(tmp_path: Path) -> None:
-    """`getattr` would reach everything from something harmless."""
+    """`getattr` on something harmless could reach anything."""
     code = b"\x80\x02cbuiltins\ngetattr\n(cnumpy\nndarray\nX\x08\x00\x00\x00__init__tR."
     (tmp_path / "a.pkl").write_bytes(code)
     with pytest.raises(UserError, match=r"builtins\.getattr"):
@@ -291,7 +291,7 @@ def test_big_endian_arrays(tmp_path: Path) -> None:
 
 
 class Claiming:
-    """An array that claims a shape its data do not have."""
+    """An array whose declared shape does not match its data."""
 
     def __init__(self, *call: Any) -> None:
         self.call = call
@@ -301,7 +301,7 @@ class Claiming:
 
 
 def peak_of_reading(file: Path) -> tuple[str, int]:
-    """What reading says, and the most memory that Python and numpy took meanwhile."""
+    """Return the message from reading a file, and Python's and NumPy's peak memory."""
     tracemalloc.start()
     try:
         read_file(file)
@@ -334,7 +334,7 @@ def test_absurd_shapes_take_no_memory(tmp_path: Path) -> None:
 
 
 def test_one_buffer_in_many_arrays_is_refused(tmp_path: Path) -> None:
-    """A megabyte that a thousand arrays are made of would take a gigabyte."""
+    """A thousand arrays over the same megabyte would take a gigabyte."""
     raw = np.zeros(1 << 18, "f4").tobytes()
     reconstruct = np.zeros(1).__reduce__()[0]
     state = (1, (1 << 18,), np.dtype("f4"), False, raw)
@@ -375,7 +375,7 @@ def test_keys_that_collide_do_not_slow_a_dictionary(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("code", "told"),
     [
-        (b"\x80\x04\x8c\x01ar\xff\xff\xff\x7f.", ""),  # remember something in slot 2147483647
+        (b"\x80\x04\x8c\x01ar\xff\xff\xff\x7f.", ""),  # memoize at index 2147483647
         (b"\x80\x05\x96" + (1 << 40).to_bytes(8, "little") + b"x.", "damaged or truncated"),  # a tebibyte
         (b"\x80\x04\x8e" + (1 << 40).to_bytes(8, "little") + b"x.", "damaged or truncated"),
         (b"\x80\x04\x8b" + (1 << 30).to_bytes(4, "little") + b"x.", "damaged or truncated"),  # a long integer
@@ -392,7 +392,7 @@ def test_claimed_lengths_take_no_memory(code: bytes, told: str, tmp_path: Path) 
 def test_a_tensor_beyond_its_storage_is_refused(tmp_path: Path) -> None:
     torch.save({"a": torch.arange(4.0)}, tmp_path / "a.pth")
     raw = (tmp_path / "a.pth").read_bytes()
-    # The shape (4,) in the pickle of protocol 2: K\x04 \x85.
+    # The shape (4,) in pickle protocol 2: K\x04 \x85.
     (tmp_path / "a.pth").write_bytes(raw.replace(b"K\x04\x85", b"K\x7f\x85", 1))
     with pytest.raises(UserError, match=r"shape \(127,\) extends beyond its storage"):
         read_file(tmp_path / "a.pth")
@@ -428,7 +428,7 @@ def test_zip_bomb(tmp_path: Path) -> None:
 
 
 def test_entry_that_claims_more_than_the_file(tmp_path: Path) -> None:
-    """Entries that overlap make a small file unpack to a large one without compression."""
+    """Overlapping entries let a small file unpack to a large one without compression."""
     torch.save({"a": torch.zeros(1 << 18)}, tmp_path / "a.pth")
     raw = (tmp_path / "a.pth").read_bytes()
     at = raw.rfind(b"PK\x01\x02", 0, raw.rfind(b"PK\x05\x06"))

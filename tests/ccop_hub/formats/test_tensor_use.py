@@ -50,7 +50,7 @@ def test_a_part_that_the_weights_lack_is_named(weights: Weights) -> None:
         ({"backbone.conv1.weight": None}, "it lacks 1 tensor (backbone.conv1.weight)"),
         ({"backbone.stem.weight": torch.zeros(1)}, "no place for 1 tensor (backbone.stem.weight)"),
         ({"backbone.bn1.bias": torch.zeros(3)}, "backbone.bn1.bias is (3,) instead of (64,)"),
-        # A scalar would be broadcast by a plain copy.
+        # A plain copy would broadcast a scalar.
         ({"backbone.bn1.bias": torch.zeros(())}, "backbone.bn1.bias is () instead of (64,)"),
     ],
 )

@@ -55,7 +55,7 @@ def test_formats_read_as_rgb(tmp_path: Path, suffix: str) -> None:
 @pytest.mark.parametrize("orientation", [1, 2, 3, 4, 5, 6, 7, 8])
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
 def test_exif_orientation_turns_the_picture_upright(tmp_path: Path, orientation: int, suffix: str) -> None:
-    # How the upright picture is stored under each orientation, by the EXIF table.
+    # How an upright picture is stored with each EXIF orientation.
     stored_by = {
         1: None,
         2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -182,7 +182,7 @@ def test_too_many_pixels_are_refused_before_decoding(tmp_path: Path) -> None:
 
 
 def test_the_limit_may_exceed_pillows_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow refuses twice as many
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow refuses more than twice this
     halves().save(tmp_path / "image.png")
     with pytest.raises(Image.DecompressionBombError):
         Image.open(tmp_path / "image.png")
@@ -223,7 +223,7 @@ def test_a_dangling_link_names_its_target(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX's special files")
 def test_only_regular_files_are_opened(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "fifo.jpg")  # opening it would wait for ever
+    os.mkfifo(tmp_path / "fifo.jpg")  # opening it would block forever
     (tmp_path / "zero.jpg").symlink_to("/dev/zero")  # reading it never ends
     (tmp_path / "folder.jpg").mkdir()
     (tmp_path / "loop.jpg").symlink_to("loop.jpg")
@@ -254,7 +254,7 @@ def test_png_with_megabytes_of_metadata(tmp_path: Path, kind: str) -> None:
         chunks.sort(key=lambda chunk: (chunk[4:8] == b"IEND", chunk[4:8] == b"zTXt"))
         (tmp_path / "image.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
     found = read_rgb(tmp_path / "image.png")
-    assert found.getpixel((5, 10)) == BLUE  # turned upright: the orientation is kept
+    assert found.getpixel((5, 10)) == BLUE  # upright: the orientation was applied
     assert found.getpixel((35, 10)) == RED
 
 
@@ -268,7 +268,7 @@ def png_chunks(path: Path) -> list[bytes]:
 
 
 def test_images_are_charged_for_the_memory_they_take(tmp_path: Path) -> None:
-    """A decoder that holds a second and third copy of an image reads fewer pixels under the same limit."""
+    """With the same limit, a decoder that needs two extra copies of an image may read fewer pixels."""
     for suffix, factor in {".png": 1, ".webp": 18 / 8, ".jp2": 25 / 8}.items():
         path = tmp_path / f"image{suffix}"
         halves().save(path)
@@ -306,7 +306,7 @@ def test_every_mode_takes_about_the_memory_of_rgb(tmp_path: Path, mode: str) -> 
     halves().save(tmp_path / f"small{path.suffix}")
     words = [sys.executable, "-c", PEAK, str(tmp_path / f"small{path.suffix}"), str(path)]
     found = float(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
-    assert found < 12  # bytes a pixel: 8 for the two copies of RGB, and a strip's intermediate ones
+    assert found < 12  # bytes per pixel: 8 for two copies of RGB, plus one strip's intermediate copies
 
 
 def test_labels_keep_their_ids(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def test_links_are_followed_once_and_loops_end(tmp_path: Path) -> None:
     (root / "other").symlink_to(other)
     (other / "back").symlink_to(root)
     (root / "broken.jpg").symlink_to(tmp_path / "nowhere.jpg")
-    # A link to nothing is listed: it must count as unreadable later rather than vanish.
+    # A dangling symlink is listed, so that it counts as unreadable later instead of silently vanishing.
     assert list_images(root) == ["broken.jpg", "other/linked.jpg", "z/real.jpg"]
 
 
@@ -89,7 +89,7 @@ def test_results_of_the_programs_are_no_images(tmp_path: Path) -> None:
     for name in ("scenes/settings.yaml", "scenes/train2017/0.png"):
         touch(tmp_path / name)
     assert list_images(tmp_path) == ["a.jpg", "scenes/train2017/0.png"]
-    assert list_images(tmp_path / "run") == ["epoch/sheet.png", "views.png"]  # asked for by name
+    assert list_images(tmp_path / "run") == ["epoch/sheet.png", "views.png"]  # explicitly requested
 
 
 def test_special_files_called_images_are_listed_to_be_named_later(tmp_path: Path) -> None:

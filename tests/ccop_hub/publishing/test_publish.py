@@ -31,7 +31,7 @@ REPO = "lab/net"
 
 
 def result_file(folder: Path, digest: str, **changes: Any) -> Path:
-    """A result as ccop-eval writes it."""
+    """A result in ccop-eval's format."""
     content = {
         "schema_version": 1,
         "task": "detection",
@@ -58,7 +58,7 @@ def settings(tiny_run: Path) -> PublishSettings:
 
 @pytest.fixture(scope="module")
 def tree(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a dry run of the ResNet-18 writes, with one result."""
+    """Output of a dry run for the ResNet-18, with one result."""
     folder = tmp_path_factory.mktemp("dry")
     digest = read_checkpoint(run).digest
     result = result_file(folder / "eval", digest)
@@ -294,7 +294,7 @@ assert list(theirs.pretrained_cfg["mean"]) == [0.485, 0.456, 0.406], theirs.pret
 def test_published_weights_load_everywhere(
     hub: HubServer, run: Path, tensors: dict[str, Tensor], tmp_path: Path
 ) -> None:
-    """torch.hub, timm and the resolver, each in a process that knows the Hub from its environment alone."""
+    """torch.hub, timm and the resolver, each in a subprocess that finds the Hub through its environment."""
     import hashlib
 
     publish(PublishSettings(run, REPO))

@@ -29,7 +29,7 @@ def results(path: Path) -> dict[str, bool | None]:
 
 
 def rewrite(export: Path, tensors: dict[str, Tensor], record: bool) -> None:
-    """Write other tensors under the same facts, as careful tampering would; `record` writes the new digest as well."""
+    """Replace tensors but keep the facts, like a careful attacker; `record` also updates the digest."""
     file = export / WEIGHTS_FILE
     facts = {key: value for key, value in json.loads((export / FACTS_FILE).read_text()).items() if key != "digest"}
     save_file(tensors, file, metadata={METADATA_KEY: json.dumps(facts)})
@@ -61,7 +61,7 @@ def test_changed_weights_with_a_fresh_digest(export: Path, name: str) -> None:
 
 
 def test_swapped_channels_are_noticed(export: Path) -> None:
-    """The same numbers in another order have the same sums."""
+    """The same numbers in a different order have the same sums."""
     tensors = load_file(export / WEIGHTS_FILE)
     for name in [key for key in tensors if key.startswith("fpn.layer_blocks.0") and tensors[key].ndim]:
         tensors[name] = tensors[name].roll(1, 0).contiguous()
@@ -121,7 +121,7 @@ def test_command(export: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(export / "nowhere")]) == 2
 
 
-# --- the fingerprint itself
+# --- fingerprint
 
 
 def test_random_weights_are_in_no_file(capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,7 +152,7 @@ def test_a_part_on_one_side_alone(tensors: dict[str, Tensor]) -> None:
 
 
 def test_fixed_input_never_changes() -> None:
-    """Fingerprints stored earlier are compared on it."""
+    """Stored fingerprints depend on it."""
     images = fixed_input()
     assert images.shape == (1, 3, 64, 64)
     for channel, row, column in ((0, 0, 0), (1, 0, 0), (0, 5, 7), (2, 63, 63), (1, 40, 3)):

@@ -32,9 +32,9 @@ MD5 = hashlib.md5(CONTENT).hexdigest()
 
 
 class FileServer:
-    """Serves one content under every path, with ranges; `plan` contains what to do instead, request by request.
+    """Serves the same content at every path, with range support; `plan` lists faults, one per request.
 
-    A plan's entry is a status to answer, or a number of bytes after which to cut the connection (as a negative number).
+    A fault is a status to return, or, negated, the number of bytes after which to drop the connection.
     """
 
     def __init__(self) -> None:
@@ -255,7 +255,7 @@ def test_offline(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_proxies_are_used(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", server.url(""))
     monkeypatch.setenv("no_proxy", "")
-    # The host behind the proxy does not exist: only the proxy can have answered.
+    # The target host does not exist, so only the proxy can have answered.
     monkeypatch.setattr("ccop_hub.addresses._LOOPBACK", ("behind.invalid",))
     assert fetch_url("http://behind.invalid/weights.pth").read_bytes() == CONTENT
 

@@ -78,7 +78,7 @@ def test_every_error_names_the_fix(name: str, said: str) -> None:
 
 
 def publish(monkeypatch: pytest.MonkeyPatch, hub: HubServer, file: Path, **changes: object) -> None:
-    """Put a file on the loopback server and register it."""
+    """Serve a file on loopback and register it."""
     content = file.read_bytes()
     oid = hashlib.sha256(content).hexdigest()
     hub.store[oid] = content
@@ -250,7 +250,7 @@ def test_registry_is_whole() -> None:
         assert entry.digest is None or entry.digest.partition(":")[0] in ("md5", "sha256")
         assert entry.facts()["input"]["channel_order"] == "RGB"
     assert set(registry.DEFAULTS.values()) <= set(registry.REGISTRY)
-    # No figure of CCOP's own was published in a source that could be checked: none is quoted.
+    # No verifiable source publishes CCOP's own numbers, so none are quoted.
     assert registry.REGISTRY["resnet50.ccop_coco_800ep"].results == ()
     assert registry.default_name("resnet50") == "resnet50.ccop_coco_800ep"
     with pytest.raises(UserError, match=r"no published weights for resnet18: pass weights='random'.*\(resnet50\)"):

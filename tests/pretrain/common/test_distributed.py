@@ -1,4 +1,4 @@
-"""Real processes over gloo; what they compute is in `two_processes.py`."""
+"""Tests with real processes over gloo, which run `two_processes.py`."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ Ranks = dict[str, list[dict[str, Any]]]
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> Ranks:
-    """What both processes return, by check; they start once."""
+    """What both processes return, by check; they are started only once."""
     folder = tmp_path_factory.mktemp("two_processes")
     script = Path(__file__).with_name("two_processes.py")
     processes = [

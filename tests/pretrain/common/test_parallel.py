@@ -44,7 +44,7 @@ def test_an_error_keeps_what_is_done_and_stops_the_workers() -> None:
     kept: dict[int, float] = {}
     with pytest.raises(ValueError, match="enough"):
         fail_after_two(kept)
-    # One worker sleeps for a minute; the other has done the two items behind that one.
+    # One worker sleeps for a minute, while the other finishes the next two items.
     assert kept == {1: 0.0, 2: 0.0}
     assert set(multiprocessing.active_children()) <= before
 
@@ -67,7 +67,7 @@ def slept(seconds: float) -> float:
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_to_the_group_reaches_only_the_parent(number: signal.Signals) -> None:
-    """Whenever it comes, even while the workers start: they would print tracebacks, or take their results with them."""
+    """At any time, even while workers start, when they would print tracebacks or lose their results."""
     script = """
 import time
 from ccop_hub.stopping import Stopped, stoppable
@@ -105,7 +105,7 @@ def running(process: int) -> bool:
     except ProcessLookupError:
         return False
     status = Path(f"/proc/{process}/stat")
-    # Nobody may be there to collect it: a zombie has ended.
+    # A zombie counts as ended, since there may be no parent left to reap it.
     return not (status.exists() and status.read_text().rpartition(")")[2].split()[0] == "Z")
 
 

@@ -6,7 +6,7 @@ from ccop_pretrain.common.progress import Progress, duration, shows_bars
 
 
 class Clock:
-    """A clock that the test sets."""
+    """A manually controlled clock."""
 
     now = 0.0
 

@@ -1,4 +1,4 @@
-"""One of two gloo processes: RENDEZVOUS RANK OUT on the command line; saves what every check returns, by its name."""
+"""One of two gloo processes; arguments: RENDEZVOUS RANK OUT. Saves the return value of every check by name."""
 
 import sys
 from typing import Any
@@ -17,7 +17,7 @@ SIZE = 64
 
 
 def gathering() -> dict[str, Any]:
-    """Rank 0 has three rows, rank 1 one, then none."""
+    """Rank 0 has three rows, rank 1 has one, then none."""
     rows = torch.arange(6.0).view(3, 2) if rank() == 0 else torch.tensor([[10.0, 11]])
     return {
         "rank": rank(),
@@ -29,7 +29,7 @@ def gathering() -> dict[str, Any]:
 
 
 def shuffling() -> dict[str, Any]:
-    """Unequal batches, and rows by image that differ in number and may be none."""
+    """Unequal batches, with a varying number of rows per image, possibly none."""
     counts = [2, 0, 1] if rank() == 0 else [3, 1]
     torch.manual_seed(rank())
     shuffle = BatchShuffle(len(counts), CPU)
@@ -63,7 +63,7 @@ def make_batch(counts: list[int]) -> ViewBatch:
 
 
 def training(settings: ObjectiveSettings, counts: tuple[list[int], list[int]]) -> dict[str, Any]:
-    """Two steps under DistributedDataParallel as the trainer uses it: without `find_unused_parameters`."""
+    """Two steps under DistributedDataParallel without `find_unused_parameters`, as in the trainer."""
     torch.manual_seed(0)
     model = ContrastivePretraining(settings, "test_resnet", 10, SIZE)
     wrapped = DistributedDataParallel(model, broadcast_buffers=False)
@@ -98,7 +98,7 @@ def training(settings: ObjectiveSettings, counts: tuple[list[int], list[int]]) -
 
 
 def double_batch() -> dict[str, Any]:
-    """A step in which nothing depends on how the batch is shared out: fixed statistics, equal counts, no noise."""
+    """A step that does not depend on how the batch is distributed: fixed statistics, equal counts, no noise."""
     torch.manual_seed(0)
     model = ContrastivePretraining(ObjectiveSettings(**{**SMALL, "jitters": 0}), "test_resnet", 10, SIZE).eval()
     start = {name: value.clone() for name, value in model.state_dict().items()}
