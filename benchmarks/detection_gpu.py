@@ -1,11 +1,11 @@
-"""Measure every detection protocol on this machine's GPUs, at reduced length; raw results as JSON.
+"""Benchmark every detection protocol on this machine's GPUs with shortened runs, and write the raw results as JSON.
 
     python benchmarks/detection_gpu.py --data coco [--data voc ...] --out benchmarks/results/detection-H100.json
 
-What is measured, a row each: iterations a second, seconds of data loading an iteration, peak memory of the GPU, mixed
-precision or not, SyncBN or BN, all losses finite, and whether the run that was killed half way went on to the same
-length. AP after so few iterations says nothing, and is not written. `--devices 2` measures real SyncBN;
-`--accelerator cpu` runs the same at the size of a test, which checks the script and measures nothing worth keeping.
+Each row reports iterations per second, data loading time per iteration, peak GPU memory, mixed precision or not, SyncBN
+or BN, whether all losses are finite, and whether a run killed halfway resumes to its full length. AP is not reported,
+since it is meaningless after so few iterations. Use `--devices 2` to measure actual SyncBN. `--accelerator cpu` runs a
+tiny version that only tests the script.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from ccop_eval.results.comparison import engine_label
 from ccop_eval.results.result import Result
 
 _FIT = {"voc-c4-24k": "voc", "cityscapes-instance-fpn-24k": "cityscapes"}
-"""Data set that a protocol is made for; all others are for COCO."""
+"""Data set of each protocol that does not use COCO."""
 
 _DATA_HELP = "coco, voc, cityscapes, KIND=FOLDER, or any=FOLDER for every protocol that has none of its own; repeat it"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run every protocol that has data; returns 1 if one of them failed."""
+    """Run every protocol whose data is given; return 1 if any of them fails."""
     arguments = _parse(argv)
     rows = []
     for protocol in arguments.protocols:
@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def measure(protocol: str, data: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """One protocol's row: half of the run, then the whole by the same command, as a user would give it."""
+    """Measure one protocol: run half of it, then rerun the same command to the end, as a user would."""
     folder = Path(tempfile.mkdtemp(prefix="detection-gpu-"))
     command = [
         *(sys.executable, "-m", "ccop_eval", "detection", "--weights=random", f"--backbone={arguments.backbone}"),
@@ -86,10 +86,10 @@ def measure(protocol: str, data: str, arguments: argparse.Namespace) -> dict[str
 
 
 def _run_and_kill(command: list[str], checkpoint: Path, limit: float) -> str | None:
-    """Start the run and kill it once its first checkpoint is written.
+    """Start the run and kill it after its first checkpoint.
 
     Returns:
-        None where it was killed; else what the run that ended by itself said of its failure, nothing if it had none.
+        None if the run was killed; if it exited by itself, its error output, or an empty string on success.
     """
     with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
@@ -107,7 +107,7 @@ def _run_and_kill(command: list[str], checkpoint: Path, limit: float) -> str | N
 
 
 def _figures(folder: Path) -> dict[str, Any]:
-    """What Detectron2's own JSON lines and our result say of a finished run."""
+    """Collect the figures of a finished run from Detectron2's JSON lines and our result."""
     result = Result.read(folder)
     lines = [json.loads(line) for line in (folder / "detectron2" / "metrics.json").read_text().splitlines()]
     steps = [line for line in lines if "total_loss" in line]

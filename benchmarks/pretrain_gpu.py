@@ -1,8 +1,8 @@
-"""Pre-training in float32, bf16, and bf16 + channels_last + compile, and an exact resume: time, memory, losses as JSON.
+"""Benchmark pre-training in float32, bf16, and bf16 + channels_last + compile, and check exact resume.
 
     python benchmarks/pretrain_gpu.py --images IMAGES --proposals PROPOSALS --work SCRATCH --out RESULT.json
 
-The batch is the largest of `--batches` that float32 finds room for.
+Writes time, memory and losses as JSON. Uses the largest batch size of `--batches` that fits in memory with float32.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def measure(common: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Train one variant from the beginning; its figures are medians over the reports behind the first."""
+    """Train one variant from scratch; figures are medians over all reports but the first."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     settings = RunSettings(**common, **changes, overwrite=True)
@@ -47,7 +47,7 @@ def measure(common: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def resumes_exactly(common: dict[str, Any]) -> bool:
-    """Whether a run that lost everything behind its last but one checkpoint ends with the same bits."""
+    """Check that a run resumed from its second-to-last checkpoint ends with bit-identical results."""
     settings = RunSettings(**common)
     run(settings)
     folder = RunFolder(settings.out)

@@ -1,10 +1,10 @@
-"""Peak memory of `ccop-pretrain proposals` over a listing of any length.
+"""Measure the peak memory of `ccop-pretrain proposals` for a listing of any length.
 
     python benchmarks/proposals_memory.py 1000000 [--again] [--out DIR]
 
-The listing is synthetic: N different names for one small picture. The search is replaced by fifty boxes drawn at once,
-for its own memory does not depend on the listing; everything else is the command's: listing, resuming, reading, shards.
-Prints one line of JSON; memory in MB (2**20 bytes).
+The listing is synthetic, with N names for one small image. Random boxes replace the search, whose memory does not
+depend on the listing; everything else (listing, resuming, reading, shards) is the real command. Prints one line of
+JSON, with memory in MB (2**20 bytes).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BOXES = 50
 
 
 class Synthetic(ImageSource):
-    """N names of one picture."""
+    """A listing with N names for one image."""
 
     def __init__(self, images: int, picture: Path) -> None:
         names = (f"folder-{index // 1000:06d}/image-{index:09d}.png" for index in range(images))
@@ -43,21 +43,21 @@ class Synthetic(ImageSource):
 
 
 def draw_boxes(image: Any, generator: np.random.Generator, *settings: Any) -> Any:
-    """Fifty boxes of an image instead of a search: float32 (50, 4), xyxy in pixels."""
+    """Draw 50 random boxes instead of searching: float32 (50, 4), xyxy in pixels."""
     return np.cumsum(generator.random((BOXES, 4)), axis=1).astype(np.float32) * 99
 
 
 def peak_mb() -> float:
-    """The most memory that this process has had so far."""
+    """Return the peak memory of this process, in MB."""
     status = Path("/proc/self/status")
-    if status.exists():  # Linux's ru_maxrss counts the memory of the process that started this one as well
+    if status.exists():  # on Linux, ru_maxrss includes the memory of the parent process
         return round(int(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())[0]) / 1024, 1)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (1 << 20 if platform.system() == "Darwin" else 1 << 10), 1)
 
 
 def measure(images: int, out: Path, again: bool) -> dict[str, Any]:
-    """Make the proposals, and with `again` compare the listing with them once more and remake nothing."""
+    """Compute the proposals; with `again`, rerun on the finished result, which recomputes nothing."""
     search.propose = draw_boxes
     picture = out / "picture.png"
     out.mkdir(parents=True, exist_ok=True)
@@ -77,7 +77,7 @@ def measure(images: int, out: Path, again: bool) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure what the command line asks for."""
+    """Parse the command line and run the measurement."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("images", type=int, help="length of the listing")
     parser.add_argument("--again", action="store_true", help="run a second time on the finished result")

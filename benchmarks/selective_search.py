@@ -1,13 +1,13 @@
-"""Time, memory and quality of the two selective searches, side by side.
+"""Compare time, memory and quality of the two selective search engines.
 
     python benchmarks/selective_search.py --out RESULTS.json --plot PLOT.png
     python benchmarks/selective_search.py --out RESULTS.json --coco FOLDER
 
-The first measures time and memory. Time is processor time of one thread; the engines take turns, so that a busy machine
-slows both, and the ratio of each turn is what counts. The photographs are scikit-image's, resized.
+The first command measures time and memory. Time is the CPU time of one thread. The engines alternate, so that a busy
+machine slows both equally; compare the ratios. The photographs are from scikit-image, resized.
 
-The second has both engines search every image of a COCO-format data set (`annotations/instances_SPLIT2017.json`, images
-in `SPLIT2017/`), and compares their boxes with the known objects: all of them, crowds left out.
+The second command runs both engines on every image of a COCO-format data set (`annotations/instances_SPLIT2017.json`,
+images in `SPLIT2017/`), and compares their boxes with all ground-truth objects, excluding crowds.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ from PIL import Image
 
 ENGINES = ("opencv", "fast")
 SIZES = ((480, 360), (640, 480), (2048, 1024))
-"""Width and height of the images that both engines search."""
+"""Image sizes (width, height) for comparing the engines."""
 GROWTH = ((128, 96), (256, 192), (512, 384), (1024, 768), (2048, 1536))
-"""Sizes that the growth of the fast engine's time is fitted to."""
+"""Image sizes for fitting how the fast engine's time scales."""
 SEEDS = 10
-LARGE = 32  # pixels: objects whose side (square root of the box's area) is larger are also counted by themselves
+LARGE = 32  # pixels; objects with a larger side (square root of the box area) are also reported separately
 
 Pixels = npt.NDArray[np.uint8]
 
 
 def photographs(size: tuple[int, int]) -> dict[str, Pixels]:
-    """scikit-image's two photographs, resized to (width, height)."""
+    """Load scikit-image's two photographs, resized to (width, height)."""
     from skimage import data
 
     images = {name: Image.fromarray(getattr(data, name)()) for name in ("astronaut", "coffee")}
@@ -60,19 +60,19 @@ def photographs(size: tuple[int, int]) -> dict[str, Pixels]:
 
 
 def seconds(function: Callable[..., Any], *arguments: Any) -> tuple[float, Any]:
-    """Processor time of one call, and its result."""
+    """Call a function and return its CPU time and result."""
     begun = time.process_time()
     result = function(*arguments)
     return time.process_time() - begun, result
 
 
 def spread(values: list[float]) -> dict[str, float]:
-    """Median, least and greatest value."""
+    """Return the median, minimum and maximum."""
     return {"median": float(np.median(values)), "least": min(values), "greatest": max(values)}
 
 
 def side_by_side(rounds: int) -> Iterator[dict[str, Any]]:
-    """The two engines by turns, on each photograph at each size."""
+    """Time both engines alternately, on each photograph at each size."""
     for size in SIZES:
         times: dict[str, list[float]] = {engine: [] for engine in ENGINES}
         floors: list[float] = []
@@ -87,19 +87,19 @@ def side_by_side(rounds: int) -> Iterator[dict[str, Any]]:
 
 
 def floor(pixels: Pixels) -> None:
-    """What any search of this kind must do, by the libraries' fastest functions: convert, smooth, derive, sort."""
+    """Run the steps that any such search needs with the fastest library functions: convert, smooth, derive, sort."""
     for space in (cv2.COLOR_RGB2HSV, cv2.COLOR_RGB2LAB):
         image = cv2.cvtColor(pixels, space)
         smooth = cv2.GaussianBlur(image.astype(np.float32), (0, 0), 0.8)
         for along_x in (0, 1):
             cv2.Scharr(image, cv2.CV_16S, along_x, 1 - along_x)
-            cv2.Scharr(image, cv2.CV_16S, along_x, 1 - along_x)  # as many once more, along the diagonals
+            cv2.Scharr(image, cv2.CV_16S, along_x, 1 - along_x)  # once more, for the diagonals
         right, down = smooth[:, 1:] - smooth[:, :-1], smooth[1:] - smooth[:-1]
         np.sort(np.concatenate(((right * right).sum(axis=2).ravel(), (down * down).sum(axis=2).ravel())))
 
 
 def steps(size: tuple[int, int], rounds: int) -> dict[str, float]:
-    """Milliseconds of each step of the fast engine: the least of several rounds."""
+    """Time each step of the fast engine in milliseconds, as the minimum over several rounds."""
     from ccop_pretrain.proposals.fast_search import FAST_SCALES, colour_spaces, grouping, regions, segmentation, texture
 
     pixels = photographs(size)["coffee"]
@@ -122,7 +122,7 @@ def steps(size: tuple[int, int], rounds: int) -> dict[str, float]:
 
 
 def growth(rounds: int) -> dict[str, Any]:
-    """The fast engine's time by pixels, and the exponents fitted to it: of pixels, and of pixels x log(pixels)."""
+    """Time the fast engine by number of pixels, and fit exponents of pixels and of pixels x log(pixels)."""
     rows = []
     for size in GROWTH:
         pixels = photographs(size)["coffee"]
@@ -133,20 +133,20 @@ def growth(rounds: int) -> dict[str, Any]:
 
 
 def prepare() -> None:
-    """Make a process ready to measure: one thread, everything compiled."""
+    """Prepare this process for measuring: one thread, everything compiled."""
     cv2.setNumThreads(1)
     search(np.zeros((8, 8, 3), np.uint8))
 
 
 def peak_mb(engine: str, size: tuple[int, int]) -> dict[str, float]:
-    """Peak memory in MB (2**20 bytes) of a process of its own that searches, before and after the search."""
+    """Measure the peak memory of a separate process in MB (2**20 bytes), before and after the search."""
     command = [sys.executable, __file__, "--memory-of", engine, *map(str, size)]
     found: dict[str, float] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     return found
 
 
 def print_memory(engine: str, size: tuple[int, int]) -> None:
-    """The body of `peak_mb`'s process."""
+    """Entry point of the process started by `peak_mb`."""
     pixels = photographs(size)["coffee"]
     before = _peak()
     search(pixels, "fast", engine)  # type: ignore[arg-type]
@@ -162,7 +162,7 @@ def _peak() -> float:
 
 
 def known_objects(folder: Path) -> Iterator[tuple[Path, npt.NDArray[np.float64]]]:
-    """Every image of a COCO-format data set that has objects, with their boxes (N, 4), xyxy."""
+    """Yield the images with objects of a COCO-format data set, with their boxes (N, 4), xyxy."""
     for split in ("train", "val"):
         facts = json.loads((folder / "annotations" / f"instances_{split}2017.json").read_text())
         boxes: dict[int, list[list[float]]] = {}
@@ -176,7 +176,7 @@ def known_objects(folder: Path) -> Iterator[tuple[Path, npt.NDArray[np.float64]]
 
 
 def image_quality(item: tuple[Path, npt.NDArray[np.float64]]) -> dict[str, Any]:
-    """What both engines find of one image's objects: their best overlaps, before the NMS and in the kept boxes."""
+    """Compute both engines' best overlaps with each object in an image, before NMS and among the kept boxes."""
     path, objects = item
     pixels = np.asarray(Image.open(path).convert("RGB"))
     facts: dict[str, Any] = {"sides": np.sqrt((objects[:, 2:] - objects[:, :2]).prod(axis=1))}
@@ -198,7 +198,7 @@ def image_quality(item: tuple[Path, npt.NDArray[np.float64]]) -> dict[str, Any]:
 
 
 def quality(folder: Path, workers: int) -> dict[str, Any]:
-    """Recall and average best overlap of both engines, before the NMS and in the kept boxes; time and common boxes."""
+    """Compare the engines' recall and average best overlap, before and after NMS, their time and their common boxes."""
     with OrderedMap(image_quality, known_objects(folder), workers, prepare) as outcomes:
         images = list(outcomes)
     times = {engine: [image[engine]["seconds"] for image in images] for engine in ENGINES}
@@ -238,12 +238,12 @@ def quality(folder: Path, workers: int) -> dict[str, Any]:
 
 
 def scores_of(best: npt.NDArray[np.float64]) -> dict[str, float]:
-    """Recall and average best overlap from the best overlap with each object."""
+    """Compute recall and average best overlap from the best overlap with each object."""
     return {"recall@0.5": float((best >= 0.5).mean()), "ABO": float(best.mean())}
 
 
 def machine() -> dict[str, Any]:
-    """What the figures depend on."""
+    """Describe the machine and library versions."""
     names = re.findall(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text()) if os.name == "posix" else []
     packages = ("numba", "numpy", "opencv-contrib-python")
     return {
@@ -256,7 +256,7 @@ def machine() -> dict[str, Any]:
 
 
 def draw(report: dict[str, Any], path: Path) -> None:
-    """Time by pixels, both axes logarithmic."""
+    """Plot time against the number of pixels, with logarithmic axes."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -278,7 +278,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
 
 
 def main() -> None:
-    """Measure what the command line asks for, and write it."""
+    """Parse the command line, run the measurements and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--coco", type=Path, help="folder of a COCO-format data set: measure the quality on it")
     parser.add_argument("--workers", type=int, default=1, help="processes that measure the quality")

@@ -17,7 +17,7 @@ __all__ = ["draw_scenes", "inspect", "pretrain", "propose"]
 
 
 def __getattr__(name: str) -> Any:
-    # The console program imports this package for its help texts: nothing heavy is loaded before it is used.
+    # Load submodules lazily, since the console program imports this package even for `--help`.
     if name in __all__:
         from . import api
 

@@ -1,4 +1,4 @@
-"""The Python functions of `ccop_pretrain`: the program's tasks, called with the fields of their settings."""
+"""The Python API of `ccop_pretrain`: each task as a function that takes the fields of its settings."""
 
 from __future__ import annotations
 

@@ -112,5 +112,5 @@ COMMANDS: list[Command] = [
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program; returns the exit code (2 for wrong input)."""
+    """Run the program and return its exit code (2 for invalid input)."""
     return run_program("ccop-pretrain", __doc__ or "", COMMANDS, argv)

@@ -1,6 +1,6 @@
-"""The tasks of `ccop-pretrain`: what its commands and its Python functions call.
+"""The tasks behind the commands and Python functions of `ccop-pretrain`.
 
-Each imports what it needs when it is called, so that help texts and imports stay fast.
+Each task imports its dependencies when called, so that `--help` and imports stay fast.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 def scenes(settings: SceneSettings) -> ScenesResult:
-    """Draw a set of synthetic images."""
+    """Draw a synthetic data set."""
     from .scenes.run import run
 
     return run(settings)
 
 
 def proposals(settings: ProposalSettings) -> ProposalsResult | CheckReport:
-    """Search images for object proposals, or check those that are there."""
+    """Search images for object proposals, or check existing ones."""
     from .proposals.run import run
 
     return run(settings)

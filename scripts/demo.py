@@ -1,6 +1,6 @@
-"""The full pipeline on synthetic images: draw, propose, pre-train twice, load, evaluate three weights, compare.
+"""Run the full pipeline on synthetic images: draw, propose, pre-train twice, load, evaluate three weights, compare.
 
-Run it as `make demo`. All output goes to `demo/`. Each step is a command that a user would type, and is printed first.
+Run it with `make demo`; all output goes to `demo/`. Each step is an ordinary command, which is printed first.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ The programs are in {bin}; each takes --help.
 
 
 def main() -> None:
-    """Run every step; stop at the first that fails."""
+    """Run all steps, stopping at the first failure."""
     started = time.perf_counter()
     shutil.rmtree(DEMO, ignore_errors=True)
     step("ccop-pretrain", "scenes", "--out", SCENES, "--images", 160, "--seed", 0, "--size", 192, "--clutter", 0)
@@ -63,7 +63,7 @@ def main() -> None:
         how = ("--protocol", "small-cpu", "--iterations", 120)
         step("ccop-eval", "detection", *what, *how, "--out", out)
         results.append(out / "result.json")
-    # The table shows differences to its first row: the untrained network.
+    # The table shows differences from its first row, the untrained network.
     table = DEMO / "table.md"
     step("ccop-eval", "compare", results[-1], *results[:-1], "--markdown", table)
     sheet = DEMO / "sheet.png"
@@ -85,7 +85,7 @@ def step(program: str, *arguments: object) -> None:
 
 
 def stack(pictures: list[Path], target: Path, width: int = 1400) -> None:
-    """Save pictures as one PNG, each scaled to a width of `width` pixels and placed below the previous one."""
+    """Stack pictures vertically in one PNG, each resized to a width of `width` pixels."""
     rows = []
     for path in pictures:
         picture = read_rgb(path)

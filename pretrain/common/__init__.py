@@ -1,1 +1,1 @@
-"""Shared by the other sub-packages: processes, parallel work, progress, locks, seeds."""
+"""Utilities shared by the other sub-packages: processes, parallel work, progress, locks, seeds."""

@@ -1,6 +1,6 @@
-"""All communication between processes; with one process every function is the identity and draws nothing.
+"""Communication between processes. With a single process, every function is the identity and draws nothing.
 
-Only `BatchShuffle` can be asked to shuffle the images of a single process too.
+The exception is `BatchShuffle`, which can optionally shuffle the images of a single process.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ def rank() -> int:
 
 
 def any_process(flag: bool, device: torch.device) -> bool:
-    """Whether `flag` is true in any process; `device` is where the process group's collectives take tensors."""
+    """Return whether `flag` is true in any process; `device` is the device used by the group's collectives."""
     return flag if world_size() == 1 else bool(gather_rows(torch.tensor([flag], device=device)).any())
 
 
 @torch.no_grad()
 def gather_rows(rows: Tensor) -> Tensor:
-    """Rows of all processes in the order of their ranks, the same on every process, without gradient.
+    """Gather the rows of all processes in rank order, without gradient.
 
     Args:
-        rows: (N, ...); N may differ between processes and may be 0, the other dimensions must not differ.
+        rows: (N, ...); N may be 0 and may differ between processes, but the other dimensions must not.
 
     Returns:
         (sum of N, ...).
@@ -42,7 +42,7 @@ def gather_rows(rows: Tensor) -> Tensor:
     lengths = [torch.zeros(1, dtype=torch.long, device=rows.device) for _ in range(world_size())]
     dist.all_gather(lengths, torch.tensor([len(rows)], device=rows.device))
     counts = [int(length) for length in lengths]
-    # Gloo only gathers equal shapes, so shorter parts are padded.
+    # Gloo only gathers equal shapes, so pad the shorter parts.
     padded = rows.new_zeros(max(counts), *rows.shape[1:])
     padded[: len(rows)] = rows
     parts = [torch.empty_like(padded) for _ in counts]
@@ -51,19 +51,19 @@ def gather_rows(rows: Tensor) -> Tensor:
 
 
 class BatchShuffle:
-    """Shuffles the images of all processes, so that batch norm statistics do not give away a query's key (ShuffleBN).
+    """Shuffles images between processes, so that batch norm statistics do not reveal a query's key (ShuffleBN).
 
-    MoCo (arXiv 1911.05722, section 3.3) undoes the permutation on the embeddings; the authors of CCOP also gather p2 to
-    p5, to pool the boxes in their own process. Here the boxes move with their images and only embeddings return: the
-    same numbers without sending feature maps.
+    MoCo (arXiv 1911.05722, section 3.3) reverses the permutation on the embeddings. The CCOP authors also gather p2 to
+    p5, to pool each box in its original process. Here, boxes move with their images and only embeddings are sent back,
+    which gives the same numbers without sending feature maps.
 
-    Every process draws a permutation from torch's global generator, which keeps their generators in step; rank 0's is
-    used.
+    Every process draws a permutation from torch's global generator, to keep the generators in sync, but only rank 0's
+    is used.
 
     Args:
         images: number of images of this process; may differ between processes.
-        device: where the process group's collectives take tensors.
-        alone: whether a single process shuffles its own images too; otherwise it changes nothing and draws nothing.
+        device: device used by the process group's collectives.
+        alone: whether to shuffle even if there is only one process; if False, a single process draws nothing.
     """
 
     def __init__(self, images: int, device: torch.device, alone: bool = False) -> None:
@@ -80,11 +80,11 @@ class BatchShuffle:
         self._mine = permutation.argsort()[start : start + images].tolist()
 
     def shuffle(self, rows: Tensor, counts: Sequence[int]) -> tuple[Tensor, list[int]]:
-        """Exchange the rows of this process's images for those of the images that it embeds.
+        """Exchange the rows of this process's images for those of the images that it will embed.
 
         Args:
             rows: (M, ...), image by image.
-            counts: number of rows of each image; they add up to M.
+            counts: number of rows of each image, M in total.
 
         Returns:
             Rows and counts of the same number of images, permuted.
@@ -92,7 +92,7 @@ class BatchShuffle:
         return _exchange(rows, counts, self._seen)
 
     def restore(self, rows: Tensor, counts: Sequence[int]) -> Tensor:
-        """Undo `shuffle` on what it returned, or on anything with the same counts."""
+        """Undo `shuffle` on its output, or on other rows with the same counts."""
         return _exchange(rows, counts, self._mine)[0]
 
 

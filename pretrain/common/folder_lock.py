@@ -1,4 +1,4 @@
-"""One writer at a time in a folder."""
+"""Lock a folder, so that only one process writes to it."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ LOCK_FILE = ".lock"
 
 @contextmanager
 def folder_lock(folder: Path, name: str = LOCK_FILE, shared: bool = False) -> Iterator[None]:
-    """Hold a lock on an existing folder; the operating system releases it however the process ends.
+    """Hold a lock on an existing folder. The operating system releases it even if the process is killed.
 
-    File systems without locks (some network ones) are used without.
+    On file systems without locks, such as some network file systems, no lock is taken.
 
     Args:
-        folder: that is written to.
-        name: of the lock file in it.
-        shared: any number of processes may hold it at once, as long as none holds it alone.
+        folder: folder to lock.
+        name: name of the lock file in the folder.
+        shared: whether to take a shared lock, which many processes can hold at once if none has an exclusive one.
 
     Raises:
-        UserError: another process holds the lock; names it.
+        UserError: another process holds the lock; the message names it.
     """
     file = _locked(folder / name, shared) if fcntl is not None else None
     try:
@@ -40,7 +40,7 @@ def folder_lock(folder: Path, name: str = LOCK_FILE, shared: bool = False) -> It
         if file is not None:
             if not shared:
                 with suppress(OSError):
-                    (folder / name).unlink()  # while it is locked: who waits for it checks that it is still there
+                    (folder / name).unlink()  # while locked; waiting processes check that the file still exists
             file.close()
 
 
@@ -49,7 +49,7 @@ def _locked(path: Path, shared: bool) -> BinaryIO | None:
         try:
             file = path.open("ab+", buffering=0)
         except OSError:
-            return None  # a folder that cannot be written to: the first write says so
+            return None  # the folder is not writable; the first write will report it
         try:
             fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -64,7 +64,7 @@ def _locked(path: Path, shared: bool) -> BinaryIO | None:
             return None
         if _is_at(file, path):
             break
-        file.close()  # it was removed between opening and locking
+        file.close()  # removed between opening and locking
     if not shared:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())

@@ -1,7 +1,7 @@
-"""A long sequence of strings in two plain arrays: a million paths without a million Python objects.
+"""A sequence of strings stored in two arrays, to hold a million paths without a million Python objects.
 
-A list takes twice the memory, and more in every forked reader process: counting references to a string writes to its
-page of memory, and a page that is written to is no longer shared.
+A list takes twice the memory, plus more in every forked data loader worker: updating a string's reference count writes
+to its memory page, which is then no longer shared.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import overload
 import numpy as np
 
 _ENCODING = "utf-8"
-_ERRORS = "surrogateescape"  # file names need not be UTF-8
+_ERRORS = "surrogateescape"  # file names may not be valid UTF-8
 _DECODED_AT_ONCE = 4096
 
 
@@ -22,7 +22,7 @@ class PackedStrings(Sequence[str]):
     """An immutable sequence of strings.
 
     Args:
-        strings: kept in their order.
+        strings: strings to store, in order.
     """
 
     def __init__(self, strings: Iterable[str]) -> None:
@@ -61,6 +61,6 @@ class PackedStrings(Sequence[str]):
     __hash__ = None  # type: ignore[assignment]
 
     def find(self, string: str) -> int | None:
-        """Index of a string in a sorted sequence of distinct strings; None if it is not in it."""
+        """Return the index of a string, or None if absent; the sequence must be sorted and unique."""
         place = bisect_left(self, string)
         return place if place < len(self) and self[place] == string else None

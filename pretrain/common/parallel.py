@@ -1,4 +1,4 @@
-"""The same function over many items on all cores: results in the items' order, memory flat, stopped in order."""
+"""Map a function over many items on all cores, with ordered results, constant memory and clean shutdown."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
 
 _WAITING_PER_WORKER = 16
-"""Items handed out per worker: enough that one slow image does not leave the other workers idle."""
+"""Items queued per worker, so that one slow image does not leave the other workers idle."""
 
 _GRACE = 5.0
-"""Seconds that workers have to finish their current items when the parent is stopped."""
+"""Seconds for workers to finish their current items when the parent is stopped."""
 
 
 def available_cores() -> int:
-    """Cores that this process may run on, which may be fewer than the machine has."""
+    """Return the number of cores that this process may use, which may be fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def one_opencv_thread() -> None:
-    """Keep OpenCV to one thread in this process: with one process per core, more threads only compete."""
+    """Limit OpenCV to one thread in this process, since there is already one process per core."""
     import cv2
 
     cv2.setNumThreads(1)
 
 
 class OrderedMap(Generic[Item, Outcome]):
-    """Iterates over `function(item)` for each item, in the order of `items`, whichever finishes first.
+    """Yields `function(item)` for each item, in the order of `items`.
 
-    `items` is read as results are taken: a listing of a million images never waits in memory as a million tasks. Use it
-    as a context manager: leaving the block stops the worker processes, after an error within seconds. Workers ignore
-    stop signals, which a terminal or a scheduler sends to the whole process group; only the parent decides.
+    `items` is consumed lazily, so that a million images are never queued as a million tasks. Use it as a context
+    manager: leaving the block stops the worker processes, within seconds after an error. Terminals and schedulers send
+    stop signals to the whole process group; workers ignore them and leave the decision to the parent.
 
     Args:
-        function: picklable; called in a worker process, or in this one if there is a single worker.
+        function: picklable function, called in a worker process, or in this one if `workers` is 1.
         items: picklable items.
         workers: number of processes, at least 1.
-        initialize: picklable; called once in each process before its first item.
+        initialize: picklable function, called once in each process before its first item.
 
     Raises:
-        UserError: while iterating, if a worker process died.
+        UserError: a worker process died (raised while iterating).
     """
 
     def __init__(
@@ -92,10 +92,10 @@ class OrderedMap(Generic[Item, Outcome]):
             ) from None
 
     def finished(self) -> Iterator[tuple[int, Outcome]]:
-        """After an interruption: results not yet taken whose items are done, with their distance from the last taken.
+        """Yield the finished but not yet consumed results after an interruption, as (offset, result).
 
-        Items that the workers have begun are waited for, for a few seconds; all others are given up. A distance of 0 is
-        the item after the last taken one.
+        Waits a few seconds for items in progress and cancels all others. Offset 0 is the item after the last one
+        consumed.
         """
         for future in self._waiting:
             future.cancel()
@@ -119,9 +119,9 @@ class OrderedMap(Generic[Item, Outcome]):
         if self._pool is not None:
             self._waiting.append(self._pool.submit(self._function, item))
             return
-        # A fork of a process with running threads (OpenCV's, Arrow's) can hang; a spawned process starts clean. It
-        # starts with stop signals blocked, so that none ends it before it can ignore them. The pool first starts a
-        # helper process, whose start unblocks them again: hence twice.
+        # Forking a process with running threads (OpenCV's, Arrow's) can hang, so spawn. Workers start with stop signals
+        # blocked, so that none kills them before they can ignore it. Block them twice, because the pool first starts a
+        # helper process, which unblocks them again.
         with stop_signals_blocked():
             self._pool = ProcessPoolExecutor(
                 self._workers,
@@ -140,7 +140,7 @@ class OrderedMap(Generic[Item, Outcome]):
 
 def _start_worker(initialize: Callable[[], None] | None) -> None:
     ignore_stop_signals()
-    # A parent that is killed cannot stop its workers, which would wait for work forever.
+    # If the parent is killed, it cannot stop its workers, and they would wait for work forever.
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     if initialize is not None:
         initialize()

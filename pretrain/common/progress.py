@@ -1,4 +1,4 @@
-"""How far a long command is: a bar with the time left on a terminal or in a notebook, a line a minute elsewhere."""
+"""Progress of long commands: a bar on a terminal or in a notebook, one line per minute elsewhere."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ SECONDS_BETWEEN_LINES = 60.0
 
 
 def shows_bars() -> bool:
-    """Whether standard error is a terminal, or the output of a notebook, where a bar can be redrawn."""
+    """Return whether standard error can show a progress bar: it is a terminal or a notebook."""
     console = Console(stderr=True)
     return console.is_terminal or console.is_jupyter
 
 
 def announce(step: str) -> None:
-    """Say on standard error what begins now, before something that may take a while."""
+    """Announce on standard error a step that may take a while."""
     print(f"{step} ...", file=sys.stderr, flush=True)
 
 
 class Progress:
-    """Shows how many of `total` items are done, on standard error.
+    """Shows on standard error how many of `total` items are done.
 
     Args:
-        what: what is being done.
+        what: description of the work.
         total: number of items.
-        done: items done before.
-        unit: what the items are, in the plural.
+        done: number of items already done.
+        unit: name of the items, in the plural.
     """
 
     def __init__(self, what: str, total: int, done: int = 0, unit: str = "images") -> None:
@@ -77,7 +77,7 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """A duration in the two largest units that it fills: `3 h 12 min`, `12 min`, `40 s`."""
+    """Format a duration, rounded: `3 h 12 min`, `12 min`, `40 s`."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

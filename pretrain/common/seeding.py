@@ -1,4 +1,4 @@
-"""Seeds derived from what a draw is for, so that no draw depends on earlier ones."""
+"""Seeds derived from the purpose of a draw, so that no draw depends on earlier ones."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 
 
 def derive_seed(purpose: str, *parts: int) -> int:
-    """A 63-bit seed that depends only on the purpose and the parts.
+    """Derive a 63-bit seed from a purpose and integers.
 
     Args:
-        purpose: what is drawn ("views", "step", ...); the same parts give unrelated draws for two purposes.
+        purpose: purpose of the draw ("views", "step", ...); seeds for different purposes are unrelated.
         parts: non-negative integers, such as (seed, epoch, image index) or (seed, step, rank).
     """
     entropy = [zlib.crc32(purpose.encode()), *parts]
@@ -25,7 +25,7 @@ def derive_seed(purpose: str, *parts: int) -> int:
 def seeded_cpu(seed: int) -> Iterator[None]:
     """Seed torch's global CPU generator within the block, and restore its state afterwards.
 
-    Generators of GPUs are not touched.
+    GPU generators are not affected.
     """
     state = torch.random.get_rng_state()
     torch.default_generator.manual_seed(seed)

@@ -1,15 +1,15 @@
-"""Signals that ask a run to stop."""
+"""Signals that stop a run."""
 
 from __future__ import annotations
 
 import signal
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-"""What stops a run: `timeout` and Kubernetes send SIGTERM, SLURM SIGTERM or SIGUSR1 before a time limit, Ctrl-C SIGINT.
-All of them signal every process of the run, helpers included."""
+"""Stop signals: SIGTERM from `timeout` and Kubernetes, SIGTERM or SIGUSR1 from SLURM before a time limit, SIGINT from
+Ctrl-C. All are sent to every process of the run, including workers."""
 
 
 def ignore_stop_signals() -> None:
-    """Leave it to the parent process when to stop: it still needs this one to finish its step."""
+    """Ignore stop signals in a worker, since the parent needs it to finish the current step."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)

@@ -1,1 +1,1 @@
-"""Where training images come from: folders, lists, tar shards, COCO."""
+"""Sources of training images: folders, lists, tar shards, COCO."""

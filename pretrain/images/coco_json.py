@@ -1,8 +1,8 @@
-"""Streams COCO JSON files, and writes proposals in the authors' format.
+"""Stream COCO JSON files, and write proposals in the authors' format.
 
-The file that the authors' script writes, and that their training reads, is a COCO JSON of one category:
+The authors' script writes, and their training code reads, a COCO JSON with a single category:
 
-    images       id, width, height, file_name; taken over from the data set's own instance JSON
+    images       id, width, height, file_name; copied from the data set's instance JSON
     annotations  image_id, bbox [x, y, width, height] in pixels, category_id 1, id counted from 0
     categories   one: supercategory "RoI", id 1, name "RoI"
 
@@ -33,7 +33,7 @@ PROPOSAL_CATEGORY = {"supercategory": "RoI", "id": 1, "name": "RoI"}
 
 @dataclass(frozen=True)
 class CocoImage:
-    """An entry of `images`; width and height in pixels, None where the file does not say. Ids may be texts."""
+    """An entry of `images`; width and height in pixels, or None if not given. Ids may be strings."""
 
     id: int | str
     file_name: str
@@ -50,10 +50,10 @@ class CocoBox:
 
 
 def read_images(path: Path) -> Iterator[CocoImage]:
-    """The images of a COCO JSON, in the file's order; memory does not grow with the file.
+    """Yield the images of a COCO JSON in file order, with constant memory use.
 
     Raises:
-        UserError: no such file, no JSON, or not COCO's.
+        UserError: the file does not exist, or is not a COCO JSON.
     """
     found = False
     for _, place, entry in stream_entries(path, ("images",)):
@@ -65,14 +65,14 @@ def read_images(path: Path) -> Iterator[CocoImage]:
 
 
 def read_boxes(path: Path, findings: Findings) -> Iterator[CocoBox]:
-    """The boxes of a COCO JSON, in the file's order, crowds left out; memory does not grow with the file.
+    """Yield the boxes of a COCO JSON in file order, excluding crowds, with constant memory use.
 
     Args:
-        path: the JSON.
-        findings: counts the boxes without area, which are dropped, and those that were fixed.
+        path: COCO JSON.
+        findings: counts boxes dropped for having no area, and boxes that were fixed.
 
     Raises:
-        UserError: no such file, no JSON, not COCO's, or a box that is not four finite numbers.
+        UserError: the file does not exist, is not a COCO JSON, or has a box that is not four finite numbers.
     """
     for _, place, entry in stream_entries(path, ("annotations",)):
         if type(entry) is not dict:
@@ -94,12 +94,12 @@ def read_boxes(path: Path, findings: Findings) -> Iterator[CocoBox]:
 def write_proposals(
     file: TextIO, images: Iterable[CocoImage], boxes: Iterable[tuple[int, npt.NDArray[np.float32]]]
 ) -> int:
-    """Write proposals as the authors' script does; memory does not grow with their number.
+    """Write proposals in the format of the authors' script, with constant memory use.
 
     Args:
-        file: open for writing.
-        images: with width and height.
-        boxes: (image id, float32 (N, 4) xyxy in absolute pixels) image by image.
+        file: file open for writing.
+        images: images with width and height.
+        boxes: (image id, float32 (N, 4) xyxy in absolute pixels) for each image.
 
     Returns:
         Number of boxes written.
@@ -111,7 +111,7 @@ def write_proposals(
     file.write('], "annotations": [')
     number = 0
     for image_id, corners in boxes:
-        wide = corners.astype(np.float64)  # differences of float32 corners are exact here, so that a reader finds them
+        wide = corners.astype(np.float64)  # makes width and height exact, so that the corners can be recovered
         for box in np.hstack((wide[:, :2], wide[:, 2:] - wide[:, :2])).tolist():
             found = {"image_id": image_id, "bbox": [_whole(value) for value in box], "category_id": 1, "id": number}
             file.write((", " if number else "") + json.dumps(found))
@@ -121,5 +121,5 @@ def write_proposals(
 
 
 def _whole(value: float) -> int | float:
-    """Pixel positions that are whole as whole numbers, as the authors' file has them."""
+    """Convert integral pixel positions to int, as in the authors' file."""
     return int(value) if value.is_integer() else value

@@ -1,4 +1,4 @@
-"""The images that a run leaves out, with the reasons."""
+"""Images left out of a run, and why."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ccop_hub.files import make_folder, replacing
 
 
 class SkippedImages:
-    """Images left out of a run, by path, with the reason."""
+    """Images left out of a run, with the reason for each path."""
 
     def __init__(self) -> None:
         self._reasons: dict[str, str] = {}
@@ -22,15 +22,15 @@ class SkippedImages:
         return image in self._reasons
 
     def add(self, image: str, reason: str) -> None:
-        """Record that `image` (its key) was left out; a second reason replaces the first."""
+        """Record that the image with key `image` was left out; a second reason replaces the first."""
         self._reasons[image] = reason
 
     def reasons(self) -> dict[str, str]:
-        """Reason by image, in the order of the paths."""
+        """Return the reason for each image, sorted by path."""
         return dict(sorted(self._reasons.items()))
 
     def write_csv(self, path: Path) -> None:
-        """Write the columns `image,reason`, sorted by path; without images, only the header."""
+        """Write a CSV with the columns `image,reason`, sorted by path; only the header if no image was skipped."""
         make_folder(path.parent)
         with (
             replacing(path) as temporary,
@@ -41,26 +41,26 @@ class SkippedImages:
             writer.writerows(self.reasons().items())
 
     def summary(self, shown: int = 3) -> str:
-        """One line: how many images were skipped, and the first `shown` of them with their reasons."""
+        """Return one line with the number of skipped images and the reasons for the first `shown`."""
         if not self._reasons:
             return "no image skipped"
         first = [f"{image} ({reason})" for image, reason in list(self.reasons().items())[:shown]]
         more = len(self) - len(first)
         noun = "image" if len(self) == 1 else "images"
-        named = "; ".join(first).encode("utf-8", "backslashreplace").decode()  # names need not be UTF-8
+        named = "; ".join(first).encode("utf-8", "backslashreplace").decode()  # names may not be valid UTF-8
         return f"{len(self)} {noun} skipped: {named}" + (f"; and {more} more" if more else "")
 
 
 def require_readable(skipped: SkippedImages, images: int, allowed: float) -> None:
-    """Check that no more than a share of the images is left out.
+    """Check that at most a given fraction of the images is left out.
 
     Args:
-        skipped: the images left out so far.
-        images: number of images in all.
-        allowed: share of them, 0 to 1.
+        skipped: images left out so far.
+        images: total number of images.
+        allowed: maximum fraction left out, 0 to 1.
 
     Raises:
-        UserError: more are: a disk, a download or a converter is probably at fault, not single files.
+        UserError: more images are left out, which points to a faulty disk, download or converter.
     """
     if len(skipped) / images > allowed:
         raise UserError(

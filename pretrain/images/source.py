@@ -1,14 +1,14 @@
-"""The images of a run: one listing of them and random access to each, whatever contains them.
+"""List the images of a run, with random access to each, from any of these sources.
 
     a folder                     every image below it; the key is its relative path
     a folder of tar shards       every image in them; the key is `SHARD.tar/MEMBER`
-    `shards/{000..099}.tar`      the same for the shards of a pattern (braces or `*`), or of a single `.tar`
+    `shards/{000..099}.tar`      the same, for a pattern of shards (braces or `*`) or a single `.tar`
     a text file                  one path per line, relative to the file's folder or absolute; the key is the line
     a COCO JSON                  the images that it lists; the key is `file_name`
     a COCO data set's folder     the training split of its `annotations/`
 
-Keys are POSIX paths, sorted by code point. An image's index is the position of its key: nothing in a run depends on the
-order in which a disk, a list or a shard happens to name the images.
+Keys are POSIX paths, sorted by code point. An image's index is the position of its key, so a run never depends on the
+order in which a disk, a list or a shard lists the images.
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 @dataclass(frozen=True)
 class StoredImage:
-    """The bytes of one encoded image: a file, or part of one.
+    """One encoded image, stored as a file or as part of one.
 
     Attributes:
-        key: name of the image, unique in its listing.
-        path: the file that contains it.
-        offset: first byte in that file.
-        length: number of bytes; None for all of them.
+        key: key of the image, unique within its listing.
+        path: file that contains the image.
+        offset: first byte within the file.
+        length: number of bytes; None for the rest of the file.
     """
 
     key: str
@@ -71,7 +71,7 @@ class StoredImage:
     length: int | None = None
 
     def state(self) -> tuple[int, int]:
-        """(bytes of the image, time in ns when the file that contains it was last changed); (-1, 0) for no file."""
+        """Return the image's size in bytes and its file's modification time in ns; (-1, 0) if there is no file."""
         try:
             status = os.stat(self.path)  # noqa: PTH116 - a million times
         except OSError:
@@ -79,10 +79,10 @@ class StoredImage:
         return (status.st_size if self.length is None else self.length), status.st_mtime_ns
 
     def read_bytes(self, max_pixels: int = MAX_PIXELS) -> bytes:
-        """The encoded image.
+        """Read the encoded image.
 
         Raises:
-            UnreadableImageError: the file cannot be read, ends too early, or is larger than any image of `max_pixels`.
+            UnreadableImageError: the file cannot be read, is truncated, or is too large for `max_pixels`.
         """
         with open_regular(self.path) as file:
             try:
@@ -98,10 +98,10 @@ class StoredImage:
         return data
 
     def read(self, max_pixels: int = MAX_PIXELS) -> Image.Image:
-        """The image as 8-bit RGB, upright; see `decode_rgb`.
+        """Decode the image as upright 8-bit RGB; see `decode_rgb`.
 
         Raises:
-            UnreadableImageError: it cannot be read, or has more than `max_pixels`.
+            UnreadableImageError: the image cannot be read, or has more than `max_pixels`.
         """
         if self.length is not None:
             return decode_rgb(BytesIO(self.read_bytes(max_pixels)), self.path / self.key, max_pixels)
@@ -109,14 +109,14 @@ class StoredImage:
 
 
 class ImageSource:
-    """A listing of images, each readable at any time.
+    """A listing of images with random access.
 
     Attributes:
         root: folder that the keys (or the tar shards) are relative to.
-        name: of the data set, for a person.
-        keys: of the images, sorted, all different.
-        ids: (N,) int64 COCO image ids where a COCO JSON lists the images, else None.
-        passed_over: number of other files found beside the images, by suffix.
+        name: name of the data set, for display.
+        keys: sorted, unique keys of the images.
+        ids: (N,) int64 COCO image ids if the listing is a COCO JSON, else None.
+        passed_over: number of non-image files found, by suffix.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class ImageSource:
         return len(self.keys)
 
     def __getitem__(self, index: int) -> StoredImage:
-        """The image at `index`."""
+        """Return the image at `index`."""
         key = self.keys[index]
         if self._tars is None:
             return StoredImage(key, self.root / key)
@@ -156,7 +156,7 @@ class ImageSource:
 
 
 def listing_digest(keys: Iterable[str]) -> str:
-    """SHA-256 (hex) of a listing of keys, each ended by a newline."""
+    """Compute the SHA-256 (hex) of a listing of keys, each terminated by a newline."""
     digest = hashlib.sha256()
     for key in keys:
         digest.update(key.encode("utf-8", "surrogateescape") + b"\n")
@@ -164,14 +164,14 @@ def listing_digest(keys: Iterable[str]) -> str:
 
 
 def open_source(images: Path, exclude: Collection[Path] = ()) -> ImageSource:
-    """List the images that `images` stands for; the module's docstring lists what it may be.
+    """List the images of a source; see the module docstring for the supported kinds.
 
     Args:
         images: folder, list, pattern of tar shards or COCO JSON.
-        exclude: folders below a folder of images to leave out, such as the output of the command that lists.
+        exclude: subfolders of an image folder to skip, such as the command's output folder.
 
     Raises:
-        UserError: nothing there, no image in it, or a list, JSON or shard that is not what its name says.
+        UserError: the source does not exist, has no images, or is not a valid list, JSON or shard.
     """
     if images.is_dir():
         return _open_folder(images, exclude)
@@ -201,7 +201,7 @@ def _open_folder(folder: Path, exclude: Collection[Path]) -> ImageSource:
 
 
 def _open_coco_folder(folder: Path) -> ImageSource:
-    """The training images of a COCO data set: its validation images must not slip into pre-training."""
+    """List only the training images of a COCO data set, to keep validation images out of pre-training."""
     found = {path.stem.removeprefix("instances_"): path for path in sorted(folder.glob("annotations/instances_*.json"))}
     training = [path for split, path in found.items() if split.startswith("train")]
     training = training or [path for split, path in found.items() if not split.startswith(("val", "test"))]
@@ -266,7 +266,7 @@ def _open_list(path: Path) -> ImageSource:
 
 
 def _lines(path: Path) -> list[str]:
-    """The stripped lines of a text file; file names that are not UTF-8 keep their bytes."""
+    """Read the stripped lines of a text file, preserving the bytes of file names that are not UTF-8."""
     try:
         text = read_text(path, _LONGEST_LIST, "surrogateescape")
     except OSError as error:
@@ -288,7 +288,7 @@ def _open_coco(path: Path) -> ImageSource:
     _require_different(path, sorted(images.values()))
     root = _coco_root(path, list(images.values()))
     exists = file_in(root)
-    # A file that is missing keeps its name, by which it is reported once its pixels are wanted.
+    # Keep the names of missing files, which are reported when their pixels are read.
     entries = sorted((find_file(name, exists) or name, numbers[key]) for key, name in images.items())
     names = [name for name, _ in entries]
     _require_different(path, names)
@@ -297,7 +297,7 @@ def _open_coco(path: Path) -> ImageSource:
 
 
 def _coco_root(path: Path, names: list[str]) -> Path:
-    """The folder that a COCO JSON's file names are relative to: by COCO's own layout, or beside the JSON."""
+    """Find the folder that a COCO JSON's file names are relative to, from COCO's layout or next to the JSON."""
     split = path.stem.rpartition("_")[2]
     above = path.parent.parent
     folders = [above / split, above / "images" / split, above / "images", above, path.parent]
@@ -305,7 +305,7 @@ def _coco_root(path: Path, names: list[str]) -> Path:
     for folder in folders:
         if any((folder / name).is_file() for name in probes if not Path(name).is_absolute()):
             return folder
-    for folder in folders:  # file names of another machine, or with folders of their own
+    for folder in folders:  # file names may be from another machine, or include folders
         if any(find_file(name, file_in(folder)) is not None for name in probes):
             return folder
     tried = ", ".join(str(folder) for folder in folders)
@@ -313,7 +313,7 @@ def _coco_root(path: Path, names: list[str]) -> Path:
 
 
 def _require_different(path: Path, names: list[str]) -> None:
-    """Check sorted names."""
+    """Check that sorted names are unique."""
     twice = next((name for name, following in itertools.pairwise(names) if name == following), None)
     if twice is not None:
         raise UserError(f"{path} lists {twice} twice; list each image once")

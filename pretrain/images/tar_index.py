@@ -1,9 +1,8 @@
-"""Positions of the images inside WebDataset tar shards, for random access.
+"""Index the images inside WebDataset tar shards, for random access.
 
-WebDataset's own loader streams: each worker reads its shards from front to back and shuffles them in a buffer. A run
-whose draws depend on (seed, epoch, image index) and that resumes at any step needs random access, and an order that
-does not depend on the number of workers. An uncompressed tar file allows both: one pass over its headers gives each
-member's offset, and a member is then read like a file.
+WebDataset's own loader streams each shard and shuffles in a buffer, in an order that depends on the number of workers.
+Our draws depend on (seed, epoch, image index) and a run can resume at any step, which requires random access. With an
+uncompressed tar file, one pass over the headers gives the offset of each member, which can then be read like a file.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from ccop_hub.images.formats import suffix_of
 from ..common.packed_strings import PackedStrings
 
 TAR_SUFFIX = ".tar"
-_MOST_EXTENSION = 1 << 20  # bytes; the longest path that Linux allows has 4096
+_MOST_EXTENSION = 1 << 20  # bytes; Linux paths have at most 4096
 _EXTENSION_TYPES = (
     tarfile.XHDTYPE,
     tarfile.XGLTYPE,
@@ -40,12 +39,12 @@ class TarIndex:
     """The images in a set of tar files, sorted by key.
 
     Attributes:
-        keys: `SHARD.tar/MEMBER`, the shard relative to the shards' common folder, POSIX.
-        shards: the files, relative to that folder.
+        keys: `SHARD.tar/MEMBER` as a POSIX path relative to the shards' common folder.
+        shards: tar files, relative to that folder.
         shard: (N,) int32, index into `shards`.
-        offset: (N,) int64, first byte of the member's content in its shard.
-        size: (N,) int64, bytes.
-        passed_over: number of other members by suffix, hidden ones not counted.
+        offset: (N,) int64, offset of the member's content within its shard.
+        size: (N,) int64, in bytes.
+        passed_over: number of non-image members by suffix, excluding hidden ones.
     """
 
     keys: PackedStrings
@@ -59,8 +58,8 @@ class TarIndex:
     def read(cls, root: Path, shards: Sequence[str]) -> TarIndex:
         """Read the headers of all shards.
 
-        Hidden members (a leading dot) and those without an image's suffix are left out. Of members with the same
-        name the last one counts, as when a tar file is unpacked.
+        Hidden members (with a leading dot) and those without an image suffix are skipped. If several members have the
+        same name, the last one wins, as when unpacking a tar file.
 
         Raises:
             UserError: a shard is compressed, truncated or damaged.
@@ -79,14 +78,14 @@ class TarIndex:
 
 
 class _Member(tarfile.TarInfo):
-    """A checked header: `tarfile` takes a damaged one for the archive's end, and reads extensions of any size."""
+    """A validated header; `tarfile` treats damaged ones as the end of the archive, and reads extensions of any size."""
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> _Member:
         """Read the next header.
 
         Raises:
-            tarfile.ReadError: not a header, or one with a field that no tar writer writes.
+            tarfile.ReadError: the header is invalid, or has a field that no tar writer produces.
         """
         try:
             return super().fromtarfile(archive)
@@ -102,7 +101,7 @@ class _Member(tarfile.TarInfo):
 
 
 def _members(path: Path, passed_over: Counter[str]) -> list[tuple[str, int, int]]:
-    """(name, offset, size) of the images in one tar file; other members are counted by suffix."""
+    """Return (name, offset, size) of the images in one tar file, counting other members by suffix."""
     found = []
     try:
         end = path.stat().st_size

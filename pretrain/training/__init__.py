@@ -1,1 +1,1 @@
-"""A pre-training run: steps, schedule, checkpoints, monitoring, export."""
+"""Pre-training runs: steps, schedule, checkpoints, monitoring and export."""

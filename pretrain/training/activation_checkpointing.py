@@ -1,4 +1,4 @@
-"""Activation checkpointing: activations inside a block are freed, and recomputed when backward needs them."""
+"""Activation checkpointing: free the activations inside each block, and recompute them in the backward pass."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ccop_hub.architectures import ResNetFPN
 
 
 def checkpoint_activations(network: ResNetFPN) -> None:
-    """From now on, keep only the inputs of the residual blocks and of the pyramid's convolutions.
+    """Store only the inputs of residual blocks and pyramid convolutions from now on.
 
-    Parameter names, outputs, gradients and batch norm's running statistics are the same as without it.
+    Does not change parameter names, outputs, gradients or batch norm running statistics.
     """
     body = network.backbone
     blocks: list[nn.Module] = [
@@ -36,7 +36,7 @@ def _checkpointed(block: nn.Module, forward: Callable[[Tensor], Tensor], inputs:
 
 @contextmanager
 def _running_statistics_kept(block: nn.Module) -> Iterator[None]:
-    """Batch norm normalises as before, but a recomputed batch does not update its running statistics again."""
+    """Keep recomputation from updating batch norm running statistics a second time."""
     norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: written atomically, the last two kept, one more when the run is asked to stop."""
+"""Checkpoints of a run: written atomically, keeping the last two, and saved when the run is asked to stop."""
 
 from __future__ import annotations
 
@@ -27,24 +27,25 @@ from .divergence import require_finite_state
 LOG = logging.getLogger("ccop_pretrain.training.checkpoints")
 
 KEPT = 2
-"""Checkpoints kept, so that there is another if the newest is damaged."""
+"""Number of checkpoints to keep; the second is a fallback if the newest is damaged."""
 
 SAME_SIGNAL = 1.0
-"""Seconds within which further signals count as the first one: `timeout` signals its command and then, again, the whole
-group that the command belongs to."""
+"""Seconds within which repeated signals count as one, since `timeout` signals its command and then the whole process
+group."""
 
 
 class WholeFiles(TorchCheckpointIO):
-    """Writes a checkpoint beside its name, flushes it to the disk, then moves it there; reads only plain contents.
+    """Writes each checkpoint to a temporary file in its folder, flushes and renames it; only loads plain contents.
 
-    Lightning's own class moves it from the folder of temporary files, which copies it if that is another file system.
+    Lightning's class writes to the system's temporary folder, which may be on another file system, where moving the
+    file is a copy and not atomic.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Write one file.
 
         Raises:
-            UserError: it cannot be written, as on a full disk; the checkpoints before it stay.
+            UserError: the file cannot be written, e.g. because the disk is full; earlier checkpoints are kept.
         """
         path = Path(path)
         make_folder(path.parent)
@@ -57,27 +58,27 @@ class WholeFiles(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read one file onto the CPU. It may hold only tensors and plain values: anything else could run code.
+        """Load one file onto the CPU, accepting only tensors and plain values, since other objects could run code.
 
         Raises:
-            UserError: it contains something else, or is damaged.
+            UserError: the file contains other objects, or is damaged.
         """
         remedy = "delete it to resume from the checkpoint before, or give --overwrite to start over"
         return read_training_state(Path(path), remedy, map_location or "cpu")
 
 
 class KeepCheckpoints(Checkpoint):
-    """Saves every so many steps, at the last one, and after the step in which a stop signal arrives.
+    """Saves a checkpoint every `every` steps, at the last step, and when a stop signal arrives.
 
-    Nothing that is not finite is ever saved, so the last checkpoint of a run that diverged can still be used.
+    Non-finite values are never saved, so the last checkpoint of a diverged run remains usable.
 
     Args:
-        folder: of the checkpoints.
-        every: steps between two.
-        steps: of the whole run.
+        folder: folder of checkpoints.
+        every: steps between checkpoints.
+        steps: total steps of the run.
 
     Attributes:
-        stopped_by: the signal that stopped the run on this process, or None. A second one ends the process at once.
+        stopped_by: signal that stopped the run on this process, or None. A second signal exits immediately.
     """
 
     def __init__(self, folder: Path, every: int, steps: int) -> None:
@@ -89,7 +90,7 @@ class KeepCheckpoints(Checkpoint):
         self._handlers: dict[signal.Signals, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the stop signals over from Lightning, whose handlers save nothing here.
+        """Replace Lightning's signal handlers, which would not save a checkpoint.
 
         Raises:
             UserError: the processes found different checkpoints.
@@ -106,10 +107,10 @@ class KeepCheckpoints(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save if a checkpoint is due, and stop if any process was asked to.
+        """Save a checkpoint if one is due, and stop if any process was signalled.
 
         Raises:
-            DivergedError: there is something to save that is not finite.
+            DivergedError: the state to save is not finite.
         """
         done = trainer.global_step
         stop = distributed.any_process(self.stopped_by is not None, pl_module.device)
@@ -141,7 +142,7 @@ class KeepCheckpoints(Checkpoint):
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest undamaged checkpoint of a run; damaged ones are skipped with a warning."""
+    """Return the newest valid checkpoint of a run, skipping damaged ones with a warning."""
     for path in _by_age(folder):
         try:
             with open_regular(path) as file, zipfile.ZipFile(file) as archive:
@@ -155,18 +156,18 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 
 def checkpoint_step(path: Path) -> int:
-    """Steps done at a checkpoint, from its name `step-000000500.ckpt`."""
+    """Parse the number of completed steps from a checkpoint name such as `step-000000500.ckpt`."""
     digits = path.stem.removeprefix("step-")
     return int(digits) if digits.isdigit() else -1
 
 
 def remove_others(folder: Path, keep: int = KEPT, until: int | None = None) -> None:
-    """Remove all but the `keep` newest checkpoints, those past step `until`, and what an interrupted write left.
+    """Remove all but the `keep` newest checkpoints, those after step `until`, and leftovers of interrupted writes.
 
     Args:
-        folder: of the checkpoints; need not be there.
-        keep: checkpoints that stay.
-        until: the step that a run resumes from; later checkpoints are damaged and will be written again.
+        folder: folder of checkpoints; may not exist.
+        keep: number of checkpoints to keep.
+        until: step that the run resumes from; later checkpoints are damaged and will be rewritten.
     """
     later = [path for path in _by_age(folder) if until is not None and checkpoint_step(path) > until]
     others = [path for path in _by_age(folder) if path not in later][keep:]
@@ -176,5 +177,5 @@ def remove_others(folder: Path, keep: int = KEPT, until: int | None = None) -> N
 
 
 def _by_age(folder: Path) -> list[Path]:
-    """Newest first."""
+    """List checkpoints, newest first."""
     return sorted(folder.glob("step-*.ckpt"), key=checkpoint_step, reverse=True)

@@ -1,4 +1,4 @@
-"""Runs that diverge: they stop at the first number that is not finite, and name its likely cause."""
+"""Stop a diverging run at the first non-finite value, and name the likely cause."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from ..common import distributed
 from ..settings import RunSettings
 
 MOST_SKIPPED = 16
-"""Steps in a row that fp16's loss scaling may skip. Each halves the scale, which starts at 2^16 (torch's `GradScaler`):
-gradients that still overflow at a scale of 1 are not a matter of scaling."""
+"""Maximum number of consecutive steps that fp16 loss scaling may skip. Each halves the scale, which starts at 2^16
+(torch's `GradScaler`); if gradients still overflow at a scale of 1, scaling is not the problem."""
 
 SUSPICIOUS = 3.0
-"""A setting this many times as extreme as its default is named as the likely cause."""
+"""Factor by which a setting must differ from its default to be named as the likely cause."""
 
 
 class DivergedError(Exception):
-    """A number of the run is not finite.
+    """A value in the run is not finite.
 
     Attributes:
-        step: the step in which it was found, from 1.
+        step: step in which it was found, from 1.
         what: what is not finite.
-        indices: places in the listing of the images of that step, those of all processes.
+        indices: listing indices of the images in that step, over all processes.
     """
 
     def __init__(self, step: int, what: str, indices: Sequence[int]) -> None:
@@ -40,21 +40,21 @@ class DivergedError(Exception):
         self.indices = list(indices)
 
     def record(self, path: Path, paths: Sequence[str]) -> None:
-        """Write step, finding and the images of the batch to a JSON file; `paths` are those of the whole listing."""
+        """Write the step, the problem and the batch's images to a JSON file; `paths` is the full listing."""
         content = {"step": self.step, "found": self.what, "images": [paths[index] for index in self.indices]}
         write_atomically(path, json.dumps(content, indent=2) + "\n")
 
 
 def require_finite(step: int, losses: Mapping[str, torch.Tensor], indices: Sequence[int]) -> None:
-    """Check the losses of a step, on all processes together.
+    """Check the losses of a step, jointly on all processes.
 
     Args:
-        step: from 1.
+        step: step, from 1.
         losses: 0-d losses of this process, by name.
-        indices: places of this process's images in the listing.
+        indices: listing indices of this process's images.
 
     Raises:
-        DivergedError: a loss of any process is NaN or infinite.
+        DivergedError: a loss is NaN or infinite on any process.
     """
     values = torch.stack(list(losses.values()))
     if distributed.any_process(not bool(values.isfinite().all()), values.device):
@@ -63,7 +63,7 @@ def require_finite(step: int, losses: Mapping[str, torch.Tensor], indices: Seque
 
 
 def require_finite_state(step: int, module: nn.Module, indices: Sequence[int]) -> None:
-    """Check every tensor of a module before it is saved; arguments and errors as of `require_finite`."""
+    """Check every tensor of a module before saving it; arguments and errors are as in `require_finite`."""
     tensors = {name: value for name, value in module.state_dict().items() if value.is_floating_point()}
     finite = torch.stack([value.isfinite().all() for value in tensors.values()])
     if distributed.any_process(not bool(finite.all()), finite.device):
@@ -73,16 +73,16 @@ def require_finite_state(step: int, module: nn.Module, indices: Sequence[int]) -
 
 
 class SkippedSteps:
-    """Counts the steps in a row that fp16's loss scaling skipped because gradients overflowed."""
+    """Counts consecutive steps that fp16 loss scaling skipped because of gradient overflow."""
 
     def __init__(self) -> None:
         self.count = 0
 
     def look(self, step: int, skipped: bool, indices: Sequence[int]) -> None:
-        """Note whether a step, from 1, was skipped.
+        """Record whether a step (from 1) was skipped.
 
         Raises:
-            DivergedError: more than `MOST_SKIPPED` in a row were.
+            DivergedError: more than `MOST_SKIPPED` consecutive steps were skipped.
         """
         self.count = self.count + 1 if skipped else 0
         if self.count > MOST_SKIPPED:
@@ -90,7 +90,7 @@ class SkippedSteps:
 
 
 def likely_cause(settings: RunSettings) -> str:
-    """The setting that is most likely to have made a run diverge, and what to do about it."""
+    """Return the setting that most likely made the run diverge, and the fix."""
     defaults: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(RunSettings)}
     extremes = {"lr": settings.lr / defaults["lr"]}
     for name in ("temperature_image", "temperature_box"):

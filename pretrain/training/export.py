@@ -1,4 +1,4 @@
-"""Export of a finished run: the query network with its facts."""
+"""Export the query network of a finished run, with its facts."""
 
 from __future__ import annotations
 
@@ -20,37 +20,36 @@ from ..views.listing import ImageListing
 from .schedule import Schedule
 
 PATHS = ("images", "proposals", "out", "probe", "init")
-"""Settings that hold paths of the machine; an exported checkpoint keeps only the last part of each."""
+"""Settings that are local paths; an exported checkpoint only keeps their last component."""
 
 PUBLIC = (huggingface.PREFIX, "https://")
-"""What `init` starts with where it names no place on a machine; a name of the registry is its own last part."""
+"""Prefixes of `init` values that are not local paths. Registry names have a single component anyway."""
 
 
 def export(
     folder: Path, objective: ContrastivePretraining, settings: RunSettings, schedule: Schedule, listing: ImageListing
 ) -> Path:
-    """Write the query encoder's trained parts under canonical names, with the run's facts.
+    """Export the trained parts of the query encoder under canonical names, with the facts of the run.
 
-    The pyramid is exported if a loss used boxes. An untrained one is left out, so that no evaluation starts from it by
-    mistake.
+    The pyramid is included only if a loss used boxes, so that no evaluation starts from an untrained pyramid.
 
     Returns:
-        The safetensors file.
+        Path of the safetensors file.
 
     Raises:
-        UserError: a tensor contains NaN or infinite numbers.
+        UserError: a tensor contains NaN or infinite values.
     """
     facts = run_facts(settings, schedule, listing)
     tensors = objective.query.network.state_dict()
     kept = {name: value.cpu() for name, value in tensors.items() if name.split(".", 1)[0] in facts["parts"]}
-    # Narrowed before they are checked: a float64 may be finite and its float32 not.
+    # Convert before checking, since a finite float64 can overflow in float32.
     kept = {name: value.float() if value.is_floating_point() else value for name, value in kept.items()}
     require_sound(kept)
     return save_checkpoint(folder, kept, facts)
 
 
 def run_facts(settings: RunSettings, schedule: Schedule, listing: ImageListing) -> dict[str, Any]:
-    """What a checkpoint says of itself."""
+    """Build the facts stored in the exported checkpoint."""
     resolved = plain(settings)
     for name in PATHS:
         value = getattr(settings, name)
@@ -73,7 +72,7 @@ def run_facts(settings: RunSettings, schedule: Schedule, listing: ImageListing) 
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of what a run's result depends on."""
+    """Return the versions of the libraries that affect a run's result."""
     packages = {"ccop_hub": "ccop-hub", "lightning": "lightning", "kornia": "kornia", "pillow": "pillow"}
     packages |= {name: name for name in ("torch", "torchvision", "timm")}
     return {"python": platform.python_version(), **{key: version(name) for key, name in packages.items()}}

@@ -1,4 +1,4 @@
-"""metrics.csv: one row per logged step, written at once, continued where an interrupted run stopped."""
+"""metrics.csv: one row per logged step, written immediately, and continued when a run resumes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ccop_hub.files import write_atomically
 class MetricsFile(Logger):
     """Lightning logger that appends to one CSV file.
 
-    Lightning's own CSVLogger deletes the file of an earlier run in its folder and holds rows back.
+    Unlike Lightning's CSVLogger, it keeps the file of an earlier run and does not buffer rows.
 
     Args:
-        path: of the file.
+        path: path of the file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -28,13 +28,13 @@ class MetricsFile(Logger):
         self._columns: list[str] = []
 
     def keep_until(self, done: int) -> None:
-        """Remove the rows of later steps, which will be done again, and a row that a crash cut short."""
+        """Remove the rows of steps after `done`, which will be repeated, and a row truncated by a crash."""
         rows = [row for row in self._read() if int(row["step"]) <= done]
         if self._columns:
             self._rewrite(rows)
 
     def last(self) -> dict[str, float]:
-        """The last value of every column; empty without a file."""
+        """Return the last value of every column; empty if there is no file."""
         return {name: float(value) for row in self._read() for name, value in row.items() if value}
 
     @property
@@ -49,7 +49,7 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Append a row; `step` is the number of steps done."""
+        """Append a row; `step` is the number of completed steps."""
         row: dict[str, Any] = {"step": step, **{name: f"{value:.6g}" for name, value in metrics.items()}}
         new = [name for name in row if name not in self._columns]
         if new:
@@ -60,13 +60,13 @@ class MetricsFile(Logger):
             csv.DictWriter(file, self._columns, restval="", lineterminator="\n").writerow(row)
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: settings.yaml contains the settings."""
+        """Do nothing; the settings are in settings.yaml."""
 
     def _read(self) -> list[dict[str, str]]:
         if not self.path.is_file():
             return []
         text = self.path.read_text(encoding="utf-8")
-        # A crash may have cut the last row short: a complete one ends its line.
+        # A crash may have truncated the last row; complete rows end with a newline.
         reader = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline=""))
         self._columns = list(reader.fieldnames or [])
         return list(reader)

@@ -1,4 +1,4 @@
-"""Warnings about a run: of its settings before it starts, and of collapse while it trains."""
+"""Warnings about a run: about its settings before it starts, and about collapse and shortcuts during training."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from .schedule import Schedule
 LOG = logging.getLogger("ccop_pretrain.training.monitoring")
 
 COLLAPSED_BELOW = 0.1
-"""Embedding standard deviation, as a share of a uniform sphere's 1/sqrt(D), that counts as a collapse."""
+"""Collapse threshold for the embedding standard deviation, relative to 1/sqrt(D) for a uniform sphere."""
 
 SUSTAINED_REPORTS = 5
-"""Reports in a row that must be below it, since a single batch may hold similar images."""
+"""Consecutive reports below the threshold before warning, since a single batch may contain similar images."""
 
 AHEAD_BY = 0.1
-"""How far the accuracy against the queue may be above that against the batch. In expectation it is below, as the queue
-holds more keys; the margin is for the noise of small batches."""
+"""How far queue accuracy may exceed batch accuracy. It should be lower, since the queue has more keys; the margin
+allows for the noise of small batches."""
 
 FILLS_IN_WARMUP = 2
-"""Times that a queue should be filled with real keys before the learning rate is at its peak."""
+"""How many times a queue should be filled before the learning rate peaks."""
 
 ADAMW_HIGHEST_LR = 0.01
-"""Peak learning rate above which AdamW is warned of: ten times its default in PyTorch."""
+"""Peak learning rate above which to warn about AdamW: ten times its default in PyTorch."""
 
 IMAGES_COUNTED = 64
 """Images used to estimate the number of boxes in a view."""
 
 
 class CollapseAlarm:
-    """Warns, by name, of embeddings that have become nearly the same for every input.
+    """Warns about embeddings that have become nearly identical for all inputs.
 
     Args:
-        settings: of the run, which the remedies are taken from.
-        warmup_steps: reports of these steps are ignored, since new heads embed everything alike.
+        settings: settings of the run, for suggesting a fix.
+        warmup_steps: steps to ignore, since newly initialised heads map everything to similar embeddings.
     """
 
     def __init__(self, settings: RunSettings, warmup_steps: float) -> None:
@@ -50,7 +50,7 @@ class CollapseAlarm:
         self._low: dict[str, int] = {}
 
     def look(self, figures: Mapping[str, float], step: int) -> list[str]:
-        """Judge one report (`image_embedding_std`, `box_embedding_std`) of a step; returns the warnings it led to.
+        """Check a step's metrics (`image_embedding_std`, `box_embedding_std`) and return any new warnings.
 
         A collapse is reported once, and again only after the embeddings have recovered.
         """
@@ -77,15 +77,15 @@ class CollapseAlarm:
 
 
 class ShortcutAlarm:
-    """Warns, by name, where keys are recognised by their age or their batch in place of what the images show.
+    """Warns if queries match keys by age or batch rather than by image content.
 
-    A queue holds more keys than a batch, so the positive should beat its keys less often. Where it beats them more
-    often, the keys of the queue differ from today's in something that all images of a batch share: their age, since the
-    key encoder has moved on, or the statistics of batch norm. Nothing is then learnt from the images.
+    A queue has more keys than a batch, so the positive should beat all of its keys less often. If it does so more
+    often, the queue's keys differ from the current ones in something that all images in a batch share: their age, since
+    the key encoder has changed, or the batch norm statistics. The network then learns nothing from the images.
 
     Args:
-        settings: of the run, which the remedies are taken from.
-        warmup_steps: reports of these steps are ignored; so are those of queues that still hold random keys.
+        settings: settings of the run, for suggesting a fix.
+        warmup_steps: steps to ignore; queues that still contain random keys are ignored too.
     """
 
     def __init__(self, settings: RunSettings, warmup_steps: float) -> None:
@@ -94,12 +94,12 @@ class ShortcutAlarm:
         self._ahead: dict[str, int] = {}
 
     def look(self, figures: Mapping[str, float], step: int) -> list[str]:
-        """Judge one report of a step; returns the warnings it led to, one in a run for each kind of embedding.
+        """Check a step's metrics and return any new warnings, at most one per kind of embedding in a run.
 
         Args:
-            figures: `image_accuracy`, `image_batch_accuracy`, `image_queue_filled`, the same of `box`, and
-                `boxes_per_image`; a queue without figures is not judged, nor one shorter than a batch's keys.
-            step: from 1.
+            figures: `image_accuracy`, `image_batch_accuracy`, `image_queue_filled`, the same for `box`, and
+                `boxes_per_image`. Queues without metrics, or with fewer keys than a batch, are not checked.
+            step: step, from 1.
         """
         warnings = []
         lengths = {"image": self.settings.image_queue, "box": self.settings.box_queue}
@@ -131,13 +131,13 @@ class ShortcutAlarm:
 
 
 def slower_keys(settings: RunSettings) -> list[str]:
-    """The remedy for a key encoder that changes too fast, where it changes faster than the paper's."""
+    """Suggest the paper's momentum if the key encoder changes faster than in the paper."""
     slow = RunSettings.momentum
     return [f"--momentum {slow:g} (now {settings.momentum:g})"] if settings.momentum < slow else []
 
 
 def expected_boxes(listing: ImageListing, settings: RunSettings) -> float:
-    """Mean number of boxes in a view, over images spread over the listing; 0 if no loss uses boxes."""
+    """Estimate the mean number of boxes per view from images spread over the listing; 0 if no loss uses boxes."""
     store = listing.proposals
     if store is None:
         return 0.0
@@ -149,13 +149,13 @@ def expected_boxes(listing: ImageListing, settings: RunSettings) -> float:
 
 
 def advice(settings: RunSettings, schedule: Schedule, image_count: int, boxes: float) -> list[str]:
-    """Warnings about a learning rate, and about queues that do not fit the data or the schedule.
+    """Return warnings about the learning rate, and about queues that do not suit the data or the schedule.
 
     Args:
-        settings: of the run.
-        schedule: of the run.
+        settings: settings of the run.
+        schedule: schedule of the run.
         image_count: number of images.
-        boxes: expected number of boxes in a view.
+        boxes: expected number of boxes per view.
     """
     queues, warnings = {}, []
     if settings.optimizer == "adamw" and schedule.peak_lr > ADAMW_HIGHEST_LR:
@@ -181,7 +181,7 @@ def advice(settings: RunSettings, schedule: Schedule, image_count: int, boxes: f
             fitting = int(schedule.warmup_steps * settings.batch_size * keys_per_image / FILLS_IN_WARMUP)
             wanted = FILLS_IN_WARMUP * fill
             longer = f"--warmup-epochs {wanted / schedule.steps_per_epoch:.3g}, "
-            # The warm-up is never more than half of the run.
+            # The warm-up is at most half of the run.
             longer = longer if wanted <= schedule.steps / 2 else f"a run of {math.ceil(2 * wanted)} steps with {longer}"
             warnings.append(
                 f"the {kind} queue takes {fill:.0f} steps to fill its random start with real keys, the warm-up is over "

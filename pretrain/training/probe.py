@@ -1,4 +1,4 @@
-"""A kNN probe during training: are the nearest neighbours of an image of its class?"""
+"""kNN probe during training: classifies each image by its nearest neighbours."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ from ..images.source import open_source
 LOG = logging.getLogger("ccop_pretrain.training.probe")
 
 NEIGHBOURS = 20
-"""Neighbours that vote, or all other images if there are fewer."""
+"""Number of voting neighbours, or all other images if there are fewer."""
 
 BATCH = 64
-"""Images embedded at a time."""
+"""Batch size for embedding images."""
 
 UNREAD = -1
-"""Marks an image without a vote."""
+"""Value for an image that could not be read."""
 
 RESAMPLES = 10_000
-"""Bootstrap resamples of the images."""
+"""Number of bootstrap resamples."""
 
 
 class LabelledFolder:
-    """A kNN probe on one folder of images per class, such as `crops/val` of `ccop-pretrain scenes`.
+    """kNN probe on a folder with one subfolder per class, such as `crops/val` of `ccop-pretrain scenes`.
 
     Args:
-        root: contains one folder of images a class.
-        image_size: side in pixels that an image is scaled and cropped to.
+        root: folder with one subfolder of images per class.
+        image_size: side in pixels to which images are resized and cropped.
 
     Attributes:
-        skipped: images that could not be read; they are left out.
+        skipped: unreadable images, which are left out.
 
     Raises:
-        UserError: fewer than two classes.
+        UserError: there are fewer than two classes.
     """
 
     def __init__(self, root: Path, image_size: int) -> None:
@@ -61,13 +61,13 @@ class LabelledFolder:
         self.skipped = SkippedImages()
 
     def hits(self, network: ResNetFPN) -> Tensor:
-        """Leave-one-out kNN of average-pooled res5 features by cosine similarity, unit votes.
+        """Run leave-one-out kNN on average-pooled res5 features, with cosine similarity and unweighted votes.
 
-        Draws nothing; the network's mode and statistics are as before on return.
+        Uses no random numbers, and restores the network's mode and statistics.
 
         Returns:
-            (N,) int8 on the CPU for all N images: 1 where the neighbours' class is the image's, 0 where it is not, -1
-            where the image could not be read. All are -1, with a warning, where fewer than two images can be read.
+            (N,) int8 on the CPU for all N images: 1 if the image is classified correctly, 0 if not, -1 if it could not
+            be read. If fewer than two images are readable, all are -1 and a warning is logged.
         """
         was_training = network.training
         network.eval()
@@ -116,20 +116,20 @@ class LabelledFolder:
 
 
 def accuracy(hits: Tensor) -> float:
-    """Share of the images that could be read that are hits (see `LabelledFolder.hits`); NaN where there are none."""
+    """Compute the share of hits among readable images (see `LabelledFolder.hits`); NaN if there are none."""
     return hits[hits != UNREAD].double().mean().item()
 
 
 @dataclass(frozen=True)
 class Change:
-    """How a kNN accuracy changed since the start of a run; shares of the images, with their 95 % interval.
+    """Change in kNN accuracy since the start of a run, with a 95 % interval; all values are fractions.
 
     Attributes:
         start: accuracy at the start.
-        now: accuracy now.
-        low: lower end of the interval of the change.
-        high: its upper end.
-        images: images that the comparison is over, those read both times.
+        now: current accuracy.
+        low: lower bound of the change.
+        high: upper bound of the change.
+        images: number of images compared, i.e. those read both times.
     """
 
     start: float
@@ -140,10 +140,10 @@ class Change:
 
     @classmethod
     def between(cls, start: Tensor, now: Tensor) -> Change:
-        """Compare the hits of two networks on the same images by a paired bootstrap over the images.
+        """Compare the hits of two networks on the same images, using a paired bootstrap over images.
 
-        An image changes by -1, 0 or 1, so a resample of the images is a multinomial draw of how many did. The draws
-        have a seed of their own.
+        Each image changes by -1, 0 or 1, so resampling images is a multinomial draw of the three counts. The bootstrap
+        has a fixed seed.
 
         Args:
             start: (N,) hits at the start.
@@ -161,16 +161,16 @@ class Change:
 
     @property
     def is_better(self) -> bool:
-        """Whether the whole interval is above 0."""
+        """Whether the entire interval is above 0."""
         return self.low > 0
 
     @property
     def figures(self) -> dict[str, float]:
-        """What is logged, as shares from -1 to 1."""
+        """Return the values to log, as fractions from -1 to 1."""
         return {"knn_change": self.now - self.start, "knn_change_low": self.low, "knn_change_high": self.high}
 
     def __str__(self) -> str:
-        """`better than at the start by +3.1 points [1.2, 5.0]`, and what that is made from."""
+        """Format as `better than at the start by +3.1 points [1.2, 5.0]`, followed by the underlying numbers."""
         points = f"{100 * (self.now - self.start):+.1f} points [{100 * self.low:.1f}, {100 * self.high:.1f}]"
         verdict = (
             f"better than at the start by {points}" if self.is_better else f"not better than at the start: {points}"

@@ -1,4 +1,4 @@
-"""One pre-training run, from a folder of images to an exported network."""
+"""A pre-training run, from a folder of images to an exported network."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ LOG = logging.getLogger("ccop_pretrain.training.run")
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a run ended.
+    """Result of a run.
 
     Attributes:
-        out: the run's folder.
-        exported: the safetensors file of the network; None if the run was stopped before its end.
-        steps: steps done.
-        metrics: the last value of every column of metrics.csv.
-        stopped_by: the signal that stopped it, if one did.
+        out: run folder.
+        exported: safetensors file of the network; None if the run was stopped early.
+        steps: number of completed steps.
+        metrics: last value of every column in metrics.csv.
+        stopped_by: signal that stopped the run, if any.
     """
 
     out: Path
@@ -60,7 +60,7 @@ class RunResult:
 
     @property
     def pictures(self) -> list[Path]:
-        """The picture sheets of what the run saw."""
+        """Preview sheets of the run's views and boxes."""
         return sorted(RunFolder(self.out).pictures.glob("*.png"))
 
     def _repr_html_(self) -> str:
@@ -71,16 +71,16 @@ class RunResult:
 
     @property
     def exit_code(self) -> int:
-        """0 for a whole run, 128 + the number of the signal for a stopped one, as shells have it."""
+        """0 for a complete run, or 128 + the signal number if stopped, as in shells."""
         return 0 if self.exported is not None else 128 + (self.stopped_by or signal.SIGTERM)
 
 
 def run(settings: RunSettings) -> RunResult:
-    """Pre-train, or resume an interrupted run of the same settings; then export.
+    """Pre-train, or resume an interrupted run with the same settings, then export the network.
 
     Raises:
-        UserError: wrong input (see `check_machine`, `ImageListing.open`, `Schedule.of`, `RunFolder.prepare`), a run
-            that diverged, or a disk that is full.
+        UserError: the input is invalid (see `check_machine`, `ImageListing.open`, `Schedule.of`, `RunFolder.prepare`),
+            the run diverged, or the disk is full.
     """
     check_machine(settings)
     listing = open_listing(settings)
@@ -90,7 +90,7 @@ def run(settings: RunSettings) -> RunResult:
     metrics = MetricsFile(folder.metrics)
     trainer = build_trainer(settings, schedule, folder, metrics)
     images_per_process(settings, trainer.world_size)
-    # A launcher starts all processes at once: only the first changes the folder, the others read it.
+    # A launcher starts all processes at once, so only the first may modify the folder.
     finished = folder.prepare(settings) is RunState.FINISHED if trainer.is_global_zero else folder.is_finished
     if finished and not settings.overwrite:
         exported = find_weights_file(folder.exported)
@@ -118,22 +118,22 @@ def run(settings: RunSettings) -> RunResult:
         LOG.info("stopped after step %d; rerun the command to resume", trainer.global_step)
         return RunResult(folder.path, None, trainer.global_step, metrics.last(), stop_signal(trainer))
     finish(trainer, module, settings, schedule, listing, folder)
-    # Other processes may come here before the first one has written the file.
+    # Other processes may get here before the first one has written the file.
     exported = folder.exported / (WEIGHTS_FILE if settings.uses_boxes else BACKBONE_FILE)
     return RunResult(folder.path, exported, schedule.steps, metrics.last())
 
 
 def open_listing(settings: RunSettings) -> ImageListing:
-    """The images of a run, with their proposals if losses or crops need them; errors as of `ImageListing.open`."""
+    """Open the images, and the proposals if losses or crops need them; raises the errors of `ImageListing.open`."""
     proposals = settings.proposals if settings.reads_boxes else None
     return ImageListing.open(settings.images, proposals, settings, exclude=[settings.out])
 
 
 def check_machine(settings: RunSettings) -> None:
-    """Refuse what this machine cannot do.
+    """Check that this machine supports the settings.
 
     Raises:
-        UserError: fp16 without a GPU, or several machines without a launcher.
+        UserError: fp16 is requested without a GPU, or several machines without a launcher.
     """
     if settings.precision == "fp16" and not torch.cuda.is_available():
         raise UserError("--precision fp16 needs a CUDA GPU: use --precision bf16, or remove the flag")
@@ -145,7 +145,7 @@ def check_machine(settings: RunSettings) -> None:
 
 
 def tidy(folder: RunFolder, metrics: MetricsFile, listing: ImageListing, settings: RunSettings, done: int) -> None:
-    """Bring the folder to the state after step `done`, and write what is known before the first step."""
+    """Restore the folder to its state after step `done`, and write the files that are known before training."""
     for place in (folder.path, folder.exported, folder.pictures):
         remove_temporary_files(place)
     remove_others(folder.checkpoints, until=done)
@@ -158,7 +158,7 @@ def tidy(folder: RunFolder, metrics: MetricsFile, listing: ImageListing, setting
 
 
 def announce(settings: RunSettings, schedule: Schedule, listing: ImageListing, done: int, processes: int) -> None:
-    """Log what is about to happen, with every number that was derived."""
+    """Log the plan of the run, including all derived numbers."""
     boxes = f", {len(listing.proposals)} of them with proposals" if listing.proposals is not None else ""
     LOG.info("%s, %s: %d images%s", settings.objective, settings.backbone, len(listing), boxes)
     share, parts = settings.batch_size // processes, settings.micro_batches
@@ -186,7 +186,7 @@ def announce(settings: RunSettings, schedule: Schedule, listing: ImageListing, d
 
 
 def diverged(error: DivergedError, settings: RunSettings, folder: RunFolder) -> str:
-    """What to tell a user whose run diverged."""
+    """Build the error message for a diverged run."""
     kept = newest_checkpoint(folder.checkpoints)
     last = f"the checkpoint of step {checkpoint_step(kept)} is kept" if kept else "no checkpoint was saved before"
     return (
@@ -218,7 +218,7 @@ def finish(
 
 
 def collect_skipped(listing: ImageListing, found: set[int]) -> SkippedImages:
-    """Unreadable images by path and reason: those found while training, and those left out of the proposals."""
+    """Collect the images found unreadable in training and those left out of the proposals, with reasons."""
     skipped = SkippedImages()
     known = listing.proposals.skipped if listing.proposals is not None else {}
     for index, name in enumerate(listing.paths):
@@ -231,13 +231,13 @@ def collect_skipped(listing: ImageListing, found: set[int]) -> SkippedImages:
 
 
 def stop_signal(trainer: Trainer) -> signal.Signals | None:
-    """The signal that stopped this process; None if another process was signalled."""
+    """Return the signal that stopped this process; None if another process was signalled."""
     keeper = trainer.checkpoint_callback
     return keeper.stopped_by if isinstance(keeper, KeepCheckpoints) else None
 
 
 def environment() -> dict[str, Any]:
-    """Versions, hardware and the command line of a run."""
+    """Describe the versions, hardware and command line of a run."""
     return {
         "versions": library_versions(),
         "platform": platform.platform(),
@@ -249,7 +249,7 @@ def environment() -> dict[str, Any]:
 
 
 def start_logging(path: Path) -> None:
-    """Send log messages to `train.log` and to standard error; on a terminal a progress bar replaces those of steps."""
+    """Log to `train.log` and standard error; on a terminal, a progress bar replaces the messages for each step."""
     parent = logging.getLogger("ccop_pretrain")
     parent.setLevel(logging.INFO)
     for handler in list(parent.handlers):

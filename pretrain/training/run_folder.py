@@ -1,4 +1,4 @@
-"""The folder of one run: where everything is, and whether a run may start, resume, or has finished."""
+"""The folder of a run: its files, and whether the run is new, can be resumed, or is finished."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ SETTINGS_THAT_MAY_CHANGE = frozenset(
     }
     | {"tensorboard", "wandb", "probe", "probe_every"}
 )
-"""Settings that may differ when a run is resumed. Its weights do not depend on them, except on machines and processes,
-which may change while a job waits in a queue."""
+"""Settings that may change when a run is resumed. They do not affect the weights, except for the number of machines and
+processes, which may change between jobs on a cluster."""
 
 
 class RunState(enum.Enum):
-    """What a folder contains before a run."""
+    """State of a run folder."""
 
     NEW = "new"
     UNFINISHED = "unfinished"
@@ -48,17 +48,17 @@ class RunState(enum.Enum):
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Names of everything in a run's folder.
+    """Paths of the files in a run folder.
 
     Attributes:
-        path: the folder.
+        path: run folder.
     """
 
     path: Path
 
     @property
     def settings(self) -> Path:
-        """The resolved settings."""
+        """Resolved settings."""
         return self.path / "settings.yaml"
 
     @property
@@ -68,62 +68,62 @@ class RunFolder:
 
     @property
     def log(self) -> Path:
-        """What the run said, with times."""
+        """Log messages with timestamps."""
         return self.path / "train.log"
 
     @property
     def metrics(self) -> Path:
-        """A row per logged step."""
+        """Metrics, one row per logged step."""
         return self.path / "metrics.csv"
 
     @property
     def checkpoints(self) -> Path:
-        """Everything needed to resume; the last two are kept."""
+        """Folder of the last two checkpoints, with everything needed to resume."""
         return self.path / "checkpoints"
 
     @property
     def exported(self) -> Path:
-        """The network that the run was for."""
+        """Folder of the exported network."""
         return self.path / "exported"
 
     @property
     def pictures(self) -> Path:
-        """Picture sheets of what the run sees."""
+        """Folder of preview sheets."""
         return self.path / "pictures"
 
     @property
     def tensorboard(self) -> Path:
-        """What `tensorboard --logdir` shows: the figures of metrics.csv."""
+        """The metrics as TensorBoard logs, for `tensorboard --logdir`."""
         return self.path / "tensorboard"
 
     @property
     def wandb(self) -> Path:
-        """Holds the identifier of the run at Weights & Biases, so that a resumed run continues there too."""
+        """Weights & Biases run id, so that a resumed run continues the same W&B run."""
         return self.path / "wandb_run_id.txt"
 
     @property
     def skipped(self) -> Path:
-        """Unreadable images and why."""
+        """Unreadable images, with reasons."""
         return self.path / "skipped.csv"
 
     @property
     def images(self) -> Path:
-        """How many images the run trains on, and the digest of their listing."""
+        """Number of training images and digest of their listing."""
         return self.path / "images.json"
 
     @property
     def diverged(self) -> Path:
-        """The step in which a run diverged and the images of its batch; not there otherwise."""
+        """Step in which the run diverged and the images in its batch; only exists if it did."""
         return self.path / "diverged.json"
 
     def prepare(self, settings: RunSettings) -> RunState:
-        """Look at what is there, clear it where the settings say so, and write the settings.
+        """Check the folder's state, clear it if the settings say so, and write the settings.
 
         Returns:
-            `NEW` for a run from the beginning, `UNFINISHED` for one to resume, `FINISHED` if there is nothing to do.
+            `NEW` to start from scratch, `UNFINISHED` to resume, `FINISHED` if there is nothing to do.
 
         Raises:
-            UserError: the folder contains something else, a run with other settings, or a run and `resume` is off.
+            UserError: the folder contains other files, a run with different settings, or any run if `resume` is off.
         """
         state = self.state()
         if state is not RunState.NEW and not settings.resume and not settings.overwrite:
@@ -143,7 +143,7 @@ class RunFolder:
         return state
 
     def wandb_run_id(self) -> str:
-        """The identifier of the run at Weights & Biases; drawn at the first call, by the operating system."""
+        """Return the Weights & Biases run id, generated on the first call from the operating system's randomness."""
         if not self.wandb.is_file():
             write_atomically(self.wandb, f"{secrets.token_hex(4)}\n")
         return self.wandb.read_text(encoding="utf-8").strip()
@@ -157,7 +157,7 @@ class RunFolder:
         write_atomically(self.images, json.dumps({"images": count, "digest": digest}, indent=2) + "\n")
 
     def require_same_images(self, count: int, digest: str) -> None:
-        """Check that a resumed run trains on the images that it began with. Folders without a record pass.
+        """Check that a resumed run trains on the same images as before. Folders without `images.json` pass.
 
         Raises:
             UserError: images were added, removed or renamed.
@@ -181,27 +181,27 @@ class RunFolder:
             )
 
     def state(self) -> RunState:
-        """What the folder holds.
+        """Determine the state of the run from the folder's contents.
 
         Raises:
-            UserError: it is a folder of something else, or there can be no folder.
+            UserError: the folder contains other files, or cannot be created.
         """
         if not self.path.is_dir():
             check_folder(self.path)
             return RunState.NEW
-        # A run killed while it wrote its settings leaves no more than a hidden part of them.
+        # A run killed while writing its settings only leaves a hidden temporary file.
         if all(map(is_temporary, self.path.iterdir())):
             return RunState.NEW
         if not self.settings.is_file():
             raise UserError(f"{self.path} contains something that is not a run; give --out a new or an empty folder")
         if self.is_finished:
             return RunState.FINISHED
-        # Without a checkpoint there is nothing to resume: a failed start must not stand in the way of the next one.
+        # Without a checkpoint there is nothing to resume, and a failed start should not block the next one.
         return RunState.UNFINISHED if any(self.checkpoints.glob("*.ckpt")) else RunState.NEW
 
     @property
     def is_finished(self) -> bool:
-        """Whether the network is exported: its facts are the last file that a run writes."""
+        """Whether the network has been exported; its facts are the last file that a run writes."""
         return (self.exported / FACTS_FILE).is_file()
 
     def _clear(self) -> None:

@@ -1,4 +1,4 @@
-"""The length of a run and its learning rate at every step."""
+"""The length of a run, and its learning rate schedule."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from ccop_hub.errors import UserError
 from ..settings import OptimisationSettings
 
 REFERENCE_BATCH = 256
-"""Images a step that `OptimisationSettings.lr` is given for: 8 processes x 32 (CCOP's `r50_d2.py`)."""
+"""Batch size at which `OptimisationSettings.lr` applies: 8 processes x 32 images (CCOP's `r50_d2.py`)."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """The length of a run and the course of its learning rate.
+    """The length of a run and its learning rate schedule.
 
     Attributes:
-        steps: steps of the whole run.
-        steps_per_epoch: whole batches in a pass over the images.
+        steps: total steps of the run.
+        steps_per_epoch: full batches per epoch.
         warmup_steps: steps of linear warm-up.
-        peak_lr: learning rate scaled to the batch.
-        warmup_start: share of the learning rate at the first step.
+        peak_lr: learning rate, scaled to the batch size.
+        warmup_start: warm-up factor at the first step.
     """
 
     steps: int
@@ -33,10 +33,10 @@ class Schedule:
 
     @classmethod
     def of(cls, settings: OptimisationSettings, image_count: int) -> Schedule:
-        """The schedule of a run over so many images.
+        """Build the schedule of a run on `image_count` images.
 
         Raises:
-            UserError: there are fewer images than a batch, or a batch has fewer than two.
+            UserError: there are fewer images than the batch size, or the batch size is below two.
         """
         if settings.batch_size < 2:
             raise UserError(f"a batch of {settings.batch_size} is too small for batch norm: use --batch-size 2 or more")
@@ -56,10 +56,10 @@ class Schedule:
         )
 
     def factor(self, step: int) -> float:
-        """Share of the peak learning rate at a step (0-based): the cosine of the whole run times the warm-up.
+        """Return the learning rate at a step (0-based) relative to the peak: cosine decay times warm-up.
 
-        The cosine starts at the first step and reaches 0 after the last; the warm-up multiplies it, as mmcv's
-        `CosineAnnealing` with `warmup="linear"` does in the authors' run, but step by step.
+        The cosine starts at the first step and reaches 0 after the last. It is multiplied by the warm-up, like mmcv's
+        `CosineAnnealing` with `warmup="linear"` in the authors' run, but updated every step.
         """
         cosine = (1 + math.cos(math.pi * min(step / self.steps, 1))) / 2
         if step >= self.warmup_steps:

@@ -1,4 +1,4 @@
-"""The training step: augment, accumulate gradients, follow the schedule. Lightning does the rest."""
+"""The training step as a Lightning module: augmentation, gradient accumulation and the schedule."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from .schedule import Schedule
 LOG = logging.getLogger("ccop_pretrain.training.step")
 
 STEPS_LOG = logging.getLogger("ccop_pretrain.steps")
-"""Logger of the line printed for each logged step."""
+"""Logger for the line printed at each logged step."""
 
 
 COMPILER = "inductor"
@@ -43,16 +43,16 @@ COMPILER = "inductor"
 
 
 class PretrainingModule(LightningModule):
-    """One run: both encoders and the queues (`objective`), the optimiser and the learning rate.
+    """Lightning module of a run, with the encoders and queues in `objective`.
 
     Args:
-        settings: of the run; the initial weights are drawn from `settings.seed`.
-        schedule: length and learning rate.
+        settings: settings of the run; `settings.seed` seeds the initial weights.
+        schedule: length and learning rate schedule.
     """
 
     def __init__(self, settings: RunSettings, schedule: Schedule) -> None:
         super().__init__()
-        # Lightning's own accumulation averages the losses of micro-batches, which hold different numbers of boxes.
+        # Lightning would average the losses of micro-batches, but these have different numbers of boxes.
         self.automatic_optimization = False
         self.run_settings = settings
         self.schedule = schedule
@@ -81,7 +81,7 @@ class PretrainingModule(LightningModule):
         self.probe_change: Change | None = None
 
     def training_step(self, batch: ViewBatch, batch_idx: int) -> dict[str, Any]:
-        """One step of the optimiser and of the learning rate; `batch_idx` counts those of the whole run from 0."""
+        """Update the weights and the learning rate once; `batch_idx` is the step within the run, from 0."""
         self.skipped.update(batch.skipped)
         optimiser, rate = self.optimizers(), self.lr_schedulers()
         assert isinstance(optimiser, LightningOptimizer)
@@ -92,12 +92,12 @@ class PretrainingModule(LightningModule):
         self._update(optimiser, batch_idx + 1, batch)
         rate.step()
         self._throughput.step_ended(len(batch) * distributed.world_size())
-        # Here rather than in a hook after the step: the row of a step has to be written before its checkpoint.
+        # Not in a hook after the step, because the metrics must be written before the checkpoint.
         self._watch(output, batch_idx + 1)
         return {"loss": output.loss}
 
     def _update(self, optimiser: LightningOptimizer, step: int, batch: ViewBatch) -> None:
-        """Step the optimiser. fp16's loss scaling skips a step, and halves its scale, if gradients overflowed."""
+        """Step the optimiser. On gradient overflow, fp16 loss scaling skips the step and halves its scale."""
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         scale = scaler.get_scale() if scaler is not None else 0.0
         optimiser.step()
@@ -105,9 +105,9 @@ class PretrainingModule(LightningModule):
             self._skipped_steps.look(step, scaler.get_scale() < scale, batch.indices)
 
     def accumulate_gradients(self, batch: ViewBatch, step: int) -> StepOutput:
-        """The gradients of a batch, part by part; `step` counts from 0.
+        """Accumulate the gradients of a batch over its parts; `step` counts from 0.
 
-        Every draw (augmentation, shuffling, jitters, dropout) comes from (seed, step, rank).
+        All randomness (augmentation, shuffling, jitters, dropout) is seeded by (seed, step, rank).
         """
         torch.manual_seed(derive_seed("step", self.run_settings.seed, step, distributed.rank()))
         batch = replace(
@@ -123,23 +123,23 @@ class PretrainingModule(LightningModule):
         return self.objective.end_step(outputs, totals, monitor=self._is_reported(step + 1))
 
     def _backward(self, loss: Tensor, last: bool) -> None:
-        """Add gradients to those of the parts before; only the last backward exchanges them between processes."""
+        """Run backward for one part; gradients are only synchronised between processes after the last part."""
         strategy = self.trainer.strategy
         with strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) and not last else nullcontext():
             self.manual_backward(loss)
 
     def _augment(self, images: Tensor) -> Tensor:
-        """(B, 3, S, S) uint8 -> float32, also under autocast."""
+        """Augment and normalise: (B, 3, S, S) uint8 -> float32, even under autocast."""
         with torch.autocast(images.device.type, enabled=False):
             augmented: Tensor = self.augmentation(images)
         return augmented.contiguous(memory_format=torch.channels_last) if self.run_settings.channels_last else augmented
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """The optimiser of every trained parameter; the learning rate changes every step."""
+        """Create the optimiser of all trained parameters, with a learning rate updated every step."""
         settings, trained = self.run_settings, list(self.trained_parameters())
         groups: list[dict[str, Any]] = [{"params": trained}]
         if not settings.decay_norms:
-            # Biases and the scales of batch norm are the parameters of one dimension.
+            # Biases and batch norm scales are exactly the 1-d parameters.
             groups = [
                 {"params": [parameter for parameter in trained if parameter.ndim > 1]},
                 {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
@@ -153,20 +153,20 @@ class PretrainingModule(LightningModule):
         return {"optimizer": optimiser, "lr_scheduler": LambdaLR(optimiser, self.schedule.factor)}
 
     def trained_parameters(self) -> Iterator[nn.Parameter]:
-        """The trained parameters, all of them in the query encoder."""
+        """Yield the trained parameters, all of which are in the query encoder."""
         return (parameter for parameter in self.objective.parameters() if parameter.requires_grad)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the unreadable images found so far, and what the probe found at the start."""
+        """Save the unreadable images found so far and the probe's initial result."""
         checkpoint["skipped"] = self.skipped
         if self._probe is not None and self._probe_start is not None:
             checkpoint["probe_start"] = {"digest": self._probe.source.digest, "hits": self._probe_start}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the unreadable images found before, and what the probe found at the start.
+        """Restore the unreadable images found before and the probe's initial result.
 
-        Where the checkpoint has nothing of this probe, the initial weights are probed: Lightning calls this before it
-        loads those of the checkpoint.
+        If the checkpoint has no result for this probe, the initial weights are probed here, since Lightning has not
+        loaded the checkpoint's weights yet.
         """
         self.skipped = dict(checkpoint["skipped"])
         saved = checkpoint.get("probe_start")
@@ -178,7 +178,7 @@ class PretrainingModule(LightningModule):
             self._probe_start = self._probe.hits(self.objective.query.network)
 
     def on_train_start(self) -> None:
-        """Probe the start of a new run, and start measuring throughput."""
+        """Probe the initial weights of a new run, and start measuring throughput."""
         if self._probe is not None and self._probe_start is None and self.global_rank == 0:
             self._probe_start = self._probe.hits(self.objective.query.network)
             self._log({"knn_accuracy": accuracy(self._probe_start)}, 0)
@@ -192,7 +192,7 @@ class PretrainingModule(LightningModule):
         return done % self.run_settings.log_every == 0 or done == self.schedule.steps
 
     def _watch(self, output: StepOutput, done: int) -> None:
-        """Log metrics and run the probe, if they are due after step `done` (from 1)."""
+        """Log metrics and run the probe if they are due after step `done` (from 1)."""
         if self._is_reported(done):
             self._report(output, done)
         every = max(1, round(self.run_settings.probe_every * self.schedule.steps_per_epoch))
@@ -203,7 +203,7 @@ class PretrainingModule(LightningModule):
             self._log({"knn_accuracy": accuracy(hits), **self.probe_change.figures}, done)
 
     def _report(self, output: StepOutput, done: int) -> None:
-        """Log the figures of step `done`, computed over this process's share of the batch."""
+        """Log the metrics of step `done`, computed on this process's share of the batch."""
         losses = {"loss": output.loss.item()}
         losses |= {f"loss_{name}": loss.item() for name, loss in output.losses.items()}
         rate, waiting = self._throughput.since_last_report()
@@ -229,10 +229,10 @@ class PretrainingModule(LightningModule):
 
 
 def start_from(objective: ContrastivePretraining, name: str, arch: str) -> None:
-    """Load weights of the hub into both encoders; if they have no pyramid, the pyramid keeps its random start.
+    """Load weights from the hub into both encoders; if they have no pyramid, it keeps its random initialisation.
 
     Raises:
-        UserError: there are none of that name, or they are of another architecture.
+        UserError: the weights do not exist, or have a different architecture.
     """
     weights = resolve(name, arch)
     for encoder in (objective.query, objective.key):
@@ -242,7 +242,7 @@ def start_from(objective: ContrastivePretraining, name: str, arch: str) -> None:
 
 
 class Throughput:
-    """Images a second, and the share of the time spent waiting for data."""
+    """Measures images per second and the fraction of time spent waiting for data."""
 
     def __init__(self) -> None:
         self._images = 0
@@ -250,7 +250,7 @@ class Throughput:
         self.start()
 
     def batch_arrived(self) -> None:
-        """Count the time since the last step ended as waiting for data."""
+        """Count the time since the end of the last step as waiting for data."""
         self._waited += time.perf_counter() - self._step_ended
 
     def step_ended(self, images: int) -> None:
@@ -263,7 +263,7 @@ class Throughput:
         self._started = self._step_ended = time.perf_counter()
 
     def since_last_report(self) -> tuple[float, float]:
-        """(images a second, share of the time spent waiting) since the last call."""
+        """Return images per second and the fraction of time spent waiting, both since the last call."""
         now = time.perf_counter()
         seconds = max(now - self._started, 1e-9)
         rate, share = self._images / seconds, min(self._waited / seconds, 1.0)

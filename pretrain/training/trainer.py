@@ -25,7 +25,7 @@ from .run_folder import RunFolder
 from .schedule import Schedule
 
 LIGHTNING_PRECISION: dict[str, Any] = {"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
-"""Lightning's names of the precisions; parameters are float32 in each."""
+"""Lightning's names for the precisions; parameters are always float32."""
 
 NOISE = (
     ".*does not have many workers.*",
@@ -34,14 +34,14 @@ NOISE = (
     ".*your dataloader is not resumable.*",
     ".*`broadcast_buffers` is deprecated.*",
 )
-"""Lightning's warnings about what is intended: few readers, a resumed run, a sampler that knows its own position."""
+"""Lightning warnings about intended behaviour: few workers, a resumed run, a sampler that tracks its position."""
 
 
 def build_trainer(settings: RunSettings, schedule: Schedule, folder: RunFolder, metrics: MetricsFile) -> Trainer:
-    """A quiet Lightning trainer. It sees the whole run as one epoch, so that the step alone is its position.
+    """Build a quiet Lightning trainer that treats the run as a single epoch, so that the step defines its position.
 
     Raises:
-        UserError: Lightning refuses the devices, the machines, or what a launcher says of them.
+        UserError: Lightning rejects the devices, the number of machines, or the launcher's environment.
     """
     for logger in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(logger).setLevel(logging.WARNING)
@@ -77,16 +77,16 @@ def build_trainer(settings: RunSettings, schedule: Schedule, folder: RunFolder, 
 
 
 def further_loggers(settings: RunSettings, folder: RunFolder, done: int, first: bool) -> list[Logger]:
-    """The loggers besides metrics.csv; what they hold of steps after `done` will be written again.
+    """Create the loggers other than metrics.csv; their entries after step `done` are overwritten.
 
     Args:
-        settings: of the run.
-        folder: of the run.
-        done: steps done.
+        settings: settings of the run.
+        folder: run folder.
+        done: number of completed steps.
         first: whether this is the process that logs.
 
     Raises:
-        UserError: W&B is asked for and not installed.
+        UserError: W&B is requested but not installed.
     """
     loggers: list[Logger] = []
     if settings.tensorboard:
@@ -96,19 +96,19 @@ def further_loggers(settings: RunSettings, folder: RunFolder, done: int, first: 
         if importlib.util.find_spec("wandb") is None:
             raise UserError("--wandb needs a package that is not installed: pip install wandb")
         where = folder.path
-        # Only the first process has a run there; the others' loggers do nothing.
+        # Only the first process has a W&B run; the loggers of the others do nothing.
         identifier = folder.wandb_run_id() if first else None
         loggers.append(WandbLogger(project=settings.wandb, name=where.name, save_dir=where, id=identifier))
     return loggers
 
 
 def choose_strategy(settings: RunSettings) -> Strategy | str:
-    """DDP if several processes train; each process keeps its own BN statistics, as in MoCo and CCOP."""
+    """Choose DDP for several processes, with separate BN statistics in each, as in MoCo and CCOP."""
     several_gpus = settings.accelerator in ("auto", "gpu", "cuda") and torch.cuda.device_count() > 1
     alone = settings.devices == 1 or (settings.devices == "auto" and not several_gpus)
     return "auto" if alone and not launched() else DDPStrategy(broadcast_buffers=False)
 
 
 def launched() -> bool:
-    """Whether torchrun or SLURM started this process among others."""
+    """Return whether torchrun or SLURM started this process as one of several."""
     return int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1"))) > 1
