@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .training.run import RunResult
 
 NAMED_SETTINGS = Path(__file__).parent / "named_settings"
-"""One YAML file per `--setting`."""
+"""Folder with one YAML file per `--setting`."""
 
 
 def _show_scenes(result: ScenesResult, _: SceneSettings) -> None:

@@ -112,7 +112,7 @@ class OrderedMap(Generic[Item, Outcome]):
             return
         if kind is not None:
             for process in set(active_children()) - self._others:
-                process.kill()  # they ignore SIGTERM, and an image may take minutes
+                process.kill()  # workers ignore SIGTERM, and one image can take minutes
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _submit(self, item: Item) -> None:

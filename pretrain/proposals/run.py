@@ -28,7 +28,7 @@ from .shards import Manifest
 
 @dataclass(frozen=True)
 class ProposalsResult:
-    """The outcome of a search.
+    """Result of a search.
 
     Attributes:
         images: the `images` setting.

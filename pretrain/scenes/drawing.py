@@ -19,12 +19,12 @@ from .mask_polygons import mask_to_polygons
 from .painting import Scene, paint_scene
 from .shapes import SHAPES
 
-BACKGROUND_LABEL = 0  # in the label images; class k of the JSON is label k
+BACKGROUND_LABEL = 0  # in the label images, where class k of the JSON has label k
 IGNORE_LABEL = 255
 SPLITS = ("train", "val")
 
 _MIN_PART = 12  # visible pixels; smaller fragments of an occluded object are labelled as ignored
-_CROP_MARGIN = 0.15  # of the box's longer side
+_CROP_MARGIN = 0.15  # fraction of the box's longer side
 _PNG_COMPRESSION = 3  # 10x faster than 9, for files a third larger
 _LABEL_COMPRESSION = 6
 

@@ -32,7 +32,7 @@ ADAMW_HIGHEST_LR = 0.01
 """Peak learning rate above which to warn about AdamW: ten times its default in PyTorch."""
 
 IMAGES_COUNTED = 64
-"""Images used to estimate the number of boxes in a view."""
+"""Number of images used to estimate the boxes per view."""
 
 
 class CollapseAlarm:

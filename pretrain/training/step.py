@@ -254,7 +254,7 @@ class Throughput:
         self._waited += time.perf_counter() - self._step_ended
 
     def step_ended(self, images: int) -> None:
-        """Count the images of a step."""
+        """Count the images of a completed step."""
         self._step_ended = time.perf_counter()
         self._images += images
 

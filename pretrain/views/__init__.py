@@ -1,1 +1,1 @@
-"""From an image and its proposals to two augmented views."""
+"""Turn an image and its proposals into two augmented views."""

@@ -92,7 +92,7 @@ def histograms(labels: Any, first: Any, image: Any, bins: Any) -> Any:
     columns = COLOUR_BINS * channels + JOINT_BINS * textures
     counts = np.zeros((first[scales], columns), np.int32)
     cells = np.zeros((_CELLS, columns), np.int32)
-    home = np.empty(_CELLS, np.int64)  # a pixel of each cell
+    home = np.empty(_CELLS, np.int64)  # one pixel of each cell
     used = 0
     slots = np.full(4 * _CELLS, -1, np.int32)  # hash table with open addressing: labels -> cell
     cell = cells[0]
