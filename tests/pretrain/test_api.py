@@ -1,4 +1,4 @@
-"""The Python functions of `ccop_pretrain`: from images to an exported network without a command line."""
+"""The Python functions of `ccop_pretrain`, from images to an exported network."""
 
 import dataclasses
 import inspect

@@ -55,7 +55,7 @@ def test_reading_takes_no_more_memory_for_a_longer_file(tmp_path: Path) -> None:
         tracemalloc.stop()
         return most
 
-    # Forty thousand more boxes are 2.5 MB of text, and 20 MB of dictionaries.
+    # Forty thousand more boxes take 2.5 MB as text, but 20 MB as dictionaries.
     assert peak(50_000) - peak(10_000) < 1_000_000
 
 

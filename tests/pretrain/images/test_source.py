@@ -17,7 +17,7 @@ NAMES = ["a/0.png", "a/1.jpg", "b.webp", "é.tiff"]
 
 
 def picture(name: str) -> Image.Image:
-    """A picture of one colour, another one for each name."""
+    """A picture in a single colour, which depends on its name."""
     return Image.new("RGB", (9 + len(name), 6), (40 * NAMES.index(name) + 20, 90, 200))
 
 
@@ -49,7 +49,7 @@ def write_tar(path: Path, members: dict[str, bytes], **options: object) -> None:
 def shards(tmp_path: Path) -> Path:
     root = tmp_path / "shards"
     write_tar(root / "train-000.tar", {"a/1.jpg": encoded("a/1.jpg"), "a/1.cls": b"7", "a/0.png": encoded("a/0.png")})
-    long_name = "x" * 120 + ".jpg"  # longer than the header's own field
+    long_name = "x" * 120 + ".jpg"  # too long for the tar header's name field
     write_tar(root / "train-001.tar", {"./b.webp": encoded("b.webp"), "._b.webp": b"", long_name: encoded("a/1.jpg")})
     return root
 
@@ -126,7 +126,7 @@ def test_the_digest_is_that_of_the_names_in_their_order(folder: Path) -> None:
 
 def test_a_file_larger_than_any_image_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "large.jpg").open("wb") as file:
-        file.truncate(70 << 20)  # a hole: takes no room on the disk
+        file.truncate(70 << 20)  # sparse: takes no disk space
     stored = open_source(tmp_path)[0]
     assert len(stored.read_bytes()) == 70 << 20
     with pytest.raises(UnreadableImageError, match="73,400,320 bytes, more than 1000 pixels can need"):
@@ -203,7 +203,7 @@ def test_a_coco_json_finds_its_images(folder: Path, tmp_path: Path, place: str) 
     assert source.ids is not None
     assert source.ids.tolist() == [97, 98, 99, 100]
     assert source.root == tmp_path / "set" / place
-    assert source.name == (tmp_path / "set" / place).resolve().name  # as for the folder itself
+    assert source.name == (tmp_path / "set" / place).resolve().name  # the same as for the folder
     assert source[3].read().size == picture("é.tiff").size
 
 
@@ -295,7 +295,7 @@ def test_wrong_input_is_named(folder: Path, shards: Path, tmp_path: Path) -> Non
 
 
 def damaged_tar(path: Path, pax: dict[str, str] | None = None, size_of_extension: int | None = None) -> Path:
-    """A shard with a whole image, then one whose header is wrong."""
+    """A shard with an intact image, then one with a corrupt header."""
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
         for name, headers in (("0.png", {}), ("1.png", pax or {"comment": "x"})):
             entry = tarfile.TarInfo(name)
@@ -316,10 +316,10 @@ def test_damaged_tar_headers_are_named(tmp_path: Path) -> None:
         open_source(damaged_tar(tmp_path / "size.tar", {"size": "-5"}))
     with pytest.raises(UserError, match=r"huge\.tar .*1\.png.* 87,000,000,000,000,000"):
         open_source(damaged_tar(tmp_path / "huge.tar", {"size": "87000000000000000"}))
-    # tarfile would read the whole of it into memory.
+    # tarfile would read all of it into memory.
     with pytest.raises(UserError, match=r"extension\.tar .*size of the extension header .* is 8,000,000,000"):
         open_source(damaged_tar(tmp_path / "extension.tar", size_of_extension=8_000_000_000))
-    # tarfile would take it for the archive's end, and drop what follows.
+    # tarfile would treat it as the end of the archive and drop what follows.
     path = damaged_tar(tmp_path / "middle.tar")
     data = bytearray(path.read_bytes())
     place = 512 + -(-len(encoded("a/0.png")) // 512) * 512

@@ -13,7 +13,7 @@ def square(side: float) -> list[float]:
 
 
 def constant_pyramid(images: int = 1, channels: int = 2) -> dict[str, Tensor]:
-    """Each level contains its own number, so that a pooled box tells where it was pooled."""
+    """Each level contains its own number, so that a pooled value shows which level it came from."""
     return {
         f"p{level}": torch.full((images, channels, 256 >> level, 256 >> level), float(level)) for level in range(2, 7)
     }
@@ -115,13 +115,13 @@ class TestEncoder:
         assert low.pyramid["p2"].dtype == torch.bfloat16
         assert [values.dtype for values in embedded] == [torch.float32] * 2
         for rows in embedded:
-            # Normalised in float32: a norm of bf16 numbers would miss 1 by up to 2^-8, 4e-3.
+            # Normalised in float32: in bf16, the norm would be off by up to 2^-8, 4e-3.
             assert_close(rows.norm(dim=1), torch.ones(2), rtol=1e-6, atol=0)
 
     def test_features_under_autocast_differ_by_the_rounding_of_bf16(self) -> None:
-        """Every layer rounds its input, its weights and its output, each by at most u = 2^-8 of their norm (bf16 has 8
-        significant bits). With batch norm fixed, relative errors pass from layer to layer without growing, and those of
-        60 roundings, 20 layers deep in a ResNet-18 with its pyramid, are independent: together sqrt(60) u, or 3 %."""
+        """Every layer rounds its input, weights and output, each by at most u = 2^-8 of their norm (bf16 has 8
+        significant bits). With fixed batch norm, relative errors propagate without growing. The errors of 60 roundings,
+        in the 20 layers of a ResNet-18 with FPN, are independent and add up to sqrt(60) u, or 3 %."""
         limit = math.sqrt(3 * 20) * torch.finfo(torch.bfloat16).eps / 2
         encoder, images = tiny(dropout=0.0).eval(), torch.randn(4, 3, 64, 64)
         with torch.no_grad():
@@ -145,7 +145,7 @@ def test_heads_start_as_in_the_paper_or_as_pytorch_has_it():
     paper, pytorch = small().image_head, small(head_init="pytorch").image_head
     assert paper.hidden.weight.std().item() == pytest.approx(0.01, rel=0.02)
     assert paper.hidden.bias.abs().max() == 0
-    # U(-1/sqrt(n), 1/sqrt(n)) for n inputs.
+    # U(-1/sqrt(n), 1/sqrt(n)) with n inputs.
     assert pytorch.hidden.weight.std().item() == pytest.approx(1 / (3 * 512) ** 0.5, rel=0.02)
     assert 0.9 / 512**0.5 < pytorch.hidden.bias.abs().max() <= 1 / 512**0.5
 

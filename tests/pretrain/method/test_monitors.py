@@ -16,7 +16,7 @@ def test_embedding_std_shows_a_collapse() -> None:
 def test_the_accuracy_within_a_batch_leaves_out_keys_of_the_same_image(monkeypatch) -> None:
     axes = torch.eye(4)
     keys = axes[[0, 1, 2]]
-    # The first query is most like the second key, which is of the same image; the third is like that of another image.
+    # The first query is closest to the second key, from the same image; the third, to a key from another image.
     queries = normalize(torch.stack([axes[0] + 2 * axes[1], axes[1], axes[2] + 2 * axes[0]]))
     same_image = torch.tensor([0, 0, 1])
     assert batch_accuracy(queries, keys, same_image).item() == pytest.approx(2 / 3)

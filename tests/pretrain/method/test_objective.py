@@ -34,7 +34,7 @@ def random_batch(counts: tuple[int, ...] = COUNTS, seed: int = 1) -> ViewBatch:
     generator = torch.Generator().manual_seed(seed)
 
     def boxes(count: int) -> Tensor:
-        """Side by side, so that they are different objects."""
+        """Boxes next to each other, so that they are different objects."""
         corner = torch.rand(count, 2, generator=generator) * torch.tensor([3, 40])
         corner[:, 0] += 20 * torch.arange(count)
         return torch.cat([corner, corner + 13 + torch.rand(count, 2, generator=generator) * 7], 1)
@@ -44,7 +44,7 @@ def random_batch(counts: tuple[int, ...] = COUNTS, seed: int = 1) -> ViewBatch:
 
 
 def step(model: ContrastivePretraining, batch: ViewBatch, seed: int = 7, parts: int = 1) -> StepOutput:
-    """A step with gradient accumulation, as the training loop has it."""
+    """A step with gradient accumulation, as in the training loop."""
     torch.manual_seed(seed)
     model.zero_grad()
     model.begin_step()
@@ -118,7 +118,7 @@ class TestStep:
 
 
 class TestParts:
-    """COUNTS in two parts has 3 and 3 boxes, 3 and 1 pairs; in four parts one has no box."""
+    """In two parts, COUNTS has 3 and 3 boxes, 3 and 1 pairs; in four parts, one has no boxes."""
 
     @pytest.mark.parametrize("parts", [2, 4])
     def test_parts_add_up_to_the_batch_where_batch_norm_is_fixed(self, parts: int) -> None:
@@ -133,7 +133,7 @@ class TestParts:
             assert list(output.monitors) == list(expected.monitors)
             assert_close(output.monitors, expected.monitors, rtol=1e-4, atol=1e-6)
             for name, gradient in gradients(whole).items():
-                # An entry near 0 may be the difference of large ones, so rounding is relative to the largest.
+                # An entry near 0 may be the difference of large ones, so the tolerance is relative to the largest.
                 largest = gradient.abs().max().item()
                 assert_close(gradients(split)[name], gradient, rtol=1e-3, atol=1e-5 + 1e-4 * largest, msg=name)
             # Queues, pointers, ages, key encoder and step counter.
@@ -459,7 +459,7 @@ class TestSaving:
 
 
 class Seen:
-    """What one step computes with on its way to the losses."""
+    """The intermediate values of one step."""
 
     def __init__(self, low: bool) -> None:
         model = build(dropout=0.0)
@@ -486,9 +486,9 @@ class Seen:
 
 
 class TestAutocast:
-    """Under autocast the networks run in bf16; everything after the embeddings stays float32.
+    """Under autocast, the networks run in bf16 and everything after the embeddings in float32.
 
-    No tolerance here depends on how a processor rounds to bf16 or on the order in which it adds.
+    No tolerance here depends on a processor's bf16 rounding or summation order.
     """
 
     def test_geometry_is_the_same_to_the_bit(self) -> None:
@@ -497,8 +497,9 @@ class TestAutocast:
         assert torch.equal(low.candidates.valid, exact.candidates.valid)
 
     def test_losses_are_the_float32_losses_of_the_embeddings(self) -> None:
-        """In float64 the same embeddings give the same losses but for float32's rounding: similarities, of 8 products
-        each, err by 8 * 2^-24, 5e-7, and logits by 5 times that. Similarities in bf16 would err by 2^-8, 4e-3."""
+        """In float64, the same embeddings give the same losses up to float32 rounding: similarities, sums of 8
+        products, are off by 8 * 2^-24, 5e-7, and logits by 5 times that. In bf16, similarities would be off by 2^-8,
+        4e-3."""
         seen = Seen(low=True)
         queries, keys = (
             {kind: rows.double() for kind, rows in each.items()} for each in (seen.output.queries, seen.output.keys)
@@ -515,10 +516,10 @@ class TestAutocast:
             assert seen.output.losses[name].item() == pytest.approx(value.item(), rel=1e-5), name
 
     def test_losses_move_no_further_than_the_embeddings_do(self) -> None:
-        """A similarity of unit vectors moves by at most |dq| + |dk|, the largest moves of a query and of a key.
+        """A similarity of unit vectors changes by at most |dq| + |dk|, the largest changes of a query and of a key.
 
-        The lowest similarity of several candidates moves by no more. InfoNCE moves by at most twice the largest move of
-        a logit, for its gradient over the logits has an absolute sum of at most 2; a hinge is of two similarities.
+        So does the lowest similarity of several candidates. InfoNCE changes by at most twice the largest change of a
+        logit, since its gradient over the logits has an absolute sum of at most 2; a hinge has two similarities.
         """
         exact, low = Seen(low=False), Seen(low=True)
 

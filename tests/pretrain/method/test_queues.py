@@ -71,7 +71,7 @@ def test_the_age_of_keys_counts_calls() -> None:
     queue = KeyQueue(4, 2, "wrap")
     assert queue.age() == 0
     queue.enqueue(torch.ones(2, 2))
-    assert queue.age() == 0.5  # two keys of the random start, a call old
+    assert queue.age() == 0.5  # two random initial keys, one call old
     queue.enqueue(torch.ones(1, 2))
     assert queue.age() == (1 + 1 + 0 + 2) / 4
     queue.enqueue(torch.ones(0, 2))

@@ -1,4 +1,4 @@
-"""The tests leave the user's cache alone."""
+"""Isolate the tests from the user's cache."""
 
 from collections.abc import Iterator
 

@@ -9,13 +9,13 @@ from ccop_pretrain.proposals.check import iou
 from PIL import Image
 
 NAMES = [f"{index}.png" for index in range(5)]
-# x, y, width, height by image id: the proposals of the images 1 to 4, and the objects of some.
+# Image id -> xywh boxes: proposals of images 1 to 4, and objects of some images.
 PROPOSALS = {1: [[0, 0, 10, 10], [20, 20, 40, 40]], 2: [[0, 0, 30, 30]], 3: [[5, 5, 20, 20]] * 7}
 OBJECTS = {
     1: [([0, 0, 10, 10], 1), ([20, 20, 40, 80], 1), ([90, 90, 5, 5], 2)],  # best overlaps 1, 0.5, 0
     2: [([0, 0, 30, 10], 2)],  # 1/3
-    4: [([0, 0, 10, 10], 2)],  # no box at all: 0
-    5: [([0, 0, 10, 10], 2)],  # left out
+    4: [([0, 0, 10, 10], 2)],  # no proposals: 0
+    5: [([0, 0, 10, 10], 2)],  # not in the proposals
 }
 
 
@@ -37,7 +37,7 @@ def coco(path: Path, boxes: dict[int, list[tuple[list[float], int]]], images: in
 
 @pytest.fixture
 def arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The command for five images, the last of them left out of the proposals."""
+    """The command for five images, the last of which has no entry in the proposals."""
     monkeypatch.setattr(proposal_shards, "IMAGES_PER_SHARD", 2)
     (tmp_path / "images").mkdir()
     for name in NAMES:

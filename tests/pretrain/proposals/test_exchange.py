@@ -30,7 +30,7 @@ def images(tmp_path: Path) -> Path:
 
 
 def authors_file(path: Path, boxes: dict[int, list[list[float]]], **changed: Any) -> Path:
-    """A file as the authors' script writes it: `boxes` has x, y, width, height by image id (1: the first name)."""
+    """A file in the authors' format; `boxes` maps image ids (1 is the first name) to xywh boxes."""
     entries = [{"image_id": number, "bbox": box, "category_id": 1} for number, found in boxes.items() for box in found]
     sizes = zip(NAMES, SIZES, strict=True)
     content = {
@@ -64,7 +64,7 @@ def settings(images: Path, out: Path, **changed: Any) -> ProposalSettings:
 def test_the_authors_file_is_taken_over_by_file_name(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Boxes that come in any order, several shards, several buckets, several rounds of reading.
+    # Boxes in arbitrary order, with several shards, buckets and reading rounds.
     monkeypatch.setattr(proposal_shards, "IMAGES_PER_SHARD", 2)
     monkeypatch.setattr(proposal_exchange, "_SHARDS_A_BUCKET", 2)
     monkeypatch.setattr(proposal_exchange, "_BOXES_AT_ONCE", 2)
@@ -94,7 +94,7 @@ def test_only_the_first_boxes_are_kept(images: Path, tmp_path: Path) -> None:
 
 def test_what_goes_out_is_the_authors_format_and_comes_back_the_same(images: Path, tmp_path: Path) -> None:
     out, path = tmp_path / "out", tmp_path / "coco" / "ss.json"
-    # Boxes from a smaller copy have corners between the pixels.
+    # Boxes from a downscaled copy have fractional corners.
     assert main(["proposals", str(images), f"--out={out}", "--workers=1", "--max-side=77", f"--to-coco={path}"]) == 0
     content = json.loads(path.read_text())
     assert list(content) == ["images", "annotations", "categories"]
@@ -178,7 +178,7 @@ def test_boxes_of_other_images_are_refused(images: Path, tmp_path: Path, monkeyp
 def test_boxes_of_stored_pixels_are_turned_as_exif_turns_the_image(images: Path, tmp_path: Path) -> None:
     with Image.open(images / "00.png") as image:
         exif = image.getexif()
-        exif[0x0112] = 6  # upright after a quarter turn clockwise
+        exif[0x0112] = 6  # rotate 90 degrees clockwise to display
         image.save(images / "00.png", exif=exif)
     path = authors_file(tmp_path / "ss.json", {1: [[10, 20, 30, 5]]})
     make_proposals(settings(images, tmp_path / "out", from_coco=path))

@@ -31,13 +31,13 @@ from ccop_hub.errors import UserError
 
 
 def block(index: int) -> tuple[int, int, int, int]:
-    """Where the one object of image `index` is: xyxy in pixels."""
+    """Box of the only object in image `index`, xyxy in pixels."""
     left, top = 10 + 12 * index, 8 + 5 * index
     return left, top, left + 40 + index, top + 44
 
 
 def found(boxes: np.ndarray, expected: tuple[int, int, int, int]) -> bool:
-    """Whether a box is there, up to the 4 pixels between the smoothed outlines that the random scores choose from."""
+    """Whether a box was found, within the 4 pixels by which smoothed outlines differ (random scores pick one)."""
     return bool((np.abs(boxes - expected).max(axis=1) <= 4).any())
 
 
@@ -51,7 +51,7 @@ def write_image(path: Path, index: int, size: tuple[int, int]) -> None:
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """Seven images, the first by far the largest (and so the last to be ready); one truncated, one without objects."""
+    """Seven images: the first by far the largest, so that it finishes last; one truncated; one without objects."""
     root = tmp_path / "images"
     for index in range(7):
         size = (560, 420) if index == 0 else (150 + index, 110)
@@ -63,19 +63,19 @@ def images(tmp_path: Path) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of a result but the settings, which name the folder and the number of workers."""
+    """All output files except the settings, which contain the folder and the number of workers."""
     assert not [path for path in folder.iterdir() if path.is_dir()]
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name != "settings.yaml"}
 
 
 def wanted(images: Path, out: Path, **changed: Any) -> ProposalSettings:
-    """Settings that search in this process and put up with any number of unreadable images."""
+    """Settings that search in this process and tolerate any number of unreadable images."""
     return ProposalSettings(**{"images": images, "out": out, "workers": 1, "max_unreadable": 1.0, **changed})
 
 
 @pytest.fixture
 def searched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
-    """Shapes of the images that were searched since; only with one worker."""
+    """Shapes of the images searched from now on; works only with one worker."""
     shapes: list[tuple[int, ...]] = []
 
     def spy(pixels: np.ndarray, *arguments: Any) -> np.ndarray:
@@ -212,7 +212,7 @@ def test_an_interrupted_run_goes_on(
         ProposalStore.open(settings.out)
     (settings.out / "proposals-00002.parquet.99.partial").write_bytes(b"half a shard")
     make_proposals(settings)
-    assert len(searched) == 8  # every readable image once, over both goes
+    assert len(searched) == 8  # every readable image once, over both runs
     assert contents(settings.out) == contents(tmp_path / "whole")
 
 
@@ -228,8 +228,8 @@ def test_a_second_run_searches_what_changed_anywhere_in_the_listing(
     make_proposals(settings)
     assert searched == []
     assert contents(settings.out) == before
-    write_image(images / "b/c/2.png", 3, (170, 120))  # another size in bytes
-    write_image(images / "a/00.png", 4, (180, 130))  # the first of the listing: every shard's cut moves
+    write_image(images / "b/c/2.png", 3, (170, 120))  # changes the file size
+    write_image(images / "a/00.png", 4, (180, 130))  # first in the listing: shifts every shard's boundaries
     (images / "a/3.png").unlink()
     make_proposals(settings)
     assert sorted(searched) == [(120, 170, 3), (130, 180, 3)]
@@ -378,7 +378,7 @@ def test_runs_killed_outright_lose_little_and_change_nothing(images: Path, tmp_p
     last = subprocess.run(command, capture_output=True, text=True, check=True)
     searches += last.stdout.count("searching")
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
-    # Eight readable images; a kill loses the image under way and the one before it that waits for its part.
+    # Eight readable images; a kill loses the current image and the previous one, which is not yet written.
     assert 8 < searches <= 8 + 2 * 2
 
 
@@ -411,7 +411,7 @@ def test_a_signal_to_the_whole_group_loses_nothing(images: Path, tmp_path: Path,
     assert errors.splitlines()[-1] == f"ccop-pretrain: stopped by {number.name}"
     assert "Traceback" not in errors
     kept = sum(pq.read_metadata(path).num_rows for path in out.glob("parts/*/*.parquet"))
-    skipped = 1  # the one that is cut short may be among those that were done
+    skipped = 1  # the truncated image may be among those already processed
     assert 3 + output.count("done") - skipped <= kept < 68
     assert not list(out.rglob("*.partial"))
     assert not (out / ".lock").exists()
@@ -495,7 +495,7 @@ def test_too_many_unreadable_images_stop_the_run(images: Path, tmp_path: Path, s
     with pytest.raises(UserError, match="unfinished"):
         ProposalStore.open(settings.out)
     make_proposals(dataclasses.replace(settings, max_unreadable=1 / 9))
-    assert len(searched) == 8  # what had been found before the stop was not searched again
+    assert len(searched) == 8  # images finished before the stop are not searched again
     make_proposals(wanted(images, tmp_path / "whole"))
     assert contents(settings.out) == contents(tmp_path / "whole")
 

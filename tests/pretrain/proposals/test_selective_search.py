@@ -23,7 +23,7 @@ def picture() -> np.ndarray:
 
 
 def reference_nms(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> list[int]:
-    """Slow and obvious: go down the scores, keep what overlaps nothing kept by more than the threshold."""
+    """Slow reference NMS: in order of score, keep boxes that overlap no kept box by more than the threshold."""
     kept: list[int] = []
     for index in sorted(range(len(boxes)), key=lambda i: -scores[i]):
         x, y, w, h = boxes[index]

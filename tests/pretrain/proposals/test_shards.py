@@ -70,7 +70,7 @@ def test_notes_of_a_shard(shard: Path) -> None:
 
 
 def rewritten(shard: Path, **columns: pa.Array) -> Path:
-    """The shard with other columns, and the notes it had."""
+    """Replace columns of the shard but keep its metadata."""
     table = pq.read_table(shard)
     notes = table.schema.metadata
     for name, column in columns.items():

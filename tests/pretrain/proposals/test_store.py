@@ -19,7 +19,7 @@ MANIFEST = Manifest("photos", 4, "", {}, "digest", {}, skipped=1, boxes=3, empty
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two shards of two images, the first with one that was left out."""
+    """Two shards of two images; the first also skipped one."""
     monkeypatch.setattr(proposal_shards, "IMAGES_PER_SHARD", 2)
     rows = [ImageProposals(image, 100 + index, 90, boxes, 1, 1) for index, (image, boxes) in enumerate(BOXES.items())]
     for number, (part, skipped) in enumerate(((rows[:1], {"bad.jpg": "truncated"}), (rows[1:], {}))):

@@ -29,7 +29,7 @@ def test_every_class_appears(scenes: list[Scene]) -> None:
 
 
 def test_objects_stand_in_each_others_way(scenes: list[Scene]) -> None:
-    """Many masks touch another object's: the objects overlap, and each mask is the part that is seen."""
+    """Many masks touch another: objects overlap, and each mask is the visible part."""
     touching = 0
     for scene in scenes:
         left, right = scene.instances[:, :-1], scene.instances[:, 1:]
@@ -43,7 +43,7 @@ def test_no_object_is_nearly_hidden(scenes: list[Scene]) -> None:
 
 
 def test_objects_differ_from_what_is_around_them(scenes: list[Scene]) -> None:
-    """An object that could not be seen would be a wrong label."""
+    """An invisible object would be a wrong label."""
     contrasts = []
     for scene in scenes:
         for number in range(len(scene.shapes)):
@@ -54,7 +54,7 @@ def test_objects_differ_from_what_is_around_them(scenes: list[Scene]) -> None:
 
 
 def test_colour_tells_nothing_of_the_class(scenes: list[Scene]) -> None:
-    """Mean colours of a class spread as widely as those of all objects: colour is drawn apart from shape."""
+    """Mean colours vary as much within a class as overall: colour is independent of shape."""
     colours: dict[str, list[np.ndarray]] = {shape: [] for shape in SHAPES}
     for seed in range(40):
         scene = paint_scene(np.random.default_rng(1000 + seed), 96)

@@ -54,7 +54,7 @@ def test_annotations_are_coco_s(folder: Path, split: str) -> None:
             assert (x, y) == (columns.min(), rows.min())
             assert (x + width - 1, y + height - 1) == (columns.max(), rows.max())
             assert (labels[mask] == annotation["category_id"]).all()
-        # Masks are the visible parts: no pixel belongs to two objects, and every labelled one to some object.
+        # Masks are the visible parts: no pixel belongs to two objects, and every labelled pixel to one.
         assert claimed.max() == 1
         np.testing.assert_array_equal(claimed == 1, (labels != 0) & (labels != 255))
     identifiers = [annotation["id"] for annotation in read(folder, split)["annotations"]]

@@ -5,7 +5,7 @@ from ccop_pretrain.scenes.shapes import SHAPES, outline, place
 
 
 def fill(contours: list[np.ndarray], size: int = 200) -> np.ndarray:
-    """Mask of an outline of reach 1, drawn with the origin in the middle."""
+    """Mask of an outline of radius 1, drawn around the origin."""
     mask = np.zeros((size, size), np.uint8)
     cv2.fillPoly(mask, [np.round((contour + 1) / 2 * (size - 1)).astype(np.int32) for contour in contours], 1)
     return mask.astype(bool)
@@ -36,7 +36,7 @@ def test_members_of_a_class_vary_once_placed(shape: str) -> None:
 
 
 def test_classes_differ_by_outline() -> None:
-    """Upright outlines of two classes never agree as much as two of one class do on average."""
+    """Upright outlines of different classes never agree as much as two of the same class do on average."""
     members = {shape: [fill(outline(shape, np.random.default_rng(seed))) for seed in range(4)] for shape in SHAPES}
     for first in SHAPES:
         for second in SHAPES:

@@ -1,6 +1,6 @@
-"""Runs that come to a bad end, each in a process of its own: SETTINGS.yaml SEED OUT.json on the command line.
+"""Runs that are killed or fail, each in a separate process; arguments: SETTINGS.yaml SEED OUT.json.
 
-Writes the exit status of every run by its name (negative: the signal that ended it). All but `whole` share a folder.
+Writes every run's name and exit status (negative: the signal that ended it). All runs except `whole` share a folder.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ def kill() -> None:
 
 
 def before_step(step: int, number: signal.Signals) -> None:
-    """Send this process a signal when the step of this index (from 0) begins."""
+    """Send this process a signal at the start of the given step (counted from 0)."""
     train = PretrainingModule.training_step
 
     def training_step(self: PretrainingModule, batch: object, batch_idx: int) -> object:
@@ -47,7 +47,7 @@ def behind_optimiser(step: int) -> None:
 
 
 def in_checkpoint_write() -> None:
-    """Half of the file has come to the disk."""
+    """Half of the file has been written."""
 
     def fsync(descriptor: int) -> None:
         os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
@@ -57,7 +57,7 @@ def in_checkpoint_write() -> None:
 
 
 def full_disk() -> None:
-    """No file may grow beyond a megabyte: a checkpoint has more, settings and metrics less."""
+    """Limit file sizes to a megabyte: a checkpoint is larger, settings and metrics are smaller."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
 
@@ -71,7 +71,7 @@ def in_settings() -> None:
 
 
 def start(settings: RunSettings, sabotage: object = None) -> int:
-    """Fork: the heavy packages are imported once."""
+    """Fork, so that heavy packages are imported only once."""
     sys.stdout.flush()
     child = os.fork()
     if child:
@@ -120,7 +120,7 @@ def main(settings_file: str, seed: str, out: str) -> None:
     time.sleep(draw.uniform(0.2, 2.0))
     os.kill(child, signal.SIGKILL)
     statuses["any_moment"] = outcome(child)
-    # A run that was faster than the signal has nothing left to be interrupted in.
+    # A run that finished before the signal cannot be interrupted any more.
     statuses["export"] = outcome(start(broken, before_facts))
     statuses["last"] = outcome(start(broken))
     Path(out).write_text(json.dumps(statuses))

@@ -9,7 +9,7 @@ from ccop_hub.architectures import ResNetFPN
 
 
 def train(network, steps=2):
-    """Bytes kept for backward, and the last gradients."""
+    """Bytes saved for backward, and the last gradients."""
     kept = 0
 
     def count(tensor):
@@ -39,7 +39,7 @@ def test_less_is_kept_and_gradients_weights_and_statistics_are_the_same_bits():
     assert little < usual / 2
     for name, gradient in expected.items():
         assert torch.equal(gradients[name], gradient), name
-    # Running statistics too: the second pass over a batch must not enter them.
+    # Running statistics too: recomputing the forward pass must not update them again.
     for name, value in plain.state_dict().items():
         assert torch.equal(checkpointed.state_dict()[name], value), name
     assert {norm.momentum for norm in checkpointed.modules() if isinstance(norm, torch.nn.BatchNorm2d)} == {0.1}

@@ -26,7 +26,7 @@ class Malicious:
 
 @pytest.fixture
 def unfinished(tiny_run):
-    """A run whose last file, the export, is missing."""
+    """A run without its last file, the export."""
     settings = tiny_run(backbone="test_resnet", steps=4)
     assert run(settings).exit_code == 0
     folder = RunFolder(settings.out)
@@ -108,7 +108,7 @@ def test_a_run_resumes_on_its_own_images_alone(unfinished, scenes):
     folder.write_images(14, "sha256:0")
     with pytest.raises(UserError, match="some of them have other names"):
         run(settings)
-    # Folders of earlier versions hold no record.
+    # Folders of earlier versions contain no record.
     folder.images.unlink()
     assert run(settings).exit_code == 0
     assert folder.images.read_text() == recorded

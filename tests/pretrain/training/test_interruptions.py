@@ -1,4 +1,4 @@
-"""Real processes that are killed; the runs are in `interrupted_runs.py`."""
+"""Tests with real, killed processes, which run `interrupted_runs.py`."""
 
 import csv
 import json
@@ -22,7 +22,7 @@ STEPS = 8
 
 @pytest.fixture(scope="module")
 def ends(scenes, scene_proposals, tmp_path_factory):
-    """Exit statuses by name, and the folders of the uninterrupted and of the interrupted run."""
+    """Exit statuses by name, and the folders of the uninterrupted and the interrupted run."""
     folder = tmp_path_factory.mktemp("interruptions")
     settings = {
         "images": scenes,

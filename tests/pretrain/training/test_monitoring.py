@@ -39,7 +39,7 @@ def test_one_good_report_breaks_the_row(tiny_run):
 
 
 def compared(queue, batch, filled=1.0, boxes=4.0):
-    """A report in which the box embeddings are sound."""
+    """A report with healthy box embeddings."""
     return {
         **{"image_accuracy": queue, "image_batch_accuracy": batch, "image_queue_filled": filled},
         **{"box_accuracy": 0.3, "box_batch_accuracy": 0.9, "box_queue_filled": 1.0, "boxes_per_image": boxes},
@@ -62,7 +62,7 @@ def test_an_accuracy_that_only_the_queue_grants_is_told_once_with_its_remedies(c
         (compared(0.5, 0.45), {}),  # within the noise
         (compared(0.5, 0.9), {}),  # a batch is easier than a queue
         (compared(0.9, 0.1, filled=0.99), {}),  # random keys are easy
-        (compared(0.9, 0.1), {"image_queue": 3}),  # and so are fewer of them than in a batch
+        (compared(0.9, 0.1), {"image_queue": 3}),  # and so is a queue smaller than a batch
         ({"loss": 1.0}, {}),
     ],
 )

@@ -12,7 +12,7 @@ from ccop_hub.errors import UserError
 
 @pytest.fixture
 def labelled(tmp_path):
-    """Red and blue images: any network distinguishes them."""
+    """Red and blue images, which any network can distinguish."""
     rng = np.random.default_rng(0)
     for name, colour in (("blue", (20, 20, 220)), ("red", (220, 20, 20))):
         (tmp_path / name).mkdir()

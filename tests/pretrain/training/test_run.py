@@ -36,7 +36,7 @@ def assert_same_weights(first, second):
 
 @pytest.fixture
 def stop_after(monkeypatch):
-    """Let the next run fail behind a step, as a crash would."""
+    """Make the next run fail after a step, like a crash."""
     build = program.build_trainer
 
     class Crash(Callback):
@@ -68,7 +68,7 @@ def test_an_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(tiny_r
     with pytest.raises(RuntimeError, match="crash"):
         run(broken)
     monkeypatch.setattr(program, "build_trainer", build)
-    # The newest checkpoint is damaged: the one before is taken, with a warning.
+    # The newest checkpoint is corrupt: the previous one is used, with a warning.
     newest = newest_checkpoint(RunFolder(broken.out).checkpoints)
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 0xFF
@@ -165,7 +165,7 @@ def test_too_many_unreadable_images_stop_a_run(tiny_run, scenes, tmp_path):
     settings = tiny_run(images=folder, objective="mocov2", proposals=None, max_unreadable=1 / 14)
     with pytest.raises(UserError, match=r"2 of 14 images cannot be used.*04\.png.*09\.png"):
         run(settings)
-    # More may be allowed to a run that has begun.
+    # The limit may be raised for a run that has started.
     assert run(dataclasses.replace(settings, max_unreadable=2 / 14)).exit_code == 0
 
 
@@ -273,7 +273,7 @@ def test_a_resumed_run_keeps_what_the_probe_found_at_the_start(tiny_run, tmp_pat
     whole = run(settings).metrics
     last = RunFolder(settings.out).checkpoints / "step-000000005.ckpt"
     saved = torch.load(last, weights_only=True)["probe_start"]["hits"]
-    # What it found is taken from the checkpoint; without it, the initial weights are probed again.
+    # Its results come from the checkpoint; otherwise the initial weights are probed again.
     for found, expected in ((1 - saved, None), (None, whole["knn_change"])):
         shutil.rmtree(RunFolder(settings.out).exported)
         last.unlink()
@@ -291,7 +291,7 @@ def test_a_resumed_run_keeps_what_the_probe_found_at_the_start(tiny_run, tmp_pat
 
 @pytest.fixture
 def wandb(tmp_path, monkeypatch):
-    """A package `wandb` that notes what it is asked for."""
+    """A fake `wandb` package that records its calls."""
     root = tmp_path / "packages"
     (root / "wandb" / "sdk" / "lib").mkdir(parents=True)
     for name, text in {
@@ -328,7 +328,7 @@ def test_a_continued_run_goes_on_at_wandb_too(tiny_run, wandb, stop_after, monke
     assert first["id"] == second["id"] == RunFolder(settings.out).wandb.read_text().strip()
     assert (first["project"], first["name"], first["resume"]) == ("project", "run", "allow")
     assert [figures["trainer/global_step"] for figures in wandb.logged] == [1, 2, 3, 3, 4, 5]
-    # A run that starts over is another one.
+    # A run that starts over gets a new identity.
     assert run(dataclasses.replace(settings, overwrite=True, steps=1)).exit_code == 0
     assert wandb.started[2]["id"] != first["id"]
 

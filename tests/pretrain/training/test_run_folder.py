@@ -49,7 +49,7 @@ def test_a_start_that_failed_does_not_stand_in_the_way(tiny_run):
 
 
 def test_a_folder_of_an_earlier_version_is_resumed(tiny_run):
-    """Settings under their old names, and without those that came later, describe the same run."""
+    """Settings under their old names, or without newer ones, describe the same run."""
     settings = tiny_run()
     folder = RunFolder(settings.out)
     folder.prepare(settings)

@@ -1,4 +1,4 @@
-"""Settings of speed change nothing by default, and the losses no more than rounding does."""
+"""Speed settings change nothing by default, and change losses only by rounding."""
 
 import dataclasses
 
@@ -15,11 +15,11 @@ from torch.testing import assert_close
 from ccop_hub.errors import UserError
 
 FLOAT32_TOLERANCE = 1e-4
-"""Relative; the order of sums alone differs."""
+"""Relative tolerance; only the summation order differs."""
 
 
 MICRO_BATCH_TOLERANCE = 0.2
-"""Relative; batch norm over micro-batches of 14 images instead of 28."""
+"""Relative tolerance; batch norm uses micro-batches of 14 images instead of 28."""
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_channels_last_differs_by_rounding(batch, tiny_run):
 
 
 def test_compiled_encoders_differ_by_rounding(batch, tiny_run, monkeypatch):
-    # The graph is captured as for any backend; generating machine code takes a minute and is not ours to test.
+    # Tests only the graph capture, the same for all backends: code generation takes a minute and is not ours to test.
     monkeypatch.setattr("ccop_pretrain.training.step.COMPILER", "aot_eager")
     settings = tiny_run(backbone="test_resnet")
     exact, plain = first_losses(settings, batch)
@@ -73,7 +73,7 @@ def test_micro_batches_differ_by_their_batch_norm(scenes, scene_proposals, tiny_
     exact, _ = first_losses(settings, batch)
     losses, _ = first_losses(split, batch)
     assert_close(losses, exact, rtol=MICRO_BATCH_TOLERANCE, atol=0)
-    # With fixed statistics nothing is left of the difference: the two draw the same augmentation and jitters.
+    # With fixed statistics there is no difference, since both draw the same augmentations and jitters.
     exact, _ = first_losses(settings, batch, training=False)
     losses, _ = first_losses(split, batch, training=False)
     assert_close(losses, exact, rtol=FLOAT32_TOLERANCE, atol=1e-5)

@@ -14,7 +14,7 @@ def batch(scenes, scene_proposals, tiny_run):
 
 
 def module_of(settings):
-    """A module without a trainer, which would do the backward."""
+    """A module without a trainer, which would run the backward pass."""
     module = PretrainingModule(settings, Schedule.of(settings, 14))
     module._backward = lambda loss, last: loss.backward()
     return module

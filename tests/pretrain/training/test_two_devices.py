@@ -1,4 +1,4 @@
-"""Lightning's own launcher, and torchrun for one and for two machines, on two CPU processes: the same bits."""
+"""Lightning's launcher and torchrun, for one and two machines, give bit-identical results on two CPU processes."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from ccop_hub.saved_settings import plain
 
 @pytest.fixture
 def two(tiny_run, tmp_path):
-    """Run a command line under each of some launchers at once; together they train on two processes."""
+    """Run a command under all given launchers at once; together they train on two processes."""
     settings = plain(tiny_run(backbone="test_resnet", devices=2))
     script = tmp_path / "program.py"
     script.write_text("import sys\nfrom ccop_pretrain.cli import main\n\nsys.exit(main())\n")
@@ -53,7 +53,7 @@ def test_every_launcher_trains_the_same_network_and_two_machines_go_on_where_one
     assert json.loads((own.exported / "facts.json").read_text())["steps"] == 5
     torchrun = ["-m", "torch.distributed.run"]
     other = two([[*torchrun, "--standalone", "--nproc-per-node", "2"]], "torchrun")
-    # Back to step 4, as if it had been killed behind it.
+    # Back to step 4, as if killed right after it.
     (other.exported / "facts.json").unlink()
     (other.checkpoints / "step-000000005.ckpt").unlink()
     with socket.socket() as free:

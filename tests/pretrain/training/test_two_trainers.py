@@ -1,4 +1,4 @@
-"""Whole runs on two processes: micro-batches add up across them, and a signal to either stops both."""
+"""Full runs on two processes: micro-batches add up across them, and a signal to either stops both."""
 
 import json
 import os
@@ -22,7 +22,7 @@ STEPS = 4
 
 @pytest.fixture
 def folder(tiny_run, tmp_path):
-    """What `two_trainers.py` leaves."""
+    """The output of `two_trainers.py`."""
     settings = tiny_run(
         backbone="test_resnet", devices=2, batch_size=8, steps=STEPS, dropout=0.0, jitters=0, log_every=STEPS
     )

@@ -1,7 +1,7 @@
-"""One of two processes that train several runs together: SETTINGS.yaml FOLDER on the command line, ranks as torchrun's.
+"""One of two processes that train several runs together; arguments: SETTINGS.yaml FOLDER; ranks as under torchrun.
 
-Batch norm is fixed, and nothing is drawn between the micro-batches, so that they must add up. Writes the exit codes,
-and what is said to processes that find different checkpoints.
+Batch norm is fixed and micro-batches draw no random numbers, so that they must add up. Writes the exit codes, and the
+message to processes that find different checkpoints.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ TRAIN = PretrainingModule.training_step
 
 
 def before_steps(signalled: int | None = None) -> None:
-    """Fix batch norm, and send this process SIGTERM, once, when the step of the index `signalled` begins."""
+    """Fix batch norm, and send this process SIGTERM once, at the start of step `signalled`."""
 
     def training_step(self: PretrainingModule, batch: object, batch_idx: int) -> object:
         self.objective.eval()

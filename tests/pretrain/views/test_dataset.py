@@ -91,7 +91,7 @@ def test_an_unreadable_image_gives_its_place_to_the_next_and_changes_no_other_dr
     replaced = damaged[0, 5]
     assert [index for index, _ in replaced.skipped] == [5]
     assert not torch.equal(replaced.query_image, whole[0, 5].query_image)
-    # It shows image 6, cut by the draws of place 5.
+    # It shows image 6, cropped with the random draws of position 5.
     views = whole.views(0, 5, 6, (96, 72))
     assert views.query.crop == damaged.views(0, 5, 6, (96, 72)).query.crop != whole.views(0, 6, 6, (96, 72)).query.crop
     batch = collate([damaged[0, 4], replaced])
@@ -145,7 +145,7 @@ def test_every_kind_of_source_gives_the_same_views(scenes, scene_proposals, tmp_
     for images, workers in ((tmp_path / "list.txt", 0), (tmp_path / "shard.tar", 2), (tmp_path / "set", 0)):
         listing = ImageListing.open(images, None)
         assert all(map(same, whole, loader(listing, workers)))
-        # A run that goes on reads from the middle at once.
+        # A resumed run starts reading in the middle.
         assert all(map(same, whole[4:], loader(listing, 0, start=4)))
     boxes = [ImageListing.open(path, scene_proposals).boxes(3) for path in (scenes, tmp_path / "set")]
     np.testing.assert_array_equal(*boxes)

@@ -40,7 +40,7 @@ def test_shares_of_grey_and_of_untouched_images():
     untouched = (augmented - images.float() / 255).abs().amax((1, 2, 3)) < 1e-4
     assert 0.03 < untouched.float().mean() < 0.14  # 0.2 * 0.8 * 0.5 = 0.08
     local = (augmented[..., 1:] - augmented[..., :-1]).abs().mean((1, 2, 3))
-    assert 0.25 < (local < 0.2).float().mean() < 0.65  # blurred with p 0.5, most of them visibly
+    assert 0.25 < (local < 0.2).float().mean() < 0.65  # blurred with p = 0.5, mostly visibly
 
 
 def test_normalisation_is_the_hubs():
@@ -53,7 +53,7 @@ def test_normalisation_is_the_hubs():
 
 
 def jittered(pixels, **changes):
-    """Images that only the colour jitter has changed, in each of which brightness alone changes."""
+    """Images changed only by colour jitter, and in which only brightness changes."""
     augmentation = PhotometricAugmentation(dataclasses.replace(PAPER, **changes))
     jitter = augmentation.augmentation[0]
     jitter.p = 1.0

@@ -1,4 +1,4 @@
-"""Load the kernels, from their cache if they are there, before the tests' modules import them one by one."""
+"""Load all kernels, from the cache if possible, before the test modules import them one by one."""
 
 from ccop_pretrain.proposals.fast_search.compilation import load_kernels
 

@@ -4,7 +4,7 @@ from ccop_pretrain.proposals.fast_search import colour_spaces
 
 
 def some_colours() -> np.ndarray:
-    """Every seventh value of each channel, and random ones: 38**3 + 1000 pixels, (N, 1, 3)."""
+    """Every seventh value of each channel, plus random ones: 38**3 + 1000 pixels, (N, 1, 3)."""
     steps = np.array([*range(0, 256, 7), 255], np.uint8)
     grid = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(-1, 1, 3)
     return np.concatenate((grid, np.random.default_rng(0).integers(0, 256, (1000, 1, 3), dtype=np.uint8)))
@@ -18,7 +18,7 @@ def test_the_five_images_are_opencvs() -> None:
     expected = [hsv, lab, grey, hsv[..., :1], np.concatenate((image[..., :2], grey), axis=2)]
     for ours, theirs in zip(made, expected, strict=True):
         assert ours.shape == theirs.shape
-        # Some builds of OpenCV round otherwise; a wrong formula or order of channels is off by far more.
+        # Some OpenCV builds round differently; a wrong formula or channel order would be off by far more.
         assert np.abs(ours.astype(int) - theirs.astype(int)).max() <= 1
     assert [image.shape for image in colour_spaces.colour_images(image, quality=False)] == [image.shape] * 2
 
@@ -32,7 +32,7 @@ def test_known_colours() -> None:
 
 
 def test_no_entry_of_a_table_is_near_a_tie() -> None:
-    """The tables come from the C library's powers and roots, whose last bits may differ: rounding must not notice."""
+    """The tables use the C library's powers and roots, whose last bits vary; rounding must hide this."""
     share = np.arange(3072) / 2040
     root = np.where(share < 0.008856, share * 7.787 + 16 / 116, np.cbrt(share)) * 2**15
     encoded = np.arange(256) / 255

@@ -8,7 +8,7 @@ import numba
 import pytest
 from ccop_pretrain.proposals.fast_search import compilation
 
-# One module of the five, which takes two seconds to compile, and what it computes.
+# One of the five modules, which compiles in two seconds, and its expected output.
 SCRIPT = """
 import sys
 import numpy
@@ -81,7 +81,7 @@ def test_only_searching_imports_numba() -> None:
 
 
 def test_no_kernel_may_reorder_or_fuse_floating_point() -> None:
-    """Boxes must not depend on the processor."""
+    """Boxes must be the same on all processors."""
     compilation.load_kernels()
     for name in compilation._KERNELS:
         module = sys.modules[f"{compilation.__package__}.{name}"]

@@ -24,7 +24,7 @@ def voronoi(seed: int, channels: int = 3, cells: int = 25) -> regions.Regions:
 
 
 def exact_similarity(a: dict, b: dict, measures: Measures, channels: int) -> Fraction:
-    """The definitions of Uijlings et al. 2013, section 3.2, in fractions."""
+    """The definitions in Uijlings et al. 2013, section 3.2, with exact fractions."""
     area = HEIGHT * WIDTH
     size = a["size"] + b["size"]
     box = (min(a["box"][0], b["box"][0]), min(a["box"][1], b["box"][1]))
@@ -46,7 +46,7 @@ def exact_similarity(a: dict, b: dict, measures: Measures, channels: int) -> Fra
 
 
 def slow_grouping(start: regions.Regions, measures: Measures, channels: int) -> list[list[int]]:
-    """Look at every pair of neighbours before each merge; also check that no choice was closer than the units used."""
+    """Compare all pairs of neighbours before each merge; also check that no choice is within the units' precision."""
     alive = {
         r: {"size": int(start.size[r]), "box": start.box[r].tolist(), "bins": start.counts[r].astype(int)}
         for r in range(len(start.size))
@@ -114,7 +114,7 @@ def test_size_or_fill_alone_pick_the_least(measures: Measures) -> None:
 
 
 def test_equal_similarities_merge_the_newest_first() -> None:
-    """Four equal squares in a row: the last pair merges, then its neighbour joins it."""
+    """Four equal squares in a row: the last pair merges first, then merges with its neighbour."""
     label = np.arange(8)[None].repeat(2, axis=0) // 2
     image, bins = np.zeros((2, 8, 1), np.uint8), np.full((16, 4), 9, np.uint8)
     start = regions.describe(label[None].astype(np.int32), [4], image, bins)[0]

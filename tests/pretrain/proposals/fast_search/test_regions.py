@@ -4,7 +4,7 @@ from ccop_pretrain.proposals.fast_search import regions
 
 
 def numbered(labels: np.ndarray) -> np.ndarray:
-    """Labels renumbered in the order of their first pixels, as a segmentation numbers them."""
+    """Renumber labels in order of first appearance, as in a segmentation."""
     _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
     rank = np.empty(len(first), np.int32)
     rank[np.argsort(first)] = np.arange(len(first))
@@ -16,7 +16,7 @@ def blocks(height: int, width: int, side: int) -> np.ndarray:
     return numbered(rows * 1000 + columns)
 
 
-# The last has more cells than are counted at once.
+# The last one has more cells than one counting pass handles.
 @pytest.mark.parametrize(("height", "width", "sides", "channels"), [(20, 31, (4, 7, 9), 3), (90, 100, (2, 3), 1)])
 def test_histograms_sizes_boxes_and_neighbours(height: int, width: int, sides: tuple[int, ...], channels: int) -> None:
     rng = np.random.default_rng(0)

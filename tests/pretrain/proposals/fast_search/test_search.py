@@ -13,7 +13,7 @@ SHAPES = [(1, 1), (1, 2), (2, 1), (2, 2), (1, 300), (300, 1), (3, 500), (64, 48)
 
 
 def scene(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Shapes on a textured background, (240, 320, 3), and their boxes, xyxy."""
+    """Shapes on a textured background, (240, 320, 3), and their xyxy boxes."""
     rng = np.random.default_rng(seed)
     noise = Image.fromarray(rng.integers(80, 176, (30, 40, 3), dtype=np.uint8))
     image = noise.resize((320, 240), Image.Resampling.BILINEAR)
@@ -47,7 +47,7 @@ def test_any_image_is_searched(shape: tuple[int, int], mode: str, content: str) 
     assert (boxes[:, :2] >= 0).all()
     assert (boxes[:, 2:] >= 1).all()
     assert (boxes[:, :2] + boxes[:, 2:] <= shape[::-1]).all()
-    # In a single row or column nothing counts as neighbours, in OpenCV neither: its regions stay apart.
+    # As in OpenCV, regions in a single row or column do not count as neighbours and are never merged.
     if min(shape) > 1 or content == "constant":
         assert [0, 0, shape[1], shape[0]] in boxes.tolist()
 
@@ -59,7 +59,7 @@ def test_layout_in_memory_does_not_matter() -> None:
     frozen.flags.writeable = False
     np.testing.assert_array_equal(search(frozen), expected)
     np.testing.assert_array_equal(search(image[..., ::-1].copy()[..., ::-1]), expected)
-    assert search(image[..., ::-1]).tolist() != expected.tolist()  # the order of the channels does
+    assert search(image[..., ::-1]).tolist() != expected.tolist()  # but the channel order does
 
 
 def test_every_process_finds_the_same_boxes() -> None:
@@ -90,5 +90,5 @@ def test_drawn_objects_are_found_as_by_opencv() -> None:
         total += len(theirs)
         assert 0.7 < len(ours) / len(theirs) < 1.4
     assert found[0] / 4 > 0.9
-    assert found[0] >= found[1] - 0.25  # of 4: one object in 24 may go either way, as it does with other noise
+    assert found[0] >= found[1] - 0.25  # of 4: one object in 24 may differ, as it does with other noise
     assert common / total > 0.25

@@ -4,7 +4,7 @@ from ccop_pretrain.proposals.fast_search import segmentation
 
 
 def patches(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:
-    """Flat patches under noise: regions to find, and many edges to refuse."""
+    """Flat patches with noise: regions to find, and many edges to reject."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (height // 16 + 1, width // 16 + 1, channels))
     image = coarse.repeat(16, axis=0).repeat(16, axis=1)[:height, :width] + rng.normal(0, 9, (height, width, channels))
@@ -12,7 +12,7 @@ def patches(height: int, width: int, channels: int = 3, seed: int = 0) -> np.nda
 
 
 def slow_smoothing(image: np.ndarray) -> np.ndarray:
-    """The Gaussian of the definition, in floating point: (H, W, C), mirrored at the borders."""
+    """Floating-point reference Gaussian: (H, W, C), mirrored at the borders."""
     kernel = np.exp(-(np.arange(-3, 4) ** 2) / (2 * 0.8**2))
     kernel /= kernel.sum()
     padded = np.pad(image.astype(float), ((3, 3), (3, 3), (0, 0)), mode="reflect")
@@ -22,7 +22,7 @@ def slow_smoothing(image: np.ndarray) -> np.ndarray:
 
 
 def slow_segments(edges: list[tuple[int, int, np.float32]], count: int, scale: float, min_size: int) -> list[int]:
-    """Felzenszwalb's algorithm in the obvious way: every component a set of pixels."""
+    """Straightforward reference of Felzenszwalb's algorithm, with components as sets of pixels."""
     members = [{pixel} for pixel in range(count)]
     limit = [np.float32(scale)] * count
     home = list(range(count))
@@ -80,7 +80,7 @@ def test_edges_are_all_there_and_rise(channels: int) -> None:
     assert len(edges) == len(expected)
     squared = np.array([((flat[first] - flat[second]) ** 2).sum() for first, second, _ in edges])
     np.testing.assert_allclose([weight for *_, weight in edges], np.sqrt(squared) / 128, rtol=1e-6)
-    # Distances closer than one part in 2048 may stand in the order of their pixels.
+    # Distances that differ by less than one part in 2048 may stay in pixel order.
     assert (np.maximum.accumulate(squared) <= squared * (1 + 2**-10) + 1).all()
 
 
@@ -88,7 +88,7 @@ def test_edges_are_all_there_and_rise(channels: int) -> None:
 def test_segments_are_those_of_the_obvious_algorithm(
     shape: tuple[int, int, int], seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(segmentation, "MIN_SIZE", 6)  # so that the scales matter more
+    monkeypatch.setattr(segmentation, "MIN_SIZE", 6)  # makes the scale matter more
     image = patches(*shape, seed=seed)
     scales = (20.0, 80.0, 450.0)
     labels, counts = segmentation.segment(image, scales)

@@ -7,7 +7,7 @@ def slow_scharr(image: np.ndarray, along_y: bool) -> np.ndarray:
     height, width, channels = image.shape
     mode = [((1, 1) if side > 1 else (0, 0)) for side in (height, width)]
     padded = np.pad(image.astype(int), (*mode, (0, 0)), mode="reflect")
-    # A side of one pixel is mirrored into itself.
+    # A side of one pixel mirrors onto itself.
     padded = np.pad(padded, ((0, 0) if height > 1 else (1, 1), (0, 0) if width > 1 else (1, 1), (0, 0)), mode="edge")
     kernel = np.outer((3, 10, 3), (-1, 0, 1))
     kernel = kernel.T if along_y else kernel
@@ -19,7 +19,7 @@ def slow_scharr(image: np.ndarray, along_y: bool) -> np.ndarray:
 
 
 def bilinear(image: np.ndarray, x: float, y: float) -> np.ndarray:
-    """The value at a point, with black outside the image."""
+    """The value at a point; black outside the image."""
     left, top = int(np.floor(x)), int(np.floor(y))
     total = np.zeros(image.shape[2])
     for row, column, weight in (
@@ -92,7 +92,7 @@ def test_all_four_directions_are_there() -> None:
 
 
 def test_the_turned_axes_are_the_diagonals() -> None:
-    """Along one diagonal, brightness rises by two square roots of two a pixel, 32 times that by Scharr's weights."""
+    """Along a diagonal, brightness rises by 2 * sqrt(2) per pixel, which Scharr's weights multiply by 32."""
     diagonal = ((np.arange(64)[:, None] + np.arange(64)) * 2).astype(np.uint8)[..., None]
     turned = texture.turn(np.ascontiguousarray(diagonal), *texture.turned_size(64, 64))
     slopes = [texture.turn_back(texture.scharr(turned, along_y), 64, 64)[24:40, 24:40] for along_y in (False, True)]
