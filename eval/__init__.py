@@ -1,4 +1,4 @@
-"""Measure pre-trained backbones downstream: detection, segmentation, probes of frozen features, comparison.
+"""Evaluate pre-trained backbones: detection, segmentation and frozen-feature probes; compare their results.
 
 Each function takes the same settings as its command and returns a typed result:
 

@@ -1,1 +1,1 @@
-"""Mask R-CNN on COCO-format data with Detectron2 as the engine."""
+"""Object detection with Detectron2 on COCO, Pascal VOC and Cityscapes data."""

@@ -35,7 +35,7 @@ _REGISTRY, _OFFICIAL = "registry", "official"
 
 
 def load_engine() -> Engine:
-    """Import Detectron2 with the patches that its version needs, and describe it.
+    """Import Detectron2, applying the patches that its version needs, and describe it.
 
     Raises:
         UserError: Detectron2 is not installed.

@@ -1,1 +1,1 @@
-"""Evaluations of frozen features: linear probe, kNN, VOC07 SVM."""
+"""Frozen-feature evaluations: linear probe, kNN and VOC07 SVM."""

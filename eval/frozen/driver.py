@@ -31,7 +31,7 @@ S = TypeVar("S", bound=RunSettings)
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeData:
-    """The data that a probe reads.
+    """The data used by a probe.
 
     Attributes:
         name: the data set's name, for tables.

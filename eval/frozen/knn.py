@@ -91,7 +91,7 @@ class KnnProbe(Probe[KnnSettings]):
         return train, val
 
     def _hits(self, ranks: Tensor) -> dict[str, np.ndarray]:
-        """(N, values of k) ranks of the true class -> metric name -> (N,) bool."""
+        """Convert ranks of the true class, (N, values of k), to hits: metric name -> (N,) bool."""
         tops = (1, 5) if len(self.val.classes) > 5 else (1,)
         return {
             f"k{k}/top{top}": (ranks[:, column] < top).numpy()

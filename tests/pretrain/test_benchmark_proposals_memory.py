@@ -7,7 +7,7 @@ import pytest
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "proposals_memory.py"
 FEW, MANY = 2_000, 42_000
-BYTES_AN_IMAGE = 400  # a million images: 0.4 GB above what a few take. Fifty boxes alone are 800.
+BYTES_AN_IMAGE = 400  # 0.4 GB for a million images. Fifty boxes in memory would already take 800.
 
 
 def peak(images: int) -> float:

@@ -164,7 +164,7 @@ def test_proposals_made_before_there_were_engines_are_opencvs(
     images: Path, tmp_path: Path, searched: list[tuple[int, ...]]
 ) -> None:
     manifest, _ = make_proposals(wanted(images, tmp_path / "out", engine="opencv"))
-    # As the manifest of such a folder says; the digest is the one that its shards carry.
+    # The manifest's settings; their digest is also stored in the shards.
     assert manifest.settings == {"mode": "fast", "max_side": None, "keep": 50, "seed": 0}
     assert manifest.settings_digest == "33704e64950b6c0f810820c0d36eba04246a9869b2c9a5d1ed0017ec9f7443c1"
     before = contents(tmp_path / "out")

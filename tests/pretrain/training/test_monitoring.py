@@ -101,10 +101,10 @@ def test_a_warmup_that_is_over_before_the_queue_is_filled_twice(settings):
     assert [warning.split()[1] for warning in told] == ["image", "box"]
     assert "takes 10 steps to fill" in told[0]
     assert "give --warmup-epochs 2, or --image-queue 75 or less" in told[0]
-    # What it says is enough.
+    # Following the advice is enough.
     followed = dataclasses.replace(short, image_queue=75, box_queue=300)
     assert advice(followed, Schedule.of(followed, 100), 100, 4.0) == []
-    # Half of this run is no warm-up of that length.
+    # Half of this run is too short for such a warm-up, so a longer run is suggested.
     brief = dataclasses.replace(settings, steps=30, weight_box=0.0)
     (told,) = advice(brief, Schedule.of(brief, 100), 100, 4.0)
     assert "give a run of 40 steps with --warmup-epochs 2" in told
