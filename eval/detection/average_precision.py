@@ -175,12 +175,12 @@ def _match_voc(annotations: Path, predictions: Path) -> dict[Any, ClassMatches]:
             objects[image] = sum(not entry.get("difficult", 0) for entry in entries)
         detections = sorted(found.get(category, []), key=lambda entry: -round(entry["score"], _SCORE_DECIMALS))
         images = np.array([index_of[entry["image_id"]] for entry in detections], dtype=np.int64)
-        true, false = _walk_voc(detections, images, of_class)
+        true, false = _count_matches(detections, images, of_class)
         matches[category] = ClassMatches(images, true, false, objects)
     return matches
 
 
-def _walk_voc(
+def _count_matches(
     detections: list[dict[str, Any]], images: npt.NDArray[np.int64], truth: dict[int, list[dict[str, Any]]]
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """True and false positives, (T, D) each, of one class's detections by descending score."""

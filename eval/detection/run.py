@@ -114,7 +114,7 @@ def work(settings: DetectionSettings, plan: Plan | None) -> None:
     seed_all_rng(settings.seed)
     with logs_in(Path(cfg.OUTPUT_DIR)):
         trainer = TRAINERS[plan.configuration.scorer](cfg, start_from_weights)
-        trainer.go_on()
+        trainer.resume_from_checkpoint()
         try:
             scores = _train_and_score(trainer, settings)
         except UserError as error:

@@ -106,7 +106,7 @@ class Trainer(DefaultTrainer):  # type: ignore[misc]
         """Build Detectron2's writers (log, JSON lines, TensorBoard) and the progress line."""
         return [*super().build_writers(), Progress(self.max_iter)]
 
-    def go_on(self) -> None:
+    def resume_from_checkpoint(self) -> None:
         """Resume from the last checkpoint, if any: model, optimizer, schedule and position in the data."""
         self.resume_or_load(resume=True)
         self.data_loader.first = self.start_iter

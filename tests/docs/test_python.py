@@ -1,4 +1,4 @@
-"""The examples in docs/python.md run as written."""
+"""The example of docs/python.md runs as written."""
 
 import os
 import re
@@ -14,13 +14,13 @@ import ccop_hub
 PAGE = (Path(__file__).parents[2] / "docs" / "python.md").read_text(encoding="utf-8")
 
 
-def test_the_session_runs_and_ends_in_a_table(tmp_path):
-    (session,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    script = f'if __name__ == "__main__":\n{"".join(f"    {line}" for line in session.splitlines(keepends=True))}'
-    (tmp_path / "session.py").write_text(script)
+def test_the_example_runs_and_ends_in_a_table(tmp_path):
+    (example,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    script = f'if __name__ == "__main__":\n{"".join(f"    {line}" for line in example.splitlines(keepends=True))}'
+    (tmp_path / "example.py").write_text(script)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "session.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900
+        [sys.executable, "example.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stderr
     rows = [line for line in done.stdout.splitlines() if line.startswith("| r")]

@@ -151,7 +151,7 @@ def test_without_published_digest_the_first_is_recorded(server: FileServer, capl
     assert fetch_url(server.url()).read_bytes() == CONTENT
 
 
-def test_a_damaged_cache_is_mended(server: FileServer, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_cache_is_repaired(server: FileServer, caplog: pytest.LogCaptureFixture) -> None:
     file = fetch_url(server.url())
     file.write_bytes(b"damaged")
     assert fetch_url(server.url()).read_bytes() == CONTENT
