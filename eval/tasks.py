@@ -72,7 +72,7 @@ def regions(settings: RegionSettings) -> Result:
 
 def visualize(settings: VisualizeSettings) -> list[Path]:
     """Draw feature maps and return the picture files."""
-    from .visualize import run
+    from .feature_maps import run
 
     return run(settings)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -112,3 +113,10 @@ def test_importing_ccop_hub_brings_no_heavy_package() -> None:
     code = "import sys, ccop_hub, ccop_hub.console, ccop_hub.cli; print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert {"torch", "timm", "huggingface_hub", "cyclopts", "pydantic", "rich"} & set(found) == set()
+
+
+def test_no_function_of_the_python_api_shares_its_name_with_a_module() -> None:
+    """Importing such a module would put it in the function's place."""
+    for folder, name in (("ccop_hub", "ccop_hub"), ("pretrain", "ccop_pretrain"), ("eval", "ccop_eval")):
+        modules = {path.stem for path in (ROOT / folder).iterdir()}
+        assert not modules & set(importlib.import_module(name).__all__)

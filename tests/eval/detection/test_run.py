@@ -188,7 +188,7 @@ def test_overwriting_leaves_nothing_of_the_old_run(finished: Path, tmp_path: Pat
         (["--iterations=0"], "--iterations 0 is not allowed"),
         (["--batch_size=-1"], "--batch-size -1 is not allowed"),
         (["--data=nowhere"], "no data set at nowhere"),
-        (["--data=voc"], "--data voc is found by the environment variable DETECTRON2_DATASETS"),
+        (["--data=voc"], "environment variable DETECTRON2_DATASETS"),
         (["--devices=0"], "--devices 0 is not allowed"),
         (["--devices=2", "--accelerator=cpu"], "2 processes need one GPU each"),
         (["--num-nodes=2"], "give --dist-url tcp://HOST:PORT of machine 0"),

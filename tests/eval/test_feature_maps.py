@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from ccop_eval.cli import main
-from ccop_eval.visualize import box_similarity, colour_basis
+from ccop_eval.feature_maps import box_similarity, colour_basis
 from PIL import Image
 
 
