@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,6 +59,7 @@ def run_program(program: str, description: str, commands: Sequence[Command], arg
             stream.reconfigure(errors="backslashreplace")  # not all file names are UTF-8, nor all terminals Unicode
     # timm and torchvision still script functions on import; users cannot do anything about it.
     warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
+    threading.excepthook = lambda failure: _report_thread(program, failure)
     try:
         code = _run(program, description, commands, words)
         sys.stdout.flush()
@@ -84,6 +86,14 @@ def run_program(program: str, description: str, commands: Sequence[Command], arg
     except OSError as error:
         print(f"{program}: {describe_os_error(error)}", file=sys.stderr)
         return EXIT_WRONG_INPUT
+
+
+def _report_thread(program: str, failure: threading.ExceptHookArgs) -> None:
+    """Report an operating system error in a background thread, such as TensorBoard's writer, in one line."""
+    if isinstance(failure.exc_value, OSError):
+        print(f"{program}: {describe_os_error(failure.exc_value)}", file=sys.stderr)
+    else:
+        threading.__excepthook__(failure)
 
 
 def _run(program: str, description: str, commands: Sequence[Command], words: list[str]) -> int:

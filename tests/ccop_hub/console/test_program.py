@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,28 @@ def test_a_real_failure_to_write(capsys: pytest.CaptureFixture[str], tmp_path: P
     command = Command("look", "Look.", Lookup, lambda settings: Path(settings.name).mkdir(parents=True), ("name",))
     assert run_program("painter", "", [command], ["look", str(tmp_path / "file" / "folder")]) == 2
     assert f"{tmp_path / 'file' / 'folder'}: a part of the path is a file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "is_system"), [(OSError(errno.ENOSPC, "full", "/a/events"), True), (ValueError("bug"), False)]
+)
+def test_errors_of_the_system_in_a_background_thread_are_one_line(
+    error: Exception, is_system: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)  # put back behind the test
+
+    def fail() -> None:
+        raise error
+
+    def run(_: Lookup) -> None:
+        thread = threading.Thread(target=fail)
+        thread.start()
+        thread.join()
+
+    assert run_program("ccop-hub", "", [Command("look", "Look.", Lookup, run, ("name",))], ["look"]) == 0
+    printed = capsys.readouterr().err
+    assert ("Traceback" in printed) != is_system
+    assert ("/a/events: " in printed) == (printed.count("\n") == 1) == is_system
 
 
 def test_a_reader_that_has_had_enough_is_no_defect() -> None:
