@@ -118,6 +118,6 @@ def test_importing_ccop_hub_brings_no_heavy_package() -> None:
 def test_no_function_of_the_python_api_shares_its_name_with_a_module() -> None:
     """Importing such a module would put it in the function's place."""
     for folder, name in (("ccop_hub", "ccop_hub"), ("pretrain", "ccop_pretrain"), ("eval", "ccop_eval")):
-        files = [*(ROOT / folder).glob("*.py"), *(ROOT / folder).glob("*/__init__.py")]
-        modules = {path.stem for path in files} | {path.parent.name for path in files if path.stem == "__init__"}
+        modules = {path.stem for path in (ROOT / folder).glob("*.py")}
+        modules |= {path.parent.name for path in (ROOT / folder).glob("*/__init__.py")}
         assert not modules & set(importlib.import_module(name).__all__)
