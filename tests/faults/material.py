@@ -10,25 +10,14 @@ from pathlib import Path
 
 import yaml
 
+from ..small_run import SMALL_RUN
 from .command import contents, run
 
 RUN_SETTINGS = {
+    **SMALL_RUN,
     "backbone": "test_resnet",
-    "image_size": 32,
-    "batch_size": 4,
     "steps": 12,
-    "warmup_epochs": 0.5,
-    "hidden_dim": 16,
-    "embedding_dim": 8,
-    "jitters": 2,
-    "image_queue": 16,
-    "box_queue": 32,
-    "max_boxes": 12,
-    "workers": 0,
-    "log_every": 1,
     "save_every": 3,
-    "pictures": 0,
-    "accelerator": "cpu",
 }
 
 

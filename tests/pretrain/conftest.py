@@ -8,6 +8,8 @@ from ccop_pretrain.proposals.run import run as proposals
 from ccop_pretrain.settings import ProposalSettings, RunSettings
 from PIL import Image, ImageDraw
 
+from ..small_run import SMALL_RUN
+
 SCENES = 14
 
 
@@ -46,26 +48,14 @@ def tiny_run(scenes, scene_proposals, tmp_path):
 
     def make(**changed):
         settings = {
+            **SMALL_RUN,
             "images": scenes,
             "proposals": scene_proposals,
             "out": tmp_path / "run",
             "backbone": "resnet18",
-            "image_size": 32,
-            "batch_size": 4,
             "steps": 5,
-            "warmup_epochs": 0.5,
-            "hidden_dim": 16,
-            "embedding_dim": 8,
-            "jitters": 2,
-            "image_queue": 16,
-            "box_queue": 32,
-            "max_boxes": 12,
-            "workers": 0,
-            "log_every": 1,
             "save_every": 2,
-            "pictures": 0,
             "tensorboard": False,
-            "accelerator": "cpu",
         }
         return RunSettings(**{**settings, **changed})
 

@@ -4,7 +4,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ccop_eval.cli import main
-from ccop_eval.region_probe.coco_boxes import BoxedImages
 from ccop_eval.region_probe.run import split_images
 from ccop_eval.results.result import Result
 from PIL import Image
@@ -12,6 +11,8 @@ from PIL import Image
 from ccop_hub.architectures import build_resnet_fpn
 from ccop_hub.errors import UserError
 from ccop_hub.formats.checkpoint import save_checkpoint
+
+from .splits import make_split
 
 
 @pytest.fixture(scope="module")
@@ -91,15 +92,3 @@ def test_holdout_never_splits_an_image():
 def test_one_box_is_too_few_to_train_on():
     with pytest.raises(UserError, match="leaves 1 boxes to train on"):
         split_images(make_split([1, 1]), 0.5, seed=0)
-
-
-def make_split(counts, classes=3):
-    generator = np.random.default_rng(0)
-    return BoxedImages(
-        annotations=None,
-        classes=[f"c{index}" for index in range(classes)],
-        paths=[f"{index}.png" for index in range(len(counts))],
-        boxes=[np.zeros((count, 4), dtype=np.float32) for count in counts],
-        labels=[generator.integers(0, classes, count) for count in counts],
-        areas=[generator.choice([100.0, 1024.0, 9215.9, 9216.0], count) for count in counts],
-    )

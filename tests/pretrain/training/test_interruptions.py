@@ -17,6 +17,8 @@ from ccop_pretrain.training.run_folder import RunFolder
 
 from ccop_hub.saved_settings import plain
 
+from ...small_run import SMALL_RUN
+
 STEPS = 8
 
 
@@ -25,25 +27,13 @@ def ends(scenes, scene_proposals, tmp_path_factory):
     """Exit statuses by name, and the folders of the uninterrupted and the interrupted run."""
     folder = tmp_path_factory.mktemp("interruptions")
     settings = {
+        **SMALL_RUN,
         "images": scenes,
         "proposals": scene_proposals,
         "out": folder / "whole",
         "backbone": "test_resnet",
-        "image_size": 32,
-        "batch_size": 4,
         "steps": STEPS,
-        "warmup_epochs": 0.5,
-        "hidden_dim": 16,
-        "embedding_dim": 8,
-        "jitters": 2,
-        "image_queue": 16,
-        "box_queue": 32,
-        "max_boxes": 12,
-        "workers": 0,
-        "log_every": 1,
         "save_every": 2,
-        "pictures": 0,
-        "accelerator": "cpu",
     }
     (folder / "settings.yaml").write_text(yaml.safe_dump(plain(settings)))
     seed = random.SystemRandom().randrange(1_000_000)
