@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -28,9 +29,8 @@ def front(name: str, settings: Callable[P, S], run: Callable[[S], R], returns: s
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         return run(settings(*args, **kwargs))
 
-    caller = inspect.stack()[1].frame.f_globals["__name__"]
     call.__name__ = call.__qualname__ = name
-    call.__module__ = caller
+    call.__module__ = sys._getframe(1).f_globals["__name__"]  # as namedtuple does; inspect.stack() reads source files
     assert isinstance(settings, type)
     call.__doc__ = _documentation(settings, returns)
     returned = inspect.signature(run).return_annotation
