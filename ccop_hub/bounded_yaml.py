@@ -1,4 +1,4 @@
-"""Read possibly damaged or malicious YAML files, with limits on size, depth and repetition.
+"""Write YAML, and read possibly damaged or malicious YAML files with limits on size, depth and repetition.
 
 Aliases can expand a short file without end ("billion laughs"), merge keys expand it during parsing, and deep nesting
 overflows the stack of a recursive parser.
@@ -65,6 +65,23 @@ class _BoundedLoader(yaml.SafeLoader):
         self._values += values
         if self._values > MAX_VALUES:
             raise _TooLargeError(f"more than {MAX_VALUES:,} values once its aliases are written out")
+
+
+class _Dumper(yaml.SafeDumper):
+    """A safe dumper that escapes characters that do not print; YAML folds some, such as U+0085, into spaces."""
+
+
+def _dump_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
+
+
+_Dumper.add_representer(str, _dump_text)
+
+
+def dump_yaml(document: Any, sort_keys: bool = False) -> str:
+    """Format plain values as YAML that `read_yaml` reads back unchanged."""
+    text: str = yaml.dump(document, Dumper=_Dumper, sort_keys=sort_keys, allow_unicode=True)
+    return text
 
 
 def read_yaml(path: Path, remedy: str = "correct it") -> tuple[Any, dict[str, int]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import tasks
 from .console import Command, run_program
+from .regular_files import read_text
 from .settings import ConvertSettings, InfoSettings, ListSettings, PublishSettings, VerifySettings
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def _show_conversion(done: Converted, _: ConvertSettings) -> None:
         print(f"not written, because the format does not support them: {', '.join(done.left_out)}")
     if done.config is not None:
         print(f"{done.config}: merge this file into the detector's configuration; without it, the features are wrong")
-        print(done.config.read_text(encoding="utf-8"), end="")
+        print(read_text(done.config), end="")
 
 
 def _show_checks(found: Verification, _: VerifySettings) -> int:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from .console import table_console
 from .description import Description
 from .errors import one_line
+from .markup import visible
 from .publishing.verification import Check
 from .sources.registry import DEFAULTS, REGISTRY
 
@@ -44,11 +45,11 @@ def print_registry() -> None:
 def print_description(found: Description) -> None:
     """Print the source, facts, tensors by stage, size and usage of weights."""
     console = table_console()
-    overview = Table(show_header=False, title=escape(found.name))
+    overview = Table(show_header=False, title=Text(visible(found.name)))
     overview.add_column(style="bold")
     overview.add_column(overflow="fold")
     for key, value in _overview(found):
-        overview.add_row(key, escape(value))
+        overview.add_row(key, Text(visible(value)))
     console.print(overview)
     stages = Table(title="Tensors by stage")
     for heading in ("stage", "tensors", "parameters"):
@@ -57,14 +58,14 @@ def print_description(found: Description) -> None:
         stages.add_row(group.name, str(group.tensors), f"{group.parameters:,}")
     console.print(stages)
     # Bypass the table console, so that the line can be copied from a narrow terminal.
-    print(found.usage)
+    print(visible(found.usage))
 
 
 def print_checks(checks: Sequence[Check]) -> None:
     """Print one line per check."""
     for check in checks:
         word = {True: "ok", False: "DIFFERENT", None: "not checked"}[check.passed]
-        print(f"{check.name}: {word} ({check.told})")
+        print(visible(f"{check.name}: {word} ({check.told})"))
 
 
 def _table(title: str, first: str, *headings: str) -> Table:

@@ -8,10 +8,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from .addresses import redact
-from .bounded_yaml import read_yaml
+from .bounded_yaml import dump_yaml, read_yaml
 from .errors import UserError
 from .files import make_folder, write_atomically
 
@@ -35,7 +33,7 @@ RENAMED_PRECISIONS = {"32-true": "float32", "bf16-mixed": "bf16", "16-mixed": "f
 def save_settings(settings: Any, path: Path) -> None:
     """Write a settings dataclass as YAML, with nested dataclasses as mappings and paths as strings."""
     make_folder(path.parent)
-    write_atomically(path, yaml.safe_dump(plain(settings), sort_keys=False, allow_unicode=True))
+    write_atomically(path, dump_yaml(plain(settings)))
 
 
 def plain(value: Any) -> Any:

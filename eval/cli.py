@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ccop_hub.console import Command, run_program
+from ccop_hub.markup import visible
 
 from . import tasks
 from .settings import (
@@ -52,7 +53,7 @@ def _is_first() -> bool:
 
 def _show_pictures(written: list[Path], _: VisualizeSettings) -> None:
     for path in written:
-        print(f"wrote {path}")
+        print(visible(f"wrote {path}"))
 
 
 def _show_comparison(comparison: Comparison, settings: CompareSettings) -> None:

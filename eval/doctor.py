@@ -8,8 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
+from rich.markup import escape
 
 from ccop_hub.errors import UserError
+from ccop_hub.markup import visible
 
 from .settings import DoctorSettings, Task
 
@@ -99,9 +101,9 @@ def show(findings: Sequence[Finding], settings: DoctorSettings) -> int:
     console = Console(soft_wrap=True, highlight=False)
     for finding in findings:
         mark = "[green]ok[/]     " if finding.works else "[red]missing[/]" if finding.needed else "[yellow]absent[/] "
-        console.print(f"{mark} {finding.name:<{_NAMES}} {_plain(finding.found)}")
+        console.print(f"{mark} {finding.name:<{_NAMES}} {escape(visible(finding.found))}")
         if finding.fix is not None:
-            console.print(f"{'':<{_NAMES + 9}}fix: {_plain(finding.fix)}")
+            console.print(f"{'':<{_NAMES + 9}}fix: {escape(visible(finding.fix))}")
     absent = missing(findings)
     if absent:
         parts = "1 needed part is" if len(absent) == 1 else f"{len(absent)} needed parts are"
@@ -118,11 +120,6 @@ def _examine(part: Part) -> tuple[str, str | None]:
     except (Missing, ImportError, OSError, RuntimeError, UserError) as error:
         told = str(error).splitlines()[0] if str(error) else type(error).__name__
         return told, (error.fix if isinstance(error, Missing) else None) or part.fix
-
-
-def _plain(text: str) -> str:
-    """Escape brackets, which rich would interpret as markup."""
-    return text.replace("[", "\\[")
 
 
 def _torch() -> str:

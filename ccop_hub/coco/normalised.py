@@ -13,6 +13,7 @@ import orjson
 
 from ..errors import UserError
 from ..files import file_digest, replacing, write_atomically
+from ..regular_files import read_json
 from ..sources.cache import cache_root
 from .findings import Findings, Kind
 from .listing import Listing, check_sizes, find_images, read_listing
@@ -25,6 +26,15 @@ RULES = 1
 
 REPORT_SUFFIX = ".report.json"
 """Suffix of the report written next to a copy."""
+
+_LARGEST_REPORT = 1 << 30
+"""Maximum size of a report in bytes; it lists every annotation that was renumbered."""
+
+_REPORTED = {
+    *("images", "objects", "objects with a mask", "annotations without a mask"),
+    *("masks", "classes", "root categories", "summary", "findings"),
+}
+"""Entries of a report that are read back."""
 
 _FOLDER = "annotations"
 _WRITTEN_AT_ONCE = 1 << 12
@@ -100,7 +110,8 @@ def normalise(
     place = cache_root() / _FOLDER / hashlib.sha256(identity.encode()).hexdigest()[:16]
     copy = place / f"{path.stem}.json"
     report = copy.with_suffix(REPORT_SUFFIX)
-    if not report.is_file() or not copy.is_file():
+    known = _known(copy, report)
+    if known is None:
         if folder is not None:
             check_sizes(path, listing, folder)
         try:
@@ -110,7 +121,19 @@ def normalise(
                 f"cannot create {place} ({error.strerror or error}); set CCOP_CACHE to a writable folder"
             ) from None
         _write(path, listing, copy, source_digest, masks=masks, roots=roots, clip=folder is not None, classes=classes)
-    return _open(path, copy, json.loads(report.read_text(encoding="utf-8")), files)
+        known = _known(copy, report)
+    if known is None:
+        raise UserError(f"{place} cannot be read back; set CCOP_CACHE to a folder on another disk")
+    return _open(path, copy, known, files)
+
+
+def _known(copy: Path, report: Path) -> dict[str, Any] | None:
+    """Return the report on a copy; None if there is no copy, or its report is damaged."""
+    try:
+        found = read_json(report, _LARGEST_REPORT)
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and found.keys() >= _REPORTED and copy.is_file() else None
 
 
 def only_roots_differ(one: NormalisedCoco, other: NormalisedCoco) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from ..errors import UserError
+from ..markup import visible
 from ..stopping import Stopped
 from ..validation import Validated
 from .command import Command, version
@@ -65,7 +66,7 @@ def run_program(program: str, description: str, commands: Sequence[Command], arg
         sys.stdout.flush()
         return code
     except UserError as error:
-        print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{program}: {visible(' '.join(str(error).split()))}", file=sys.stderr)
         return EXIT_WRONG_INPUT
     except ModuleNotFoundError as error:
         extra = _EXTRAS.get(program)
@@ -84,7 +85,7 @@ def run_program(program: str, description: str, commands: Sequence[Command], arg
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_UNREAD
     except OSError as error:
-        print(f"{program}: {describe_os_error(error)}", file=sys.stderr)
+        print(f"{program}: {visible(describe_os_error(error))}", file=sys.stderr)
         return EXIT_WRONG_INPUT
 
 

@@ -8,7 +8,6 @@ from the name.
 from __future__ import annotations
 
 import dataclasses
-import json
 import struct
 import zipfile
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import UserError, one_line
-from ..regular_files import open_regular
+from ..regular_files import MAX_JSON, open_regular, parse_json
 from .inert_pickle import DamagedPickleError, HostilePickleError, Note, Rebuilder, read_pickle
 from .rebuilders import Arrays, NumpyArray, container_names
 from .torch_files import LEGACY_START, ZIP_START, archive_entries, mapped, read_torch_legacy, read_torch_zip
@@ -104,8 +103,9 @@ def facts_in(metadata: Mapping[str, str], key: str, path: Path) -> dict[str, Any
         UserError: the entry is not a JSON object.
     """
     try:
-        facts = json.loads(metadata.get(key, "{}"))
-    except (ValueError, RecursionError):
+        text = metadata.get(key, "{}")
+        facts = parse_json(text) if len(text) <= MAX_JSON else None
+    except ValueError:
         facts = None
     if not isinstance(facts, dict):
         raise UserError(f"{path} contains metadata that is not a JSON object: export it again")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, one_line
-from ..regular_files import read_regular
+from ..regular_files import read_json
 from .facts import checked_facts
 
 TIMM_CONFIG_FILE = "config.json"
@@ -27,8 +26,8 @@ def timm_facts(config: Path) -> dict[str, Any] | None:
         UserError: the file is not JSON, or is a timm configuration with a field of the wrong type.
     """
     try:
-        content = json.loads(read_regular(config))
-    except (ValueError, OSError, RecursionError):
+        content = read_json(config)
+    except (ValueError, OSError):
         raise UserError(f"{config} is not JSON: download it again, or give another weights file") from None
     if not isinstance(content, dict) or "architecture" not in content:
         return None

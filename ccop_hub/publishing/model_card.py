@@ -7,11 +7,16 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from ..errors import one_line
 from ..formats.checkpoint import Weights
 from ..formats.names import layout_of
 from ..formats.timm_folder import TIMM_WEIGHTS_FILE
 from ..loading import load_call
+from ..markup import markdown_text, visible
 from .evaluations import Evaluation
+
+_LONGEST_FACT = 500
+"""Maximum number of characters of a fact on the card."""
 
 DETECTRON2_FILE = "detectron2.pkl"
 DETECTRON2_CONFIG = "detectron2.yaml"
@@ -42,10 +47,11 @@ def model_card(weights: Weights, repo: str, licence: str, evaluations: Sequence[
         licence: SPDX id, as spelled on the Hub.
         evaluations: results to show.
     """
+    objective = weights.facts.get("objective")
     data = ModelCardData(
         license=licence,
         library_name="timm",
-        tags=["ccop-hub", "self-supervised-learning", *filter(None, [weights.facts.get("objective")]), weights.arch],
+        tags=["ccop-hub", "self-supervised-learning", *([visible(objective)] if objective else []), weights.arch],
         pipeline_tag="image-feature-extraction",
         model_name=repo,
         eval_results=[row for evaluation in evaluations for row in _eval_results(evaluation)] or None,
@@ -65,13 +71,13 @@ def _eval_results(evaluation: Evaluation) -> list[EvalResult]:
     return [
         EvalResult(
             task_type=_TASK_TYPES.get(evaluation.task, "image-feature-extraction"),
-            task_name=f"{evaluation.task} ({evaluation.protocol})",
-            dataset_type=evaluation.data,
-            dataset_name=evaluation.data,
+            task_name=visible(f"{evaluation.task} ({evaluation.protocol})"),
+            dataset_type=visible(evaluation.data),
+            dataset_name=visible(evaluation.data),
             # The Hub merges results with the same task and data set unless their configs differ.
-            dataset_config=evaluation.protocol,
-            metric_type=metric,
-            metric_name=metric,
+            dataset_config=visible(evaluation.protocol),
+            metric_type=visible(metric),
+            metric_name=visible(metric),
             metric_value=round(value, 3),
         )
         for metric, value in evaluation.metrics.items()
@@ -80,15 +86,15 @@ def _eval_results(evaluation: Evaluation) -> list[EvalResult]:
 
 def _about(weights: Weights, repo: str) -> str:
     objective = weights.facts.get("objective")
-    by = f" by {OBJECTIVES.get(objective, objective)}" if objective else ""
+    by = f" by {OBJECTIVES.get(objective) or _shown(objective)}" if objective else ""
     parts = "backbone and feature pyramid" if "fpn" in weights.parts else "backbone"
-    file = Path(weights.source).name
+    file = _code(Path(weights.source).name)
     return (
         f"# {repo}\n\n"
         f"A {weights.arch} ({parts}), pre-trained without labels{by}.\n\n"
-        f"`{file}` contains the {parts}, `{TIMM_WEIGHTS_FILE}` the backbone for timm and torchvision"
+        f"{file} contains the {parts}, `{TIMM_WEIGHTS_FILE}` the backbone for timm and torchvision"
         + (f", `{DETECTRON2_FILE}` the {parts} for Detectron2" if is_plain(weights) else "")
-        + f". Digest of `{file}`: `{weights.digest}`."
+        + f". Digest of {file}: `{weights.digest}`."
     )
 
 
@@ -109,7 +115,7 @@ def _training(weights: Weights) -> str:
         ("versions", ", ".join(f"{name} {value}" for name, value in facts.get("versions", {}).items()) or None),
         ("created", facts.get("created")),
     ]
-    table = "\n".join(f"| {name} | {value} |" for name, value in rows if value is not None)
+    table = "\n".join(f"| {name} | {_shown(value)} |" for name, value in rows if value is not None)
     return f"## Training\n\n| | |\n|---|---|\n{table}\n\nAll settings: `settings.yaml`."
 
 
@@ -118,13 +124,22 @@ def _results(evaluations: Sequence[Evaluation]) -> str:
         return "## Results\n\nNo results were published with these weights."
     rows = []
     for one in evaluations:
-        metrics = ", ".join(f"{metric} {value:.2f}" for metric, value in one.metrics.items())
+        metrics = ", ".join(f"{markdown_text(metric)} {value:.2f}" for metric, value in one.metrics.items())
         data = f"{one.data} ({one.images} images)"
-        cells = (one.task, one.protocol, data, one.loaded, one.engine, str(one.seed), metrics)
-        rows.append(f"| {' | '.join(cells)} |")
-    notes = [f"- {one.protocol}: {note}" for one in evaluations for note in one.notes]
+        texts = map(markdown_text, (one.task, one.protocol, data, one.loaded, one.engine, one.seed))
+        rows.append(f"| {' | '.join([*texts, metrics])} |")
+    notes = [f"- {markdown_text(f'{one.protocol}: {note}')}" for one in evaluations for note in one.notes]
     heading = "| task | protocol | data | loaded | engine | seed | metrics, % |\n|---|---|---|---|---|---|---|\n"
     return "## Results\n\n" + heading + "\n".join(rows) + ("\n\n" + "\n".join(notes) if notes else "")
+
+
+def _shown(fact: object) -> str:
+    """Format a fact, which may have any type and length, as literal text."""
+    return markdown_text(one_line(fact, _LONGEST_FACT))
+
+
+def _code(text: str) -> str:
+    return f"`{visible(text).replace('`', chr(39))}`"
 
 
 def _loading(weights: Weights, repo: str) -> str:
@@ -153,7 +168,7 @@ def _loading(weights: Weights, repo: str) -> str:
 
 def _limits(weights: Weights) -> str:
     images = weights.facts.get("dataset", {}).get("images")
-    seen = f"It was trained on {images} images" if images else "Its training images are listed above"
+    seen = f"It was trained on {_shown(images)} images" if images else "Its training images are listed above"
     return (
         "## Limits\n\n"
         f"- {seen}; it may represent other kinds of images poorly.\n"

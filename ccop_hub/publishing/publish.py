@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-import yaml
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import (  # type: ignore[attr-defined]
     HfHubHTTPError,
@@ -19,11 +18,13 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]
     LocalTokenNotFoundError,
 )
 
+from ..bounded_yaml import dump_yaml
 from ..errors import UserError, one_line
 from ..files import check_folder, make_folder, write_atomically
 from ..formats.checkpoint import FACTS_FILE, Weights, find_weights_file, read_checkpoint
 from ..formats.conversion import convert
 from ..formats.detectron2_config import detectron2_config
+from ..regular_files import read_regular
 from ..sources.cache import is_offline
 from ..sources.huggingface import endpoint, require_repository
 from ..sources.reachability import unreachable
@@ -43,6 +44,9 @@ FIRST_WAIT = 1.0
 
 CARD_FILE = "README.md"
 SETTINGS_FILE = "settings.yaml"
+
+_LARGEST_EXPORT = 1 << 32
+"""Maximum size in bytes of an exported file."""
 
 _BUSY = (409, 412, 429, 500, 502, 503, 504)
 """HTTP status codes worth a retry: a concurrent commit, or a busy server."""
@@ -118,14 +122,14 @@ def write_tree(
     make_folder(folder)
     exported = Path(weights.source)
     for name in (exported.name, FACTS_FILE):
-        write_atomically(folder / name, exported.with_name(name).read_bytes())
+        write_atomically(folder / name, read_regular(exported.with_name(name), _LARGEST_EXPORT))
     convert(weights, "timm", folder, overwrite=True)
     if is_plain(weights):
         done = convert(weights, "detectron2", folder / DETECTRON2_FILE, overwrite=True)
         if done.config is not None:
             # Use the bare file name, since the folder is temporary.
             write_atomically(done.config, detectron2_config(weights, weights.parts, Path(DETECTRON2_FILE)))
-    settings = yaml.safe_dump(weights.facts.get("settings", {}), sort_keys=True, allow_unicode=True)
+    settings = dump_yaml(weights.facts.get("settings", {}), sort_keys=True)
     write_atomically(folder / SETTINGS_FILE, settings)
     for number, evaluation in enumerate(evaluations, start=1):
         make_folder(folder / "results")

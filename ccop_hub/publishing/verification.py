@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, one_line
 from ..files import file_digest
 from ..formats.checkpoint import FACTS_FILE, Weights, find_weights_file, read_checkpoint
 from ..formats.fingerprint import TOLERANCE, differences
 from ..notebook import summary_html
-from ..regular_files import read_regular
+from ..regular_files import read_json
 
 FINGERPRINT_KEY = "fingerprint"
 
@@ -92,14 +91,14 @@ def _digest_check(file: Path) -> Check:
     facts = file.with_name(FACTS_FILE)
     digest = file_digest(file)
     try:
-        content: Any = json.loads(read_regular(facts))
+        content: Any = read_json(facts)
     except FileNotFoundError:
         content = {}
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError):
         return Check("digest", False, f"{facts} is damaged")
     recorded = content.get("digest") if isinstance(content, dict) and content.get("file") == file.name else None
     if recorded is None:
         return Check("digest", None, f"{digest}; none was recorded beside the file")
     if recorded != digest:
-        return Check("digest", False, f"{digest}, but {recorded} was recorded at the export")
+        return Check("digest", False, f"{digest}, but {one_line(recorded, 80)} was recorded at the export")
     return Check("digest", True, digest)

@@ -15,6 +15,7 @@ from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 from ..addresses import redact
 from ..errors import UserError
 from ..files import bytes_digest, file_digest, has_digest, make_folder, write_atomically
+from ..regular_files import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -104,8 +105,8 @@ class Slot:
         if not record.is_file():
             return None
         try:
-            return str(json.loads(record.read_text(encoding="utf-8"))["digest"])
-        except (ValueError, KeyError, TypeError):
+            return str(read_json(record)["digest"])
+        except (OSError, ValueError, KeyError, TypeError):
             raise UserError(f"{record} is damaged: delete the folder {record.parent} and try again") from None
 
     def _record(self, digest: str) -> None:

@@ -20,6 +20,7 @@ from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
 from ..addresses import credentials, redact, split_address, without_credentials
 from ..errors import UserError, one_line
+from ..regular_files import read_json
 from .cache import RECORD_FILE, Slot
 from .reachability import unreachable
 
@@ -251,7 +252,7 @@ def _tag_file(path: Path) -> Path:
 
 def _tag(path: Path) -> str | None:
     try:
-        tag = json.loads(_tag_file(path).read_text(encoding="utf-8"))
+        tag = read_json(_tag_file(path))
     except (OSError, ValueError):
         return None
     return tag if isinstance(tag, str) else None

@@ -11,8 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ccop_hub.files import make_folder, replacing
-
-from ..results.text import visible
+from ccop_hub.markup import visible
 
 GAP = 4
 _FONT_SIZE = 11

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,14 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import orjson
+
+from ccop_hub.regular_files import read_regular
 
 from ..results.intervals import Statistic
+
+LARGEST_JSON = 1 << 32
+"""Maximum size in bytes of predictions, and of annotations that were normalised before."""
 
 Scorer = Literal["coco", "voc"]
 """The metric: COCO's or Pascal VOC 2007's."""
@@ -121,12 +126,18 @@ def voc_scores(annotations: Path, predictions: Path, class_names: list[str]) -> 
     return {"bbox": scores}
 
 
+def read_predictions(path: Path) -> list[dict[str, Any]]:
+    """Read the scorer's COCO result JSON, which this run has just written: xywh boxes in pixels, RLE masks."""
+    found: list[dict[str, Any]] = orjson.loads(read_regular(path, LARGEST_JSON))
+    return found
+
+
 def _match_coco(annotations: Path, predictions: Path, kind: str) -> dict[Any, ClassMatches]:
     """Match with pycocotools."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    found = json.loads(predictions.read_text(encoding="utf-8"))
+    found = read_predictions(predictions)
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(annotations))
         scorer = COCOeval(truth, truth.loadRes(found) if found else COCO(), kind)
@@ -159,13 +170,13 @@ def _match_voc(annotations: Path, predictions: Path) -> dict[Any, ClassMatches]:
     the threshold. Pixel coordinates are 1-based and inclusive. `difficult` objects and detections that match them are
     ignored. As in the devkit's result files, scores are rounded to three decimals and boxes to one.
     """
-    document = json.loads(annotations.read_text(encoding="utf-8"))
+    document = orjson.loads(read_regular(annotations, LARGEST_JSON))
     index_of = {image: index for index, image in enumerate(sorted(entry["id"] for entry in document["images"]))}
     truth: dict[tuple[Any, int], list[dict[str, Any]]] = {}
     for entry in document["annotations"]:
         truth.setdefault((entry["category_id"], index_of[entry["image_id"]]), []).append(entry)
     found: dict[Any, list[dict[str, Any]]] = {}
-    for entry in json.loads(predictions.read_text(encoding="utf-8")):
+    for entry in read_predictions(predictions):
         found.setdefault(entry["category_id"], []).append(entry)
     matches = {}
     for category in sorted(entry["id"] for entry in document["categories"]):

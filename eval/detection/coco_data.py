@@ -13,6 +13,7 @@ from pathlib import Path
 from ccop_hub.coco.findings import Kind
 from ccop_hub.coco.normalised import MaskFormat, NormalisedCoco, normalise, only_roots_differ
 from ccop_hub.errors import UserError
+from ccop_hub.regular_files import open_regular
 
 _UNSEEN_IN_TRAINING = (Kind.BOX_WITHOUT_AREA, Kind.BOX_OUTSIDE, Kind.BOX_CLIPPED, Kind.BAD_POLYGON)
 """Fixes that make no difference to Detectron2: it clips boxes to the image, drops empty ones, and ignores polygons of
@@ -154,7 +155,7 @@ def _split(normalised: NormalisedCoco, images: Path, training: bool) -> CocoSpli
             f"{normalised.source} contains no usable object: detection needs objects for training and for scoring{what}"
         )
     content = normalised.content(_UNSEEN_IN_TRAINING if training else ())
-    with content.open("rb") as file:
+    with open_regular(content) as file:
         digest = hashlib.file_digest(file, "sha256")
     digest.update("\n".join(f"{name} {size}" for name, size in normalised.files).encode(errors="surrogateescape"))
     named = f"{normalised.copy.resolve()}\n{images.resolve()}\n{digest.hexdigest()}"

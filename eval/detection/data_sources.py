@@ -18,9 +18,11 @@ import orjson
 
 from ccop_hub.errors import UserError
 from ccop_hub.files import bytes_digest, make_folder, write_atomically
+from ccop_hub.regular_files import read_regular
 from ccop_hub.sources.cache import cache_root
 
 from . import cityscapes_data, voc_data
+from .average_precision import LARGEST_JSON
 from .coco_data import CocoData, CocoSplit, open_coco, open_pair, open_part
 
 NAMED = {"coco": "coco", "voc": "", "cityscapes": "cityscapes"}
@@ -105,7 +107,7 @@ def image_names(split: CocoSplit) -> list[str]:
 
 
 def _read(path: Path) -> Any:
-    return orjson.loads(path.read_bytes())
+    return orjson.loads(read_regular(path, LARGEST_JSON))
 
 
 def _converted(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from PIL import Image, ImageDraw
 from ccop_hub.files import replacing
 from ccop_hub.images import read_rgb
 
+from .average_precision import read_predictions
 from .coco_data import CocoSplit
 
 THRESHOLD = 0.5
@@ -43,7 +43,7 @@ def write_sheet(split: CocoSplit, predictions: Path, path: Path, images: int = 8
     metadata = MetadataCatalog.get(split.name)
     records = DatasetCatalog.get(split.name)[:images]
     by_image: dict[Any, list[dict[str, Any]]] = {record["image_id"]: [] for record in records}
-    for entry in json.loads(predictions.read_text(encoding="utf-8")):
+    for entry in read_predictions(predictions):
         if entry["image_id"] in by_image:
             by_image[entry["image_id"]].append(entry)
     cells: list[tuple[npt.NDArray[np.uint8], str]] = []

@@ -14,6 +14,7 @@ import torch
 from ccop_hub.errors import UserError
 from ccop_hub.files import check_folder, make_folder, write_atomically
 from ccop_hub.formats.checkpoint import Weights
+from ccop_hub.regular_files import read_json
 from ccop_hub.saved_settings import save_settings
 from ccop_hub.sources.resolve import resolve
 
@@ -149,7 +150,12 @@ def _check_identity(plan: Plan) -> None:
     path = plan.folder / IDENTITY_FILE
     if not path.is_file():
         return
-    before = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        before = read_json(path)
+    except (OSError, ValueError):
+        before = None
+    if not isinstance(before, dict):
+        raise UserError(f"{path} is damaged: give --overwrite to start over, or another --out")
     other = [name for name, value in plan.identity().items() if before.get(name) != value]
     if other:
         raise UserError(

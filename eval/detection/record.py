@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 from ccop_hub.formats.tensor_use import TensorUse
+from ccop_hub.regular_files import parse_json, read_regular, read_text
 from ccop_hub.saved_settings import plain
 
 from ..common import environment
@@ -28,7 +28,7 @@ def make_result(plan: Plan, seconds: float) -> Result:
         seconds: wall time of this process.
     """
     cfg, configuration, settings = plan.configuration.cfg, plan.configuration, plan.settings
-    outcome = json.loads((plan.folder / OUTCOME_FILE).read_text(encoding="utf-8"))
+    outcome = parse_json(read_regular(plan.folder / OUTCOME_FILE), nan_as_null=True)
     metrics, per_class = flatten(outcome["scores"], plan.data.class_names)
     report = outcome["report"]
     notes = list(configuration.notes)
@@ -59,11 +59,11 @@ def make_result(plan: Plan, seconds: float) -> Result:
 
 
 def flatten(scores: dict[str, Any], class_names: list[str]) -> tuple[Metrics, dict[str, Metrics]]:
-    """Convert Detectron2's scores (percent) to flat metrics and AP per class; undefined values become None."""
+    """Convert Detectron2's scores (percent, or None) to flat metrics and AP per class; undefined ones become None."""
     metrics: Metrics = {}
     per_class: dict[str, Metrics] = {}
     for kind, values in scores.items():
-        defined = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        defined = {name: None if value is None or not math.isfinite(value) else value for name, value in values.items()}
         classes = {f"AP-{name}": name for name in class_names}
         metrics |= {f"{kind}/{name}": value for name, value in defined.items() if name not in classes}
         by_class = {classes[name]: value for name, value in defined.items() if name in classes}
@@ -77,13 +77,18 @@ def _curve(path: Path, iterations: int, metrics: Metrics) -> list[Metrics]:
     The last entry has the final scores. A killed run may have left a truncated line, and steps that it repeated.
     """
     curve: dict[int, Metrics] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in read_text(path).split("\n"):
         try:
-            entry = json.loads(line)
+            entry = parse_json(line, nan_as_null=True)
         except ValueError:
             continue
+        if not isinstance(entry, dict) or type(entry.get("iteration")) is not int:
+            continue
         step = min(entry["iteration"] + 1, iterations)
-        kept = {name: value for name, value in entry.items() if name == "lr" or "loss" in name or name.endswith("/AP")}
+        numbers = {name: value for name, value in entry.items() if type(value) in (int, float)}
+        kept = {
+            name: value for name, value in numbers.items() if name == "lr" or "loss" in name or name.endswith("/AP")
+        }
         curve[step] = {"step": step, **curve.get(step, {}), **kept}
     final = {name: value for name, value in metrics.items() if name.endswith("/AP")}
     curve[iterations] = {"step": iterations, **curve.get(iterations, {}), **final}

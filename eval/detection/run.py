@@ -12,6 +12,7 @@ from torch import nn
 
 from ccop_hub.errors import UserError
 from ccop_hub.files import write_atomically
+from ccop_hub.markup import visible
 
 from ..results.result import RESULT_FILE, Result
 from ..settings import DetectionSettings
@@ -70,9 +71,9 @@ def _carry_out(plan: Plan) -> Result | None:
     first_machine = settings.node_rank == 0
     if first_machine:
         open_output(plan)
-        print(f"{plan.weights.name}: {settings.protocol} on {plan.data.name}")
+        print(visible(f"{plan.weights.name}: {settings.protocol} on {plan.data.name}"))
         for note in plan.configuration.notes:
-            print(f"note: {note}")
+            print(visible(f"note: {note}"))
     # Each new process makes its own plan: a configuration cannot be unpickled before Detectron2 is patched there.
     start(settings, work, settings, plan if settings.processes == 1 else None)
     if not first_machine:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,8 @@ from torch import nn
 
 from ccop_hub.errors import UserError
 from ccop_hub.files import write_atomically
+from ccop_hub.formats.training_state import read_training_state
+from ccop_hub.regular_files import read_text
 
 from .average_precision import Scorer, voc_scores
 from .data_order import GroupedBatches, NumberedSamples, ResumableLoader
@@ -36,6 +39,12 @@ INFERENCE_FOLDER = "inference"
 PREDICTIONS_FILE = "coco_instances_results.json"
 """COCO result JSON in `INFERENCE_FOLDER`, as named by Detectron2."""
 
+LAST_CHECKPOINT = "last_checkpoint"
+"""File with the name of the last checkpoint, as Detectron2 calls it."""
+
+_CHECKPOINT_NAME = re.compile(r"model_(\d+|final)\.pth", re.ASCII)
+_LONGEST_NAME = 1 << 10
+_START_OVER = "give --overwrite to start over, or another --out"
 _UNFINISHED = ".unfinished"
 """Marks the file name of a checkpoint that is still being written."""
 
@@ -191,6 +200,34 @@ class VocEvaluator(CocoEvaluator):
 class Checkpointer(DetectionCheckpointer):  # type: ignore[misc]
     """`DetectionCheckpointer` that is safe to kill at any time: the last complete checkpoint always survives."""
 
+    def get_checkpoint_file(self) -> str:
+        """Return the path of the last checkpoint.
+
+        Raises:
+            UserError: `last_checkpoint` names anything but a checkpoint in its folder.
+        """
+        record = Path(self.save_dir) / LAST_CHECKPOINT
+        try:
+            name = read_text(record, _LONGEST_NAME).strip()
+        except (OSError, UnicodeDecodeError):
+            name = ""
+        if not _CHECKPOINT_NAME.fullmatch(name):
+            raise UserError(f"{record} does not name a checkpoint beside it: {_START_OVER}")
+        return str(Path(self.save_dir) / name)
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        """Read a checkpoint of this run; Detectron2 would unpickle any file, which can run code."""
+        state = read_training_state(Path(filename), _START_OVER)
+        expected, found = self.model.state_dict(), state.get("model")
+        if not isinstance(found, dict) or found.keys() != expected.keys():
+            raise UserError(f"{filename} is not a checkpoint of this detector: {_START_OVER}")
+        for name, value in found.items():
+            if not isinstance(value, torch.Tensor) or value.shape != expected[name].shape:
+                raise UserError(f"{filename} is not a checkpoint of this detector ({name} differs): {_START_OVER}")
+            if value.is_floating_point() and not value.isfinite().all():
+                raise UserError(f"{name} in {filename} is NaN or infinite: {_START_OVER}")
+        return state
+
     def save(self, name: str, **kwargs: Any) -> None:
         """Write a checkpoint under a temporary name; `tag_last_checkpoint` gives it its final one."""
         super().save(f"{name}{_UNFINISHED}", **kwargs)
@@ -200,7 +237,7 @@ class Checkpointer(DetectionCheckpointer):  # type: ignore[misc]
         folder = Path(self.save_dir)
         whole = last_filename_basename.replace(_UNFINISHED, "")
         (folder / last_filename_basename).replace(folder / whole)
-        write_atomically(folder / "last_checkpoint", whole.encode())
+        write_atomically(folder / LAST_CHECKPOINT, whole.encode())
         for path in folder.glob("model_*.pth"):
             if path.name != whole:
                 path.unlink()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ccop_hub.errors import UserError
-from ccop_hub.regular_files import read_text
+from ccop_hub.regular_files import read_regular, read_text
 
 CLASSES = (
     "aeroplane",
@@ -115,7 +115,7 @@ def _objects(tree: ElementTree.Element, path: Path) -> Iterator[dict[str, Any]]:
 
 def _parse(path: Path) -> ElementTree.Element:
     try:
-        return ElementTree.parse(path).getroot()
+        return ElementTree.fromstring(read_regular(path))
     # An unknown encoding raises LookupError; one that expat does not support raises ValueError.
     except (ElementTree.ParseError, OSError, LookupError, ValueError) as error:
         raise UserError(f"{path} is not XML ({error}); unpack the data set again") from None

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Subset
 
 from ccop_hub.errors import UserError
 from ccop_hub.files import bytes_digest, file_digest, make_folder, replacing, write_atomically
+from ccop_hub.regular_files import open_regular, read_text
 from ccop_hub.sources.cache import cache_root
 
 from ..common.compute import failing_together, readable
@@ -75,8 +76,7 @@ def cached_features(
                 write_atomically(folder / "identity.json", json.dumps(identity, sort_keys=True, indent=2) + "\n")
                 shutil.rmtree(parts)
             fabric.barrier()
-    features: np.ndarray = np.load(file, mmap_mode="r")
-    return features
+    return _mapped(file)
 
 
 @contextmanager
@@ -137,9 +137,7 @@ def _is_whole(folder: Path, rows: int) -> bool:
         return False
     features = _load(file, rows)
     # Features written by earlier versions have no digest.
-    if features is not None and (
-        not digest.exists() or digest.read_text(encoding="utf-8").strip() == file_digest(file)
-    ):
+    if features is not None and (not digest.exists() or _recorded(digest) == file_digest(file)):
         return True
     print(f"the features in {folder} are damaged: computing them again", file=sys.stderr, flush=True)
     return False
@@ -148,13 +146,31 @@ def _is_whole(folder: Path, rows: int) -> bool:
 def _load(file: Path, rows: int) -> np.ndarray | None:
     """Memory-map a feature file; None if it is not (rows, D) finite float32."""
     try:
-        features = np.load(file, mmap_mode="r")
+        features = _mapped(file)
     except (OSError, ValueError, EOFError):
         return None
     if features.ndim != 2 or features.dtype != np.float32 or len(features) != rows:
         return None
     blocks = (features[start : start + CHUNK] for start in range(0, rows, CHUNK))
     return features if all(np.isfinite(block).all() for block in blocks) else None
+
+
+def _mapped(file: Path) -> np.ndarray:
+    """Memory-map an array, read-only; only numbers, since objects would be unpickled.
+
+    Raises:
+        OSError, ValueError, EOFError: the file is not regular, or not a complete array of numbers.
+    """
+    open_regular(file).close()
+    features: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
+    return features
+
+
+def _recorded(digest: Path) -> str | None:
+    try:
+        return read_text(digest).strip()
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 def _compute_chunk(
@@ -181,7 +197,7 @@ def _compute_chunk(
 
 def _join(chunks: Sequence[Path], file: Path) -> None:
     """Concatenate all chunks into one file."""
-    arrays = [np.load(chunk, mmap_mode="r") for chunk in chunks]
+    arrays = [_mapped(chunk) for chunk in chunks]
     shape = (sum(map(len, arrays)), arrays[0].shape[1])
     # Written, not memory-mapped: on a full disk, a write raises, but a store to a mapped page kills the process.
     with replacing(file) as temporary, temporary.open("wb") as stream:

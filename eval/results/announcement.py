@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from ccop_hub.console import table_console
+from ccop_hub.markup import visible
 
 from .comparison import group_results
 from .result import RESULT_FILE, Result
 from .tables import print_group
-from .text import visible
 
 
 def announce(result: Result, out: Path) -> None:

@@ -9,10 +9,11 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from ccop_hub.markup import visible
+
 from .comparison import Group
 from .plots import bars, class_differences, curves
 from .tables import PUBLISHED, ROW_COLUMNS, caption, cell, published_cell, shared_cells
-from .text import visible
 
 TEMPLATE = "page.html"
 

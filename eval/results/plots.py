@@ -11,9 +11,10 @@ from typing import Any, ParamSpec, TypeVar
 import matplotlib
 from matplotlib.figure import Figure
 
+from ccop_hub.markup import visible
+
 from .comparison import Group, Row
 from .result import Metrics
-from .text import visible
 
 INK = "#26323d"
 PUBLISHED_COLOUR = "#b9c0c7"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -12,9 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ccop_hub.markup import markdown_text, visible
+
 from .comparison import Group, Row
 from .published import Published
-from .text import visible
 
 SHARED_COLUMNS = ("weights", "loaded", "data", "protocol", "engine", "seed", "lr")
 ROW_COLUMNS = ("weights", "loaded", "seed", "lr")
@@ -86,18 +86,23 @@ def markdown(groups: Sequence[Group], metrics: Sequence[str] = ()) -> str:
     for group in groups:
         names = group.metric_names(metrics)
         header = [*SHARED_COLUMNS, *map(visible, names)]
-        lines += [f"### {_literal(title(group))}", "", _line(map(_literal, header)), _line(["---"] * len(header))]
+        lines += [
+            f"### {markdown_text(title(group))}",
+            "",
+            _line(map(markdown_text, header)),
+            _line(["---"] * len(header)),
+        ]
         for row in group.rows:
             shared = shared_cells(group, row)
-            texts = (_literal(shared[name]) for name in SHARED_COLUMNS)
+            texts = (markdown_text(shared[name]) for name in SHARED_COLUMNS)
             lines.append(_line([*texts, *(cell(group, row, name) for name in names)]))
         for published in group.published:
             shared = dict.fromkeys(SHARED_COLUMNS, "") | {"weights": published.label, "loaded": PUBLISHED}
             shared |= {"data": visible(group.data), "protocol": visible(group.protocol), "engine": published.source}
-            texts = (_literal(shared[name]) for name in SHARED_COLUMNS)
+            texts = (markdown_text(shared[name]) for name in SHARED_COLUMNS)
             lines.append(_line([*texts, *(published_cell(published, name) for name in names)]))
         notes = caption(group)
-        lines += ["", *([_literal(notes), ""] if notes else [])]
+        lines += ["", *([markdown_text(notes), ""] if notes else [])]
     return "\n".join(lines)
 
 
@@ -187,10 +192,3 @@ def caption(group: Group) -> str | None:
 
 def _line(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cells) + " |"
-
-
-def _literal(text: str) -> str:
-    """Escape everything that Markdown would interpret as markup or HTML."""
-    text = re.sub(r"([\\`*|~$\[\]<>&])", r"\\\1", text)
-    # An underscore inside a word, common in names of weights, is not markup.
-    return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\_", text)

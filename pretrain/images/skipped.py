@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ccop_hub.errors import UserError
 from ccop_hub.files import make_folder, replacing
+from ccop_hub.markup import visible
 
 
 class SkippedImages:
@@ -47,7 +48,7 @@ class SkippedImages:
         first = [f"{image} ({reason})" for image, reason in list(self.reasons().items())[:shown]]
         more = len(self) - len(first)
         noun = "image" if len(self) == 1 else "images"
-        named = "; ".join(first).encode("utf-8", "backslashreplace").decode()  # names may not be valid UTF-8
+        named = visible("; ".join(first))
         return f"{len(self)} {noun} skipped: {named}" + (f"; and {more} more" if more else "")
 
 

@@ -7,6 +7,7 @@ uncompressed tar file, one pass over the headers gives the offset of each member
 
 from __future__ import annotations
 
+import os
 import tarfile
 from collections import Counter
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ import numpy.typing as npt
 from ccop_hub.errors import UserError, one_line
 from ccop_hub.images import is_hidden, is_image_name
 from ccop_hub.images.formats import suffix_of
+from ccop_hub.regular_files import open_regular
 
 from ..common.packed_strings import PackedStrings
 
@@ -104,8 +106,8 @@ def _members(path: Path, passed_over: Counter[str]) -> list[tuple[str, int, int]
     """Return (name, offset, size) of the images in one tar file, counting other members by suffix."""
     found = []
     try:
-        end = path.stat().st_size
-        with tarfile.open(path, "r:", tarinfo=_Member) as archive:
+        with open_regular(path) as file, tarfile.open(fileobj=file, mode="r:", tarinfo=_Member) as archive:
+            end = os.fstat(file.fileno()).st_size
             for member in archive:
                 name = PurePosixPath(member.name)
                 if not 0 <= member.size <= end - member.offset_data:

@@ -12,10 +12,12 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor
 
 from ccop_hub.files import write_atomically
 from ccop_hub.images import UnreadableImageError
+from ccop_hub.markup import visible
 from ccop_hub.notebook import summary_html
 
 from ..common.seeding import derive_seed, seeded_cpu
@@ -71,11 +73,11 @@ def show(inspection: Inspection) -> None:
     """Print the table and the paths of the sheets."""
     table = Table("measure", "value", title=f"{inspection.draws} draws of two views")
     for name, value in inspection.measures.items():
-        table.add_row(name, value)
+        table.add_row(name, Text(visible(value)))
     console = Console()
     console.print(table)
     for path in inspection.sheets:
-        console.print(str(path), soft_wrap=True, highlight=False)
+        console.print(visible(path), soft_wrap=True, highlight=False, markup=False)
 
 
 def write_sheets(

@@ -18,6 +18,7 @@ from ccop_hub.coco.orientation import turn_box
 from ccop_hub.errors import UserError
 from ccop_hub.files import make_folder, replacing
 from ccop_hub.images import ImageHeader, UnreadableImageError, decode_header, read_header
+from ccop_hub.markup import visible
 
 from ..images.coco_json import CocoImage, read_boxes, read_images, write_proposals
 from ..images.source import ImageSource, StoredImage
@@ -124,7 +125,7 @@ def take_over(source: ImageSource, path: Path, folder: Path, settings: str, keep
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     if findings:
-        print(f"note: {findings.summary(path)}")
+        print(visible(f"note: {findings.summary(path)}"))
 
 
 def _read_listing(source: ImageSource, path: Path) -> tuple[npt.NDArray[np.int32], dict[int | str, int]]:

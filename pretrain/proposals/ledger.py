@@ -30,7 +30,6 @@ from .shards import (
     read_notes,
     shard_paths,
     write_shard,
-    wrong_column,
 )
 
 PARTS = "parts"
@@ -141,8 +140,11 @@ class Ledger:
             notes = read_notes(path)
             if notes is None or notes.settings != self.settings:
                 continue
-            table = read_columns(path, _FACTS)
-            if table is None or wrong_column(table) is not None:
+            try:
+                table = read_columns(path, _FACTS)
+            except UserError:
+                continue
+            if table is None:
                 continue
             self.files.append(path)
             columns = [table[name].to_pylist() for name in _FACTS]

@@ -6,8 +6,10 @@ import shlex
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ccop_hub.images import describe_passed_over
+from ccop_hub.markup import visible
 
 from .check import CheckReport
 from .run import ProposalsResult
@@ -45,12 +47,12 @@ def report(result: ProposalsResult | CheckReport) -> int:
 
 
 def _report_check(report: CheckReport) -> int:
-    table = Table("measure", "value", title=f"proposals in {report.folder}")
+    table = Table("measure", "value", title=Text(visible(f"proposals in {report.folder}")))
     for name, value in report.measures.items():
         table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
     Console().print(table)
     if report.note:
-        print(f"note: {report.note}")
+        print(visible(f"note: {report.note}"))
     if not report.missing:
         return 0
     images, folder = shlex.quote(str(report.images)), shlex.quote(str(report.folder))

@@ -24,11 +24,12 @@ from typing import Any, TypeVar, get_origin, get_type_hints
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ccop_hub.errors import UserError, one_line
 from ccop_hub.files import replacing, write_atomically
-from ccop_hub.regular_files import read_regular
+from ccop_hub.regular_files import MAX_JSON, open_regular, parse_json, read_json, read_regular
 
 MANIFEST = "manifest.json"
 SKIPPED = "skipped.csv"
@@ -37,8 +38,13 @@ FORMAT_VERSION = 2
 
 _NOTES_KEY = b"ccop"
 _MOST = 1 << 62  # upper limit for any count
-_MOST_IN_SHARD = 1 << 24  # boxes: 256 MiB
-_MOST_JSON = 16 << 20  # bytes
+_MOST_ROWS = 1 << 12
+_MOST_BOXES = 1 << 22  # in a shard: 64 MiB as float32
+_LARGEST_SHARD = 1 << 27  # bytes, also when decompressed
+_LONGEST_KEY = 1 << 14  # bytes of UTF-8
+_UNREADABLE = (OSError, ValueError, TypeError, KeyError, MemoryError, pa.ArrowException)
+"""Exceptions that Arrow and the checks here raise for damaged files."""
+
 _SCHEMA = pa.schema(
     [
         pa.field("image", pa.string(), nullable=False),
@@ -124,7 +130,7 @@ class Manifest:
         if not path.is_file():
             raise UserError(f"{folder} contains no proposals (no {MANIFEST}); run ccop-pretrain proposals IMAGES")
         try:
-            facts = json.loads(read_regular(path, _MOST_JSON))
+            facts = read_json(path)
             version = facts["format_version"]
             if version != FORMAT_VERSION:
                 raise UserError(
@@ -132,7 +138,7 @@ class Manifest:
                     "again"
                 )
             return _checked(cls(**facts))
-        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        except (OSError, ValueError, TypeError, KeyError) as error:
             raise UserError(f"{path} is not a manifest of proposals ({one_line(error)}); make them again") from None
 
 
@@ -236,40 +242,78 @@ def write_shard(path: Path, rows: Sequence[ImageProposals], notes: ShardNotes, c
 def read_notes(path: Path) -> ShardNotes | None:
     """Read the notes of a shard; None if there is no complete shard of this format at `path`."""
     try:
-        parquet = pq.read_metadata(path)
-        notes = _checked(ShardNotes(**json.loads(parquet.metadata[_NOTES_KEY])))
-    except (OSError, KeyError, ValueError, TypeError, RecursionError):
+        with open_regular(path) as file:
+            if os.fstat(file.fileno()).st_size > _LARGEST_SHARD:
+                return None
+            parquet = pq.read_metadata(file)
+        numbers = _require_affordable(parquet)
+        text = parquet.metadata[_NOTES_KEY]
+        notes = _checked(ShardNotes(**parse_json(text))) if len(text) <= MAX_JSON else None
+    except _UNREADABLE:
         return None
     # The counts determine how much memory is allocated, so check them against the file's metadata.
-    numbers = sum(
-        group.column(place).num_values
-        for group in (parquet.row_group(number) for number in range(parquet.num_row_groups))
-        for place in range(group.num_columns)
-        if group.column(place).path_in_schema.startswith("boxes.")
-    )
-    agrees = parquet.num_rows == notes.rows and numbers == 4 * notes.boxes + notes.empty  # an empty list is one value
-    return notes if agrees and max(notes.rows, notes.boxes) <= _MOST_IN_SHARD else None
+    agrees = notes is not None and parquet.num_rows == notes.rows
+    # An empty list counts as one value.
+    return notes if agrees and notes is not None and numbers == 4 * notes.boxes + notes.empty else None
+
+
+def _require_affordable(parquet: pq.FileMetaData) -> int:
+    """Check the sizes that a Parquet file states, and return its number of box coordinates and empty lists.
+
+    Raises:
+        ValueError: the file is larger than any shard. A small file can repeat a value without end.
+    """
+    groups = [parquet.row_group(number) for number in range(parquet.num_row_groups)]
+    chunks = [group.column(place) for group in groups for place in range(group.num_columns)]
+    numbers: int = sum(chunk.num_values for chunk in chunks if chunk.path_in_schema.startswith("boxes."))
+    size = sum(chunk.total_uncompressed_size for chunk in chunks)
+    if parquet.num_rows > _MOST_ROWS or numbers > 4 * _MOST_BOXES + _MOST_ROWS or size > _LARGEST_SHARD:
+        raise ValueError("larger than any shard")
+    return numbers
 
 
 def read_columns(path: Path, columns: Sequence[str]) -> pa.Table | None:
-    """Read some columns of a shard; None if it is damaged."""
+    """Read some columns of a shard; None if it is missing or damaged.
+
+    Raises:
+        UserError: a column does not have the type of the format, or contains nulls.
+    """
     try:
+        content = pa.BufferReader(read_regular(path, _LARGEST_SHARD))
+        # As a dictionary, a long text that is repeated in every row is in memory once.
+        file = pq.ParquetFile(content, read_dictionary=["image"])
+        _require_affordable(file.metadata)
+        for name in columns:
+            found, wanted = file.schema_arrow.field(name).type, _SCHEMA.field(name).type
+            if found != (pa.dictionary(pa.int32(), wanted) if name == "image" else wanted):
+                raise _damaged(path, name, f"is {found}, not {wanted}")
         # Shards are small, and each thread of Arrow's pool would hold on to memory.
-        return pq.read_table(path, columns=list(columns), use_threads=False)
-    except (OSError, ValueError, KeyError):
+        table = file.read(columns=list(columns), use_threads=False)
+        for name in columns:
+            if table[name].null_count or (name == "boxes" and _has_nulls(table[name])):
+                raise _damaged(path, name, "contains nulls")
+        if "image" in columns:
+            table = table.set_column(columns.index("image"), "image", _keys(path, table["image"]))
+        table.validate(full=True)
+        return table
+    except _UNREADABLE:
         return None
+
+
+def _keys(path: Path, images: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Convert the keys of a shard from a dictionary to strings, once they are known to be short."""
+    longest = (pc.max(pc.binary_length(chunk.dictionary)).as_py() for chunk in images.chunks)
+    if max((length or 0 for length in longest), default=0) > _LONGEST_KEY:
+        raise _damaged(path, "image", f"has a name of more than {_LONGEST_KEY} bytes")
+    return images.cast(pa.string())
 
 
 def _damaged(path: Path, field: str, what: str) -> UserError:
     return UserError(f"{path} is damaged: {field} {what}; delete it and rerun the command that makes the proposals")
 
 
-def wrong_column(table: pa.Table) -> str | None:
-    """Return the name of the first column with the wrong type or with nulls; None if there is none."""
-    for field in table.schema:
-        if field.type != _SCHEMA.field(field.name).type or table[field.name].null_count:
-            return str(field.name)
-    return None
+def _has_nulls(boxes: pa.ChunkedArray) -> bool:
+    return any(chunk.values.null_count or chunk.values.values.null_count for chunk in boxes.chunks)
 
 
 class ShardRows(Sequence[ImageProposals]):
@@ -283,9 +327,6 @@ class ShardRows(Sequence[ImageProposals]):
         table = read_columns(path, [field.name for field in _SCHEMA])
         if table is None:
             raise UserError(f"{path} is missing or damaged; rerun the command that makes the proposals")
-        wrong = wrong_column(table)
-        if wrong is not None:
-            raise _damaged(path, wrong, f"is not {_SCHEMA.field(wrong).type} throughout")
         self.images: list[str] = table["image"].to_pylist()
         self.sizes: npt.NDArray[np.int32] = np.stack((table["width"].to_numpy(), table["height"].to_numpy()), axis=1)
         lists = table["boxes"].combine_chunks()

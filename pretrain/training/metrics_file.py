@@ -11,6 +11,7 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from ccop_hub.files import write_atomically
+from ccop_hub.regular_files import read_text
 
 
 class MetricsFile(Logger):
@@ -65,7 +66,7 @@ class MetricsFile(Logger):
     def _read(self) -> list[dict[str, str]]:
         if not self.path.is_file():
             return []
-        text = self.path.read_text(encoding="utf-8")
+        text = read_text(self.path)
         # A crash may have truncated the last row; complete rows end with a newline.
         reader = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline=""))
         self._columns = list(reader.fieldnames or [])

@@ -13,7 +13,7 @@ from typing import Any
 from ccop_hub.errors import UserError, one_line
 from ccop_hub.files import check_folder, is_temporary, make_folder, write_atomically
 from ccop_hub.formats.checkpoint import FACTS_FILE
-from ccop_hub.regular_files import read_regular
+from ccop_hub.regular_files import read_json, read_text
 from ccop_hub.saved_settings import differences, read_settings, save_settings
 
 from ..settings import RunSettings
@@ -146,7 +146,7 @@ class RunFolder:
         """Return the Weights & Biases run id, generated on the first call from the operating system's randomness."""
         if not self.wandb.is_file():
             write_atomically(self.wandb, f"{secrets.token_hex(4)}\n")
-        return self.wandb.read_text(encoding="utf-8").strip()
+        return read_text(self.wandb).strip()
 
     def write_environment(self, facts: dict[str, Any]) -> None:
         """Write `environment.json`."""
@@ -165,10 +165,10 @@ class RunFolder:
         if not self.images.is_file():
             return
         try:
-            before = json.loads(read_regular(self.images))
+            before = read_json(self.images)
             same = before["digest"] == digest
             before["images"]
-        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        except (OSError, ValueError, TypeError, KeyError) as error:
             raise UserError(
                 f"{self.images} is damaged ({one_line(error)}): delete it to resume without this check"
             ) from None
