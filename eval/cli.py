@@ -133,7 +133,7 @@ COMMANDS: list[Command] = [
         "Classify ground-truth boxes by frozen features.",
         RegionSettings,
         tasks.regions,
-        common=(*_RUN, "against", "features", "epochs"),
+        common=(*_RUN, "against", "features", "neighbours"),
         **_PRINTED,
     ),
     Command(

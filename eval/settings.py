@@ -222,9 +222,7 @@ class RegionSettings(PairedSettings):
             one, otherwise the stages.
         short_side: length to which the shorter side of each image is scaled, in pixels.
         long_side: maximum length of the longer side, in pixels.
-        epochs: passes over the training boxes.
-        batch_size: boxes per step.
-        holdout: fraction of the training images held out to choose the head.
+        holdout: fraction of the training images held out to choose the penalty of the linear classifier.
         neighbours: k of the nearest-neighbour classifier.
         temperature: temperature of the nearest neighbours' vote weights.
         cache: folder of computed features; `features` in $CCOP_CACHE by default.
@@ -235,8 +233,6 @@ class RegionSettings(PairedSettings):
     features: Literal["auto", "pyramid", "stages"] = "auto"
     short_side: Pixels | None = None
     long_side: Pixels | None = None
-    epochs: PositiveInt | None = None
-    batch_size: HeadBatch | None = None
     holdout: Holdout | None = None
     neighbours: PositiveInt | None = None
     temperature: PositiveFloat | None = None

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ccop_hub.errors import UserError
 
-from ..protocols import LinearProtocol, RegionProtocol
+from ..protocols import LinearProtocol
 
 MOMENTUM = 0.9
 INITIAL_STD = 0.01
@@ -39,12 +39,10 @@ class HeadSpec:
         return f"lr {self.base_rate:g}" + (", batch-normalised" if self.normalised else "")
 
 
-def head_specs(protocol: LinearProtocol | RegionProtocol) -> list[HeadSpec]:
+def head_specs(protocol: LinearProtocol) -> list[HeadSpec]:
     """A protocol's grid: all rates on plain features, then, in a sweep, all rates on batch-normalised ones."""
-    scaled = not isinstance(protocol, LinearProtocol) or protocol.scale_rates
-    normalised = not isinstance(protocol, LinearProtocol) or protocol.normalised
-    scale = protocol.batch_size / 256 if scaled else 1.0
-    kinds = (False, True) if normalised else (False,)
+    scale = protocol.batch_size / 256 if protocol.scale_rates else 1.0
+    kinds = (False, True) if protocol.normalised else (False,)
     return [HeadSpec(rate, rate * scale, kind) for kind in kinds for rate in protocol.rates]
 
 

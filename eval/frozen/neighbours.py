@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -13,7 +13,13 @@ QUERY_BLOCK, BANK_BLOCK = 512, 65536
 """Query and bank rows per comparison block, small enough for a device with little memory."""
 
 
-def nearest_neighbours(bank: np.ndarray, queries: np.ndarray, k: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def nearest_neighbours(
+    bank: np.ndarray,
+    queries: np.ndarray,
+    k: int,
+    device: torch.device,
+    prepare: Callable[[np.ndarray], np.ndarray] = np.asarray,
+) -> tuple[Tensor, Tensor]:
     """Find the k bank rows with the highest cosine similarity to each query, highest first.
 
     Works block by block, so neither array has to fit in memory.
@@ -23,17 +29,18 @@ def nearest_neighbours(bank: np.ndarray, queries: np.ndarray, k: int, device: to
         queries: (N, D) float32.
         k: number of neighbours, at most M.
         device: device to compute on.
+        prepare: applied to the rows of both arrays first, block by block.
 
     Returns:
         (N, k) similarities and (N, k) bank indices, on the CPU.
     """
     similarities, indices = [], []
     for start in range(0, len(queries), QUERY_BLOCK):
-        block = _unit(queries[start : start + QUERY_BLOCK], device)
+        block = _unit(prepare(queries[start : start + QUERY_BLOCK]), device)
         best = torch.empty(len(block), 0, device=device)
         index = torch.empty(len(block), 0, dtype=torch.int64, device=device)
         for first in range(0, len(bank), BANK_BLOCK):
-            values = block @ _unit(bank[first : first + BANK_BLOCK], device).T
+            values = block @ _unit(prepare(bank[first : first + BANK_BLOCK]), device).T
             top = values.topk(min(k, values.shape[1]), dim=1)
             best, index = torch.cat([best, top.values], 1), torch.cat([index, top.indices + first], 1)
             kept = best.topk(min(k, best.shape[1]), dim=1)

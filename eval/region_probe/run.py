@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -22,12 +21,12 @@ from ..protocols import RegionProtocol, apply_settings
 from ..results.result import Result
 from ..settings import RegionSettings
 from .accuracy import accuracy_statistic, class_accuracy
+from .balanced import ChosenHead, Standardiser, balanced_votes, choose_head
 from .coco_boxes import BoxedImages, read_splits
-from .head_sweep import HeadSweep
 from .roi_features import Kind, ScaledImages, box_features
 
 HOLDOUT_DRAW, QUERY_DRAW = 1, 4
-"""Separate the seeds of different draws; 2 and 3 are used in `head_sweep`."""
+"""Separate the seeds of different draws."""
 
 
 def run(settings: RegionSettings) -> Result:
@@ -36,7 +35,7 @@ def run(settings: RegionSettings) -> Result:
 
 
 class RegionProbe(Probe[RegionSettings]):
-    """Classifies the validation boxes with a linear head, selected on held-out images, and with kNN."""
+    """Classifies the validation boxes with a linear head and with kNN; both give every class the same weight."""
 
     task = "regions"
 
@@ -58,28 +57,16 @@ class RegionProbe(Probe[RegionSettings]):
         _, self.protocol_id = apply_settings(dataclasses.replace(base, id=f"{base.id}-{self.kind}"), self.settings)
 
     def measure(self, run: Run[RegionSettings]) -> Measurement:
-        """Train the heads, select one per side, and score it and kNN on the validation boxes."""
-        train = {side: self._features(run, side, self.train) for side in run.networks}
-        val = {side: self._features(run, side, self.val) for side in run.networks}
-        labels = np.concatenate(self.train.labels)
-        sweep = HeadSweep(
-            train,
-            labels,
-            len(self.train.classes),
-            self.kept,
-            self.held,
-            self.protocol,
-            self.settings.seed,
-            run.fabric.device,
-        )
-        sweep.train(run.folder, run.identity)
-        chosen, heads = sweep.choose()
+        """Fit a linear head for each side, and score it and kNN on the validation boxes."""
+        truth = np.concatenate(self.val.labels)
+        heads: dict[str, ChosenHead] = {}
         hits: dict[str, dict[str, np.ndarray]] = {}
         nearest: dict[str, np.ndarray] = {}
         for side in run.networks:
-            linear = self._linear_hits(sweep.predict(side, val[side]).numpy(), heads[side])
-            knn, nearest[side] = self._neighbour_hits(run, train[side], val[side])
-            hits[side] = {"linear": linear[chosen[side]], "knn": knn}
+            train, val = self._features(run, side, self.train), self._features(run, side, self.val)
+            heads[side] = self._head(train, run)
+            knn, nearest[side] = self._neighbour_hits(run, train, val)
+            hits[side] = {"knn": knn, "linear": heads[side].head.predict(val) == truth}
         return Measurement(
             statistics={side: accuracy_statistic(self.val, values) for side, values in hits.items()},
             per_class={
@@ -87,11 +74,17 @@ class RegionProbe(Probe[RegionSettings]):
                 for side, values in hits.items()
             },
             pictures={"nearest-regions": lambda: self._draw(run, nearest)},
-            curves=sweep.curves,
-            rates={side: sweep.specs[index].rate for side, index in chosen.items()},
-            details={"heads": heads, "chosen": {side: sweep.specs[index].label for side, index in chosen.items()}},
+            details={
+                "heads": {side: chosen.tried for side, chosen in heads.items()},
+                "chosen": {side: f"penalty {chosen.penalty:g}" for side, chosen in heads.items()},
+            },
             notes=self._notes(),
         )
+
+    def _head(self, features: np.ndarray, run: Run[RegionSettings]) -> ChosenHead:
+        """Fit a side's linear head to the features of the training boxes."""
+        labels, classes = np.concatenate(self.train.labels), len(self.train.classes)
+        return choose_head(features, labels, classes, self.kept, self.held, self.protocol.penalties, run.fabric.device)
 
     def _features(self, run: Run[RegionSettings], side: str, split: BoxedImages) -> np.ndarray:
         """(boxes, D) float32 features of a split."""
@@ -108,21 +101,15 @@ class RegionProbe(Probe[RegionSettings]):
             features=f"boxes from {self.kind}",
         )
 
-    def _linear_hits(self, predicted: np.ndarray, heads: list[dict[str, Any]]) -> np.ndarray:
-        """Whether the (heads, N) predicted classes are correct, (heads, N) bool; adds each accuracy to `heads`."""
-        hits: np.ndarray = predicted == np.concatenate(self.val.labels)
-        for head, right in zip(heads, hits, strict=True):
-            head["val/overall"] = float(100 * right.mean())
-        return hits
-
     def _neighbour_hits(
         self, run: Run[RegionSettings], bank: np.ndarray, queries: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the kNN's hits, (N,) bool, and the nearest training boxes, (N, k)."""
         labels = np.concatenate(self.train.labels)
         k = min(self.protocol.neighbours, len(labels))
-        similarity, index = nearest_neighbours(bank, queries, k, run.fabric.device)
-        votes = class_votes(similarity, index, labels.tolist(), k, self.protocol.temperature)
+        standardiser = Standardiser.of(bank)
+        similarity, index = nearest_neighbours(bank, queries, k, run.fabric.device, standardiser)
+        votes = balanced_votes(class_votes(similarity, index, labels.tolist(), k, self.protocol.temperature), labels)
         hits: np.ndarray = votes.argmax(1).numpy() == np.concatenate(self.val.labels)
         return hits, index.numpy()
 
@@ -130,7 +117,7 @@ class RegionProbe(Probe[RegionSettings]):
         boxes = f"{sum(self.val.counts)} boxes scored, {sum(self.train.counts)} boxes of training images"
         return [
             *(split.note for split in (self.train, self.val) if split.note),
-            f"{boxes}, of which {len(self.held)} chose the heads",
+            f"{boxes}, of which {len(self.held)} chose the penalty",
             "pooled from the feature pyramid"
             if self.kind == "pyramid"
             else "pooled from the backbone's four stages, no pyramid",

@@ -19,7 +19,7 @@ MAIN_METRICS = {
     "linear": ("top1", "top5"),
     "knn": ("k*/top1",),
     "voc-svm": ("mAP",),
-    "regions": ("linear/mean_class", "linear/overall", "knn/mean_class", "knn/overall"),
+    "regions": ("knn/mean_class", "linear/mean_class", "knn/overall", "linear/overall"),
 }
 """Task -> patterns of the metrics shown by default; other tasks show all metrics."""
 

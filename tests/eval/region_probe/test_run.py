@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 
@@ -5,6 +6,7 @@ import numpy as np
 import pytest
 from ccop_eval.cli import main
 from ccop_eval.region_probe.run import split_images
+from ccop_eval.results.comparison import group_results
 from ccop_eval.results.result import Result
 from PIL import Image
 
@@ -44,7 +46,7 @@ def coco(tmp_path_factory, drawn_scenes, ground_boxes):
 
 def regions(data, out, *flags):
     common = ["--weights", "random", "--backbone", "resnet18", "--accelerator", "cpu", "--workers", "0"]
-    small = ["--short_side", "192", "--epochs", "12", "--batch_size", "32", "--cache", str(out.parent / "cache")]
+    small = ["--short_side", "192", "--cache", str(out.parent / "cache")]
     return main(["regions", *common, *small, "--data", str(data), "--out", str(out), *flags])
 
 
@@ -55,13 +57,15 @@ def test_learnable_classes_are_learnt_and_shuffled_ones_are_not(coco, seeing_wei
     learnable, shuffled = (Result.read(tmp_path / name) for name in ("learnable", "shuffled"))
     for kind, least in (("linear", 78), ("knn", 70)):
         assert learnable.metrics[f"{kind}/overall"] > least
-        assert shuffled.metrics[f"{kind}/overall"] < 65
+        assert shuffled.metrics[f"{kind}/overall"] < 70, "50 is chance, 6.5 the standard deviation"
     assert learnable.loaded == "backbone+fpn"
-    assert learnable.protocol == "region-probe-pyramid+batch_size=32,epochs=12,short_side=192"
+    assert learnable.protocol == "region-probe-2-pyramid+short_side=192"
     assert learnable.paired["linear/overall"].low == learnable.paired["linear/overall"].high == 0
     assert learnable.metrics["linear/large/overall"] is None, "no drawn box is as large as that"
     assert learnable.metrics["knn/medium/overall"] is not None
     assert learnable.tensors.unused == []
+    old = dataclasses.replace(learnable, protocol="region-probe-pyramid+short_side=192")
+    assert [len(group.rows) for group in group_results([old, learnable])] == [2, 2], "versions are not compared"
     assert (tmp_path / "learnable" / "pictures" / "nearest-regions.png").is_file()
 
 
@@ -72,7 +76,7 @@ def test_weights_without_a_pyramid_compare_backbones(coco, tmp_path, capsys):
     against = ["--against", str(tmp_path / "weights")]
     assert regions(coco / "learnable", tmp_path / "out", *against) == 0
     result = Result.read(tmp_path / "out")
-    assert result.protocol.startswith("region-probe-stages+")
+    assert result.protocol.startswith("region-probe-2-stages+")
     assert (result.loaded, result.against.loaded) == ("backbone", "backbone")
     assert any("no pyramid" in note for note in result.notes)
     assert regions(coco / "learnable", tmp_path / "other", *against, "--features", "pyramid") == 2

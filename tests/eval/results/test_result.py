@@ -104,7 +104,7 @@ def test_protocol_id_names_every_departure():
     [
         ("linear", ["--epochs", "0"], "--epochs 0 is not allowed"),
         ("knn", ["--image-size", "0"], "--image-size 0 is not allowed"),
-        ("regions", ["--batch-size", "0"], "--batch-size 0 is not allowed"),
+        ("regions", ["--neighbours", "0"], "--neighbours 0 is not allowed"),
         ("segmentation", ["--iterations", "-3"], "--iterations -3 is not allowed"),
         ("segmentation", ["--crop-size", "0"], "--crop-size 0 is not allowed"),
         ("voc-svm", ["--devices", "0"], "--devices 0 is not allowed"),
