@@ -8,7 +8,7 @@ CONSTRAINTS ?= constraints.txt
 TORCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint types unit faults fuzz demo constraints clean
+.PHONY: help install test lint types unit faults fuzz demo docs constraints clean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -48,6 +48,9 @@ fuzz: install ## fuzz the readers of checkpoints, COCO JSON and proposals; MINUT
 
 demo: install ## run the full pipeline on synthetic images, in minutes on two CPU cores
 	$(BIN)/python scripts/demo.py
+
+docs: install ## build the documentation site, build/site/index.html
+	$(BIN)/python scripts/site/build.py
 
 constraints: install ## rewrite constraints.txt for pyproject.toml; UPGRADE=1 moves every pin to its newest version
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv

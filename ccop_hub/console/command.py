@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,10 @@ class Command:
     def setting_names(self) -> list[str]:
         """Return the names that `--setting` accepts, sorted."""
         return sorted(path.stem for path in self.named_settings.glob("*.yaml")) if self.named_settings else []
+
+    def introduction(self) -> str:
+        """Return the description of the settings class, without its arguments."""
+        return inspect.cleandoc(self.settings.__doc__ or self.help).partition("\n\nArgs:")[0]
 
     def required(self) -> list[str]:
         """Return the fields without a default."""

@@ -17,19 +17,11 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Group, Parameter, Token
 
 from ..errors import UserError
-from ..validation import (
-    SettingError,
-    choices,
-    describe,
-    did_you_mean,
-    field_help,
-    field_types,
-    flag,
-    without_bounds,
-)
+from ..validation import SettingError, did_you_mean, field_types, flag, without_bounds
 from .command import Command, version
 from .config import read_config
 from .errors import describe_parse_error
+from .reference import SettingReference, setting_references, setting_topics, without_none
 from .renamed import in_current_flags
 
 CONFIG, SETTING, JSON = "config", "setting", "json"
@@ -110,7 +102,7 @@ def build_app(
         function = _function(_parameters(command, everything))
         app.command(function, name=command.name, help=command.help, sort_key=place)
         sub = app[command.name]
-        sub.help = _introduction(command)
+        sub.help = command.introduction()
         sub.help_epilogue = "" if everything else _more(program, command)
     return app, function
 
@@ -146,57 +138,54 @@ def _word(_: Any, tokens: Sequence[Token]) -> str:
 
 def _parameters(command: Command, everything: bool) -> list[inspect.Parameter]:
     """Return a cyclopts parameter for each setting, in help order."""
-    kinds, texts, first = field_types(command.settings), field_help(command.settings), command.shown_first()
-    fields = {field.name: field for field in dataclasses.fields(command.settings)}
-    names = list(dict.fromkeys([*command.positional, *command.required(), *command.common, *fields]))
-    topics = _topics(command.settings)
-    headings = list(dict.fromkeys(topics.values()))
+    first, settings = command.shown_first(), setting_references(command)
+    headings = list(dict.fromkeys(setting_topics(command.settings).values()))
     groups = {topic: Group(topic, sort_key=place) for place, topic in enumerate(headings, start=1)}
-    parameters = []
-    for name in names:
-        group = _COMMON if name in first else groups[topics[name]]
-        default = _default(fields[name])
-        text = texts.get(name, "")
-        if name in command.required():
-            text = f"{text} [required]"
-        parameters.append(
-            _parameter(
-                name,
-                kinds[name],
-                default,
-                text,
-                group,
-                show=everything or name in first,
-                by_position=name in command.positional,
-            )
+    parameters = [
+        _parameter(
+            setting,
+            _COMMON if setting.name in first else groups[setting.topic],
+            show=everything or setting.name in first,
         )
-    parameters.append(_parameter(CONFIG, list[Path], None, "YAML file of settings; flags override it.", _COMMON))
+        for setting in settings
+    ]
+    extras = [_extra(CONFIG, list[Path], "YAML file of settings; flags override it.")]
     if command.named_settings is not None:
-        kind: Any = _choice_of(command.setting_names())
-        parameters.append(_parameter(SETTING, kind, None, "Named settings to start from.", _COMMON))
+        extras.append(_extra(SETTING, _choice_of(command.setting_names()), "Named settings to start from."))
     if command.document is not None:
-        parameters.append(_parameter(JSON, bool, False, "Print JSON instead of a table.", _COMMON))
-    return parameters
+        extras.append(_extra(JSON, bool, "Print JSON instead of a table."))
+    return parameters + extras
 
 
-def _parameter(
-    name: str, kind: Any, default: Any, text: str, group: Group, show: bool = True, by_position: bool = False
-) -> inspect.Parameter:
-    plain_kind = _without_none(kind)
-    several = typing.get_origin(plain_kind) in (list, tuple)
-    options: dict[str, Any] = {"help": _sentence(text, kind), "group": group, "show": show, "allow_repeating": True}
-    if plain_kind is bool:
+def _extra(name: str, kind: Any, text: str) -> inspect.Parameter:
+    """Return the parameter of a flag that is not a setting."""
+    options: dict[str, Any] = {"help": text, "group": _COMMON, "negative": (), "show_default": False}
+    options["allow_repeating"] = True
+    if kind is not bool:
+        options |= {"converter": _words if kind == list[Path] else _word, "consume_multiple": kind == list[Path]}
+        options |= {"metavar": "PATH..." if kind == list[Path] else "NAME", "json_list": False}
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, Parameter(**options)]
+    )
+
+
+def _parameter(setting: SettingReference, group: Group, show: bool) -> inspect.Parameter:
+    several = typing.get_origin(setting.kind) in (list, tuple)
+    text = setting.help + (" [required]" if setting.required else "")
+    text += f" [{setting.range}]" if setting.range else ""
+    options: dict[str, Any] = {"help": text, "group": group, "show": show, "allow_repeating": True}
+    if setting.kind is bool:
         hint: Any = bool
-        if name == JSON:
-            options["negative"] = ()
     else:
         options |= {"converter": _words if several else _word, "consume_multiple": several}
-        options |= {"metavar": _metavar(plain_kind), "negative": (), "json_list": False}
-        hint = _word_type(plain_kind, choices(kind))
-    options["show_default"] = False if default is None or default is False or default == [] else _as_typed(default)
-    position = inspect.Parameter.POSITIONAL_OR_KEYWORD if by_position else inspect.Parameter.KEYWORD_ONLY
+        options |= {"metavar": setting.metavar, "negative": (), "json_list": False}
+        hint = _word_type(setting.kind, setting.choices)
+    options["show_default"] = setting.default or False
+    position = inspect.Parameter.POSITIONAL_OR_KEYWORD if setting.positional else inspect.Parameter.KEYWORD_ONLY
     # The settings class supplies the default, since a YAML file may override it before the flags do.
-    return inspect.Parameter(name, position, default=None, annotation=Annotated[hint | None, Parameter(**options)])
+    return inspect.Parameter(
+        setting.name, position, default=None, annotation=Annotated[hint | None, Parameter(**options)]
+    )
 
 
 def _word_type(kind: Any, words: Sequence[str]) -> Any:
@@ -209,73 +198,6 @@ def _word_type(kind: Any, words: Sequence[str]) -> Any:
 def _choice_of(words: Sequence[str]) -> Any:
     # With `| str`, cyclopts lists and completes the choices without validating them.
     return Literal.__getitem__(tuple(words)) | str
-
-
-def _metavar(kind: Any) -> str:
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is tuple:
-        return " ".join([_metavar(without_bounds(arguments[0])[0])] * len(arguments))
-    if origin is list:
-        return f"{_metavar(without_bounds(arguments[0])[0])}..."
-    if origin is Literal:
-        return "NAME"
-    if arguments:
-        return _metavar(without_bounds(arguments[0])[0])
-    return {int: "N", float: "X", Path: "PATH"}.get(kind, "NAME")
-
-
-def _sentence(text: str, kind: Any) -> str:
-    """Format a field's help as a sentence, with its range if any."""
-    plain_kind = _without_none(kind)
-    range_ = "" if plain_kind in (bool, Path, str) or choices(plain_kind) else _range(kind)
-    text = text[:1].upper() + text[1:]
-    return f"{text} [{range_}]" if range_ else text
-
-
-def _range(kind: Any) -> str:
-    """Describe the bounds of a number in words; empty if there are none."""
-    words = describe(_without_none(kind, keep_bounds=True))
-    for start in ("a whole number, ", "a number, ", "a whole number ", "a number "):
-        if words.startswith(start):
-            return words.removeprefix(start)
-    return ""
-
-
-def _without_none(kind: Any, keep_bounds: bool = False) -> Any:
-    """Strip `None`, and by default the bounds, from a type."""
-    plain_kind, _ = without_bounds(kind)
-    arguments = typing.get_args(plain_kind)
-    if type(None) in arguments:
-        others = tuple(part for part in arguments if part is not type(None))
-        if len(others) == 1:
-            return _without_none(others[0], keep_bounds)
-    return kind if keep_bounds else plain_kind
-
-
-def _as_typed(value: Any) -> str:
-    """Format a default as the user would type it."""
-    if isinstance(value, tuple | list):
-        return " ".join(_as_typed(item) for item in value)
-    return f"{value:g}" if isinstance(value, float) else str(value).lower() if value is True else str(value)
-
-
-def _default(field: dataclasses.Field[Any]) -> Any:
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory()
-    return None if field.default is dataclasses.MISSING else field.default
-
-
-def _topics(settings: type[Any]) -> dict[str, str]:
-    """Map each field to the help heading of the class that adds it."""
-    topics: dict[str, str] = {}
-    for base in reversed(settings.__mro__):
-        for name in vars(base).get("__annotations__", {}):
-            topics.setdefault(name, getattr(base, "TOPIC", "Settings"))
-    return topics
-
-
-def _introduction(command: Command) -> str:
-    return (command.settings.__doc__ or command.help).partition("\n\n    Args:")[0].partition("\n\nArgs:")[0]
 
 
 def _more(program: str, command: Command) -> str:
@@ -342,7 +264,7 @@ def _value(kind: Any, words: Any) -> Any:
     optional = type(None) in typing.get_args(without_bounds(kind)[0])
     if optional and (words if isinstance(words, str) else " ".join(words)).lower() in _NOTHING:
         return None
-    plain_kind = _without_none(kind)
+    plain_kind = without_none(kind)
     if typing.get_origin(plain_kind) not in (list, tuple):
         return words
     if len(words) == 1 and words[0].startswith("[") and words[0].endswith("]"):
@@ -360,7 +282,7 @@ def _missing(program: str, command: Command, missing: Sequence[str], given: dict
     shown = [name.upper() if name in command.positional else flag(name) for name in missing]
     message = f"{' and '.join(shown)} {'is' if len(shown) == 1 else 'are'} missing"
     kinds = field_types(command.settings)
-    lists = [name for name in given if name in kinds and typing.get_origin(_without_none(kinds[name])) is list]
+    lists = [name for name in given if name in kinds and typing.get_origin(without_none(kinds[name])) is list]
     if lists and any(name in command.positional for name in missing):
         message += f"; {flag(lists[0])} takes every word after it, so put {command.positional[0].upper()} first"
     return f"{message} (see `{program} {command.name} --help`)"
