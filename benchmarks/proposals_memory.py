@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ccop_pretrain.common.packed_strings import PackedStrings
-from ccop_pretrain.images.source import ImageSource, StoredImage
 from ccop_pretrain.proposals import run as proposals
 from ccop_pretrain.proposals import search
 from ccop_pretrain.settings import ProposalSettings
 from PIL import Image
+
+from ccop_hub.image_sources.source import ImageSource, StoredImage
+from ccop_hub.packed_strings import PackedStrings
 
 BOXES = 50
 

@@ -16,12 +16,12 @@ from ccop_hub.coco.json_stream import stream_entries
 from ccop_hub.coco.normalised import normalise
 from ccop_hub.errors import UserError
 from ccop_hub.files import write_atomically
+from ccop_hub.image_sources.source import ImageSource
+from ccop_hub.proposals.shards import ImageProposals, Manifest, read_notes, shard_path
 
 from ..common.parallel import available_cores
-from ..images.source import ImageSource
 from ..settings import ProposalSettings
 from .ledger import Ledger
-from .shards import ImageProposals, Manifest, read_notes, shard_path
 
 CHECK = "check.json"
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)

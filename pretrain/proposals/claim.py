@@ -10,15 +10,15 @@ from typing import Any
 
 from ccop_hub.errors import UserError
 from ccop_hub.files import file_digest
+from ccop_hub.image_sources.source import ImageSource
+from ccop_hub.proposals.shards import MANIFEST, Manifest, settings_digest, shard_paths
 from ccop_hub.saved_settings import save_settings
 
-from ..images.source import ImageSource
 from ..settings import ProposalSettings
 from . import fast_search
 from .ledger import PARTS, remove_parts
 from .opencv_search import load_opencv, load_ximgproc
 from .publication import finish_publication
-from .shards import MANIFEST, Manifest, settings_digest, shard_paths
 
 SETTINGS = "settings.yaml"
 

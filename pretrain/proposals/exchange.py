@@ -1,4 +1,4 @@
-"""Import and export proposals as COCO JSON; see `coco_json` for the authors' format."""
+"""Import and export proposals as COCO JSON; see `authors_json` for the authors' format."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from ccop_hub.coco.boxes import TOLERANCE
 from ccop_hub.coco.file_names import find_file
 from ccop_hub.coco.findings import Findings, Kind
 from ccop_hub.coco.orientation import turn_box
+from ccop_hub.coco.reading import CocoImage, read_boxes, read_images
 from ccop_hub.errors import UserError
 from ccop_hub.files import make_folder, replacing
+from ccop_hub.image_sources.source import ImageSource, StoredImage
 from ccop_hub.images import ImageHeader, UnreadableImageError, decode_header, read_header
 from ccop_hub.markup import visible
+from ccop_hub.proposals.shards import ImageProposals, Manifest, ShardRows, notes_of, shard_bounds, shard_path
 
-from ..images.coco_json import CocoImage, read_boxes, read_images, write_proposals
-from ..images.source import ImageSource, StoredImage
+from .authors_json import write_proposals
 from .publication import Shard
-from .shards import ImageProposals, Manifest, ShardRows, notes_of, shard_bounds, shard_path
 
 _SHARDS_A_BUCKET = 64  # shards per bucket when sorting boxes by image: 16 MB at 50 boxes per image
 _BOXES_AT_ONCE = 1 << 18

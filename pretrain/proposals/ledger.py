@@ -16,11 +16,9 @@ import numpy as np
 
 from ccop_hub.errors import UserError
 from ccop_hub.files import replacing
+from ccop_hub.image_sources.source import ImageSource, StoredImage
 from ccop_hub.images import UnreadableImageError
-
-from ..common.parallel import OrderedMap
-from ..images.source import ImageSource, StoredImage
-from .shards import (
+from ccop_hub.proposals.shards import (
     ImageProposals,
     ShardNotes,
     ShardRows,
@@ -31,6 +29,8 @@ from .shards import (
     shard_paths,
     write_shard,
 )
+
+from ..common.parallel import OrderedMap
 
 PARTS = "parts"
 PART_IMAGES = 256  # maximum rows per part

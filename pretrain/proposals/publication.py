@@ -14,10 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ccop_hub.files import remove_temporary_files
-
-from ..images.skipped import SkippedImages
-from .ledger import Ledger
-from .shards import (
+from ccop_hub.image_sources.skipped import SkippedImages
+from ccop_hub.proposals.shards import (
     MANIFEST,
     SKIPPED,
     ImageProposals,
@@ -30,6 +28,8 @@ from .shards import (
     shard_paths,
     write_shard,
 )
+
+from .ledger import Ledger
 
 STAGING = "staging"
 

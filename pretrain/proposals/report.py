@@ -10,10 +10,10 @@ from rich.text import Text
 
 from ccop_hub.images import describe_passed_over
 from ccop_hub.markup import visible
+from ccop_hub.proposals.shards import SKIPPED
 
 from .check import CheckReport
 from .run import ProposalsResult
-from .shards import SKIPPED
 
 
 def report(result: ProposalsResult | CheckReport) -> int:

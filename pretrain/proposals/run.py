@@ -8,14 +8,15 @@ from pathlib import Path
 
 from ccop_hub.errors import UserError
 from ccop_hub.files import make_folder
+from ccop_hub.image_sources.skipped import SkippedImages
+from ccop_hub.image_sources.source import ImageSource, open_source
 from ccop_hub.notebook import summary_html
+from ccop_hub.progress import announce
+from ccop_hub.proposals.shards import Manifest
 from ccop_hub.stopping import stoppable
 
 from ..common.folder_lock import LOCK_FILE, folder_lock
 from ..common.parallel import available_cores
-from ..common.progress import announce
-from ..images.skipped import SkippedImages
-from ..images.source import ImageSource, open_source
 from ..settings import ProposalSettings
 from .check import CheckReport, check_proposals
 from .claim import claim
@@ -23,7 +24,6 @@ from .exchange import hand_over, take_over
 from .ledger import WHOLE, Ledger, Share, remove_parts, take_parts
 from .publication import gather_shards, publish
 from .search import named, search, within_limit
-from .shards import Manifest
 
 
 @dataclass(frozen=True)

@@ -9,18 +9,18 @@ from io import BytesIO
 import numpy as np
 
 from ccop_hub.errors import UserError
+from ccop_hub.image_sources.skipped import SkippedImages, require_readable
+from ccop_hub.image_sources.source import ImageSource, StoredImage
 from ccop_hub.images import UnreadableImageError, decode_rgb
+from ccop_hub.progress import Progress, announce
+from ccop_hub.proposals.shards import SKIPPED, ImageProposals, content_digest
 
 from ..common.parallel import OrderedMap, available_cores, one_opencv_thread
-from ..common.progress import Progress, announce
-from ..images.skipped import SkippedImages, require_readable
-from ..images.source import ImageSource, StoredImage
 from ..settings import ProposalSettings
 from .ledger import Ledger, PartWriter
 from .opencv_search import load_opencv
 from .publication import Shard
 from .selective_search import image_generator, propose
-from .shards import SKIPPED, ImageProposals, content_digest
 
 
 def search(settings: ProposalSettings, ledger: Ledger) -> dict[int, str]:

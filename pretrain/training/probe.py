@@ -15,11 +15,10 @@ from torch.nn.functional import normalize
 
 from ccop_hub.architectures import ResNetFPN
 from ccop_hub.errors import UserError
+from ccop_hub.image_sources.skipped import SkippedImages
+from ccop_hub.image_sources.source import open_source
 from ccop_hub.images import UnreadableImageError
 from ccop_hub.normalization import PIXEL_MEAN, PIXEL_STD
-
-from ..images.skipped import SkippedImages
-from ..images.source import open_source
 
 LOG = logging.getLogger("ccop_pretrain.training.probe")
 

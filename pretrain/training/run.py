@@ -17,12 +17,12 @@ from lightning.pytorch import Trainer
 from ccop_hub.errors import UserError
 from ccop_hub.files import remove_temporary_files
 from ccop_hub.formats.checkpoint import BACKBONE_FILE, WEIGHTS_FILE, find_weights_file
+from ccop_hub.image_sources.skipped import SkippedImages
 from ccop_hub.images import UnreadableImageError
 from ccop_hub.notebook import summary_html
+from ccop_hub.progress import shows_bars
 
 from ..common import distributed
-from ..common.progress import shows_bars
-from ..images.skipped import SkippedImages
 from ..look.inspection import write_sheets
 from ..settings import RunSettings
 from ..views.dataset import PretrainingData, images_per_process

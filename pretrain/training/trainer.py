@@ -16,8 +16,8 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from ccop_hub.errors import UserError
+from ccop_hub.progress import shows_bars
 
-from ..common.progress import shows_bars
 from ..settings import RunSettings
 from .checkpoints import KeepCheckpoints, WholeFiles
 from .metrics_file import MetricsFile

@@ -19,11 +19,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ccop_hub.errors import UserError
+from ccop_hub.image_sources.skipped import require_readable
 from ccop_hub.images import UnreadableImageError
 
 from ..common.seeding import derive_seed
 from ..common.signals import ignore_stop_signals
-from ..images.skipped import require_readable
 from ..method.batch import ViewBatch
 from ..settings import RunSettings, ViewSettings
 from .geometry import TwoViews, draw_views, render_view, two_views

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ccop_hub.errors import UserError
+from ccop_hub.image_sources.skipped import SkippedImages, require_readable
+from ccop_hub.image_sources.source import ImageSource, open_source
 from ccop_hub.images import UnreadableImageError
+from ccop_hub.proposals.store import ProposalStore
 
-from ..images.skipped import SkippedImages, require_readable
-from ..images.source import ImageSource, open_source
-from ..proposals.store import ProposalStore
 from ..settings import ReadingSettings
 
 CHECKED_IMAGES = 8

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from ccop_pretrain.proposals.store import ProposalStore
 from safetensors.torch import save
 
 from ccop_hub.coco.json_stream import stream_entries
 from ccop_hub.errors import UserError
 from ccop_hub.formats.safe_reading import read_file
+from ccop_hub.proposals.store import ProposalStore
 
 
 @dataclass(frozen=True)

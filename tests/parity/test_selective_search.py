@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from ccop_pretrain.proposals.run import make_proposals
 from ccop_pretrain.proposals.selective_search import KEPT_BOXES, keep_objects, non_maximum_suppression, search
-from ccop_pretrain.proposals.store import ProposalStore
 from ccop_pretrain.settings import ProposalSettings
 from PIL import Image
 from skimage import data
+
+from ccop_hub.proposals.store import ProposalStore
 
 PHOTOGRAPHS = ("astronaut", "coffee")
 

@@ -4,9 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ccop_pretrain.cli import main
-from ccop_pretrain.proposals import shards as proposal_shards
 from ccop_pretrain.proposals.check import iou
 from PIL import Image
+
+from ccop_hub.proposals import shards as proposal_shards
 
 NAMES = [f"{index}.png" for index in range(5)]
 # Image id -> xywh boxes: proposals of images 1 to 4, and objects of some images.

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from ccop_pretrain.cli import main
 from ccop_pretrain.proposals import exchange as proposal_exchange
-from ccop_pretrain.proposals import shards as proposal_shards
 from ccop_pretrain.proposals.run import make_proposals
-from ccop_pretrain.proposals.store import ProposalStore
 from ccop_pretrain.settings import ProposalSettings
 from PIL import Image, ImageDraw
 
 from ccop_hub.errors import UserError
+from ccop_hub.proposals import shards as proposal_shards
+from ccop_hub.proposals.store import ProposalStore
 
 NAMES = [f"{index:02d}.png" for index in range(7)]
 SIZES = [(120 + index, 90) for index in range(7)]

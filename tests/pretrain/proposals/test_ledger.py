@@ -2,12 +2,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ccop_pretrain.images.source import open_source
 from ccop_pretrain.proposals.ledger import PARTS, Ledger, PartWriter, Share, remove_parts
-from ccop_pretrain.proposals.shards import ImageProposals, content_digest, notes_of, shard_path, write_shard
 from PIL import Image
 
 from ccop_hub.errors import UserError
+from ccop_hub.image_sources.source import open_source
+from ccop_hub.proposals.shards import ImageProposals, content_digest, notes_of, shard_path, write_shard
 
 NAMES = ["a.png", "b.png", "c.png", "d.png"]
 

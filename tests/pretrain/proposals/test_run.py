@@ -13,21 +13,21 @@ import pytest
 import yaml
 from ccop_pretrain.cli import main
 from ccop_pretrain.common.folder_lock import folder_lock
-from ccop_pretrain.images.source import open_source
 from ccop_pretrain.proposals import fast_search
 from ccop_pretrain.proposals import publication as proposal_publication
 from ccop_pretrain.proposals import search as proposal_search
-from ccop_pretrain.proposals import shards as proposal_shards
 from ccop_pretrain.proposals.fast_search import compilation
 from ccop_pretrain.proposals.ledger import Ledger, PartWriter, Share, remove_parts
 from ccop_pretrain.proposals.run import make_proposals, search_share
 from ccop_pretrain.proposals.selective_search import image_generator, propose
-from ccop_pretrain.proposals.shards import ImageProposals, Manifest
-from ccop_pretrain.proposals.store import ProposalStore
 from ccop_pretrain.settings import ProposalSettings
 from PIL import Image
 
 from ccop_hub.errors import UserError
+from ccop_hub.image_sources.source import open_source
+from ccop_hub.proposals import shards as proposal_shards
+from ccop_hub.proposals.shards import ImageProposals, Manifest
+from ccop_hub.proposals.store import ProposalStore
 
 
 def block(index: int) -> tuple[int, int, int, int]:
@@ -386,7 +386,7 @@ GROUP_RUN = """
 import sys
 from ccop_pretrain.cli import main
 from ccop_pretrain.common.folder_lock import folder_lock
-from ccop_pretrain.common.progress import Progress
+from ccop_hub.progress import Progress
 Progress.advance = lambda self: print("done", flush=True)
 raise SystemExit(main(["proposals", sys.argv[1], "--out", sys.argv[2], "--workers", "2", "--max-unreadable", "1"]))
 """

@@ -73,7 +73,7 @@ def test_only_searching_imports_numba() -> None:
     script = (
         "import sys\n"
         "from ccop_pretrain.cli import main\n"
-        "import ccop_pretrain.proposals.run, ccop_pretrain.proposals.store\n"
+        "import ccop_pretrain.proposals.run, ccop_hub.proposals.store\n"
         "print('numba' in sys.modules)\n"
     )
     output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout

@@ -27,9 +27,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ccop_hub.errors import UserError, one_line
-from ccop_hub.files import replacing, write_atomically
-from ccop_hub.regular_files import MAX_JSON, open_regular, parse_json, read_json, read_regular
+from ..errors import UserError, one_line
+from ..files import replacing, write_atomically
+from ..regular_files import MAX_JSON, open_regular, parse_json, read_json, read_regular
 
 MANIFEST = "manifest.json"
 SKIPPED = "skipped.csv"

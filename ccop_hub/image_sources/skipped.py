@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from ccop_hub.errors import UserError
-from ccop_hub.files import make_folder, replacing
-from ccop_hub.markup import visible
+from ..errors import UserError
+from ..files import make_folder, replacing
+from ..markup import visible
 
 
 class SkippedImages:

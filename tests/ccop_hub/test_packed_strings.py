@@ -1,7 +1,8 @@
 import pickle
 
 import pytest
-from ccop_pretrain.common.packed_strings import PackedStrings
+
+from ccop_hub.packed_strings import PackedStrings
 
 STRINGS = sorted(["", "a", "a/b.jpg", "é.png", "日本.jpg", "caf\udce9.png", *map(str, range(10_000))])
 

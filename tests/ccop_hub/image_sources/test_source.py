@@ -7,10 +7,10 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
-from ccop_pretrain.images.source import ImageSource, listing_digest, open_source
 from PIL import Image
 
 from ccop_hub.errors import UserError
+from ccop_hub.image_sources.source import ImageSource, listing_digest, open_source
 from ccop_hub.images import UnreadableImageError
 
 NAMES = ["a/0.png", "a/1.jpg", "b.webp", "é.tiff"]

@@ -1,9 +1,9 @@
 from pathlib import Path
 
 import pytest
-from ccop_pretrain.images.skipped import SkippedImages, require_readable
 
 from ccop_hub.errors import UserError
+from ccop_hub.image_sources.skipped import SkippedImages, require_readable
 
 
 def test_skipped_images_are_counted_and_named(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 import io
 
 import pytest
-from ccop_pretrain.common import progress
-from ccop_pretrain.common.progress import Progress, duration, shows_bars
+
+from ccop_hub import progress
+from ccop_hub.progress import Progress, duration, shows_bars
 
 
 class Clock:

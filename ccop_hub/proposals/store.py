@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ccop_hub.errors import UserError
-
-from ..common.packed_strings import PackedStrings
+from ..errors import UserError
+from ..packed_strings import PackedStrings
 from .shards import MANIFEST, Manifest, ShardRows, read_notes, shard_path
 
 

@@ -3,11 +3,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ccop_pretrain.proposals import shards as proposal_shards
-from ccop_pretrain.proposals.shards import ImageProposals, Manifest, notes_of, shard_path, write_shard
-from ccop_pretrain.proposals.store import ProposalStore
 
 from ccop_hub.errors import UserError
+from ccop_hub.proposals import shards as proposal_shards
+from ccop_hub.proposals.shards import ImageProposals, Manifest, notes_of, shard_path, write_shard
+from ccop_hub.proposals.store import ProposalStore
 
 BOXES = {
     "a.jpg": np.array([[0, 0, 30, 40], [1.5, 2.25, 30, 40]], np.float32),

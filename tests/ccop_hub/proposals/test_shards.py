@@ -9,8 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from ccop_pretrain.proposals import shards as proposal_shards
-from ccop_pretrain.proposals.shards import (
+
+from ccop_hub.errors import UserError
+from ccop_hub.proposals import shards as proposal_shards
+from ccop_hub.proposals.shards import (
     ImageProposals,
     Manifest,
     ShardRows,
@@ -24,8 +26,6 @@ from ccop_pretrain.proposals.shards import (
     shard_paths,
     write_shard,
 )
-
-from ccop_hub.errors import UserError
 
 BOXES = {
     "a.jpg": np.array([[0, 0, 30, 40], [1.5, 2.25, 30, 40]], np.float32),

@@ -18,12 +18,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ccop_hub.errors import UserError, one_line
-from ccop_hub.images import is_hidden, is_image_name
-from ccop_hub.images.formats import suffix_of
-from ccop_hub.regular_files import open_regular
-
-from ..common.packed_strings import PackedStrings
+from ..errors import UserError, one_line
+from ..images import is_hidden, is_image_name
+from ..images.formats import suffix_of
+from ..packed_strings import PackedStrings
+from ..regular_files import open_regular
 
 TAR_SUFFIX = ".tar"
 _MOST_EXTENSION = 1 << 20  # bytes; Linux paths have at most 4096

@@ -28,11 +28,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ccop_hub.coco.file_names import file_in, find_file
-from ccop_hub.coco.findings import Findings, Kind
-from ccop_hub.coco.listing import number_ids
-from ccop_hub.errors import UserError
-from ccop_hub.images import (
+from ..coco.file_names import file_in, find_file
+from ..coco.findings import Findings, Kind
+from ..coco.listing import number_ids
+from ..coco.reading import read_images
+from ..errors import UserError
+from ..images import (
     MAX_PIXELS,
     UnreadableImageError,
     decode_rgb,
@@ -41,10 +42,8 @@ from ccop_hub.images import (
     require_images,
     scan_images,
 )
-from ccop_hub.regular_files import read_text
-
-from ..common.packed_strings import PackedStrings
-from .coco_json import read_images
+from ..packed_strings import PackedStrings
+from ..regular_files import read_text
 from .tar_index import TAR_SUFFIX, TarIndex
 
 LIST_SUFFIXES = (".txt", ".lst", ".list")

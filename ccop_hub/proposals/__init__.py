@@ -1,0 +1,1 @@
+"""Object proposals on disk and in memory: boxes by image."""

@@ -1,1 +1,0 @@
-"""Sources of training images: folders, lists, tar shards, COCO."""
