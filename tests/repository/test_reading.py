@@ -37,9 +37,9 @@ ALLOWED = {
     ("ccop_hub/files.py", "hashlib.file_digest"): "an opened file",
     ("eval/detection/coco_data.py", "hashlib.file_digest"): "an opened file",
     ("eval/frozen/features.py", "np.load"): "after `open_regular`, without pickles",
-    ("pretrain/images/tar_index.py", "tarfile.open"): "an opened file",
-    ("pretrain/proposals/shards.py", "pq.ParquetFile"): "bytes of a regular file of limited size",
-    ("pretrain/proposals/shards.py", "pq.read_metadata"): "an opened file of limited size",
+    ("ccop_hub/image_sources/tar_index.py", "tarfile.open"): "an opened file",
+    ("ccop_hub/proposals/shards.py", "pq.ParquetFile"): "bytes of a regular file of limited size",
+    ("ccop_hub/proposals/shards.py", "pq.read_metadata"): "an opened file of limited size",
     ("pretrain/training/checkpoints.py", "zipfile.ZipFile"): "an opened file",
     # Files that this process has just written, and the project's own installation.
     ("ccop_hub/files.py", ".open"): "flushes and copies its own temporary files",
@@ -54,7 +54,7 @@ ALLOWED = {
     ("eval/detection/sdist_backend.py", "zipfile.ZipFile"): "writes the wheel",
     # Methods of the same name on other objects.
     ("ccop_hub/sources/download.py", ".open"): "an address; the file is opened for writing",
-    ("pretrain/images/source.py", ".read_bytes"): "`StoredImage.read_bytes`",
+    ("ccop_hub/image_sources/source.py", ".read_bytes"): "`StoredImage.read_bytes`",
     ("pretrain/proposals/exchange.py", ".read_bytes"): "`StoredImage.read_bytes`",
     ("pretrain/proposals/ledger.py", ".read_bytes"): "`StoredImage.read_bytes`",
     ("pretrain/proposals/search.py", ".read_bytes"): "`StoredImage.read_bytes`",
