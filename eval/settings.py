@@ -96,6 +96,23 @@ class CompareSettings(Validated):
 
 
 @dataclass(frozen=True)
+class LeaderboardSettings(Validated):
+    """Rank all results below a folder: a Markdown page with a table and a plot for each group of comparable results.
+
+    Args:
+        records: folder that contains `result.json` files, at any depth.
+        out: Markdown file to write; the plots go to a folder beside it. In an existing file, only the text between the
+            lines `<!-- leaderboard -->` and `<!-- end of leaderboard -->` is replaced.
+        check: write nothing; exit with 1 if `out` is not what would be written.
+    """
+
+    records: Path
+    out: Path
+    _: KW_ONLY
+    check: bool = False
+
+
+@dataclass(frozen=True)
 class RunSettings(Validated):
     """Settings of every evaluation; `weights`, `data` and `out` may be positional arguments.
 
