@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from . import tasks
 from .console import Command, run_program
 from .regular_files import read_text
-from .settings import ConvertSettings, InfoSettings, ListSettings, PublishSettings, VerifySettings
+from .settings import ConvertSettings, EmbedSettings, InfoSettings, ListSettings, PublishSettings, VerifySettings
 
 if TYPE_CHECKING:
     from .description import Description
+    from .embedding.run import Embedded
     from .formats.conversion import Converted
     from .publishing.publish import Published
     from .publishing.verification import Verification
@@ -79,6 +80,16 @@ def _show_published(published: Published, _: PublishSettings) -> None:
     print(published.told)
 
 
+def _show_embedded(done: Embedded, settings: EmbedSettings) -> None:
+    from .embedding.report import report
+
+    report(done)
+
+
+def _embedded_document(done: Embedded, _: EmbedSettings) -> dict[str, Any]:
+    return done.document()
+
+
 COMMANDS = [
     Command("list", "List the published weights.", ListSettings, _list, show=_show_list, document=_list_document),
     Command(
@@ -97,6 +108,16 @@ COMMANDS = [
         tasks.convert,
         ("weights",),
         show=_show_conversion,
+    ),
+    Command(
+        "embed",
+        "Compute features of images or boxes, and write them to a file.",
+        EmbedSettings,
+        tasks.embed,
+        ("images",),
+        common=("features", "boxes", "resize", "image_size", "batch_size", "workers", "accelerator", "overwrite"),
+        show=_show_embedded,
+        document=_embedded_document,
     ),
     Command(
         "verify",

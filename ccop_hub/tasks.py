@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .settings import ConvertSettings, InfoSettings, PublishSettings, VerifySettings
+from .settings import ConvertSettings, EmbedSettings, InfoSettings, PublishSettings, VerifySettings
 
 if TYPE_CHECKING:
     from .description import Description
+    from .embedding.run import Embedded
     from .formats.conversion import Converted
     from .publishing.publish import Published
     from .publishing.verification import Verification
@@ -46,3 +47,10 @@ def publish(settings: PublishSettings) -> Published:
     from .publishing.publish import publish
 
     return publish(settings)
+
+
+def embed(settings: EmbedSettings) -> Embedded:
+    """Write features of images or boxes."""
+    from .embedding.run import run
+
+    return run(settings)

@@ -20,6 +20,7 @@ from torchvision.transforms.functional import pil_to_tensor
 from ccop_hub.architectures import PYRAMID_STRIDES
 from ccop_hub.errors import UserError
 from ccop_hub.files import check_folder
+from ccop_hub.frozen_network import FrozenNetwork
 from ccop_hub.images import read_header
 from ccop_hub.saved_settings import save_settings
 from ccop_hub.sources.resolve import resolve
@@ -29,7 +30,6 @@ from .common.environment import hardware, versions
 from .common.images import data_digest, list_images, read_rgb
 from .common.run_folder import SETTINGS_FILE, lightning_engine, require_same
 from .frozen.features import require_finite
-from .frozen.network import FrozenNetwork
 from .results.result import RESULT_FILE, DataIdentity, Result, WeightsIdentity
 from .settings import VisualizeSettings
 

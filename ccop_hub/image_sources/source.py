@@ -23,15 +23,10 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
-import braceexpand
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ..coco.file_names import file_in, find_file
-from ..coco.findings import Findings, Kind
-from ..coco.listing import number_ids
-from ..coco.reading import read_images
 from ..errors import UserError
 from ..images import (
     MAX_PIXELS,
@@ -42,6 +37,7 @@ from ..images import (
     require_images,
     scan_images,
 )
+from ..optional import needs
 from ..packed_strings import PackedStrings
 from ..regular_files import read_text
 from .tar_index import TAR_SUFFIX, TarIndex
@@ -186,7 +182,9 @@ def open_source(images: Path, exclude: Collection[Path] = ()) -> ImageSource:
 
 def _open_folder(folder: Path, exclude: Collection[Path]) -> ImageSource:
     if any((folder / "annotations").glob("instances_*.json")):
-        return _open_coco_folder(folder)
+        from .coco_source import open_coco_folder
+
+        return open_coco_folder(folder)
     shards = sorted(path.name for path in folder.glob(f"*{TAR_SUFFIX}") if not path.name.startswith("."))
     if not shards:
         found = require_images(folder, exclude)
@@ -199,23 +197,12 @@ def _open_folder(folder: Path, exclude: Collection[Path]) -> ImageSource:
     return _open_tars(folder, shards, folder.resolve().name)
 
 
-def _open_coco_folder(folder: Path) -> ImageSource:
-    """List only the training images of a COCO data set, to keep validation images out of pre-training."""
-    found = {path.stem.removeprefix("instances_"): path for path in sorted(folder.glob("annotations/instances_*.json"))}
-    training = [path for split, path in found.items() if split.startswith("train")]
-    training = training or [path for split, path in found.items() if not split.startswith(("val", "test"))]
-    if len(training) != 1:
-        names = ", ".join(path.name for path in found.values())
-        raise UserError(
-            f"{folder} is a COCO data set with {names} in annotations: give the JSON or the folder of images to use"
-        )
-    return _open_coco(training[0])
-
-
 def _open_file(path: Path) -> ImageSource:
     suffix = path.suffix.lower()
     if suffix == ".json":
-        return _open_coco(path)
+        from .coco_source import open_coco
+
+        return open_coco(path)
     if suffix in LIST_SUFFIXES:
         return _open_list(path)
     if suffix == TAR_SUFFIX:
@@ -229,6 +216,8 @@ def _open_file(path: Path) -> ImageSource:
 
 
 def _open_pattern(pattern: Path) -> ImageSource:
+    with needs("embed"):
+        import braceexpand
     try:
         words = list(braceexpand.braceexpand(str(pattern)))
     except ValueError:
@@ -255,7 +244,7 @@ def _open_list(path: Path) -> ImageSource:
     lines = sorted(posixpath.normpath(line) for line in _lines(path) if line and not line.startswith("#"))
     if not lines:
         raise UserError(f"{path} lists no image; write one path per line")
-    _require_different(path, lines)
+    require_different(path, lines)
     if not any((path.parent / line).is_file() for line in lines):
         raise UserError(
             f"none of the {len(lines)} images in {path} exists (first: {path.parent / lines[0]}); write one path per "
@@ -275,43 +264,7 @@ def _lines(path: Path) -> list[str]:
     return [line.strip() for line in text.split("\n")]
 
 
-def _open_coco(path: Path) -> ImageSource:
-    images: dict[int | str, str] = {}
-    for image in read_images(path):
-        name = images.setdefault(image.id, image.file_name)
-        if name != image.file_name:
-            raise UserError(
-                f"{path} has two images with id {image.id}: {name} and {image.file_name}; give each image a unique id"
-            )
-    numbers = number_ids(images, Findings(), Kind.IMAGE_IDS)
-    _require_different(path, sorted(images.values()))
-    root = _coco_root(path, list(images.values()))
-    exists = file_in(root)
-    # Keep the names of missing files, which are reported when their pixels are read.
-    entries = sorted((find_file(name, exists) or name, numbers[key]) for key, name in images.items())
-    names = [name for name, _ in entries]
-    _require_different(path, names)
-    ids = np.array([number for _, number in entries], dtype=np.int64)
-    return ImageSource(root, root.resolve().name, PackedStrings(names), ids)
-
-
-def _coco_root(path: Path, names: list[str]) -> Path:
-    """Find the folder that a COCO JSON's file names are relative to, from COCO's layout or next to the JSON."""
-    split = path.stem.rpartition("_")[2]
-    above = path.parent.parent
-    folders = [above / split, above / "images" / split, above / "images", above, path.parent]
-    probes = [names[0], names[len(names) // 2], names[-1]]
-    for folder in folders:
-        if any((folder / name).is_file() for name in probes if not Path(name).is_absolute()):
-            return folder
-    for folder in folders:  # file names may be from another machine, or include folders
-        if any(find_file(name, file_in(folder)) is not None for name in probes):
-            return folder
-    tried = ", ".join(str(folder) for folder in folders)
-    raise UserError(f"the images of {path} (such as {names[0]}) are not in any of {tried}; put them into the first")
-
-
-def _require_different(path: Path, names: list[str]) -> None:
+def require_different(path: Path, names: list[str]) -> None:
     """Check that sorted names are unique."""
     twice = next((name for name, following in itertools.pairwise(names) if name == following), None)
     if twice is not None:
