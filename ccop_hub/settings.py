@@ -10,8 +10,11 @@ from .errors import UserError
 from .limits import MAX_PIXELS
 from .validation import Ge, NonNegativeInt, PositiveInt, Seed, Share, Validated
 
-Format = Literal["safetensors", "torchvision", "timm", "detectron2", "detectron2-c4", "mmdetection"]
-"""Formats that `convert` writes; see `ccop_hub.formats.conversion`."""
+Format = Literal["safetensors", "torchvision", "timm", "detectron2", "detectron2-c4", "mmdetection", "onnx"]
+"""Formats that `convert` writes; see `ccop_hub.formats.conversion` and `ccop_hub.formats.onnx_file`."""
+
+OnnxOutput = Literal["pooled", "res2", "res3", "res4", "res5", "p2", "p3", "p4", "p5", "p6"]
+"""Outputs of an ONNX model."""
 
 FeatureLevel = Literal["pooled", "res2", "res3", "res4", "res5", "stages", "p2", "p3", "p4", "p5", "p6", "pyramid"]
 """Features that `embed` computes."""
@@ -45,9 +48,10 @@ class ConvertSettings(Validated):
     Args:
         weights: registry name, file or folder, hf-hub:ORG/NAME[@REVISION], https address, or random.
         to: target format: `safetensors` (a folder), `torchvision` (.pth), `timm` (a folder), `detectron2` (.pkl or
-            .pth), `detectron2-c4` (.pkl or .pth) or `mmdetection` (.pth).
+            .pth), `detectron2-c4` (.pkl or .pth), `mmdetection` (.pth) or `onnx` (.onnx, compared in ONNX Runtime).
         out: file or folder to write.
         backbone: name of a timm ResNet; needed only for random weights.
+        outputs: only for `onnx`: outputs of the model, `pooled`, `res2` to `res5` and `p2` to `p6`; all by default.
         overwrite: replace existing files.
     """
 
@@ -55,7 +59,13 @@ class ConvertSettings(Validated):
     to: Format
     out: Path
     backbone: str | None = None
+    outputs: list[OnnxOutput] = field(default_factory=list)
     overwrite: bool = False
+
+    def check_together(self) -> None:
+        """Reject outputs for a format that stores a whole network."""
+        if self.outputs and self.to != "onnx":
+            raise UserError(f"--outputs chooses outputs of an ONNX model: use --to onnx, not {self.to}, or remove it")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from ..errors import UserError
-from ..image_sources.source import ImageSource
+from ..image_sources.stored_images import ImageSource
 from ..optional import needs
 from .views import Boxes
 

@@ -12,7 +12,8 @@ import torch
 from ..errors import UserError
 from ..frozen_network import FrozenNetwork
 from ..image_sources.skipped import SkippedImages, require_readable
-from ..image_sources.source import ImageSource, open_source
+from ..image_sources.source import open_source
+from ..image_sources.stored_images import ImageSource
 from ..markup import visible
 from ..notebook import summary_html
 from ..progress import Progress, announce

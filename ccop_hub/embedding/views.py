@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms.functional import pil_to_tensor
 
 from ..errors import UserError
-from ..image_sources.source import ImageSource
+from ..image_sources.stored_images import ImageSource
 
 Resize = Literal["crop", "square", "short-side"]
 

@@ -17,7 +17,7 @@ from ..coco.orientation import turn_box
 from ..coco.reading import read_images
 from ..errors import UserError
 from ..images import ImageHeader, UnreadableImageError, decode_header, read_header
-from .source import ImageSource, StoredImage
+from .stored_images import ImageSource, StoredImage
 
 Boxes = npt.NDArray[np.float32]
 """(N, 4) xyxy, in absolute pixels."""

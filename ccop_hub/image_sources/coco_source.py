@@ -12,7 +12,7 @@ from ..coco.listing import number_ids
 from ..coco.reading import read_images
 from ..errors import UserError
 from ..packed_strings import PackedStrings
-from .source import ImageSource, require_different
+from .stored_images import ImageSource, require_different
 
 
 def open_coco_folder(folder: Path) -> ImageSource:

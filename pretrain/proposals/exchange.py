@@ -20,7 +20,7 @@ from ccop_hub.image_sources.coco_boxes import (
     overhanging_boxes,
     true_size,
 )
-from ccop_hub.image_sources.source import ImageSource
+from ccop_hub.image_sources.stored_images import ImageSource
 from ccop_hub.markup import visible
 from ccop_hub.proposals.shards import ImageProposals, Manifest, ShardRows, notes_of, shard_bounds, shard_path
 
