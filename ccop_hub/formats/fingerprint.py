@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..architectures import ResNetFPN
+from ..errors import UserError
 
 INPUT_SIDE = 64
 """Side of the square input in pixels."""
@@ -67,11 +68,17 @@ def fingerprint(arch: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     Returns:
         `{"tolerance": float, "values": {"res2": [root mean square, projections ...], ...}}`. A projection is the dot
         product of a stage's features, in memory order, with a cosine of fixed frequency.
+
+    Raises:
+        UserError: features overflow, although all weights are finite.
     """
-    return {
-        "tolerance": TOLERANCE,
-        "values": {name: _projections(value) for name, value in features(arch, tensors).items()},
-    }
+    values = {name: _projections(value) for name, value in features(arch, tensors).items()}
+    for name, numbers in values.items():
+        if not all(map(math.isfinite, numbers)):
+            raise UserError(
+                f"the features {name} of a fixed input are not finite: use weights from before the run diverged"
+            )
+    return {"tolerance": TOLERANCE, "values": values}
 
 
 def differences(stored: Mapping[str, Any], arch: str, tensors: Mapping[str, Tensor]) -> list[str]:
