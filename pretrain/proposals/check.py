@@ -197,10 +197,11 @@ class Comparison:
 
 
 def iou(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Compute pairwise IoU: (N, 4) and (M, 4) xyxy in pixels -> (N, M)."""
+    """Compute pairwise IoU: (N, 4) and (M, 4) xyxy in pixels -> (N, M); 0 where both boxes are empty."""
     one, two = first.astype(np.float64)[:, None], second.astype(np.float64)[None]
     shared = np.clip(np.minimum(one[..., 2:], two[..., 2:]) - np.maximum(one[..., :2], two[..., :2]), 0, None)
     intersection = shared.prod(axis=-1)
     areas = [(boxes[..., 2:] - boxes[..., :2]).prod(axis=-1) for boxes in (one, two)]
-    ratio: npt.NDArray[np.float64] = intersection / (areas[0] + areas[1] - intersection)
+    union = areas[0] + areas[1] - intersection
+    ratio: npt.NDArray[np.float64] = np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
     return ratio
