@@ -20,5 +20,5 @@ def to_host(values: Mapping[str, Tensor]) -> dict[str, float]:
     read: dict[str, float] = {}
     for device in {value.device for value in values.values()}:
         names = [name for name, value in values.items() if value.device == device]
-        read |= zip(names, torch.stack([values[name].double() for name in names]).tolist(), strict=True)
+        read |= zip(names, torch.stack([values[name].float() for name in names]).tolist(), strict=True)
     return {name: read[name] for name in values}

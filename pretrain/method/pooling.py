@@ -56,6 +56,8 @@ class RoIGeometry:
         size: (N, 2) long, width and height of the box's level in cells.
         origin: (N,) long, row of its level's first cell in the table of all cells of all images.
         entries: number of (bin, cell) pairs over all boxes.
+        most_samples: largest `count`.
+        widest: largest `span`.
     """
 
     start: Tensor
@@ -66,6 +68,8 @@ class RoIGeometry:
     size: Tensor
     origin: Tensor
     entries: int
+    most_samples: int
+    widest: int
 
     def __len__(self) -> int:
         return len(self.origin)
@@ -147,6 +151,8 @@ def roi_geometry(
         size=size,
         origin=image * int(cells.sum()) + origins[level],
         entries=int((span[:, 0].sum(1) * span[:, 1].sum(1)).sum()),
+        most_samples=int(count.max()) if len(boxes) else 0,
+        widest=int(span.max()) if len(boxes) else 0,
     )
 
 
@@ -158,24 +164,22 @@ def roi_samples(geometry: RoIGeometry, device: torch.device, dtype: torch.dtype)
         device: device of the pyramid.
         dtype: dtype of the weights, float32 or float64.
     """
-    # Along x and y together: bins touch the product of the cells that they touch along each.
-    spans, counts = geometry.span, geometry.count
-    most_samples = int(counts.max()) if len(geometry) else 0
-    widest = int(spans.max()) if len(geometry) else 0
+    widest = geometry.widest
     start, step, count, first, span, size, origin = (
         to_device(values, device)
         for values in (
             geometry.start.to(dtype),
             geometry.step.to(dtype),
-            counts.to(dtype),
+            geometry.count.to(dtype),
             geometry.first.to(torch.int32),
-            spans.to(torch.int32),
+            geometry.span.to(torch.int32),
             geometry.size.to(torch.int32),
             geometry.origin.to(torch.int32),
         )
     )
-    weights = _axis_weights(start, step, count, size.unsqueeze(2) - first, first, most_samples, widest)
+    weights = _axis_weights(start, step, count, size.unsqueeze(2) - first, first, geometry.most_samples, widest)
 
+    # A bin touches the product of the cells that it touches along x and along y.
     span_x, span_y = span.unbind(1)
     bags = (span_y.unsqueeze(2) * span_x.unsqueeze(1)).flatten()
     offsets = (bags.cumsum(0) - bags).int()

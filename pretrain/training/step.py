@@ -104,9 +104,10 @@ class PretrainingModule(LightningModule):
         # Reading the scale waits for the GPU, so remember it from the last step.
         if scaler is not None and self._scale is None:
             self._scale = scaler.get_scale()
+        before = self._scale
         optimiser.step()
-        if scaler is not None:
-            before, self._scale = self._scale, scaler.get_scale()
+        if scaler is not None and before is not None:
+            self._scale = scaler.get_scale()
             self._skipped_steps.look(step, self._scale < before, batch.indices)
 
     def accumulate_gradients(self, batch: ViewBatch, step: int) -> StepOutput:
