@@ -8,6 +8,12 @@ from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from .errors import UserError, one_line
 
+HF_PREFIX = "hf-hub:"
+"""Prefix of names on the Hugging Face Hub: `hf-hub:ORG/NAME[@REVISION]`."""
+
+DRIVE_PREFIX = "gdrive:"
+"""Prefix of files on Google Drive: `gdrive:ID`."""
+
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _ADDRESS = re.compile(r"\b(?:https?|hf|s3|gs|ftp)://[^\s\"'<>|]+", re.IGNORECASE)
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")

@@ -6,22 +6,23 @@ torchvision's `FeaturePyramidNetwork` names.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
 import timm
 import torch
 from timm.models.resnet import ResNet
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
 from .errors import UserError
-
-FPN_CHANNELS = 256
-"""Channels of every pyramid level (Detectron2's `MODEL.FPN.OUT_CHANNELS`, which the authors use too)."""
+from .plain_resnets import FPN_CHANNELS as FPN_CHANNELS
+from .plain_resnets import HUB_ARCHITECTURES as HUB_ARCHITECTURES
 
 PYRAMID_STRIDES = {"p2": 4, "p3": 8, "p4": 16, "p5": 32, "p6": 64}
 """Input pixels per cell of each pyramid level."""
-
-HUB_ARCHITECTURES = ("resnet18", "resnet34", "resnet50", "resnet101")
-"""Architectures with an entry point in `hubconf.py` and with Detectron2 names."""
 
 
 def build_backbone(arch: str) -> ResNet:
@@ -36,17 +37,70 @@ def build_backbone(arch: str) -> ResNet:
     Raises:
         UserError: timm has no such model, or the model is not a ResNet.
     """
-    if not timm.is_model(arch):
-        raise UserError(f"no network named {arch!r}: use a timm ResNet such as {', '.join(HUB_ARCHITECTURES)}")
-    backbone = timm.create_model(arch, pretrained=False, num_classes=0)
-    if not isinstance(backbone, ResNet):
-        raise UserError(f"{arch!r} is not a timm ResNet: use one, such as {', '.join(HUB_ARCHITECTURES)}")
+    backbone = _timm_resnet(arch)
     for module in backbone.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         elif isinstance(module, nn.BatchNorm2d):
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
+    return backbone
+
+
+def empty_backbone(arch: str) -> ResNet:
+    """Build the same network as `build_backbone` on the `meta` device, for its names, shapes and types.
+
+    Raises:
+        UserError: as for `build_backbone`.
+    """
+    with uninitialised(), torch.device("meta"):
+        return _timm_resnet(arch)
+
+
+def empty_resnet_fpn(arch: str) -> ResNetFPN:
+    """Build a `ResNetFPN` on the `meta` device, for its names, shapes and types, or to assign tensors to it.
+
+    Raises:
+        UserError: as for `build_backbone`.
+    """
+    with uninitialised(), torch.device("meta"):
+        return ResNetFPN(arch)
+
+
+@contextmanager
+def uninitialised() -> Iterator[None]:
+    """Build networks without initial values inside the block, because weights are loaded into them next.
+
+    Parameters contain arbitrary memory; buffers are complete. torch's random state is left unchanged.
+    """
+    with _WithoutInitialisation():
+        yield
+
+
+class _WithoutInitialisation(TorchFunctionMode):
+    """Skips `torch.nn.init` and in-place random draws."""
+
+    _draws = (torch.Tensor.normal_, torch.Tensor.uniform_)
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        named = kwargs or {}
+        if getattr(func, "__module__", None) == nn.init.__name__ or func in self._draws:
+            return named["tensor"] if "tensor" in named else args[0]
+        return func(*args, **named)
+
+
+def _timm_resnet(arch: str) -> ResNet:
+    if not timm.is_model(arch):
+        raise UserError(f"no network named {arch!r}: use a timm ResNet such as {', '.join(HUB_ARCHITECTURES)}")
+    backbone = timm.create_model(arch, pretrained=False, num_classes=0)
+    if not isinstance(backbone, ResNet):
+        raise UserError(f"{arch!r} is not a timm ResNet: use one, such as {', '.join(HUB_ARCHITECTURES)}")
     return backbone
 
 

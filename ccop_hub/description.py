@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-from fvcore.nn import FlopCountAnalysis
-
-from .architectures import ResNetFPN
-from .formats.checkpoint import Weights
-from .loading import load_call
+from .formats.outline import Outline
 from .notebook import summary_html
+from .plain_resnets import PLAIN_RESNETS, multiply_adds
+from .sources.summary import load_call
 
 FLOPS_SIDE = 224
 """Side of the square input, in pixels, for which FLOPs are counted."""
@@ -88,15 +86,15 @@ class Description:
         return summary_html(self.name, rows)
 
 
-def describe(weights: Weights) -> Description:
+def describe(weights: Outline) -> Description:
     """Count the tensors, parameters and FLOPs of a set of weights."""
     tensors: Counter[str] = Counter()
     parameters: Counter[str] = Counter()
-    for name, value in weights.tensors.items():
+    for name, shape in weights.shapes.items():
         group = _GROUPS.get(".".join(name.split(".")[:2]), "other")
         tensors[group] += 1
         if name.endswith((".weight", ".bias")):
-            parameters[group] += value.numel()
+            parameters[group] += math.prod(shape)
     order = [*dict.fromkeys(_GROUPS.values()), "other"]
     return Description(
         name=weights.name,
@@ -112,25 +110,26 @@ def describe(weights: Weights) -> Description:
         groups=tuple(Group(name, tensors[name], parameters[name]) for name in order if tensors[name]),
         parameters=parameters.total(),
         flops=_flops(weights),
-        usage=usage(weights),
+        usage=f"import ccop_hub; network = {load_call(weights, weights.name)}",
     )
 
 
-def usage(weights: Weights) -> str:
-    """Return the line of Python that loads the weights, with their pyramid if any."""
-    return f"import ccop_hub; network = {load_call(weights, weights.name)}"
+def _flops(weights: Outline) -> dict[str, int]:
+    parts = {"backbone": False} | ({"backbone + fpn": True} if "fpn" in weights.parts else {})
+    if weights.arch in PLAIN_RESNETS:
+        return {part: multiply_adds(weights.arch, FLOPS_SIDE, with_fpn) for part, with_fpn in parts.items()}
+    import torch
 
+    from .architectures import ResNetFPN
 
-def _flops(weights: Weights) -> dict[str, int]:
     network = ResNetFPN(weights.arch).eval()
     images = torch.zeros(1, 3, FLOPS_SIDE, FLOPS_SIDE)
-    counts: dict[str, Any] = {"backbone": _counted(network.backbone, images)}
-    if "fpn" in weights.parts:
-        counts["backbone + fpn"] = _counted(network, images)
-    return counts
+    return {part: _counted(network if with_fpn else network.backbone, images) for part, with_fpn in parts.items()}
 
 
-def _counted(module: torch.nn.Module, images: torch.Tensor) -> int:
+def _counted(module: Any, images: Any) -> int:
+    from fvcore.nn import FlopCountAnalysis
+
     analysis = FlopCountAnalysis(module, images)
     analysis.unsupported_ops_warnings(False)
     analysis.uncalled_modules_warnings(False)

@@ -13,7 +13,6 @@ import stat
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from .errors import UserError
@@ -188,6 +187,8 @@ def files_digest(root: Path, files: Iterable[Path]) -> str:
     Independent of the location of `root`, but changes if a file is renamed, added, removed or modified.
     """
     named = sorted((path.relative_to(root).as_posix(), path) for path in files)
+    from concurrent.futures import ThreadPoolExecutor  # imports logging, which `--help` does without
+
     total = hashlib.sha256()
     with ThreadPoolExecutor() as pool:
         contents = pool.map(lambda item: file_digest(item[1]), named)

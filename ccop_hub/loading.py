@@ -11,13 +11,13 @@ from timm.models import FeatureListNet
 from timm.models.resnet import ResNet
 from torch import Tensor
 
-from .architectures import ResNetFPN, build_backbone
+from .architectures import ResNetFPN, build_backbone, uninitialised
 from .errors import UserError
 from .formats.checkpoint import Weights
 from .formats.tensor_use import load_into
 from .formats.timm_folder import pretrained_cfg
 from .sources import registry
-from .sources.resolve import RANDOM, resolve
+from .sources.resolve import resolve
 
 Source = str | Path | Mapping[str, Tensor]
 
@@ -82,14 +82,17 @@ def load(
         raise UserError("pyramid and features_only cannot be combined: choose one")
     found = resolve(registry.default_name(backbone or DEFAULT_BACKBONE) if weights is None else weights, backbone, seed)
     if pyramid:
-        network = ResNetFPN(found.arch)
+        with uninitialised():
+            network = ResNetFPN(found.arch)
         load_into(network, found, ("backbone", "fpn"))
         _describe(network.backbone, found)
         return network.eval()
-    if features_only:
-        body: ResNet | FeatureListNet = timm.create_model(found.arch, pretrained=False, features_only=True)
-    else:
-        body = build_backbone(found.arch)
+    body: ResNet | FeatureListNet
+    with uninitialised():
+        if features_only:
+            body = timm.create_model(found.arch, pretrained=False, features_only=True)
+        else:
+            body = build_backbone(found.arch)
     load_into(body, found, ("backbone",), prefix="backbone.")
     _describe(body, found)
     return body.eval()
@@ -105,13 +108,6 @@ def load_backbone(
 def load_pyramid(arch: str, weights: Source | None = None, seed: int = 0) -> ResNetFPN:
     """Call `load` for the timm backbone `arch` with its pyramid."""
     return load(weights, backbone=arch, pyramid=True, seed=seed)
-
-
-def load_call(weights: Weights, name: str) -> str:
-    """Return the `ccop_hub.load` call that loads the named weights, with their pyramid if any."""
-    backbone = f', backbone="{weights.arch}"' if name == RANDOM else ""
-    pyramid = ", pyramid=True" if "fpn" in weights.parts else ""
-    return f'ccop_hub.load("{name}"{backbone}{pyramid})'
 
 
 def _describe(network: ResNet | FeatureListNet, weights: Weights) -> None:

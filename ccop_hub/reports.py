@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
 
 from .console import table_console
-from .description import Description
 from .errors import one_line
 from .markup import visible
-from .publishing.verification import Check
 from .sources.registry import DEFAULTS, REGISTRY
+
+if TYPE_CHECKING:
+    from .description import Description
+    from .publishing.verification import Check
 
 _SHOWN_FACTS = ("objective", "dataset", "epochs", "steps", "licence", "paper")
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from .addresses import redact
-from .bounded_yaml import dump_yaml, read_yaml
 from .errors import UserError
 from .files import make_folder, write_atomically
 
@@ -32,6 +31,8 @@ RENAMED_PRECISIONS = {"32-true": "float32", "bf16-mixed": "bf16", "16-mixed": "f
 
 def save_settings(settings: Any, path: Path) -> None:
     """Write a settings dataclass as YAML, with nested dataclasses as mappings and paths as strings."""
+    from .bounded_yaml import dump_yaml
+
     make_folder(path.parent)
     write_atomically(path, dump_yaml(plain(settings)))
 
@@ -58,6 +59,8 @@ def read_settings(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is unreadable or not a mapping of settings.
     """
+    from .bounded_yaml import read_yaml
+
     content, _ = read_yaml(path, "restore it, or start over with --overwrite")
     if not isinstance(content, dict):
         raise UserError(f"{path} contains no settings: restore it, or start over with --overwrite")
@@ -107,5 +110,5 @@ def _is_same(then: Any, now: Any) -> bool:
         return False
     try:  # different paths may lead to the same folder
         return Path(then).expanduser().samefile(Path(now).expanduser())
-    except (OSError, ValueError):  # the text may be no path at all
+    except OSError:
         return False

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .settings import ConvertSettings, EmbedSettings, InfoSettings, PublishSettings, VerifySettings
+from .settings import ConvertSettings, InfoSettings, PublishSettings, VerifySettings
 
 if TYPE_CHECKING:
     from .description import Description
-    from .embedding.run import Embedded
     from .formats.conversion import Converted
-    from .formats.onnx_file import OnnxModel
     from .publishing.publish import Published
     from .publishing.verification import Verification
 
@@ -21,21 +19,16 @@ if TYPE_CHECKING:
 def info(settings: InfoSettings) -> Description:
     """Describe a set of weights."""
     from .description import describe
-    from .sources.resolve import resolve
+    from .sources.summary import summarise
 
-    return describe(resolve(settings.weights, settings.backbone))
+    return describe(summarise(settings.weights, settings.backbone))
 
 
-def convert(settings: ConvertSettings) -> Converted | OnnxModel:
+def convert(settings: ConvertSettings) -> Converted:
     """Write weights in another format and verify the output."""
-    from .formats.conversion import convert, require_file, require_target
+    from .formats.conversion import convert, require_target
     from .sources.resolve import resolve
 
-    if settings.to == "onnx":
-        from .formats.onnx_file import SUFFIX, write_onnx
-
-        require_file(settings.to, settings.out, (SUFFIX,), settings.overwrite)
-        return write_onnx(resolve(settings.weights, settings.backbone), settings.out, settings.outputs)
     require_target(settings.to, settings.out, settings.overwrite)
     return convert(resolve(settings.weights, settings.backbone), settings.to, settings.out, settings.overwrite)
 
@@ -43,7 +36,7 @@ def convert(settings: ConvertSettings) -> Converted | OnnxModel:
 def verify(settings: VerifySettings) -> Verification:
     """Check that weights have not changed since export."""
     from .publishing.verification import Verification, verify
-    from .sources.resolve import locate
+    from .sources.location import locate
 
     return Verification(tuple(verify(locate(settings.weights))))
 
@@ -53,10 +46,3 @@ def publish(settings: PublishSettings) -> Published:
     from .publishing.publish import publish
 
     return publish(settings)
-
-
-def embed(settings: EmbedSettings) -> Embedded:
-    """Write features of images or boxes."""
-    from .embedding.run import run
-
-    return run(settings)

@@ -9,7 +9,6 @@ from .settings import (
     CompareSettings,
     DetectionSettings,
     KnnSettings,
-    LeaderboardSettings,
     LinearSettings,
     RegionSettings,
     SegmentationSettings,
@@ -35,8 +34,5 @@ compare = front(
     CompareSettings,
     tasks.compare,
     "The `Comparison`: its groups, Markdown and HTML; a notebook shows it as a page.",
-)
-leaderboard = front(
-    "leaderboard", LeaderboardSettings, tasks.leaderboard, "The `Leaderboard`: its groups, the page and the plots."
 )
 visualize = front("visualize", VisualizeSettings, tasks.visualize, "The pictures that were written, as paths.")

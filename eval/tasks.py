@@ -13,7 +13,6 @@ from .settings import (
     DoctorSettings,
     InstallSettings,
     KnnSettings,
-    LeaderboardSettings,
     LinearSettings,
     RegionSettings,
     SegmentationSettings,
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
     from .doctor import Finding
     from .results.compare import Comparison
-    from .results.record_book import Leaderboard
     from .results.result import Result
 
 
@@ -82,13 +80,6 @@ def visualize(settings: VisualizeSettings) -> list[Path]:
 def compare(settings: CompareSettings) -> Comparison:
     """Group results and write the requested files."""
     from .results.compare import run
-
-    return run(settings)
-
-
-def leaderboard(settings: LeaderboardSettings) -> Leaderboard:
-    """Rank the results below a folder."""
-    from .results.record_book import run
 
     return run(settings)
 

@@ -19,7 +19,6 @@ from cyclopts import App, CycloptsError, Group, Parameter, Token
 from ..errors import UserError
 from ..validation import SettingError, did_you_mean, field_types, flag, without_bounds
 from .command import Command, version
-from .config import read_config
 from .errors import describe_parse_error
 from .reference import SettingReference, setting_references, setting_topics, without_none
 from .renamed import in_current_flags
@@ -92,7 +91,7 @@ def build_app(
         chosen: command to define flags for; the others are only listed. None defines no flags.
         everything: show all settings in the help, not only the common ones.
     """
-    app = App(name=program, help=description, version=version(), help_format="plaintext")
+    app = App(name=program, help=description, version=version, help_format="plaintext")
     app.help_epilogue = f"Help on a command: {program} COMMAND --help"
     function = None
     for place, command in enumerate(commands):
@@ -111,7 +110,7 @@ def completion_script(
     program: str, description: str, commands: Sequence[Command], shell: Literal["bash", "zsh"]
 ) -> str:
     """Return a shell script that completes commands, flags, choices and paths."""
-    app = App(name=program, help=description, version=version(), help_format="plaintext")
+    app = App(name=program, help=description, version=version, help_format="plaintext")
     for command in commands:
         app.command(_function(_parameters(command, True)), name=command.name, help=command.help)
     return app.generate_completion(shell=shell)
@@ -225,6 +224,8 @@ def _with_joined_switches(words: Sequence[str], command: Command) -> list[str]:
 
 def _settings(program: str, command: Command, given: dict[str, Any]) -> Any:
     """Merge named settings, then files, then flags; later sources override earlier ones."""
+    from .config import read_config  # YAML takes time to import
+
     kinds = field_types(command.settings)
     values: dict[str, Any] = {}
     places: dict[str, str] = {}

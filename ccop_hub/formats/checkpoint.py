@@ -1,8 +1,6 @@
 """Weights and their facts, in memory and on disk.
 
-A checkpoint folder contains two files: `backbone_fpn.safetensors` (`backbone.safetensors` without a pyramid), with
-tensors under canonical names and the facts in the metadata, so that it is self-contained; and `facts.json`, the same
-facts for people and tools.
+`weights_files` describes the files of a checkpoint folder.
 """
 
 from __future__ import annotations
@@ -21,20 +19,17 @@ from torch import Tensor
 from ..errors import UserError
 from ..files import bytes_digest, file_digest, make_folder, write_atomically
 from ..normalization import INPUT_FACTS
-from .facts import checked_facts
-from .fingerprint import fingerprint
 from .recognition import identify
-from .safe_reading import facts_in, read_file
-from .timm_folder import TIMM_CONFIG_FILE, TIMM_FILES, timm_facts
-
-WEIGHTS_FILE = "backbone_fpn.safetensors"
-BACKBONE_FILE = "backbone.safetensors"
-"""Name of the same file without a pyramid."""
-
-WEIGHTS_FILES = (WEIGHTS_FILE, BACKBONE_FILE)
-FACTS_FILE = "facts.json"
-METADATA_KEY = "ccop"
-"""Key in the safetensors metadata of the facts, stored as JSON."""
+from .safe_reading import read_file
+from .weights_files import (
+    BACKBONE_FILE,
+    FACTS_FILE,
+    METADATA_KEY,
+    WEIGHTS_FILE,
+    WEIGHTS_FILES,
+    find_weights_file,
+    stored_facts,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,12 +80,11 @@ def save_checkpoint(folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[
         folder: output folder; created if missing.
         tensors: canonical name -> tensor.
         facts: JSON-serialisable facts; must include `arch`, the timm name of the backbone.
-
-    Raises:
-        UserError: the network's features of a fixed input are not finite.
     """
-    facts = {**facts, "fingerprint": fingerprint(facts["arch"], tensors)}
+    from .fingerprint import fingerprint  # imports timm and torchvision
+
     make_folder(folder)
+    facts = {**facts, "fingerprint": fingerprint(facts["arch"], tensors)}
     contiguous = {key: value.detach().cpu().contiguous() for key, value in sorted(tensors.items())}
     # Use a single metadata entry: safetensors writes several in random order, but output must be deterministic.
     blob = save(contiguous, metadata={METADATA_KEY: json.dumps(facts, sort_keys=True)})
@@ -116,10 +110,7 @@ def read_checkpoint(path: Path) -> Weights:
     """
     file = find_weights_file(path)
     contents = read_file(file)
-    facts = checked_facts(facts_in(contents.metadata, METADATA_KEY, file), file)
-    config = file.with_name(TIMM_CONFIG_FILE)
-    shown = timm_facts(config) if file.name in TIMM_FILES and config.is_file() else None
-    facts = {**(shown or {}), **facts}
+    facts, is_timm = stored_facts(file, contents.metadata)
     try:
         found = identify(contents.tree, facts.get("arch"))
     except UserError as error:
@@ -133,31 +124,10 @@ def read_checkpoint(path: Path) -> Weights:
         facts={"input": INPUT_FACTS, **found.facts, **facts, "arch": found.arch},
         digest=file_digest(file),
         source=str(file),
-        format="timm" if shown is not None else found.format,
+        format="timm" if is_timm else found.format,
         unused=found.unused,
         taken=found.taken,
         others=found.others,
-    )
-
-
-def find_weights_file(path: Path) -> Path:
-    """Return the weights file for a path: the path itself, or the file in a checkpoint, run or timm folder.
-
-    Raises:
-        UserError: there is no weights file.
-    """
-    if path.is_file():
-        return path
-    if path.exists() and not path.is_dir():
-        raise UserError(f"{path} is not a regular file: give a checkpoint file, its folder or a run's folder")
-    if not path.is_dir():
-        raise UserError(f"{path} does not exist: give a checkpoint file, its folder or a run folder")
-    own = [place / name for place in (path, path / "exported") for name in WEIGHTS_FILES]
-    for candidate in (*own, *(path / name for name in TIMM_FILES)):
-        if candidate.is_file():
-            return candidate
-    raise UserError(
-        f"{path} contains no {WEIGHTS_FILE}, and neither does its exported/: give a checkpoint file or a run folder"
     )
 
 

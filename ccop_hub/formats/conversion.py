@@ -16,12 +16,13 @@ from torch import Tensor
 from ..architectures import build_backbone
 from ..errors import UserError
 from ..files import make_folder, replacing, scratch_folder, write_atomically
-from .checkpoint import WEIGHTS_FILES, Weights, read_checkpoint, save_checkpoint
+from ..plain_resnets import COUNTER
+from .checkpoint import Weights, read_checkpoint, save_checkpoint
 from .detectron2_config import detectron2_c4_config, detectron2_config
 from .fingerprint import features
 from .names import from_canonical
-from .styles import COUNTER
 from .timm_folder import TIMM_CONFIG_FILE, TIMM_WEIGHTS_FILE, timm_config
+from .weights_files import WEIGHTS_FILES
 
 AUTHOR = "ccop-hub"
 
@@ -112,27 +113,17 @@ def require_target(target: str, out: Path, overwrite: bool = False) -> Target:
     if target not in TARGETS:
         raise UserError(f"cannot write format {target!r}: use one of {', '.join(TARGETS)}")
     chosen = TARGETS[target]
-    if chosen.suffixes:
-        require_file(target, out, chosen.suffixes, overwrite)
+    if out.is_file() and chosen.suffixes and not overwrite:
+        raise UserError(f"{out} exists: pass --overwrite to replace it, or another --out")
+    if chosen.suffixes and out.suffix not in chosen.suffixes:
+        raise UserError(f"{target} needs an output file ending in {' or '.join(chosen.suffixes)}: rename {out.name}")
     if not chosen.suffixes and out.suffix in _FILE_SUFFIXES:
         raise UserError(f"{target} is written as a folder: remove {out.suffix} from {out.name}")
     if not chosen.suffixes and out.is_file():
         raise UserError(f"{out} is a file, but {target} is written as a folder: give another path")
-    return chosen
-
-
-def require_file(target: str, out: Path, suffixes: tuple[str, ...], overwrite: bool) -> None:
-    """Check that a format that is one file can be written to `out`.
-
-    Raises:
-        UserError: the suffix is wrong, the file exists, or `out` is a folder.
-    """
-    if out.is_file() and not overwrite:
-        raise UserError(f"{out} exists: pass --overwrite to replace it, or another --out")
-    if out.suffix not in suffixes:
-        raise UserError(f"{target} needs an output file ending in {' or '.join(suffixes)}: rename {out.name}")
-    if out.is_dir():
+    if chosen.suffixes and out.is_dir():
         raise UserError(f"{out} is a folder, but {target} is written as a file: give another path")
+    return chosen
 
 
 def _move(scratch: Path, written: Path, out: Path, overwrite: bool) -> None:
@@ -241,4 +232,4 @@ TARGETS = {
 }
 """Name for `--to` -> format."""
 
-_FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".pkl", ".bin", ".onnx")
+_FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".pkl", ".bin")

@@ -48,6 +48,15 @@ def checked_facts(facts: Mapping[str, Any], file: Path) -> dict[str, Any]:
     return found
 
 
+def in_rgb_order(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return facts with the mean and std of the input in RGB order, whatever the channel order."""
+    shown = facts["input"]
+    if shown["channel_order"] == "RGB":
+        return dict(facts)
+    turned = {"mean": shown["mean"][::-1], "std": shown["std"][::-1], "channel_order": "RGB"}
+    return {**facts, "input": {**shown, **turned}}
+
+
 def _checked_input(given: Mapping[str, Any], file: Path) -> dict[str, Any]:
     for name in ("mean", "std"):
         numbers = given.get(name)

@@ -60,6 +60,10 @@ class Note:
         return f"<{one_line(self.name)}, not built>"
 
 
+class NotDense(Note):
+    """A tensor or array that is not a dense array of numbers: sparse, quantized, strings or objects."""
+
+
 @dataclasses.dataclass(eq=False)
 class Rebuilder:
     """A function of this project that replaces one named in the pickle.

@@ -6,20 +6,17 @@ one-to-one table that is used in both directions. Nothing is guessed: unknown an
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from ..architectures import build_backbone
 from ..errors import UserError, one_line
+from ..plain_resnets import LAYOUTS, PLAIN_RESNETS, fpn_names
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PARTS = ("backbone", "fpn")
-
-NORM_TENSORS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-"""Tensors of `torch.nn.BatchNorm2d`, in state-dict order."""
 
 _LISTED = 60
 
@@ -40,49 +37,6 @@ class KeyMismatchError(UserError):
             f"these tensors are not exactly a {layout} in {source} names; {'; '.join(told)}. "
             "Take a file of that architecture and format"
         )
-
-
-@dataclasses.dataclass(frozen=True)
-class Layout:
-    """Block type and number of blocks per stage, which determine the tensor names of a plain ResNet."""
-
-    convolutions: int
-    blocks: tuple[int, int, int, int]
-
-    def backbone_names(self) -> list[str]:
-        """Return the canonical names of the backbone, without the `backbone.` prefix, in state-dict order."""
-        names = ["conv1.weight", *_norm("bn1")]
-        for stage, count in enumerate(self.blocks, start=1):
-            for block in range(count):
-                path = f"layer{stage}.{block}"
-                for k in range(1, self.convolutions + 1):
-                    names += [f"{path}.conv{k}.weight", *_norm(f"{path}.bn{k}")]
-                if block == 0 and (stage > 1 or self.convolutions == 3):
-                    names += [f"{path}.downsample.0.weight", *_norm(f"{path}.downsample.1")]
-        return names
-
-
-LAYOUTS = {
-    "resnet18": Layout(2, (2, 2, 2, 2)),
-    "resnet34": Layout(2, (3, 4, 6, 3)),
-    "resnet50": Layout(3, (3, 4, 6, 3)),
-    "resnet101": Layout(3, (3, 4, 23, 3)),
-    "resnet152": Layout(3, (3, 8, 36, 3)),
-}
-"""Block type (2 or 3 convolutions) and blocks per stage (He et al. 2016, table 1); wider networks share the names."""
-
-
-def fpn_names() -> list[str]:
-    """Return the canonical names of the pyramid, without the `fpn.` prefix, in state-dict order."""
-    names = []
-    for group in ("inner_blocks", "layer_blocks"):
-        for level in range(4):
-            names += [f"{group}.{level}.0.weight", *_norm(f"{group}.{level}.1")]
-    return names
-
-
-def _norm(path: str) -> list[str]:
-    return [f"{path}.{tensor}" for tensor in NORM_TENSORS]
 
 
 # --- one function per scheme: canonical name, and whether the state dict includes the pyramid -> the scheme's name
@@ -221,6 +175,19 @@ def layout_of(backbone: Iterable[str]) -> str | None:
     return next((name for name, layout in LAYOUTS.items() if set(layout.backbone_names()) == found), None)
 
 
+def backbone_names(arch: str) -> list[str]:
+    """Return the tensor names of any timm ResNet (without `backbone.`), in state-dict order.
+
+    Raises:
+        UserError: timm has no such network, or it is not a ResNet.
+    """
+    if arch in PLAIN_RESNETS:
+        return PLAIN_RESNETS[arch].backbone_names()
+    from ..architectures import empty_backbone  # imports torch
+
+    return list(empty_backbone(arch).state_dict())
+
+
 def _scheme(name: str) -> Callable[[str, bool], str]:
     if name not in _SCHEMES:
         raise UserError(f"no naming scheme {name!r}: use one of {', '.join(SCHEMES)}")
@@ -231,8 +198,7 @@ def _candidates(arch: str | None, source: str) -> dict[str, list[str]]:
     """Map each candidate architecture to its backbone tensor names."""
     if arch is None:
         return {name: layout.backbone_names() for name, layout in LAYOUTS.items()}
-    with torch.device("meta"):
-        names = list(build_backbone(arch).state_dict())
+    names = backbone_names(arch)
     if source not in ("canonical", "timm") and layout_of(names) is None:
         raise UserError(f"{source} has no names for the stem or shortcuts of {arch}: keep canonical or timm names")
     return {arch: names}

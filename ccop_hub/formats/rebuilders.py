@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import one_line
-from .inert_pickle import DamagedPickleError, Note, Rebuilder, Stateful
+from .inert_pickle import DamagedPickleError, NotDense, Note, Rebuilder, Stateful
 
 _SLACK = 1 << 20
 """Bytes by which the arrays of a file may exceed its size, to allow for NumPy scalars and the like."""
@@ -32,10 +32,6 @@ STORAGE_TYPES = {
     "UntypedStorage": torch.uint8,
 }
 """Storage class name, as written by `torch.save` -> element type."""
-
-
-class NotDense(Note):
-    """A tensor or array that is not a dense array of numbers: sparse, quantized, strings or objects."""
 
 
 class NumpyType(Stateful):

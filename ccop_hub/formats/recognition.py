@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError, one_line
 from ..normalization import CAFFE2_INPUT_FACTS
-from .families import FAMILIES, PRIMARY_STATE_KEYS, is_secondary
-from .names import LAYOUTS, KeyMismatchError, layout_of
-from .rebuilders import NotDense
+from ..plain_resnets import COUNTER, LAYOUTS
+from .families import FAMILIES, PRIMARY_STATE_KEYS, Family, is_secondary
+from .inert_pickle import NotDense
+from .names import KeyMismatchError, backbone_names, layout_of
 from .state_dicts import StateDict, flattened, pickled_module, state_dicts
 from .styles import (
     CAFFE2,
-    COUNTER,
     PYRAMID_STYLES,
     STATISTICS,
     STYLES,
@@ -31,7 +28,10 @@ from .styles import (
     backbone_table,
     pyramid_table,
 )
-from .tensor_checks import expected_tensors, find_arch, require_sound
+from .tensor_checks import find_arch, require_sound
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FROZEN_VARIANCE = 1 - 1e-5
 """Running variance that reduces a norm (epsilon 1e-5) to scale and shift, for Caffe2 files, whose statistics are folded
@@ -98,6 +98,20 @@ class Candidate:
         """Location for display: keys of the file, and the prefix as written there."""
         return ".".join((*self.state.path, _written(self.state, self.style, self.prefix))).rstrip(".")
 
+    def canonical(self) -> dict[str, str]:
+        """Map canonical names of the backbone, and of the pyramid that belongs to it, to names in the state dict.
+
+        Raises:
+            KeyMismatchError: the pyramid is incomplete.
+        """
+        backbone = {f"backbone.{name}": own for name, own in self.backbone.items()}
+        return backbone | {f"fpn.{name}": own for name, own in _pyramid(self).items()}
+
+    def family(self, has_more: bool) -> Family:
+        """Return the project whose layout this is; `has_more` tells whether the state dict contains other tensors."""
+        names = self.state.names.keys()
+        return next(one for one in FAMILIES if one.fits(self.style.name, self.prefix, names, has_more))
+
 
 def identify(tree: Any, arch: str | None = None) -> Identified:
     """Find the network in a checkpoint and check that it is complete.
@@ -113,9 +127,9 @@ def identify(tree: Any, arch: str | None = None) -> Identified:
     states = state_dicts(tree)
     if arch is not None and (found := _unusual(states, arch)) is not None:
         return found
-    candidates = [candidate for state in states for candidate in _candidates(state)]
+    candidates = [candidate for state in states for candidate in candidates_in(state)]
     if not candidates and len(states) > 1:
-        candidates = list(_candidates(flattened(states)))
+        candidates = candidates_in(flattened(states))
     if not candidates:
         raise UserError(_nothing_found(tree, states))
     whole = [candidate for candidate in candidates if candidate.is_whole]
@@ -129,10 +143,9 @@ def identify(tree: Any, arch: str | None = None) -> Identified:
 
 def _identified(chosen: Candidate, others: tuple[str, ...], arch: str | None) -> Identified:
     state = chosen.state
-    pyramid = _pyramid(chosen)
-    named: dict[str, Any] = {f"backbone.{name}": state.tensors[own] for name, own in chosen.backbone.items()}
-    named |= {f"fpn.{name}": state.tensors[own] for name, own in pyramid.items()}
-    used = {*chosen.backbone.values(), *pyramid.values()}
+    names = chosen.canonical()
+    named = {name: state.tensors[own] for name, own in names.items()}
+    used = set(names.values())
     unused = tuple(name for name in state.tensors if name not in used)
     require_sound(named)
     facts: dict[str, Any] = {}
@@ -140,13 +153,16 @@ def _identified(chosen: Candidate, others: tuple[str, ...], arch: str | None) ->
         _require_no_biases(chosen, unused)
         facts = {"input": CAFFE2_INPUT_FACTS, "stride_in_1x1": chosen.layout not in ("resnet18", "resnet34")}
     canonical = _in_full_precision(_completed(named))
-    family = next(
-        one for one in FAMILIES if one.fits(chosen.style.name, chosen.prefix, state.names.keys(), bool(unused))
-    )
+    family = chosen.family(bool(unused))
     return Identified(family.name, find_arch(canonical, arch), canonical, unused, chosen.place, others, facts)
 
 
-def _candidates(state: StateDict) -> list[Candidate]:
+def candidates_in(state: StateDict) -> list[Candidate]:
+    """Find the networks in a state dict by their names.
+
+    Raises:
+        UserError: there are more tensors or networks than any method has.
+    """
     if len(state.tensors) > MOST_TENSORS:
         raise UserError(f"contains {len(state.tensors)} tensors in one state dict: keep only those of the network")
     places = []
@@ -243,9 +259,9 @@ def _same_tensors(one: Candidate, other: Candidate) -> bool:
 
 
 def _are_equal(one: Tensor | NotDense, other: Tensor | NotDense) -> bool:
-    if not isinstance(one, Tensor) or not isinstance(other, Tensor):
+    if isinstance(one, NotDense) or isinstance(other, NotDense):
         return False
-    return one.shape == other.shape and torch.equal(one, other)
+    return one.shape == other.shape and one.equal(other)
 
 
 def _pyramid(chosen: Candidate) -> dict[str, str]:
@@ -288,7 +304,7 @@ def _parent(prefix: str) -> str:
 
 def _unusual(states: Sequence[StateDict], arch: str) -> Identified | None:
     """Identify a timm ResNet with a non-standard stem or shortcut, given its architecture."""
-    expected = [name.removeprefix("backbone.") for name in expected_tensors(arch, with_fpn=False)]
+    expected = backbone_names(arch)
     if layout_of(expected) is not None:
         return None
     for state in states:
@@ -339,12 +355,14 @@ def _require_no_biases(chosen: Candidate, unused: Sequence[str]) -> None:
         below = name.removeprefix(chosen.prefix)
         value = chosen.state.tensors[name]
         is_bias = bool(chosen.style.owned.match(below)) and not below.endswith("_momentum")
-        if is_bias and isinstance(value, Tensor) and bool(value.any()):
+        if is_bias and not isinstance(value, NotDense) and bool(value.any()):
             raise UserError(f"{one_line(name)} is a non-zero bias, which a ResNet does not have")
 
 
 def _completed(named: Mapping[str, Any]) -> dict[str, Tensor]:
     """Add tensors that formats omit: batch counters, which inference never reads, and statistics of folded norms."""
+    import torch
+
     found = dict(named)
     for name, value in named.items():
         if not name.endswith(".weight") or value.ndim != 1:
@@ -357,5 +375,7 @@ def _completed(named: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _in_full_precision(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    import torch
+
     half = (torch.float16, torch.bfloat16)
     return {name: value.float() if value.dtype in half else value for name, value in tensors.items()}

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import UserError, one_line
-from ..regular_files import MAX_JSON, open_regular, parse_json
+from ..regular_files import open_regular
 from .inert_pickle import DamagedPickleError, HostilePickleError, Note, Rebuilder, read_pickle
 from .rebuilders import Arrays, NumpyArray, container_names
 from .torch_files import LEGACY_START, ZIP_START, archive_entries, mapped, read_torch_legacy, read_torch_zip
@@ -94,22 +94,6 @@ def _read(path: Path) -> Contents:
         tree, _ = read_pickle(data, container_names() | arrays.names())
         return Contents(_finished(tree), {}, "pickle")
     raise UserError(f"{path} is not a weights file ({_looks_like(start)}): give a .safetensors, .pth or .pkl file")
-
-
-def facts_in(metadata: Mapping[str, str], key: str, path: Path) -> dict[str, Any]:
-    """Parse the JSON object in an entry of safetensors metadata; empty if the entry is missing.
-
-    Raises:
-        UserError: the entry is not a JSON object.
-    """
-    try:
-        text = metadata.get(key, "{}")
-        facts = parse_json(text) if len(text) <= MAX_JSON else None
-    except ValueError:
-        facts = None
-    if not isinstance(facts, dict):
-        raise UserError(f"{path} contains metadata that is not a JSON object: export it again")
-    return facts
 
 
 def _is_text(start: bytes) -> bool:

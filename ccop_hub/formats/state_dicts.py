@@ -6,10 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
-
-from .inert_pickle import Note
-from .rebuilders import NotDense
+from .inert_pickle import NotDense, Note
 
 WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
 """Name components added by DistributedDataParallel, `torch.compile`, FSDP, activation checkpointing and Fabric."""
@@ -27,12 +24,12 @@ class StateDict:
 
     Attributes:
         path: keys that lead to it in the file.
-        tensors: name in the file -> tensor.
+        tensors: name in the file -> tensor, or `NotDense`; only the header of one in an `outline`.
         names: name without wrappers -> name in the file.
     """
 
     path: tuple[str, ...]
-    tensors: Mapping[str, Tensor | NotDense]
+    tensors: Mapping[str, Any]
     names: Mapping[str, str]
 
 
@@ -41,6 +38,8 @@ def state_dicts(tree: Any) -> list[StateDict]:
 
     Includes `dict` subclasses, but not the attributes of other objects.
     """
+    from torch import Tensor
+
     found: list[StateDict] = []
     seen: set[int] = set()
     pending: list[tuple[tuple[str, ...], Any]] = [((), tree)]
@@ -53,7 +52,7 @@ def state_dicts(tree: Any) -> list[StateDict]:
         seen.add(id(value))
         tensors = {key: item for key, item in items if isinstance(key, str) and isinstance(item, Tensor | NotDense)}
         if tensors:
-            found.append(_state_dict(path, tensors))
+            found.append(state_dict(path, tensors))
         pending += [((*path, str(key)), item) for key, item in items if isinstance(item, Mapping | list | tuple | Note)]
     return found
 
@@ -61,7 +60,7 @@ def state_dicts(tree: Any) -> list[StateDict]:
 def flattened(states: Sequence[StateDict]) -> StateDict:
     """Merge all state dicts into one, prefixing the names with the keys that lead to them."""
     joined = {".".join((*state.path, name)): value for state in states for name, value in state.tensors.items()}
-    return _state_dict((), joined)
+    return state_dict((), joined)
 
 
 def pickled_module(tree: Any) -> str | None:
@@ -90,7 +89,8 @@ def _items(value: Any) -> list[tuple[Any, Any]] | None:
     return list(enumerate(value)) if isinstance(value, list | tuple) else None
 
 
-def _state_dict(path: tuple[str, ...], tensors: Mapping[str, Tensor | NotDense]) -> StateDict:
+def state_dict(path: tuple[str, ...], tensors: Mapping[str, Any]) -> StateDict:
+    """Build the state dict found under `path`, and strip wrappers from its names."""
     short = {own: ".".join(part for part in own.split(".") if part not in WRAPPERS) for own in tensors}
     counts: dict[str, int] = {}
     for name in short.values():

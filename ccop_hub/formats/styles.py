@@ -10,9 +10,8 @@ import re
 from collections.abc import Callable
 from functools import cache
 
-from .names import LAYOUTS, detectron2_module, detectron2_pyramid, fpn_names, mmdetection_pyramid
-
-COUNTER = "num_batches_tracked"
+from ..plain_resnets import COUNTER, LAYOUTS, fpn_names
+from .names import detectron2_module, detectron2_pyramid, mmdetection_pyramid
 
 STATISTICS = ("running_mean", "running_var")
 

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol
 
-import torch
-from torch import Tensor
-
-from ..architectures import ResNetFPN, build_backbone
 from ..errors import UserError, one_line
+from ..plain_resnets import COUNTER, PLAIN_RESNETS, Shape, canonical_shapes, same_names
+from .inert_pickle import NotDense
 from .names import layout_of
-from .rebuilders import NotDense
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _LISTED = 5
 
-SAME_NAMES = {
-    "resnet50": ("resnet50", "wide_resnet50_2", "resnext50_32x4d"),
-    "resnet101": ("resnet101", "wide_resnet101_2", "resnext101_32x4d", "resnext101_32x8d", "resnext101_64x4d"),
-}
-"""timm ResNets with the same tensor names as a layout but different shapes."""
+
+class Shaped(Protocol):
+    """What recognising a network needs to know of a tensor; `torch.Tensor` provides it."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Size in each dimension."""
+
+    @property
+    def dtype(self) -> object:
+        """Type of the elements."""
+
+    def is_floating_point(self) -> bool:
+        """Whether the elements are floating-point numbers."""
 
 
 def require_sound(tensors: Mapping[str, Tensor | NotDense]) -> None:
@@ -30,25 +40,32 @@ def require_sound(tensors: Mapping[str, Tensor | NotDense]) -> None:
         UserError: a tensor is invalid; the message names it.
     """
     for name, value in tensors.items():
-        if not isinstance(value, Tensor) or not _is_dense(value):
+        if isinstance(value, NotDense) or not _is_dense(value):
             raise UserError(f"{one_line(name)} is not a dense tensor of real numbers: save weights as ordinary tensors")
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():
             shape = tuple(value.shape)
             raise UserError(
                 f"{one_line(name)} has shape {shape} but a smaller storage: call .contiguous() before saving"
             )
-    numbers = {name: value for name, value in tensors.items() if isinstance(value, Tensor)}
-    bad = [name for name, value in numbers.items() if value.is_floating_point() and not value.isfinite().all()]
+    numbers = {name: value for name, value in tensors.items() if not isinstance(value, NotDense)}
+    bad = [name for name, value in numbers.items() if value.is_floating_point() and not _is_finite(value)]
     if bad:
         raise UserError(f"NaN or infinite numbers in {_shortened(bad)}: use weights from before the run diverged")
 
 
 def _is_dense(value: Tensor) -> bool:
-    plain = value.layout is torch.strided and not value.is_quantized and not value.is_complex()
-    return plain and value.device.type == "cpu"
+    import torch
+
+    plain = isinstance(value, torch.Tensor) and value.layout is torch.strided
+    return plain and not value.is_quantized and not value.is_complex() and value.device.type == "cpu"
 
 
-def find_arch(tensors: Mapping[str, Tensor], arch: str | None) -> str:
+def _is_finite(value: Tensor) -> bool:
+    # A sum is finite only if all its terms are, and costs a tenth of testing each; it may also overflow.
+    return bool(value.sum().isfinite()) or bool(value.isfinite().all())
+
+
+def find_arch(tensors: Mapping[str, Shaped], arch: str | None) -> str:
     """Return the timm name of the ResNet that matches the names and shapes of canonical tensors.
 
     Args:
@@ -65,7 +82,7 @@ def find_arch(tensors: Mapping[str, Tensor], arch: str | None) -> str:
     elif layout is None:
         raise UserError("these weights contain no backbone: give a file with one")
     else:
-        candidates = SAME_NAMES.get(layout, (layout,))
+        candidates = same_names(layout)
     first: list[str] = []
     for candidate in candidates:
         wrong = _wrong_tensors(tensors, candidate)
@@ -75,24 +92,30 @@ def find_arch(tensors: Mapping[str, Tensor], arch: str | None) -> str:
     raise UserError(f"tensors are not those of a {candidates[0]}: {_shortened(first)}. Use weights of a timm ResNet")
 
 
-def expected_tensors(arch: str, with_fpn: bool) -> dict[str, Tensor]:
-    """Return the expected tensors of `arch` on the `meta` device: canonical name -> tensor, in state-dict order."""
-    with torch.device("meta"):
-        if with_fpn:
-            return ResNetFPN(arch).state_dict()
-        return {f"backbone.{name}": value for name, value in build_backbone(arch).state_dict().items()}
+def expected_shapes(arch: str, with_fpn: bool) -> dict[str, Shape]:
+    """Return canonical name -> shape of the tensors of any timm ResNet, in state-dict order.
+
+    Raises:
+        UserError: timm has no such network, or it is not a ResNet.
+    """
+    if arch in PLAIN_RESNETS:
+        return canonical_shapes(arch, with_fpn)
+    from ..architectures import empty_resnet_fpn  # imports torch
+
+    state = empty_resnet_fpn(arch).state_dict()
+    return {name: tuple(value.shape) for name, value in state.items() if with_fpn or name.startswith("backbone.")}
 
 
-def _wrong_tensors(tensors: Mapping[str, Tensor], arch: str) -> list[str]:
-    expected = expected_tensors(arch, any(name.startswith("fpn.") for name in tensors))
+def _wrong_tensors(tensors: Mapping[str, Shaped], arch: str) -> list[str]:
+    expected = expected_shapes(arch, any(name.startswith("fpn.") for name in tensors))
     wrong = []
     for name, value in tensors.items():
         wanted = expected.get(name)
         if wanted is None:
             wrong.append(f"{name} has no place")
-        elif wanted.shape != value.shape:
-            wrong.append(f"{name} is {tuple(value.shape)}, not {tuple(wanted.shape)}")
-        elif wanted.is_floating_point() != value.is_floating_point():
+        elif wanted != tuple(value.shape):
+            wrong.append(f"{name} is {tuple(value.shape)}, not {wanted}")
+        elif name.endswith(COUNTER) == value.is_floating_point():
             wrong.append(f"{name} is of type {str(value.dtype).removeprefix('torch.')}")
     return wrong
 

@@ -15,8 +15,8 @@ import torch
 
 from ..errors import UserError, one_line
 from ..regular_files import open_regular
-from .inert_pickle import DamagedPickleError, read_pickle
-from .rebuilders import Arrays, NotDense, Storage, container_names, element_type, tensor_names
+from .inert_pickle import DamagedPickleError, NotDense, read_pickle
+from .rebuilders import Arrays, Storage, container_names, element_type, tensor_names
 
 ZIP_START = b"PK\x03\x04"
 LEGACY_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."

@@ -11,8 +11,8 @@ from ..errors import one_line
 from ..formats.checkpoint import Weights
 from ..formats.names import layout_of
 from ..formats.timm_folder import TIMM_WEIGHTS_FILE
-from ..loading import load_call
 from ..markup import markdown_text, visible
+from ..sources.summary import load_call
 from .evaluations import Evaluation
 
 _LONGEST_FACT = 500

@@ -21,9 +21,10 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]
 from ..bounded_yaml import dump_yaml
 from ..errors import UserError, one_line
 from ..files import check_folder, make_folder, write_atomically
-from ..formats.checkpoint import FACTS_FILE, Weights, find_weights_file, read_checkpoint
+from ..formats.checkpoint import Weights, read_checkpoint
 from ..formats.conversion import convert
 from ..formats.detectron2_config import detectron2_config
+from ..formats.weights_files import FACTS_FILE, find_weights_file
 from ..regular_files import read_regular
 from ..sources.cache import is_offline
 from ..sources.huggingface import endpoint, require_repository

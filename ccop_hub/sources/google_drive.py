@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..addresses import DRIVE_PREFIX
 from ..errors import UserError, one_line
 from .cache import Slot
 from .reachability import unreachable
-
-PREFIX = "gdrive:"
 
 
 def fetch_drive(address: str, published: str | None = None) -> Path:
@@ -18,7 +17,7 @@ def fetch_drive(address: str, published: str | None = None) -> Path:
         UserError: `gdown` is missing, or Google Drive refuses the download. The message explains how to download the
             file manually.
     """
-    identity = address.removeprefix(PREFIX)
+    identity = address.removeprefix(DRIVE_PREFIX)
     page = f"https://drive.google.com/file/d/{identity}/view"
     by_hand = f"open {page} in a browser, download the file and give its path"
 

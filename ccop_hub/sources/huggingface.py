@@ -19,15 +19,13 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from ..addresses import redact
+from ..addresses import HF_PREFIX, redact
 from ..errors import UserError, one_line
 from ..files import file_digest
-from ..formats.checkpoint import FACTS_FILE, WEIGHTS_FILES
 from ..formats.timm_folder import TIMM_CONFIG_FILE, TIMM_FILES
+from ..formats.weights_files import FACTS_FILE, WEIGHTS_FILES
 from .cache import is_offline
 from .reachability import unreachable
-
-PREFIX = "hf-hub:"
 
 _NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
 """Valid organisation and repository names on the Hub (huggingface_hub's `validate_repo_id`)."""
@@ -70,9 +68,11 @@ def fetch_hf(address: str) -> Path:
         UserError: the repository, revision or file does not exist or is not accessible, or there is no network. The
             message says what to do.
     """
-    found = _ADDRESS.fullmatch(address.removeprefix(PREFIX))
+    found = _ADDRESS.fullmatch(address.removeprefix(HF_PREFIX))
     if found is None:
-        raise UserError(f"{address!r} is not of the form {PREFIX}ORG/NAME or {PREFIX}ORG/NAME@REVISION: correct it")
+        raise UserError(
+            f"{address!r} is not of the form {HF_PREFIX}ORG/NAME or {HF_PREFIX}ORG/NAME@REVISION: correct it"
+        )
     repo, revision = found["repo"], found["revision"]
     require_repository(repo)
     # Without a network, the client would wait through all its retries: probe once, and fall back to the cache.
@@ -102,23 +102,23 @@ def _fetch_file(repo: str, name: str, revision: str | None, local: bool) -> Path
     try:
         return Path(hf_hub_download(repo, name, revision=revision, local_files_only=local, endpoint=endpoint()))
     except GatedRepoError:
-        raise UserError(f"{PREFIX}{repo} is gated: accept its terms on the Hub, then run `hf auth login`") from None
+        raise UserError(f"{HF_PREFIX}{repo} is gated: accept its terms on the Hub, then run `hf auth login`") from None
     except RepositoryNotFoundError:
         raise UserError(
-            f"no repository {PREFIX}{repo}, or it is private: check the name, or run `hf auth login` first"
+            f"no repository {HF_PREFIX}{repo}, or it is private: check the name, or run `hf auth login` first"
         ) from None
     except RevisionNotFoundError:
         raise UserError(
-            f"{PREFIX}{repo} has no revision {revision!r}: give one of its branches, tags or commits"
+            f"{HF_PREFIX}{repo} has no revision {revision!r}: give one of its branches, tags or commits"
         ) from None
     except HFValidationError as error:
-        raise UserError(f"{PREFIX}{repo} is not a repository name: {error}") from None
+        raise UserError(f"{HF_PREFIX}{repo} is not a repository name: {error}") from None
     except EntryNotFoundError:
         raise
     except HfHubHTTPError as error:
         code = error.response.status_code
         advice = "run `hf auth login` with a token that may read it" if code in (401, 403) else "try later"
-        raise UserError(f"{PREFIX}{repo} cannot be read (HTTP {code}): {advice}") from None
+        raise UserError(f"{HF_PREFIX}{repo} cannot be read (HTTP {code}): {advice}") from None
 
 
 def _check_content(file: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import logging
 import platform
 from collections.abc import Mapping
@@ -13,16 +12,17 @@ import torch
 from torch import Tensor
 
 from ..addresses import redact
-from ..architectures import HUB_ARCHITECTURES, build_backbone, build_resnet_fpn
 from ..errors import UserError
 from ..formats.checkpoint import Weights, read_checkpoint, tensors_digest
+from ..formats.facts import in_rgb_order
 from ..formats.recognition import identify
 from ..normalization import INPUT_FACTS
-from . import download, google_drive, huggingface, registry
+from ..plain_resnets import HUB_ARCHITECTURES, PLAIN_RESNETS
+from . import registry
+from .location import RANDOM as RANDOM
+from .location import locate as locate
 
 logger = logging.getLogger(__name__)
-
-RANDOM = "random"
 
 
 def resolve(weights: str | Path | Mapping[str, Tensor], arch: str | None = None, seed: int = 0) -> Weights:
@@ -40,9 +40,10 @@ def resolve(weights: str | Path | Mapping[str, Tensor], arch: str | None = None,
         UserError: the weights do not exist, are unreadable, have the wrong digest, or belong to another architecture
             than `arch`. The message says what to do.
     """
-    if arch is not None:
-        with torch.device("meta"):
-            build_backbone(arch)  # reject an invalid name before downloading anything
+    if arch is not None and arch not in PLAIN_RESNETS:
+        from ..architectures import empty_backbone  # timm and torchvision take seconds to import
+
+        empty_backbone(arch)  # reject an invalid name before downloading anything
     found = in_rgb(_find(weights, arch, seed))
     if arch is not None and found.arch != arch:
         raise UserError(f"{found.name} is a {found.arch}, not a {arch}: request {found.arch} or give other weights")
@@ -51,8 +52,7 @@ def resolve(weights: str | Path | Mapping[str, Tensor], arch: str | None = None,
 
 def in_rgb(weights: Weights) -> Weights:
     """Convert weights to RGB input: flip the stem's input channels if the network was trained on BGR images."""
-    shown = weights.facts["input"]
-    if shown["channel_order"] == "RGB":
+    if weights.facts["input"]["channel_order"] == "RGB":
         return weights
     if weights.facts.get("stride_in_1x1"):
         logger.warning(
@@ -60,13 +60,8 @@ def in_rgb(weights: Weights) -> Weights:
             weights.name,
         )
     stem = next(name for name in ("backbone.conv1.weight", "backbone.conv1.0.weight") if name in weights.tensors)
-    facts = {
-        **weights.facts,
-        "input": {**shown, "mean": shown["mean"][::-1], "std": shown["std"][::-1], "channel_order": "RGB"},
-    }
-    return dataclasses.replace(
-        weights, tensors={**weights.tensors, stem: weights.tensors[stem].flip(1).contiguous()}, facts=facts
-    )
+    tensors = {**weights.tensors, stem: weights.tensors[stem].flip(1).contiguous()}
+    return dataclasses.replace(weights, tensors=tensors, facts=in_rgb_order(weights.facts))
 
 
 def _find(weights: str | Path | Mapping[str, Tensor], arch: str | None, seed: int) -> Weights:
@@ -79,36 +74,6 @@ def _find(weights: str | Path | Mapping[str, Tensor], arch: str | None, seed: in
     return _as_published(name, found) if name in registry.REGISTRY else found
 
 
-def locate(name: str) -> Path:
-    """Return the file or folder for any name except `random`, downloaded if necessary and with its digest verified.
-
-    Raises:
-        UserError: as for `resolve`.
-    """
-    if name in registry.REGISTRY:
-        return _fetch_published(name, registry.entry(name))
-    if name.startswith(huggingface.PREFIX):
-        return huggingface.fetch_hf(name)
-    if "://" in name:
-        return download.fetch_url(name)
-    path = Path(name).expanduser()
-    if path.exists():
-        return path
-    if name == RANDOM:
-        raise UserError("'random' has no file to verify: give a file or folder of weights")
-    raise UserError(_not_found(name))
-
-
-def _fetch_published(name: str, entry: registry.Entry) -> Path:
-    try:
-        if entry.url.startswith(google_drive.PREFIX):
-            return google_drive.fetch_drive(entry.url, entry.digest)
-        return download.fetch_url(entry.url, entry.digest)
-    except UserError as error:
-        error.args = (f"{name}: {error}",)
-        raise
-
-
 def _as_published(name: str, found: Weights) -> Weights:
     entry = registry.entry(name)
     if found.arch != entry.arch or found.format not in entry.formats:
@@ -116,20 +81,11 @@ def _as_published(name: str, found: Weights) -> Weights:
     return dataclasses.replace(found, facts={**found.facts, **entry.facts()})
 
 
-def _not_found(name: str) -> str:
-    close = difflib.get_close_matches(name, list(registry.REGISTRY), n=1)
-    meant = f", did you mean {close[0]}?" if close else ""
-    if name in HUB_ARCHITECTURES:
-        meant = f" ({name} is an architecture)"
-    return (
-        f"no weights at {redact(name)!r}{meant}; give a registry name ({', '.join(registry.REGISTRY)}), a file or "
-        f"folder, hf-hub:ORG/NAME[@REVISION], an https address, or {RANDOM}"
-    )
-
-
 def _random(arch: str | None, seed: int) -> Weights:
     if arch is None:
         raise UserError(f"random weights need an architecture: give one, such as {', '.join(HUB_ARCHITECTURES)}")
+    from ..architectures import build_resnet_fpn
+
     tensors = build_resnet_fpn(arch, seed).state_dict()
     facts = {
         "arch": arch,

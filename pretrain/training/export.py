@@ -8,11 +8,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from ccop_hub.addresses import HF_PREFIX
 from ccop_hub.formats.checkpoint import save_checkpoint
 from ccop_hub.formats.tensor_checks import require_sound
 from ccop_hub.normalization import PIXEL_MEAN, PIXEL_STD
 from ccop_hub.saved_settings import plain
-from ccop_hub.sources import huggingface
 
 from ..method.objective import ContrastivePretraining
 from ..settings import RunSettings
@@ -22,7 +22,7 @@ from .schedule import Schedule
 PATHS = ("images", "proposals", "out", "probe", "init")
 """Settings that are local paths; an exported checkpoint only keeps their last component."""
 
-PUBLIC = (huggingface.PREFIX, "https://")
+PUBLIC = (HF_PREFIX, "https://")
 """Prefixes of `init` values that are not local paths. Registry names have a single component anyway."""
 
 
@@ -73,6 +73,6 @@ def run_facts(settings: RunSettings, schedule: Schedule, listing: ImageListing) 
 
 def library_versions() -> dict[str, str]:
     """Return the versions of the libraries that affect a run's result."""
-    packages = {"ccop_hub": "ccop-hub", "lightning": "lightning", "pillow": "pillow"}
+    packages = {"ccop_hub": "ccop-hub", "lightning": "lightning", "kornia": "kornia", "pillow": "pillow"}
     packages |= {name: name for name in ("torch", "torchvision", "timm")}
     return {"python": platform.python_version(), **{key: version(name) for key, name in packages.items()}}

@@ -16,7 +16,7 @@ from lightning.pytorch import Trainer
 
 from ccop_hub.errors import UserError
 from ccop_hub.files import remove_temporary_files
-from ccop_hub.formats.checkpoint import BACKBONE_FILE, WEIGHTS_FILE, find_weights_file
+from ccop_hub.formats.weights_files import BACKBONE_FILE, WEIGHTS_FILE, find_weights_file
 from ccop_hub.image_sources.skipped import SkippedImages
 from ccop_hub.images import UnreadableImageError
 from ccop_hub.notebook import summary_html

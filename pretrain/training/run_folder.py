@@ -12,7 +12,7 @@ from typing import Any
 
 from ccop_hub.errors import UserError, one_line
 from ccop_hub.files import check_folder, is_temporary, make_folder, write_atomically
-from ccop_hub.formats.checkpoint import FACTS_FILE
+from ccop_hub.formats.weights_files import FACTS_FILE
 from ccop_hub.regular_files import read_json, read_text
 from ccop_hub.saved_settings import differences, read_settings, save_settings
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ccop_hub.cli import main
 from ccop_hub.description import describe
+from ccop_hub.formats.outline import outline_of
 from ccop_hub.sources.resolve import resolve
 
 from . import foreign_layouts as layouts
@@ -73,7 +74,7 @@ def test_info_names_what_is_not_used(
 
 
 def test_description() -> None:
-    found = describe(resolve("random", "resnet50"))
+    found = describe(outline_of(resolve("random", "resnet50")))
     backbone = sum(group.parameters for group in found.groups if not group.name.startswith("fpn"))
     # torchvision's ResNet-50 has 25,557,032 parameters, 2,049,000 of them in the classifier, and 4.09 GFLOPs.
     assert backbone == 25_557_032 - 2_049_000

@@ -9,7 +9,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ccop_hub.errors import UserError
-from ccop_hub.formats.checkpoint import METADATA_KEY, read_checkpoint
+from ccop_hub.formats.checkpoint import read_checkpoint
+from ccop_hub.formats.weights_files import METADATA_KEY
 
 INPUT = {"mean": [1.0, 2.0, 3.0], "std": [1.0, 1.0, 2.0], "channel_order": "RGB", "range": "0-255"}
 

@@ -13,14 +13,13 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from ccop_hub.architectures import HUB_ARCHITECTURES, ResNetFPN, build_resnet_fpn, stage_channels
 from ccop_hub.errors import UserError
 from ccop_hub.formats.names import (
-    LAYOUTS,
     SCHEMES,
     KeyMismatchError,
-    fpn_names,
     from_canonical,
     layout_of,
     to_canonical,
 )
+from ccop_hub.plain_resnets import LAYOUTS, fpn_names
 
 WITHOUT_PYRAMID = ("timm", "detectron2-c4")
 

@@ -30,8 +30,9 @@ from torch import Tensor
 from ccop_hub.errors import UserError
 from ccop_hub.formats.inert_pickle import Note
 from ccop_hub.formats.recognition import identify
-from ccop_hub.formats.safe_reading import facts_in, read_file
+from ccop_hub.formats.safe_reading import read_file
 from ccop_hub.formats.tensor_checks import require_sound
+from ccop_hub.formats.weights_files import facts_in
 
 
 class Hostile:

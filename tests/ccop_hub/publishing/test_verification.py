@@ -13,8 +13,9 @@ from torch import Tensor
 from ccop_hub.cli import main
 from ccop_hub.errors import UserError
 from ccop_hub.files import file_digest
-from ccop_hub.formats.checkpoint import FACTS_FILE, METADATA_KEY, WEIGHTS_FILE, read_checkpoint
+from ccop_hub.formats.checkpoint import read_checkpoint
 from ccop_hub.formats.fingerprint import TOLERANCE, differences, features, fingerprint, fixed_input
+from ccop_hub.formats.weights_files import FACTS_FILE, METADATA_KEY, WEIGHTS_FILE
 from ccop_hub.publishing.verification import verify
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from ccop_hub.architectures import build_resnet_fpn
 from ccop_hub.errors import UserError
 from ccop_hub.files import file_digest
-from ccop_hub.formats.checkpoint import WEIGHTS_FILE
+from ccop_hub.formats.weights_files import WEIGHTS_FILE
 from ccop_hub.sources import google_drive, registry
 from ccop_hub.sources.registry import Entry
 from ccop_hub.sources.resolve import locate, resolve

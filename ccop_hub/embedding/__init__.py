@@ -1,1 +1,0 @@
-"""Features of images or boxes, written to a file."""

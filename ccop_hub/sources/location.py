@@ -1,0 +1,61 @@
+"""Find the file or folder of weights by name, path or URL, without reading it."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from ..addresses import DRIVE_PREFIX, HF_PREFIX, redact
+from ..errors import UserError
+from ..plain_resnets import HUB_ARCHITECTURES
+from . import registry
+
+RANDOM = "random"
+
+
+def locate(name: str) -> Path:
+    """Return the file or folder for any name except `random`, downloaded if necessary and with its digest verified.
+
+    Raises:
+        UserError: nothing has this name, the download fails, or its digest is wrong. The message says what to do.
+    """
+    # The clients of the download sources take a while to import.
+    if name in registry.REGISTRY:
+        return _fetch_published(name, registry.entry(name))
+    if name.startswith(HF_PREFIX):
+        from .huggingface import fetch_hf
+
+        return fetch_hf(name)
+    if "://" in name:
+        from .download import fetch_url
+
+        return fetch_url(name)
+    path = Path(name).expanduser()
+    if path.exists():
+        return path
+    if name == RANDOM:
+        raise UserError("'random' has no file to verify: give a file or folder of weights")
+    raise UserError(_not_found(name))
+
+
+def _fetch_published(name: str, entry: registry.Entry) -> Path:
+    from . import download, google_drive
+
+    try:
+        if entry.url.startswith(DRIVE_PREFIX):
+            return google_drive.fetch_drive(entry.url, entry.digest)
+        return download.fetch_url(entry.url, entry.digest)
+    except UserError as error:
+        error.args = (f"{name}: {error}",)
+        raise
+
+
+def _not_found(name: str) -> str:
+    close = difflib.get_close_matches(name, list(registry.REGISTRY), n=1)
+    meant = f", did you mean {close[0]}?" if close else ""
+    if name in HUB_ARCHITECTURES:
+        meant = f" ({name} is an architecture)"
+    return (
+        f"no weights at {redact(name)!r}{meant}; give a registry name ({', '.join(registry.REGISTRY)}), a file or "
+        f"folder, hf-hub:ORG/NAME[@REVISION], an https address, or {RANDOM}"
+    )
