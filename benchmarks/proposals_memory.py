@@ -25,7 +25,7 @@ from ccop_pretrain.proposals import search
 from ccop_pretrain.settings import ProposalSettings
 from PIL import Image
 
-from ccop_hub.image_sources.source import ImageSource, StoredImage
+from ccop_hub.image_sources.stored_images import ImageSource, StoredImage
 from ccop_hub.packed_strings import PackedStrings
 
 BOXES = 50

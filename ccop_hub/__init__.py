@@ -10,13 +10,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api import convert, info, publish, verify
+    from .api import convert, embed, info, publish, verify
     from .errors import UserError
     from .loading import load
     from .loading import load_backbone as load_backbone
     from .loading import load_pyramid as load_pyramid
 
-__all__ = ["UserError", "__version__", "convert", "info", "load", "publish", "verify"]
+__all__ = ["UserError", "__version__", "convert", "embed", "info", "load", "publish", "verify"]
 
 __version__ = "0.1.0"
 
@@ -27,7 +27,7 @@ def __getattr__(name: str) -> Any:
         from . import loading
 
         return getattr(loading, name)
-    if name in ("convert", "info", "publish", "verify"):
+    if name in ("convert", "embed", "info", "publish", "verify"):
         from . import api
 
         return getattr(api, name)

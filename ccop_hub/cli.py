@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import tasks
 from .console import Command, run_program
+from .markup import visible
 from .regular_files import read_text
-from .settings import ConvertSettings, InfoSettings, ListSettings, PublishSettings, VerifySettings
+from .settings import ConvertSettings, EmbedSettings, InfoSettings, ListSettings, PublishSettings, VerifySettings
 
 if TYPE_CHECKING:
     from .description import Description
+    from .embedding.run import Embedded
     from .formats.conversion import Converted
+    from .formats.onnx_file import OnnxModel
     from .publishing.publish import Published
     from .publishing.verification import Verification
 
@@ -51,7 +55,15 @@ def _info_document(found: Description, _: InfoSettings) -> dict[str, Any]:
     return dataclasses.asdict(found)
 
 
-def _show_conversion(done: Converted, _: ConvertSettings) -> None:
+def _show_conversion(done: Converted | OnnxModel, settings: ConvertSettings) -> None:
+    from .formats.conversion import Converted
+
+    if not isinstance(done, Converted):
+        outputs = ", ".join(f"{name} ({channels})" for name, channels in done.outputs.items())
+        print(f"{visible(done.path)}: ONNX opset {done.opset}; images (N, 3, H, W), any N, H and W -> {outputs}")
+        print(f"features differ by at most {done.largest_difference:.2g} between ONNX Runtime and PyTorch")
+        print(f"next: ccop-hub verify {shlex.quote(visible(done.path))}")
+        return
     print(f"{done.path}: {done.tensors} tensors, equal when read back; features differ by {done.largest_difference:g}")
     if done.left_out:
         print(f"not written, because the format does not support them: {', '.join(done.left_out)}")
@@ -79,6 +91,16 @@ def _show_published(published: Published, _: PublishSettings) -> None:
     print(published.told)
 
 
+def _show_embedded(done: Embedded, settings: EmbedSettings) -> None:
+    from .embedding.report import report
+
+    report(done)
+
+
+def _embedded_document(done: Embedded, _: EmbedSettings) -> dict[str, Any]:
+    return done.document()
+
+
 COMMANDS = [
     Command("list", "List the published weights.", ListSettings, _list, show=_show_list, document=_list_document),
     Command(
@@ -97,6 +119,16 @@ COMMANDS = [
         tasks.convert,
         ("weights",),
         show=_show_conversion,
+    ),
+    Command(
+        "embed",
+        "Compute features of images or boxes, and write them to a file.",
+        EmbedSettings,
+        tasks.embed,
+        ("images",),
+        common=("features", "boxes", "resize", "image_size", "batch_size", "workers", "accelerator", "overwrite"),
+        show=_show_embedded,
+        document=_embedded_document,
     ),
     Command(
         "verify",

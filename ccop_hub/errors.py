@@ -1,12 +1,21 @@
 """The exception for errors that the user can fix."""
 
+from __future__ import annotations
+
+from .markup import visible
+
 
 class UserError(Exception):
     """Invalid input that the user can fix.
 
     The message is one line: what is wrong, then what to do. The console programs print it and exit with code 2; in
-    Python it is an ordinary exception.
+    Python it is an ordinary exception. Line breaks and characters that do not print, which names of files and values
+    of settings may contain, are escaped.
     """
+
+    def __str__(self) -> str:
+        """Return the message as one printable line."""
+        return visible(super().__str__())
 
 
 def one_line(text: object, limit: int = 160) -> str:

@@ -110,5 +110,5 @@ def _is_same(then: Any, now: Any) -> bool:
         return False
     try:  # different paths may lead to the same folder
         return Path(then).expanduser().samefile(Path(now).expanduser())
-    except OSError:
+    except (OSError, ValueError):  # the text may be no path at all
         return False

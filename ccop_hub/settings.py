@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from .validation import Validated
+from .errors import UserError
+from .limits import MAX_PIXELS
+from .validation import Ge, NonNegativeInt, PositiveInt, Seed, Share, Validated
 
-Format = Literal["safetensors", "torchvision", "timm", "detectron2", "detectron2-c4", "mmdetection"]
-"""Formats that `convert` writes; see `ccop_hub.formats.conversion`."""
+Format = Literal["safetensors", "torchvision", "timm", "detectron2", "detectron2-c4", "mmdetection", "onnx"]
+"""Formats that `convert` writes; see `ccop_hub.formats.conversion` and `ccop_hub.formats.onnx_file`."""
+
+OnnxOutput = Literal["pooled", "res2", "res3", "res4", "res5", "p2", "p3", "p4", "p5", "p6"]
+"""Outputs of an ONNX model."""
+
+FeatureLevel = Literal["pooled", "res2", "res3", "res4", "res5", "stages", "p2", "p3", "p4", "p5", "p6", "pyramid"]
+"""Features that `embed` computes."""
+
+Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps"]
+"""Where to compute; `auto` uses a GPU if there is one."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +48,10 @@ class ConvertSettings(Validated):
     Args:
         weights: registry name, file or folder, hf-hub:ORG/NAME[@REVISION], https address, or random.
         to: target format: `safetensors` (a folder), `torchvision` (.pth), `timm` (a folder), `detectron2` (.pkl or
-            .pth), `detectron2-c4` (.pkl or .pth) or `mmdetection` (.pth).
+            .pth), `detectron2-c4` (.pkl or .pth), `mmdetection` (.pth) or `onnx` (.onnx, compared in ONNX Runtime).
         out: file or folder to write.
         backbone: name of a timm ResNet; needed only for random weights.
+        outputs: only for `onnx`: outputs of the model, `pooled`, `res2` to `res5` and `p2` to `p6`; all by default.
         overwrite: replace existing files.
     """
 
@@ -47,7 +59,13 @@ class ConvertSettings(Validated):
     to: Format
     out: Path
     backbone: str | None = None
+    outputs: list[OnnxOutput] = field(default_factory=list)
     overwrite: bool = False
+
+    def check_together(self) -> None:
+        """Reject outputs for a format that stores a whole network."""
+        if self.outputs and self.to != "onnx":
+            raise UserError(f"--outputs chooses outputs of an ONNX model: use --to onnx, not {self.to}, or remove it")
 
 
 @dataclass(frozen=True)
@@ -85,3 +103,64 @@ class PublishSettings(Validated):
     results: list[Path] = field(default_factory=list)
     licence: str | None = None
     revision: str = "main"
+
+
+@dataclass(frozen=True)
+class EmbedSettings(Validated):
+    """Compute a feature vector for each image, or for each box, and write them with their names to a file.
+
+    Args:
+        images: folder of images (recursive) or of tar shards, list of paths (.txt), pattern of tar shards, COCO JSON,
+            or folder of a COCO data set.
+        weights: registry name, file or folder, hf-hub:ORG/NAME[@REVISION], https address, or random.
+        out: file to write: .npy (with a .rows.csv of names), .npz or .parquet.
+        features: `pooled` (the backbone's last stage), another stage (`res2` to `res5`), a level of the feature pyramid
+            (`p2` to `p6`), each averaged over the image or box; `stages` (all stages, each normalised, in a row); or
+            `pyramid` (for each box, the level that fits its size).
+        boxes: COCO JSON of boxes, or folder written by `ccop-pretrain proposals`; gives one row per box, by RoIAlign.
+        resize: `crop` (the central square), `square` (the whole image, distorted) or `short-side` (the whole image);
+            `crop` by default, `short-side` with boxes.
+        image_size: side in pixels of the square, or of the shorter side; 224 by default, 480 for `short-side`.
+        batch_size: images per forward pass.
+        workers: processes that read images; 0 reads them in the main process. Does not affect the result.
+        accelerator: `auto` (a GPU if there is one), `cpu`, `gpu`, `cuda` or `mps`.
+        backbone: timm name of the backbone; needed only for random weights.
+        seed: seed of random weights.
+        max_pixels: largest images to read, as width x height.
+        max_unreadable: stop if more than this fraction of the images is unreadable or too large.
+        overwrite: replace existing files.
+    """
+
+    images: Path
+    weights: str
+    out: Path
+    _: KW_ONLY
+    features: FeatureLevel = "pooled"
+    boxes: Path | None = None
+    resize: Literal["crop", "square", "short-side"] | None = None
+    image_size: Annotated[int, Ge(32)] | None = None
+    batch_size: PositiveInt = 64
+    workers: NonNegativeInt = 2
+    accelerator: Accelerator = "auto"
+    backbone: str | None = None
+    seed: Seed = 0
+    max_pixels: PositiveInt = MAX_PIXELS
+    max_unreadable: Share = 0.01
+    overwrite: bool = False
+
+    @property
+    def resize_mode(self) -> Literal["crop", "square", "short-side"]:
+        """How images are resized."""
+        return self.resize or ("crop" if self.boxes is None else "short-side")
+
+    @property
+    def side(self) -> int:
+        """Side of the square, or length of the shorter side, in pixels."""
+        return self.image_size or (480 if self.resize_mode == "short-side" else 224)
+
+    def check_together(self) -> None:
+        """Reject boxes of a cropped image, and a level per box without boxes."""
+        if self.boxes is not None and self.resize == "crop":
+            raise UserError("--resize crop would cut off boxes: use --resize short-side or square with --boxes")
+        if self.boxes is None and self.features == "pyramid":
+            raise UserError("--features pyramid chooses a level for each box: give --boxes, or one level such as p4")

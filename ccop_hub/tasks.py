@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .settings import ConvertSettings, InfoSettings, PublishSettings, VerifySettings
+from .settings import ConvertSettings, EmbedSettings, InfoSettings, PublishSettings, VerifySettings
 
 if TYPE_CHECKING:
     from .description import Description
+    from .embedding.run import Embedded
     from .formats.conversion import Converted
+    from .formats.onnx_file import OnnxModel
     from .publishing.publish import Published
     from .publishing.verification import Verification
 
@@ -24,11 +26,16 @@ def info(settings: InfoSettings) -> Description:
     return describe(summarise(settings.weights, settings.backbone))
 
 
-def convert(settings: ConvertSettings) -> Converted:
+def convert(settings: ConvertSettings) -> Converted | OnnxModel:
     """Write weights in another format and verify the output."""
-    from .formats.conversion import convert, require_target
+    from .formats.conversion import convert, require_file, require_target
     from .sources.resolve import resolve
 
+    if settings.to == "onnx":
+        from .formats.onnx_file import SUFFIX, write_onnx
+
+        require_file(settings.to, settings.out, (SUFFIX,), settings.overwrite)
+        return write_onnx(resolve(settings.weights, settings.backbone), settings.out, settings.outputs)
     require_target(settings.to, settings.out, settings.overwrite)
     return convert(resolve(settings.weights, settings.backbone), settings.to, settings.out, settings.overwrite)
 
@@ -46,3 +53,10 @@ def publish(settings: PublishSettings) -> Published:
     from .publishing.publish import publish
 
     return publish(settings)
+
+
+def embed(settings: EmbedSettings) -> Embedded:
+    """Write features of images or boxes."""
+    from .embedding.run import run
+
+    return run(settings)

@@ -9,6 +9,7 @@ from .settings import (
     CompareSettings,
     DetectionSettings,
     KnnSettings,
+    LeaderboardSettings,
     LinearSettings,
     RegionSettings,
     SegmentationSettings,
@@ -34,5 +35,8 @@ compare = front(
     CompareSettings,
     tasks.compare,
     "The `Comparison`: its groups, Markdown and HTML; a notebook shows it as a page.",
+)
+leaderboard = front(
+    "leaderboard", LeaderboardSettings, tasks.leaderboard, "The `Leaderboard`: its groups, the page and the plots."
 )
 visualize = front("visualize", VisualizeSettings, tasks.visualize, "The pictures that were written, as paths.")

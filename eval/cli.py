@@ -16,6 +16,7 @@ from .settings import (
     DoctorSettings,
     InstallSettings,
     KnnSettings,
+    LeaderboardSettings,
     LinearSettings,
     RegionSettings,
     RunSettings,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from .doctor import Finding
     from .results.compare import Comparison
+    from .results.record_book import Leaderboard
     from .results.result import Result
 
 
@@ -64,6 +66,20 @@ def _show_comparison(comparison: Comparison, settings: CompareSettings) -> None:
 
 def _comparison_document(comparison: Comparison, _: CompareSettings) -> list[dict[str, Any]]:
     return comparison.document()
+
+
+def _show_leaderboard(board: Leaderboard, settings: LeaderboardSettings) -> int:
+    if settings.check:
+        state = "differs from" if board.stale else "agrees with"
+        print(visible(f"{board.path} {state} the results in {settings.records}"))
+        return int(board.stale)
+    rows = sum(len(group.rows) for group in board.groups)
+    print(visible(f"wrote {board.path}: {rows} rows in {len(board.groups)} tables, {len(board.plots)} plots"))
+    return 0
+
+
+def _leaderboard_document(board: Leaderboard, _: LeaderboardSettings) -> list[dict[str, Any]]:
+    return board.document()
 
 
 def _show_findings(findings: list[Finding], settings: DoctorSettings) -> int:
@@ -152,6 +168,16 @@ COMMANDS: list[Command] = [
         ("results",),
         show=_show_comparison,
         document=_comparison_document,
+    ),
+    Command(
+        "leaderboard",
+        "Rank all results in a folder, on a page with tables and plots.",
+        LeaderboardSettings,
+        tasks.leaderboard,
+        ("records", "out"),
+        show=_show_leaderboard,
+        document=_leaderboard_document,
+        code=lambda board: int(board.stale),
     ),
     Command(
         "doctor",

@@ -19,7 +19,6 @@ _NAMES = 24
 """Width of the name column."""
 
 _EVAL = "pip install 'ccop-hub[eval]'"
-_PRETRAIN = "pip install 'ccop-hub[pretrain]'"
 _TORCH = "pip install --upgrade torch torchvision"
 _OPENCV = (
     "pip uninstall -y opencv-python opencv-python-headless opencv-contrib-python-headless && "
@@ -207,7 +206,6 @@ PARTS = (
     Part("scikit-learn", ("voc-svm",), _package("sklearn", "scikit-learn"), _EVAL),
     Part("cityscapesscripts", ("segmentation",), _package("cityscapesscripts", "cityscapesscripts"), _EVAL),
     Part("OpenCV's ximgproc", ("pretrain",), _ximgproc, _OPENCV),
-    Part("kornia", ("pretrain",), _package("kornia", "kornia"), _PRETRAIN),
     Part(
         "GPU", (), _gpu, "nvidia-smi   # then https://pytorch.org/get-started/locally for a torch that fits its driver"
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from torchvision.transforms.functional import pil_to_tensor
 from ccop_hub.architectures import PYRAMID_STRIDES
 from ccop_hub.errors import UserError
 from ccop_hub.files import check_folder
+from ccop_hub.formats.checkpoint import Weights
+from ccop_hub.frozen_network import FrozenNetwork
 from ccop_hub.images import read_header
 from ccop_hub.saved_settings import save_settings
 from ccop_hub.sources.resolve import resolve
@@ -29,7 +32,6 @@ from .common.environment import hardware, versions
 from .common.images import data_digest, list_images, read_rgb
 from .common.run_folder import SETTINGS_FILE, lightning_engine, require_same
 from .frozen.features import require_finite
-from .frozen.network import FrozenNetwork
 from .results.result import RESULT_FILE, DataIdentity, Result, WeightsIdentity
 from .settings import VisualizeSettings
 
@@ -37,7 +39,7 @@ Box = tuple[float, float, float, float]
 """(x1, y1, x2, y2) in absolute pixels."""
 
 LEVELS = {"p2": "res2", "p3": "res3", "p4": "res4", "p5": "res5"}
-"""Pyramid levels, and the backbone stages shown instead for weights without a pyramid."""
+"""Pyramid levels, and the backbone stages of the same strides."""
 
 _DIVISOR = 32
 _TILE = (240, 180)
@@ -105,28 +107,33 @@ def box_similarity(features: Tensor, box: Box, stride: int) -> Tensor:
 
 
 def run(settings: VisualizeSettings) -> list[Path]:
-    """Write one sheet per image, with one row per network, and one result per network; returns the sheets."""
+    """Write one sheet per image, with two rows per network, and one result per network; returns the sheets."""
     files = _listed(settings.images)[: settings.limit]
     images = [_scaled(read_rgb(file), settings.image_size) for file in files]
     boxes = [_scaled_box(settings.box, file, image) for file, image in zip(files, images, strict=True)]
     fabric = Fabric(accelerator=settings.accelerator, devices=1)
+    networks = [resolve(name, settings.backbone, settings.seed) for name in settings.weights]
+    parts = _parts(networks, settings.features)
     _prepare(settings)
     resolved = [file.resolve() for file in files]
     digest = data_digest(Path(os.path.commonpath([file.parent for file in resolved])), resolved)
     rows: list[list[list[pictures.Tile]]] = [[] for _ in files]
     titles = []
-    for number, name in enumerate(settings.weights):
-        weights = resolve(name, settings.backbone, settings.seed)
-        network = FrozenNetwork(weights, weights.parts).to(fabric.device)
+    for number, weights in enumerate(networks):
+        network = FrozenNetwork(weights, parts).to(fabric.device)
         maps = [_maps(network, image, fabric.device) for image in images]
         for file, features in zip(files, maps, strict=True):
             for level in features.values():
                 require_finite(level, f"{file} by {weights.name}")
         bases = {level: colour_basis([features[level].numpy() for features in maps]) for level in maps[0]}
         network.verify()
-        titles.append(f"{weights.name} ({network.loaded}, {weights.digest[:15]})")
+        titles.append(
+            f"{weights.name} ({network.loaded}, {weights.digest[:15]}): three principal components as colours"
+        )
+        titles.append(f"{weights.name}: cosine similarity to the box")
         for index, features in enumerate(maps):
-            rows[index].append(_row(images[index], boxes[index], features, bases))
+            rows[index].append(_colour_row(images[index], boxes[index], features, bases))
+            rows[index].append(_similarity_row(images[index], boxes[index], features))
         Result(
             task="visualize",
             protocol="pca-and-box-similarity",
@@ -156,6 +163,18 @@ def _listed(paths: Sequence[Path]) -> list[Path]:
             f"several images are named {twice[0]}: pictures are named after their images, so draw them in separate runs"
         )
     return found
+
+
+def _parts(networks: Sequence[Weights], features: str | None) -> tuple[str, ...]:
+    """Return the parts to load, the same for all networks, so that a column shows one kind of feature.
+
+    Raises:
+        UserError: the pyramid is asked for, and some weights have none.
+    """
+    without = [weights.name for weights in networks if "fpn" not in weights.parts]
+    if features == "pyramid" and without:
+        raise UserError(f"--features pyramid: {without[0]} has no pyramid; use --features stages")
+    return ("backbone",) if features == "stages" or without else ("backbone", "fpn")
 
 
 def _prepare(settings: VisualizeSettings) -> None:
@@ -196,25 +215,32 @@ def _maps(network: FrozenNetwork, image: Image.Image, device: torch.device) -> d
     return maps
 
 
-def _row(
+def _colour_row(
     image: Image.Image, box: Box, features: dict[str, Tensor], bases: dict[str, ColourBasis]
 ) -> list[pictures.Tile]:
+    """The image with the box, and each level as colours."""
     marked = image.copy()
     ImageDraw.Draw(marked).rectangle(box, outline=(255, 40, 40), width=max(2, image.width // 150))
     tiles: list[pictures.Tile] = [(marked, "image and box")]
     for level, values in features.items():
-        painted = Image.fromarray(bases[level].paint(values.numpy()))
-        tiles.append(
-            (
-                painted.resize(image.size, Image.Resampling.NEAREST),
-                f"{level}: {bases[level].explained:.0f} % of variance",
-            )
-        )
+        painted = Image.fromarray(bases[level].paint(values.numpy())).resize(image.size, Image.Resampling.NEAREST)
+        tiles.append((painted, f"{level}: {bases[level].explained:.0f} % of variance"))
+    return tiles
+
+
+def _whole_pixels(box: Box) -> tuple[int, int, int, int]:
+    """The box rounded outwards, so that it contains at least one pixel."""
+    return math.floor(box[0]), math.floor(box[1]), math.ceil(box[2]), math.ceil(box[3])
+
+
+def _similarity_row(image: Image.Image, box: Box, features: dict[str, Tensor]) -> list[pictures.Tile]:
+    """The content of the box, and each level's similarity to it."""
+    tiles: list[pictures.Tile] = [(image.crop(_whole_pixels(box)), "content of the box")]
     heat = colormaps["magma"]
     for level, values in features.items():
         similarity = box_similarity(values, box, 2 ** int(level[-1])).numpy()
         span = max(float(similarity.max() - similarity.min()), 1e-12)
         coloured = (heat((similarity - similarity.min()) / span)[..., :3] * 255).astype(np.uint8)
         shown = Image.fromarray(coloured).resize(image.size, Image.Resampling.BILINEAR)
-        tiles.append((shown, f"{level}: similarity {similarity.min():.2f} to {similarity.max():.2f}"))
+        tiles.append((shown, f"{level}: {similarity.min():.2f} (dark) to {similarity.max():.2f}"))
     return tiles

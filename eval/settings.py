@@ -96,6 +96,23 @@ class CompareSettings(Validated):
 
 
 @dataclass(frozen=True)
+class LeaderboardSettings(Validated):
+    """Rank all results below a folder: a Markdown page with a table and a plot for each group of comparable results.
+
+    Args:
+        records: folder that contains `result.json` files, at any depth.
+        out: Markdown file to write; the plots go to a folder beside it. In an existing file, only the text between the
+            lines `<!-- leaderboard -->` and `<!-- end of leaderboard -->` is replaced.
+        check: write nothing; exit with 1 if `out` is not what would be written.
+    """
+
+    records: Path
+    out: Path
+    _: KW_ONLY
+    check: bool = False
+
+
+@dataclass(frozen=True)
 class RunSettings(Validated):
     """Settings of every evaluation; `weights`, `data` and `out` may be positional arguments.
 
@@ -373,13 +390,15 @@ class InstallSettings(Validated):
 
 @dataclass(frozen=True)
 class VisualizeSettings(Validated):
-    """Draw feature maps as colours, and the similarity to a chosen box, with one row of pictures per network.
+    """Draw feature maps as colours, and the similarity to a chosen box, with two rows of pictures per network.
 
     Args:
         images: image files, or folders of images.
-        weights: one or more sets of weights, each drawn as a row.
+        weights: one or more sets of weights.
         backbone: name of a timm ResNet; needed only for `random` weights.
         out: folder for the pictures.
+        features: `pyramid` (p2 to p5) or `stages` of the backbone (res2 to res5); by default, the pyramid if all
+            weights have one.
         box: x1 y1 x2 y2 in absolute pixels of each image; the middle third of the image by default.
         image_size: length to which the shorter side of each image is scaled, in pixels.
         limit: maximum number of images.
@@ -393,6 +412,7 @@ class VisualizeSettings(Validated):
     out: Path
     _: KW_ONLY
     backbone: str | None = None
+    features: Literal["pyramid", "stages"] | None = None
     box: Box | None = None
     image_size: Pixels = 480
     limit: PositiveInt = 16

@@ -13,6 +13,7 @@ from .settings import (
     DoctorSettings,
     InstallSettings,
     KnnSettings,
+    LeaderboardSettings,
     LinearSettings,
     RegionSettings,
     SegmentationSettings,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from .doctor import Finding
     from .results.compare import Comparison
+    from .results.record_book import Leaderboard
     from .results.result import Result
 
 
@@ -80,6 +82,13 @@ def visualize(settings: VisualizeSettings) -> list[Path]:
 def compare(settings: CompareSettings) -> Comparison:
     """Group results and write the requested files."""
     from .results.compare import run
+
+    return run(settings)
+
+
+def leaderboard(settings: LeaderboardSettings) -> Leaderboard:
+    """Rank the results below a folder."""
+    from .results.record_book import run
 
     return run(settings)
 

@@ -13,12 +13,11 @@ import pytest
 
 import ccop_hub.cli
 from ccop_hub.console import Command, run_program
-from ccop_hub.console.parsing import field_help
 from ccop_hub.errors import UserError
 from ccop_hub.formats.conversion import TARGETS
 from ccop_hub.saved_settings import save_settings
 from ccop_hub.settings import Format
-from ccop_hub.validation import describe, field_types, without_bounds
+from ccop_hub.validation import describe, field_help, field_types, without_bounds
 
 PROGRAMS = {
     "ccop-hub": ccop_hub.cli.COMMANDS,

@@ -16,11 +16,12 @@ from ..images import ImageHeader, UnreadableImageError, read_header
 from .file_names import file_in, file_name, find_file
 from .findings import Findings, Kind
 from .json_stream import stream_entries
-from .values import WrongValueError, identifier, number, shown
+from .values import WrongValueError, identifier, is_unicode, number, shown
 
 _NAMED = 5
 _THREADS = 8
 _PROGRESS_FROM = 2000  # images
+_LONGEST_SIDE = (1 << 31) - 1  # pixels; the limit of image formats
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +141,8 @@ def raw_image(path: Path, place: int, entry: Any) -> RawImage:
         name = file_name(entry.get("file_name"))
         value = "width and height"
         sides = [number(entry.get(side) or 0) for side in ("width", "height")]
+        if max(sides) > _LONGEST_SIDE:
+            raise WrongValueError(f"{max(sides):g} pixels are more than any image has")
     except WrongValueError as error:
         raise wrong_entry(path, "images", place, entry, f"{value}: {error}") from None
     whole = all(side > 0 and side == int(side) for side in sides)
@@ -167,6 +170,8 @@ def _raw_category(path: Path, place: int, entry: Any) -> tuple[int | str, str, s
         name = str(name)
     if not isinstance(name, str) or not name.strip():
         raise wrong_entry(path, "categories", place, entry, "it has no name")
+    if not is_unicode(name):
+        raise wrong_entry(path, "categories", place, entry, f"its name {shown(name)} is not valid Unicode")
     above = entry.get("supercategory")
     return key, name, above if isinstance(above, str) else ""
 

@@ -70,9 +70,14 @@ def identifier(value: Any) -> int | str:
         text = value.strip()
         if _INTEGER.fullmatch(text):
             return int(text.partition(".")[0])
-        if text:
+        if text and is_unicode(text):
             return text
     raise WrongValueError("it is missing" if value is None else f"{shown(value)} is neither an integer nor text")
+
+
+def is_unicode(text: str) -> bool:
+    """Whether text can be written as UTF-8, which unpaired surrogates from JSON escapes cannot."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def shown(value: Any) -> str:

@@ -66,7 +66,7 @@ def run_program(program: str, description: str, commands: Sequence[Command], arg
         sys.stdout.flush()
         return code
     except UserError as error:
-        print(f"{program}: {visible(' '.join(str(error).split()))}", file=sys.stderr)
+        print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
         return EXIT_WRONG_INPUT
     except ModuleNotFoundError as error:
         extra = _EXTRAS.get(program)

@@ -80,11 +80,14 @@ def save_checkpoint(folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[
         folder: output folder; created if missing.
         tensors: canonical name -> tensor.
         facts: JSON-serialisable facts; must include `arch`, the timm name of the backbone.
+
+    Raises:
+        UserError: the network's features of a fixed input are not finite.
     """
     from .fingerprint import fingerprint  # imports timm and torchvision
 
-    make_folder(folder)
     facts = {**facts, "fingerprint": fingerprint(facts["arch"], tensors)}
+    make_folder(folder)
     contiguous = {key: value.detach().cpu().contiguous() for key, value in sorted(tensors.items())}
     # Use a single metadata entry: safetensors writes several in random order, but output must be deterministic.
     blob = save(contiguous, metadata={METADATA_KEY: json.dumps(facts, sort_keys=True)})

@@ -113,17 +113,27 @@ def require_target(target: str, out: Path, overwrite: bool = False) -> Target:
     if target not in TARGETS:
         raise UserError(f"cannot write format {target!r}: use one of {', '.join(TARGETS)}")
     chosen = TARGETS[target]
-    if out.is_file() and chosen.suffixes and not overwrite:
-        raise UserError(f"{out} exists: pass --overwrite to replace it, or another --out")
-    if chosen.suffixes and out.suffix not in chosen.suffixes:
-        raise UserError(f"{target} needs an output file ending in {' or '.join(chosen.suffixes)}: rename {out.name}")
+    if chosen.suffixes:
+        require_file(target, out, chosen.suffixes, overwrite)
     if not chosen.suffixes and out.suffix in _FILE_SUFFIXES:
         raise UserError(f"{target} is written as a folder: remove {out.suffix} from {out.name}")
     if not chosen.suffixes and out.is_file():
         raise UserError(f"{out} is a file, but {target} is written as a folder: give another path")
-    if chosen.suffixes and out.is_dir():
-        raise UserError(f"{out} is a folder, but {target} is written as a file: give another path")
     return chosen
+
+
+def require_file(target: str, out: Path, suffixes: tuple[str, ...], overwrite: bool) -> None:
+    """Check that a format that is one file can be written to `out`.
+
+    Raises:
+        UserError: the suffix is wrong, the file exists, or `out` is a folder.
+    """
+    if out.is_file() and not overwrite:
+        raise UserError(f"{out} exists: pass --overwrite to replace it, or another --out")
+    if out.suffix not in suffixes:
+        raise UserError(f"{target} needs an output file ending in {' or '.join(suffixes)}: rename {out.name}")
+    if out.is_dir():
+        raise UserError(f"{out} is a folder, but {target} is written as a file: give another path")
 
 
 def _move(scratch: Path, written: Path, out: Path, overwrite: bool) -> None:
@@ -232,4 +242,4 @@ TARGETS = {
 }
 """Name for `--to` -> format."""
 
-_FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".pkl", ".bin")
+_FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".pkl", ".bin", ".onnx")

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..architectures import empty_resnet_fpn
+from ..architectures import ResNetFPN, empty_resnet_fpn
+from ..errors import UserError
 
 INPUT_SIDE = 64
 """Side of the square input in pixels."""
@@ -34,6 +35,15 @@ def fixed_input() -> Tensor:
     return torch.stack(channels)[None].float()
 
 
+def loaded_network(arch: str, tensors: Mapping[str, Tensor]) -> ResNetFPN:
+    """Build a network in eval mode from canonical tensors; without pyramid tensors, its pyramid has no values."""
+    network = empty_resnet_fpn(arch)
+    network.backbone.load_state_dict(_part(tensors, "backbone."), assign=True)
+    if pyramid := _part(tensors, "fpn."):
+        network.fpn.load_state_dict(pyramid, assign=True)
+    return network.eval()
+
+
 @torch.no_grad()
 def features(arch: str, tensors: Mapping[str, Tensor], images: Tensor | None = None) -> dict[str, Tensor]:
     """Compute the features of a network in eval mode.
@@ -46,14 +56,9 @@ def features(arch: str, tensors: Mapping[str, Tensor], images: Tensor | None = N
     Returns:
         `res2` .. `res5`, and `p2` .. `p6` if there is a pyramid, each (N, C, H/stride, W/stride).
     """
-    network = empty_resnet_fpn(arch)
-    network.backbone.load_state_dict(_part(tensors, "backbone."), assign=True)
-    pyramid = _part(tensors, "fpn.")
-    if pyramid:
-        network.fpn.load_state_dict(pyramid, assign=True)
-    network.eval()
+    network = loaded_network(arch, tensors)
     stages = network.stages(fixed_input() if images is None else images)
-    return {**stages, **(network.pyramid(stages) if pyramid else {})}
+    return {**stages, **(network.pyramid(stages) if _part(tensors, "fpn.") else {})}
 
 
 def fingerprint(arch: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -62,11 +67,17 @@ def fingerprint(arch: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     Returns:
         `{"tolerance": float, "values": {"res2": [root mean square, projections ...], ...}}`. A projection is the dot
         product of a stage's features, in memory order, with a cosine of fixed frequency.
+
+    Raises:
+        UserError: features overflow, although all weights are finite.
     """
-    return {
-        "tolerance": TOLERANCE,
-        "values": {name: _projections(value) for name, value in features(arch, tensors).items()},
-    }
+    values = {name: _projections(value) for name, value in features(arch, tensors).items()}
+    for name, numbers in values.items():
+        if not all(map(math.isfinite, numbers)):
+            raise UserError(
+                f"the features {name} of a fixed input are not finite: use weights from before the run diverged"
+            )
+    return {"tolerance": TOLERANCE, "values": values}
 
 
 def differences(stored: Mapping[str, Any], arch: str, tensors: Mapping[str, Tensor]) -> list[str]:
@@ -74,12 +85,18 @@ def differences(stored: Mapping[str, Any], arch: str, tensors: Mapping[str, Tens
 
     A stage present on one side only counts as different. Uses the tolerance of this module, not the stored one.
     """
-    now = fingerprint(arch, tensors)["values"]
-    then = stored["values"]
-    told = [f"{name} is present on one side only" for name in sorted(now.keys() ^ then.keys())]
-    for name in now.keys() & then.keys():
+    found = features(arch, tensors)
+    missing = [f"{name} is present on one side only" for name in sorted(found.keys() ^ stored["values"].keys())]
+    return sorted(missing + level_differences(stored, found))
+
+
+def level_differences(stored: Mapping[str, Any], found: Mapping[str, Tensor]) -> list[str]:
+    """Like `differences`, for features of the fixed input; compares only the stages present on both sides."""
+    then, told = stored["values"], []
+    for name in found.keys() & then.keys():
+        now = _projections(found[name])
         scale = max(then[name][0], 1e-12)
-        largest = max(abs(a - b) for a, b in zip(now[name], then[name], strict=True)) / scale
+        largest = max(abs(a - b) for a, b in zip(now, then[name], strict=True)) / scale
         if not largest <= TOLERANCE:
             told.append(f"{name} differs by {largest:.2g} of its size")
     return sorted(told)

@@ -10,6 +10,7 @@ from ..errors import UserError, one_line
 from ..files import file_digest
 from ..formats.checkpoint import Weights, read_checkpoint
 from ..formats.fingerprint import TOLERANCE, differences
+from ..formats.onnx_file import SUFFIX, verify_onnx
 from ..formats.weights_files import FACTS_FILE, find_weights_file
 from ..notebook import summary_html
 from ..regular_files import read_json
@@ -65,6 +66,8 @@ def verify(path: Path) -> list[Check]:
         UserError: the file does not exist.
     """
     file = find_weights_file(path)
+    if file.suffix == SUFFIX:
+        return [Check("digest", None, f"{file_digest(file)}; none was recorded beside the file"), _onnx_check(file)]
     checks = [_digest_check(file)]
     try:
         weights = read_checkpoint(path)
@@ -72,6 +75,16 @@ def verify(path: Path) -> list[Check]:
         return [*checks, Check("tensors", False, " ".join(str(error).split()))]
     told = f"{len(weights.tensors)} tensors of a {weights.arch} ({weights.format}), all of its shapes and finite"
     return [*checks, Check("tensors", True, told), fingerprint_check(weights)]
+
+
+def _onnx_check(file: Path) -> Check:
+    try:
+        compared, told = verify_onnx(file)
+    except UserError as error:
+        return Check("features", False, one_line(error))
+    if told:
+        return Check("features", False, "; ".join(told))
+    return Check("features", True, f"{', '.join(compared)} in ONNX Runtime are those of the export on the fixed input")
 
 
 def fingerprint_check(weights: Weights) -> Check:

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from ccop_hub.formats.checkpoint import Weights
+from ccop_hub.frozen_network import FrozenNetwork
 
 from ..common import pictures
 from ..common.compute import launch, lightning_precision
@@ -23,7 +24,6 @@ from ..results.intervals import RESAMPLES, PairedIntervals, Statistic, bootstrap
 from ..results.result import Against, Curve, DataIdentity, Metrics, Result, WeightsIdentity, defined
 from ..settings import RunSettings
 from .features import cached_features
-from .network import FrozenNetwork
 from .sides import AGAINST, OWN, load_sides, resolve_sides
 
 S = TypeVar("S", bound=RunSettings)

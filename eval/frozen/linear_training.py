@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ccop_hub.errors import UserError
+from ccop_hub.frozen_network import FrozenNetwork
 
 from ..common.compute import all_finite, derived_seed, failing_together, gather_rows, readable, share, share_buffers
 from ..common.images import ClassFolders, SeededImages, test_transform, train_transform
@@ -21,7 +22,6 @@ from ..results.result import Curve
 from ..settings import LinearSettings
 from .features import require_finite
 from .heads import HeadGrid, diverged, head_losses, head_specs, make_optimizer, set_rates, top_hits
-from .network import FrozenNetwork
 
 ORDER_DRAW, HEAD_DRAW = 2, 3
 """Separate the seeds of different draws; 1 is the hold-out's (see `linear`)."""

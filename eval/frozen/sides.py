@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from lightning.fabric import Fabric
 
 from ccop_hub.formats.checkpoint import Weights
+from ccop_hub.frozen_network import FrozenNetwork
 from ccop_hub.sources.resolve import RANDOM, resolve
 
 from ..settings import RunSettings
-from .network import FrozenNetwork
 
 OWN, AGAINST = "weights", "against"
 """Keys of the two sides in all mappings."""

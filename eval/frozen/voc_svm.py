@@ -14,6 +14,7 @@ from sklearn.svm import LinearSVC
 from torch import Tensor
 
 from ccop_hub.errors import UserError
+from ccop_hub.frozen_network import FrozenNetwork
 
 from ..common import pictures
 from ..common.images import read_rgb, test_transform
@@ -23,7 +24,6 @@ from ..results.result import Result, defined
 from ..settings import VocSvmSettings
 from .driver import Measurement, Probe, ProbeData, Run, run_probe
 from .features import image_features
-from .network import FrozenNetwork
 from .voc_lists import VocSplit, read_splits
 
 POOL = 6

@@ -7,29 +7,17 @@ from typing import Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from lightning.fabric import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
-from torchvision.ops import roi_align
 from torchvision.transforms.functional import pil_to_tensor
 
-from ccop_hub.architectures import PYRAMID_STRIDES
+from ccop_hub.box_features import padded, pyramid_features, stage_features
+from ccop_hub.frozen_network import FrozenNetwork
 
 from ..common.compute import readable
 from ..common.images import read_rgb
-from ..frozen.network import FrozenNetwork
 from .coco_boxes import BoxedImages
-
-RESOLUTION = 7
-"""Side of the RoIAlign grid, in cells (as in Detectron2's box head)."""
-
-CANONICAL_SIDE, CANONICAL_LEVEL = 224, 4
-"""Boxes of this side, in pixels, are pooled from this pyramid level (Lin et al. 2017, equation 1)."""
-
-LEVELS = ("p2", "p3", "p4", "p5")
-DIVISOR = 32
-"""Image sides are padded to a multiple of this, the coarsest stride."""
 
 Kind = Literal["pyramid", "stages"]
 
@@ -71,54 +59,6 @@ def box_features(
         for image, boxes in readable(loader):
             pixels, regions = fabric.to_device(image), fabric.to_device(boxes)
             with torch.no_grad(), fabric.autocast():
-                yield pool(network, _padded(pixels), regions).float().cpu()
+                yield pool(network, padded(pixels), regions).float().cpu()
 
     return compute
-
-
-def pyramid_features(network: FrozenNetwork, image: Tensor, boxes: Tensor) -> Tensor:
-    """Pool each box 7 x 7 from the pyramid level for its size, and average: (n, 256).
-
-    Args:
-        network: a network with `fpn` loaded.
-        image: (1, 3, H, W) RGB on the 0-255 scale, sides divisible by 32.
-        boxes: (n, 4) xyxy pixels of the image.
-    """
-    levels = network.pyramid(image)
-    assigned = assign_levels(boxes)
-    features = torch.zeros(len(boxes), levels["p2"].shape[1], device=boxes.device)
-    for number, name in enumerate(LEVELS):
-        chosen = (assigned == number).nonzero().flatten()
-        if len(chosen):
-            features[chosen] = _pool(levels[name], boxes[chosen], PYRAMID_STRIDES[name])
-    return features
-
-
-def stage_features(network: FrozenNetwork, image: Tensor, boxes: Tensor) -> Tensor:
-    """Pool each box 7 x 7 from every stage, average, and L2-normalise per stage: (n, C2 + C3 + C4 + C5).
-
-    Takes the same arguments as `pyramid_features`.
-    """
-    stages = network.stages(image)
-    return torch.cat(
-        [F.normalize(_pool(stages[f"res{number}"], boxes, 2**number), dim=1) for number in range(2, 6)], dim=1
-    )
-
-
-def assign_levels(boxes: Tensor) -> Tensor:
-    """Index into `LEVELS` for each box, by level floor(4 + log2(side / 224)), clamped; (n,) int64."""
-    side = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).sqrt()
-    level = torch.floor(CANONICAL_LEVEL + torch.log2(side / CANONICAL_SIDE + 1e-8))
-    return (level.clamp(2, 5) - 2).long()
-
-
-def _pool(features: Tensor, boxes: Tensor, stride: int) -> Tensor:
-    pooled: Tensor = roi_align(
-        features.float(), [boxes], RESOLUTION, spatial_scale=1 / stride, sampling_ratio=0, aligned=True
-    )
-    return pooled.mean((2, 3))
-
-
-def _padded(image: Tensor) -> Tensor:
-    height, width = image.shape[-2:]
-    return F.pad(image, (0, -width % DIVISOR, 0, -height % DIVISOR)).unsqueeze(0)

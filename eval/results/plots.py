@@ -44,13 +44,17 @@ def _literally(draw: Callable[P, T]) -> Callable[P, T]:
     return wrapped
 
 
+_MOST_PANELS = 40
+"""Maximum number of metrics to plot; the first ones are kept."""
+
 _MOST_CLASSES = 40
 """Maximum number of classes to plot; those that differ most are kept."""
 
 
 @_literally
 def bars(group: Group, metrics: Sequence[str]) -> str:
-    """Plot each metric by row with its 95 % interval, if available; published rows are grey."""
+    """Plot the metrics, up to 40, by row with their 95 % intervals, if available; published rows are grey."""
+    metrics = metrics[:_MOST_PANELS]
     heights = [max(1.0, 0.32 * (len(group.rows) + len(group.published)) + 0.5)] * len(metrics)
     figure = Figure(figsize=(_WIDTH, sum(heights) + 0.3), layout="constrained")
     axes = figure.subplots(len(metrics), 1, squeeze=False, height_ratios=heights)[:, 0]
@@ -78,10 +82,11 @@ def bars(group: Group, metrics: Sequence[str]) -> str:
 
 @_literally
 def curves(group: Group) -> str | None:
-    """Plot the learning curves by optimizer step; None if no curve has two points."""
+    """Plot up to 40 learning curves by optimizer step; None if no curve has two points."""
     series = {number: row.measured.curve for number, row in enumerate(group.rows) if row.measured.curve}
     names = dict.fromkeys(name for curve in series.values() for entry in curve for name in entry if name != "step")
     drawn = [name for name in names if any(len(_points(curve, name)[0]) > 1 for curve in series.values())]
+    drawn = drawn[:_MOST_PANELS]
     if not drawn:
         return None
     figure = Figure(figsize=(_WIDTH, 2.4 * len(drawn)), layout="constrained")
@@ -144,7 +149,7 @@ def _differences(first: Row, row: Row, metric: str) -> dict[str, float]:
 
 
 def _points(curve: Sequence[Metrics], name: str) -> tuple[list[float], list[float]]:
-    found = [(entry["step"], entry.get(name)) for entry in curve]
+    found = [(entry.get("step"), entry.get(name)) for entry in curve]
     kept = [(step, value) for step, value in found if step is not None and value is not None]
     return [step for step, _ in kept], [value for _, value in kept]
 

@@ -21,7 +21,7 @@ from typing import Annotated, Any
 import pydantic_core
 from pydantic import Field, TypeAdapter, ValidationError
 
-from ccop_hub.errors import UserError
+from ccop_hub.errors import UserError, one_line
 from ccop_hub.files import make_folder, write_atomically
 from ccop_hub.formats.checkpoint import Weights
 from ccop_hub.formats.tensor_use import TensorUse
@@ -33,8 +33,11 @@ SCHEMA_VERSION = 1
 
 RESULT_FILE = "result.json"
 
-MAX_BYTES = 64 * 2**20
+MAX_BYTES = 16 * 2**20
 """Maximum size of a result file; the largest real ones, with a confusion matrix, take a few megabytes."""
+
+MAX_VALUES = 1_000_000
+"""Maximum number of commas and opening brackets in a result file, which bounds the memory of its values."""
 
 MAX_POINTS = 100_000
 """Maximum number of entries in a learning curve, more than any evaluation writes."""
@@ -46,10 +49,13 @@ Number = Annotated[float, Field(ge=-_LARGEST, le=_LARGEST, allow_inf_nan=False)]
 Rate = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
 """A number in percent, with some margin for metrics that are not percentages."""
 
-Metrics = dict[str, Rate | None]
+Text = Annotated[str, Field(max_length=5000)]
+"""A name; the longest real ones are paths of weights and ids of protocols with many departures."""
+
+Metrics = dict[Text, Rate | None]
 """Flat metric name -> value; `/` separates kind and metric, e.g. `bbox/AP50`."""
 
-Curve = list[dict[str, Number | None]]
+Curve = list[dict[Text, Number | None]]
 """Learning curve entries: `step` (optimizer steps done), and losses or metrics by name."""
 
 Limits = tuple[Rate, Rate]
@@ -67,9 +73,9 @@ class Engine:
         compiled: whether its compiled operators were available; None if it has none.
     """
 
-    name: str
-    version: str
-    where: str = ""
+    name: Text
+    version: Text
+    where: Text = ""
     compiled: bool | None = None
 
 
@@ -84,9 +90,9 @@ class WeightsIdentity:
         facts: the checkpoint's metadata; empty if it has none.
     """
 
-    name: str
-    digest: str
-    arch: str
+    name: Text
+    digest: Text
+    arch: Text
     facts: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -105,8 +111,8 @@ class DataIdentity:
         images: number of SCORED images.
     """
 
-    name: str
-    digest: str
+    name: Text
+    digest: Text
     images: Annotated[int, Field(ge=0, lt=2**63)]
 
 
@@ -125,12 +131,12 @@ class Against:
     """The second weights of a paired run; see `Result` for the fields."""
 
     weights: WeightsIdentity
-    loaded: str
+    loaded: Text
     tensors: TensorUse
     metrics: Metrics
     effective_lr: Number | None = None
-    per_class: dict[str, Metrics] = field(default_factory=dict)
-    intervals: dict[str, Limits] = field(default_factory=dict)
+    per_class: dict[Text, Metrics] = field(default_factory=dict)
+    intervals: dict[Text, Limits] = field(default_factory=dict)
     curve: Curve = field(default_factory=list)
 
 
@@ -169,24 +175,24 @@ class Result:
         folder: folder it was written to or read from; not saved in the file.
     """
 
-    task: str
-    protocol: str
+    task: Text
+    protocol: Text
     engine: Engine
     weights: WeightsIdentity
-    loaded: str
+    loaded: Text
     data: DataIdentity
     metrics: Metrics
     seed: int
     tensors: TensorUse = field(default_factory=TensorUse)
     effective_lr: Number | None = None
-    intervals: dict[str, Limits] = field(default_factory=dict)
-    per_class: dict[str, Metrics] = field(default_factory=dict)
+    intervals: dict[Text, Limits] = field(default_factory=dict)
+    per_class: dict[Text, Metrics] = field(default_factory=dict)
     curve: Curve = field(default_factory=list)
     against: Annotated[Against | None, Field(alias="baseline")] = None
-    paired: dict[str, Interval] = field(default_factory=dict)
+    paired: dict[Text, Interval] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    notes: list[Text] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
     hardware: dict[str, Any] = field(default_factory=dict)
     wall_time_s: Number | None = None
@@ -236,11 +242,13 @@ class Result:
         remedy = f"give the {RESULT_FILE} of an evaluation, or its folder"
         try:
             content = read_regular(file, MAX_BYTES).removeprefix(b"\xef\xbb\xbf")
+            if sum(content.count(mark) for mark in (b",", b"[", b"{")) > MAX_VALUES:
+                raise ValueError(f"more than {MAX_VALUES:,} values")
             document = pydantic_core.from_json(content, allow_inf_nan=False)
         except FileNotFoundError:
             raise UserError(f"no result at {path}: {remedy}") from None
         except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
+            reason = getattr(error, "strerror", None) or one_line(error)
             raise UserError(f"{file} is not a result: {reason}; {remedy}") from None
         version = document.get("schema_version") if isinstance(document, dict) else None
         if type(version) is not int:
@@ -251,11 +259,12 @@ class Result:
         holders = [document, *(value for value in document.values() if isinstance(value, dict))]
         if any(isinstance(curve := holder.get("curve"), list) and len(curve) > MAX_POINTS for holder in holders):
             raise UserError(f"{file} is not a result: a curve of more than {MAX_POINTS} points; {remedy}")
+        del document, holders
         try:
             result = _RESULT.validate_json(content, strict=True)
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
+            where = one_line(".".join(one_line(part, 60) for part in first["loc"]))
             raise UserError(f"{file} is not a result: {where}: {first['msg']}; rerun the evaluation") from None
         object.__setattr__(result, "folder", file.parent)
         return result

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from ccop_hub.errors import UserError
 from ccop_hub.formats.checkpoint import Weights
+from ccop_hub.frozen_network import load_network
 from ccop_hub.normalization import PIXEL_MEAN, PIXEL_STD
-
-from ..frozen.network import load_network
 
 HEAD_CHANNELS = 256
 CLASSIFIER_STD = 0.01

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
 
@@ -14,7 +15,7 @@ class ViewBatch:
     Attributes:
         query_images: (B, 3, S, S) RGB: uint8 (0 to 255) from the data loader, normalised float32 after augmentation.
         key_images: the other view of each image, in the same format.
-        query_boxes: B tensors (n_i, 4), float32 xyxy in pixels of the query view; n_i may be 0.
+        query_boxes: B tensors (n_i, 4) on the CPU, float32 xyxy in pixels of the query view; n_i may be 0.
         key_boxes: the same objects in the key view, in the same order.
         indices: index of each of the B images in the listing.
         skipped: (index, reason) of each unreadable image that was replaced by another in this batch.
@@ -50,6 +51,12 @@ class ViewBatch:
             )
             for part in slices
         ]
+
+    def to(self, device: torch.device) -> ViewBatch:
+        """Return the batch with its images on a device; boxes stay on the CPU, where each step is planned."""
+        images = (each.to(device, non_blocking=each.is_pinned()) for each in (self.query_images, self.key_images))
+        query_images, key_images = images
+        return replace(self, query_images=query_images, key_images=key_images)
 
     def pin_memory(self) -> ViewBatch:
         """Return the batch with its images in page-locked memory, for asynchronous copies to a GPU."""

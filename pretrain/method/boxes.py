@@ -30,3 +30,8 @@ def box_iou(boxes: Tensor, others: Tensor) -> Tensor:
     )
     union = box_areas(boxes) + box_areas(others) - overlap
     return torch.where(union > 0, overlap / union, 0)
+
+
+def full_precision(values: Tensor) -> Tensor:
+    """Cast to float32, leaving float64 unchanged."""
+    return values if values.dtype == torch.float64 else values.float()

@@ -11,24 +11,11 @@ import torch
 from timm.models.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm, normalize
-from torchvision.ops import roi_align
 
-from ccop_hub.architectures import FPN_CHANNELS, PYRAMID_STRIDES, ResNetFPN, stage_channels
+from ccop_hub.architectures import FPN_CHANNELS, ResNetFPN, stage_channels
 
-from .boxes import box_areas
-from .losses import full_precision
-
-LEVEL_LIMITS = {"p2": 48.0, "p3": 96.0, "p4": 192.0}
-"""Largest sqrt(area) pooled from each level, in pixels of a 224 px image; larger boxes are pooled from p5.
-
-The authors' code pools boxes over 224 px from p2, but no box in a 224 px image is that large.
-"""
-
-REFERENCE_IMAGE_SIZE = 224
-"""Image side in pixels at which `LEVEL_LIMITS` applies (the paper's crop size)."""
-
-POOLED_SIDE = 7
-"""ROIAlign output size (the authors use aligned ROIAlign with an adaptive sampling ratio, 0)."""
+from .boxes import full_precision
+from .pooling import BINS, REFERENCE_IMAGE_SIZE, RoISamples, pool_samples, sample_boxes
 
 HEAD_INIT_STD = 0.01
 """Standard deviation of the initial weights of both heads, as in the authors' code."""
@@ -89,7 +76,7 @@ class Encoder(nn.Module):
         self.embedding_dim = embedding_dim
         self.network = ResNetFPN(arch)
         channels = stage_channels(self.network.backbone)[-1]
-        cells = FPN_CHANNELS * POOLED_SIDE**2
+        cells = FPN_CHANNELS * BINS
         if zero_init_last:
             for block in self.network.backbone.modules():
                 if isinstance(block, BasicBlock | Bottleneck):
@@ -133,7 +120,7 @@ class Encoder(nn.Module):
 
         Args:
             pyramid: pyramid levels from `forward`.
-            boxes: one (n_i, 4) float32 xyxy tensor per image, in pixels.
+            boxes: one (n_i, 4) float32 xyxy tensor per image, in pixels, on the CPU.
 
         Returns:
             (sum of n_i, embedding_dim) unit vectors, image by image, in float32 or float64.
@@ -141,17 +128,26 @@ class Encoder(nn.Module):
         Raises:
             ValueError: the encoder has no box head.
         """
+        self._require_box_head()
+        samples = sample_boxes(pyramid, boxes, self.image_size)
+        return self.embed_samples(pyramid, samples, [len(each) for each in boxes])
+
+    def embed_samples(self, pyramid: dict[str, Tensor], samples: RoISamples, counts: Sequence[int]) -> Tensor:
+        """Embed boxes whose sampling points are known, `counts[i]` of them in image i; otherwise like `embed_boxes`."""
+        return self._embed(self._require_box_head(), pool_samples(pyramid, samples).flatten(1), counts)
+
+    def _require_box_head(self) -> nn.Module:
         if self.box_head is None:
             raise ValueError("this encoder has no box head")
-        rows = pool_boxes(pyramid, boxes, self.image_size).flatten(1)
-        return self._embed(self.box_head, rows, [len(each) for each in boxes])
+        return self.box_head
 
     def _embed(self, head: nn.Module, rows: Tensor, counts: Sequence[int]) -> Tensor:
         """Embed (sum of counts, C) features, `counts[i]` rows for image i, as (sum of counts, D) unit vectors."""
-        images = torch.tensor(list(counts), dtype=torch.long).tensor_split(self._parts)
-        parts = torch.split(rows, [int(part.sum()) for part in images])
-        outputs = [head(part) for part in parts]
-        return normalize(full_precision(outputs[0] if len(outputs) == 1 else torch.cat(outputs)))
+        groups = self._parts
+        if groups == 1:
+            return normalize(full_precision(head(rows)))
+        per_group = [sum(part.tolist()) for part in torch.tensor(list(counts)).tensor_split(groups)]
+        return normalize(full_precision(torch.cat([head(part) for part in torch.split(rows, per_group)])))
 
 
 class HeadNorm(nn.BatchNorm1d):
@@ -185,44 +181,3 @@ def build_head(
             nn.init.normal_(layer.weight, std=HEAD_INIT_STD)
             nn.init.zeros_(layer.bias)
     return nn.Sequential(OrderedDict(layers))
-
-
-def box_levels(boxes: Tensor, image_size: int) -> Tensor:
-    """Assign each box to a pyramid level by its size (0 for p2 .. 3 for p5).
-
-    Args:
-        boxes: (N, 4) float32 xyxy pixels.
-        image_size: side of the images in pixels.
-
-    Returns:
-        (N,) long.
-    """
-    limits = boxes.new_tensor(list(LEVEL_LIMITS.values())) * (image_size / REFERENCE_IMAGE_SIZE)
-    return torch.bucketize(box_areas(boxes).sqrt(), limits)
-
-
-def pool_boxes(pyramid: dict[str, Tensor], boxes: Sequence[Tensor], image_size: int) -> Tensor:
-    """ROIAlign each box from the pyramid level that fits its size.
-
-    Levels without boxes still take part, so that every pyramid parameter gets a gradient.
-
-    Args:
-        pyramid: `{"p2": (B, C, H/4, W/4), ..., "p5": ...}`; other levels are ignored.
-        boxes: one (n_i, 4) float32 xyxy tensor for each of the B images, in pixels.
-        image_size: side of the images in pixels.
-
-    Returns:
-        (sum of n_i, C, 7, 7), image by image.
-    """
-    rows = torch.cat(list(boxes)).float()
-    image = torch.repeat_interleave(torch.tensor([len(part) for part in boxes])).to(rows)
-    rois = torch.cat([image.unsqueeze(1), rows], dim=1)
-    levels = box_levels(rows, image_size)
-    pooled, order = [], []
-    for index, name in enumerate((*LEVEL_LIMITS, "p5")):
-        (members,) = torch.where(levels == index)
-        features = full_precision(pyramid[name])
-        scale = 1 / PYRAMID_STRIDES[name]
-        pooled.append(roi_align(features, rois[members].to(features), POOLED_SIDE, scale, aligned=True))
-        order.append(members)
-    return torch.cat(pooled)[torch.cat(order).argsort()]

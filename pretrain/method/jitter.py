@@ -49,11 +49,14 @@ def draw_jitters(counts: Sequence[int], jitters: int) -> JitterDraws:
         counts: number of boxes in each image, N in total.
         jitters: J, the number of jittered copies per box.
     """
-    centres, sizes = [torch.empty(0, jitters, 2)], [torch.empty(0, jitters, 2)]
-    for count in counts:
-        centres.append(torch.rand(count, jitters, 2))
-        sizes.append(torch.rand(count, jitters, 2))
-    return JitterDraws(torch.cat(centres), torch.cat(sizes))
+    total = sum(counts)
+    drawn = torch.rand(2 * total, jitters, 2)
+    # An image's rows are all of its centres, then all of its sizes.
+    per_image = torch.tensor(list(counts), dtype=torch.long)
+    number = torch.repeat_interleave(per_image, per_image, output_size=total)
+    before = torch.repeat_interleave(per_image.cumsum(0) - per_image, per_image, output_size=total)
+    rows = torch.arange(total) + before
+    return JitterDraws(drawn[rows], drawn[rows + number])
 
 
 def jitter_boxes(boxes: Tensor, draws: JitterDraws, noise: BoxNoise, image_size: tuple[int, int]) -> Tensor:

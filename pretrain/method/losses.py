@@ -8,13 +8,15 @@ without boxes can still take part in the gradient all-reduce.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
-from .boxes import box_iou
+from ..common.transfer import to_device
+from .boxes import box_iou, full_precision
 
 
 def info_nce(
@@ -42,11 +44,13 @@ def info_nce(
     total = len(queries) if total is None else total
     with torch.autocast(queries.device.type, enabled=False):
         queries, positives, negatives = full_precision(queries), full_precision(positives), full_precision(negatives)
+        # Dividing the queries rather than the logits saves a pass over the largest tensor of a step.
+        queries = queries / temperature
         positive = (queries * positives).sum(1, keepdim=True)
         similarity = queries @ negatives.T
         if left_out is not None:
             similarity = similarity.masked_fill(left_out, -torch.inf)
-        logits = torch.cat([positive, similarity], dim=1) / temperature
+        logits = torch.cat([positive, similarity], dim=1)
         target = torch.zeros(len(queries), dtype=torch.long, device=queries.device)
         loss = cross_entropy(logits, target, reduction="sum") / max(total, 1)
         if not len(negatives):
@@ -55,39 +59,69 @@ def info_nce(
         return loss, correct.sum() / max(total, 1)
 
 
+@dataclass(frozen=True)
+class ImagePairs:
+    """Pairs of boxes within each of B images, padded to n boxes per image.
+
+    Attributes:
+        rows: (B * n,) long, row of each box among all N boxes; N where an image has fewer than n.
+        different: (B, n, n) bool, the pairs of different objects.
+        count: number of pairs of different objects.
+    """
+
+    rows: Tensor
+    different: Tensor
+    count: int
+
+    def to(self, device: torch.device) -> ImagePairs:
+        """Copy to a device, without waiting for it."""
+        return ImagePairs(to_device(self.rows, device), to_device(self.different, device), self.count)
+
+
+def image_pairs(key_boxes: Sequence[Tensor], iou_limit: float) -> ImagePairs:
+    """Find the pairs of different objects within each image: those whose key boxes have an IoU below `iou_limit`.
+
+    Args:
+        key_boxes: one (n_i, 4) float32 xyxy tensor per image, on the CPU.
+        iou_limit: IoU in 0..1.
+    """
+    different = different_objects(key_boxes, iou_limit)
+    counts = torch.tensor([len(rows) for rows in key_boxes])
+    places = torch.arange(different.shape[1])
+    rows = (counts.cumsum(0) - counts).unsqueeze(1) + places
+    rows = torch.where(places < counts.unsqueeze(1), rows, int(counts.sum()))
+    return ImagePairs(rows.flatten(), different, int(different.sum()))
+
+
 def intra_image_hinge(
-    queries: Tensor,
-    keys: Tensor,
-    key_boxes: Sequence[Tensor],
-    iou_limit: float,
-    margin: float,
-    total: Tensor | None = None,
+    queries: Tensor, keys: Tensor, pairs: ImagePairs, margin: float, total: int | None = None
 ) -> Tensor:
     """Contrast objects within an image: the mean of relu(q_i k_j - q_j k_j + margin) over pairs of different objects.
 
-    A pair (i, j) counts if both KEY boxes are in the same image and their IoU is below `iou_limit`; key j is the
-    anchor. The mean is over the pairs of all images together.
+    Key j is the anchor. The mean is over the pairs of all images together.
 
     Args:
         queries: (N, D) unit vectors of the query boxes, image by image.
         keys: (N, D) unit vectors of the unjittered key boxes, in the same order.
-        key_boxes: one (n_i, 4) float32 xyxy tensor per image, N boxes in total.
-        iou_limit: IoU in 0..1.
+        pairs: the pairs (i, j), on the same device.
         margin: hinge margin, in cosine similarity.
-        total: 0-d, number of pairs in the full batch, if this is only part of it; the results of all parts then add up
-            to the result for the full batch.
+        total: number of pairs in the full batch, if this is only part of it; the results of all parts then add up to
+            the result for the full batch.
 
     Returns:
         0-d loss.
     """
     with torch.autocast(queries.device.type, enabled=False):
-        counts = [len(boxes) for boxes in key_boxes]
-        by_image = pad_sequence(list(torch.split(full_precision(queries), counts)), batch_first=True)
-        keys_by_image = pad_sequence(list(torch.split(full_precision(keys), counts)), batch_first=True)
+        images, most, _ = pairs.different.shape
+        by_image, keys_by_image = (
+            torch.cat([full_precision(rows), rows.new_zeros(1, rows.shape[1], dtype=full_precision(rows).dtype)])
+            .index_select(0, pairs.rows)
+            .view(images, most, rows.shape[1])
+            for rows in (queries, keys)
+        )
         similarity = by_image @ keys_by_image.transpose(1, 2)
         hinge = (similarity - similarity.diagonal(dim1=1, dim2=2).unsqueeze(1) + margin).relu()
-        pairs = different_objects(key_boxes, iou_limit)
-        return (hinge * pairs).sum() / (pairs.sum() if total is None else total).clamp_min(1)
+        return (hinge * pairs.different).sum() / max(pairs.count if total is None else total, 1)
 
 
 def different_objects(boxes: Sequence[Tensor], iou_limit: float) -> Tensor:
@@ -113,7 +147,9 @@ def candidate_rows(valid: Tensor) -> Tensor:
 
 def candidates_per_image(valid: Tensor, counts: Sequence[int]) -> list[int]:
     """Count the valid candidates in each image, given (N, C) bool for N boxes with `counts[i]` of them in image i."""
-    totals: list[int] = torch.stack([part.sum() for part in torch.split(valid, list(counts))]).tolist()
+    per_image = torch.zeros(len(counts), dtype=torch.long)
+    image = torch.repeat_interleave(torch.tensor(list(counts), dtype=torch.long), output_size=len(valid))
+    totals: list[int] = per_image.index_add_(0, image, valid.sum(1)).tolist()
     return totals
 
 
@@ -129,12 +165,7 @@ def hardest_candidates(queries: Tensor, embeddings: Tensor, valid: Tensor) -> Te
         (N,) long, column index into `valid`.
     """
     with torch.autocast(queries.device.type, enabled=False):
-        repeated = full_precision(queries.detach()).repeat_interleave(valid.sum(1), dim=0, output_size=len(embeddings))
-        similarity = repeated.new_full(valid.shape, torch.inf)
-        similarity[valid] = (repeated * full_precision(embeddings.detach())).sum(1)
-        return similarity.argmin(1)
-
-
-def full_precision(values: Tensor) -> Tensor:
-    """Cast to float32, leaving float64 unchanged."""
-    return values if values.dtype == torch.float64 else values.float()
+        # The shapes must not depend on `valid`, whose content the host does not see.
+        each = full_precision(embeddings.detach())[candidate_rows(valid).clamp_min(0)]
+        similarity = (full_precision(queries.detach()).unsqueeze(1) * each).sum(2)
+        return similarity.masked_fill(~valid, torch.inf).argmin(1)

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..common.transfer import to_device
+from .boxes import full_precision
 from .curriculum import BoxNoise
-from .losses import full_precision
 
 ROWS_AT_ONCE = 1024
 """Number of queries compared with the batch's keys at once, which bounds memory with thousands of boxes."""
@@ -73,7 +74,7 @@ def similarity_monitors(queries: Tensor, keys: Tensor, queue: Tensor | None) -> 
 
 def image_of_rows(counts: Sequence[int], device: torch.device) -> Tensor:
     """Return the image index of each row, (sum of counts,) long, given `counts[i]` rows for image i."""
-    return torch.repeat_interleave(torch.tensor(list(counts), dtype=torch.long)).to(device)
+    return to_device(torch.repeat_interleave(torch.tensor(list(counts), dtype=torch.long)), device)
 
 
 def jitter_monitors(valid: Tensor, noise: BoxNoise) -> dict[str, Tensor]:

@@ -34,18 +34,12 @@ from ccop_hub.errors import UserError
 from ..common.distributed import BatchShuffle, gather_rows
 from ..settings import ObjectiveSettings
 from .batch import ViewBatch
-from .curriculum import Curriculum
+from .curriculum import BoxNoise, Curriculum
 from .encoder import Encoder, Features
-from .jitter import draw_jitters, key_candidates
-from .losses import (
-    candidate_rows,
-    candidates_per_image,
-    different_objects,
-    hardest_candidates,
-    info_nce,
-    intra_image_hinge,
-)
+from .host_value import HostValue
+from .losses import candidate_rows, different_objects, hardest_candidates, info_nce, intra_image_hinge
 from .monitors import batch_accuracy, embedding_std, image_of_rows, jitter_monitors, similarity_monitors
+from .plan import BoxPlan, DevicePlan, HostPlan, plan_boxes
 from .queues import KeyQueue
 
 
@@ -56,12 +50,12 @@ class Totals:
     Attributes:
         images: number of images.
         boxes: number of boxes in one view.
-        pairs: 0-d long, number of pairs of different objects within an image.
+        pairs: number of pairs of different objects within an image.
     """
 
     images: int
     boxes: int
-    pairs: Tensor
+    pairs: int
 
 
 @dataclass
@@ -76,7 +70,8 @@ class PartOutput:
         queries: (n, D) query embeddings for `image` and `box`.
         keys: (n, D) keys to enqueue for `image` and `box`.
         rows: number of rows per image in `queries` and `keys`, for `image` and `box`.
-        valid: (n, J + 1) bool, the valid hard-positive candidates; None without the box loss.
+        valid: (n, J + 1) bool on the CPU, the valid hard-positive candidates; None without the box loss.
+        lengths: number of keys of each process, for `image` and `box`.
     """
 
     loss: Tensor
@@ -86,6 +81,7 @@ class PartOutput:
     keys: dict[str, Tensor] = field(default_factory=dict)
     rows: dict[str, list[int]] = field(default_factory=dict)
     valid: Tensor | None = None
+    lengths: dict[str, list[int]] = field(default_factory=dict)
 
 
 @dataclass
@@ -155,6 +151,7 @@ class ContrastivePretraining(nn.Module):
         if "box" in queued:
             self.box_queue = KeyQueue(settings.box_queue, settings.embedding_dim, settings.queue_end)
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
+        self._step = HostValue()
 
     @torch.no_grad()
     def begin_step(self) -> None:
@@ -162,15 +159,15 @@ class ContrastivePretraining(nn.Module):
 
         All parameters are averaged, including BN's affine ones; the key encoder keeps its own BN running statistics.
         """
-        self.step += 1
+        self._step.write(self.step, self._step.read(self.step) + 1)
         average = get_ema_multi_avg_fn(self.settings.momentum)  # type: ignore[no-untyped-call]
         average(list(self.key.parameters()), list(self.query.parameters()), None)
 
     def totals(self, batch: ViewBatch) -> Totals:
         """Count the denominators of the losses for a full batch."""
-        pairs = torch.zeros((), dtype=torch.long)
+        pairs = 0
         if "intra" in self.loss_weights:
-            pairs = different_objects(batch.key_boxes, self.settings.intra_iou).sum()
+            pairs = int(different_objects(batch.key_boxes, self.settings.intra_iou).sum())
         return Totals(len(batch), sum(len(boxes) for boxes in batch.key_boxes), pairs)
 
     def forward(self, batch: ViewBatch, totals: Totals | None = None) -> PartOutput:
@@ -186,21 +183,67 @@ class ContrastivePretraining(nn.Module):
             ValueError: an image has more boxes in one view than in the other.
         """
         totals = totals or self.totals(batch)
-        query: Features = self.query(batch.query_images)
-        with torch.no_grad():
-            # ShuffleBN: the key encoder embeds images of other processes or groups, then sends the embeddings back.
-            shuffle = BatchShuffle(len(batch), batch.key_images.device, alone=self.settings.split_bn > 1)
-            key_images, one_each = shuffle.shuffle(batch.key_images, [1] * len(batch))
-            key: Features = self.key(key_images)
+        return self.compare(batch.query_images, batch.key_images, self._device_plan(batch), totals)
 
-        output = PartOutput(batch.query_images.new_zeros(()))
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _device_plan(self, batch: ViewBatch) -> DevicePlan:
+        return self.plan(batch).to(batch.key_images.device, next(self.query.parameters()).dtype)
+
+    def plan(self, batch: ViewBatch) -> HostPlan:
+        """Draw the permutation and the jitters of a batch or of a part of it, and plan its forward pass on the host.
+
+        Boxes must be on the CPU. Several processes exchange the numbers of their images and boxes here.
+
+        Raises:
+            ValueError: an image has more boxes in one view than in the other.
+        """
+        settings, counts = self.settings, [len(boxes) for boxes in batch.key_boxes]
+        jitters = settings.jitters if "box" in self.loss_weights else 0
+        # ShuffleBN: the key encoder embeds images of other processes or groups, then sends the embeddings back.
+        shuffle = BatchShuffle(len(batch), batch.key_images.device, settings.split_bn > 1, sum(counts), jitters + 1)
+        if self.query.box_head is None:
+            shuffle.exchange_boxes(torch.zeros(0, 4), [0] * len(batch))
+            return HostPlan(shuffle, None)
+        boxes = plan_boxes(
+            batch.query_boxes,
+            batch.key_boxes,
+            shuffle,
+            jitters=jitters,
+            noise=self._noise(),
+            view_size=(batch.key_images.shape[-2], batch.key_images.shape[-1]),
+            image_size=self.query.image_size,
+            intra_iou=settings.intra_iou if "intra" in self.loss_weights else None,
+        )
+        return HostPlan(shuffle, boxes)
+
+    def compare(self, query_images: Tensor, key_images: Tensor, plan: DevicePlan, totals: Totals) -> PartOutput:
+        """Compute the losses of two views whose boxes are planned; everything runs on the device without waiting.
+
+        Args:
+            query_images: (B, 3, S, S) float, normalised.
+            key_images: the other view of each image.
+            plan: `plan(batch)`, on the images' device.
+            totals: denominators for the full batch.
+        """
+        query: Features = self.query(query_images)
+        image_keys, candidates = None, None
+        with torch.no_grad():
+            key: Features = self.key(plan.shuffle.exchange_images(key_images))
+            if self.key.image_head is not None:
+                image_keys = self.key.embed_images(key.pooled)
+            if plan.boxes is not None:
+                candidates = self.key.embed_samples(key.pyramid, plan.boxes.candidates, plan.boxes.candidate_counts)
+            image_keys, candidates = plan.shuffle.restore(image_keys, candidates)
+
+        output = PartOutput(query_images.new_zeros(()))
         losses: dict[str, Tensor] = {}
-        if self.query.image_head is not None:
-            with torch.no_grad():
-                image_keys = shuffle.restore(self.key.embed_images(key.pooled), one_each)
+        if image_keys is not None:
             losses["image"] = self._image_loss(self.query.embed_images(query.pooled), image_keys, totals, output)
-        if self.query.box_head is not None:
-            losses |= self._box_losses(batch, query, key, shuffle, totals, output)
+            output.lengths["image"] = plan.shuffle.images
+        if plan.boxes is not None and candidates is not None:
+            queries = self.query.embed_samples(query.pyramid, plan.boxes.queries, plan.boxes.counts)
+            losses |= self._box_losses(queries, candidates, plan.boxes, totals, output)
+            output.lengths["box"] = plan.shuffle.boxes
         output.loss = torch.stack([self.loss_weights[name] * loss for name, loss in losses.items()]).sum()
         output.losses = {name: loss.detach() for name, loss in losses.items()}
         return output
@@ -233,53 +276,29 @@ class ContrastivePretraining(nn.Module):
         return torch.nn.functional.pad(same, (0, len(self.queues[kind].keys)), value=False)
 
     def _box_losses(
-        self,
-        batch: ViewBatch,
-        query: Features,
-        key: Features,
-        shuffle: BatchShuffle,
-        totals: Totals,
-        output: PartOutput,
+        self, queries: Tensor, candidates: Tensor, plan: BoxPlan, totals: Totals, output: PartOutput
     ) -> dict[str, Tensor]:
+        """Compute the box losses from (N, D) query embeddings and the embeddings of all valid candidates."""
         settings, losses = self.settings, {}
-        counts = [len(boxes) for boxes in batch.key_boxes]
-        if counts != [len(boxes) for boxes in batch.query_boxes]:
-            raise ValueError("query and key boxes of an image differ in number")
-        queries = self.query.embed_boxes(query.pyramid, batch.query_boxes)
-        output.queries["box"], output.rows["box"] = queries.detach(), counts
-
-        with torch.no_grad():
-            draws = draw_jitters(counts, settings.jitters if "box" in self.loss_weights else 0)
-            height, width = batch.key_images.shape[-2:]
-            noise = self.curriculum.noise(self.step)
-            candidates = key_candidates(torch.cat(batch.key_boxes), draws, noise, (height, width))
-            valid = candidates.valid
-            # Only valid jitters can be chosen, so do not embed the others.
-            embeddings = self._embed_key_boxes(
-                key, candidates.boxes[valid], candidates_per_image(valid, counts), shuffle
-            )
-            rows = candidate_rows(valid)
-
+        output.queries["box"], output.rows["box"] = queries.detach(), plan.counts
+        rows = candidate_rows(plan.valid)
         if "box" in self.loss_weights:
             with torch.no_grad():
-                hardest = hardest_candidates(queries, embeddings, valid)
-                keys = embeddings[rows.gather(1, hardest.unsqueeze(1)).squeeze(1)]
+                hardest = hardest_candidates(queries, candidates, plan.valid)
+                keys = candidates[rows.gather(1, hardest.unsqueeze(1)).squeeze(1)]
             losses["box"], output.accuracies["box"] = info_nce(
                 *(queries, keys, self._negatives("box", keys), settings.temperature_box, totals.boxes),
-                self._left_out("box", counts, keys.device),
+                self._left_out("box", plan.counts, keys.device),
             )
-            output.keys["box"], output.valid = keys, valid
-        if "intra" in self.loss_weights:
-            unjittered = embeddings[rows[:, -1]]
-            losses["intra"] = intra_image_hinge(
-                queries, unjittered, batch.key_boxes, settings.intra_iou, settings.intra_margin, totals.pairs
-            )
+            output.keys["box"], output.valid = keys, plan.valid_on_host
+        if plan.pairs is not None:
+            unjittered = candidates[rows[:, -1]]
+            losses["intra"] = intra_image_hinge(queries, unjittered, plan.pairs, settings.intra_margin, totals.pairs)
         return losses
 
-    def _embed_key_boxes(self, key: Features, boxes: Tensor, counts: list[int], shuffle: BatchShuffle) -> Tensor:
-        """Embed this process's boxes in the process that their images were shuffled to: (M, 4) -> (M, D)."""
-        boxes, counts = shuffle.shuffle(boxes, counts)
-        return shuffle.restore(self.key.embed_boxes(key.pyramid, torch.split(boxes, counts)), counts)
+    def _noise(self) -> BoxNoise:
+        """Return the curriculum's noise of this step, on the CPU."""
+        return self.curriculum.noise(torch.tensor(self._step.read(self.step)))
 
     @torch.no_grad()
     def end_step(self, outputs: Sequence[PartOutput], totals: Totals, monitor: bool = True) -> StepOutput:
@@ -292,13 +311,31 @@ class ContrastivePretraining(nn.Module):
         """
         # Before enqueueing, so that the monitors see the same queue as the losses.
         monitors = self._monitors(outputs, totals) if monitor else {}
-        for kind, queue in self.queues.items():
-            queue.enqueue(gather_rows(torch.cat([output.keys[kind] for output in outputs])))
+        for kind, keys in self._gather_keys(outputs).items():
+            queue = self.queues[kind]
+            queue.enqueue(keys)
             if monitor:
                 monitors[f"{kind}_queue_age"] = queue.age()
                 monitors[f"{kind}_queue_filled"] = queue.filled()
         losses = {name: _sum([output.losses[name] for output in outputs]) for name in self.loss_weights}
         return StepOutput(_sum([output.loss.detach() for output in outputs]), losses, monitors)
+
+    def _gather_keys(self, outputs: Sequence[PartOutput]) -> dict[str, Tensor]:
+        """Gather the keys of all parts and processes for every queue, in one collective."""
+        own = {kind: torch.cat([output.keys[kind] for output in outputs]) for kind in self.queues}
+        if not own:
+            return {}
+        lengths = {
+            kind: [sum(each) for each in zip(*(output.lengths[kind] for output in outputs), strict=True)]
+            for kind in own
+        }
+        together = [sum(each) for each in zip(*lengths.values(), strict=True)]
+        blocks = torch.split(gather_rows(torch.cat(list(own.values())), together), together)
+        parts = [
+            torch.split(block, list(sizes))
+            for block, sizes in zip(blocks, zip(*lengths.values(), strict=True), strict=True)
+        ]
+        return {kind: torch.cat(each) for kind, each in zip(own, zip(*parts, strict=True), strict=True)}
 
     @property
     def queues(self) -> dict[str, KeyQueue]:
@@ -322,7 +359,7 @@ class ContrastivePretraining(nn.Module):
             monitors |= {f"{kind}_{name}": value for name, value in similarities.items()}
         valid = [output.valid for output in outputs if output.valid is not None]
         if valid:
-            monitors |= jitter_monitors(torch.cat(valid), self.curriculum.noise(self.step))
+            monitors |= jitter_monitors(torch.cat(valid), self._noise())
         if self.query.box_head is not None:
             monitors["boxes_per_image"] = torch.tensor(totals.boxes / max(totals.images, 1))
         return monitors

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from .host_value import HostValue
+
 QueueEnd = Literal["drop", "wrap"]
 
 
@@ -43,6 +45,7 @@ class KeyQueue(nn.Module):
         self.register_buffer("pointer", torch.zeros((), dtype=torch.long))
         self.register_buffer("written", torch.zeros(length, dtype=torch.long))
         self.register_buffer("calls", torch.zeros((), dtype=torch.long))
+        self._next_row = HostValue()
 
     def age(self) -> Tensor:
         """Return the mean age of the keys in `enqueue` calls, 0-d float; the newest keys have age 0."""
@@ -55,11 +58,14 @@ class KeyQueue(nn.Module):
     @torch.no_grad()
     def enqueue(self, keys: Tensor) -> None:
         """Write (N, dim) keys, identical on every process; N may be 0 or exceed the length."""
-        length, start = len(self.keys), int(self.pointer)
+        length, start = len(self.keys), self._next_row.read(self.pointer)
         if self.end == "drop":
             keys = keys[: length - start]
-        rows = torch.arange(start, start + len(keys), device=self.keys.device)[-length:] % length
+        latest = keys[-length:].to(self.keys.dtype)
+        first = (start + len(keys) - len(latest)) % length
+        before_end = latest[: length - first]
         self.calls += 1
-        self.written[rows] = self.calls
-        self.keys[rows] = keys[-length:].to(self.keys.dtype)
-        self.pointer.fill_((start + len(keys)) % length)
+        for row, part in ((first, before_end), (0, latest[len(before_end) :])):
+            self.keys[row : row + len(part)] = part
+            self.written[row : row + len(part)] = self.calls
+        self._next_row.write(self.pointer, (start + len(keys)) % length)

@@ -16,7 +16,7 @@ from ccop_hub.coco.json_stream import stream_entries
 from ccop_hub.coco.normalised import normalise
 from ccop_hub.errors import UserError
 from ccop_hub.files import write_atomically
-from ccop_hub.image_sources.source import ImageSource
+from ccop_hub.image_sources.stored_images import ImageSource
 from ccop_hub.proposals.shards import ImageProposals, Manifest, read_notes, shard_path
 
 from ..common.parallel import available_cores
@@ -197,10 +197,11 @@ class Comparison:
 
 
 def iou(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Compute pairwise IoU: (N, 4) and (M, 4) xyxy in pixels -> (N, M)."""
+    """Compute pairwise IoU: (N, 4) and (M, 4) xyxy in pixels -> (N, M); 0 where both boxes are empty."""
     one, two = first.astype(np.float64)[:, None], second.astype(np.float64)[None]
     shared = np.clip(np.minimum(one[..., 2:], two[..., 2:]) - np.maximum(one[..., :2], two[..., :2]), 0, None)
     intersection = shared.prod(axis=-1)
     areas = [(boxes[..., 2:] - boxes[..., :2]).prod(axis=-1) for boxes in (one, two)]
-    ratio: npt.NDArray[np.float64] = intersection / (areas[0] + areas[1] - intersection)
+    union = areas[0] + areas[1] - intersection
+    ratio: npt.NDArray[np.float64] = np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
     return ratio

@@ -10,7 +10,7 @@ from typing import Any
 
 from ccop_hub.errors import UserError
 from ccop_hub.files import file_digest
-from ccop_hub.image_sources.source import ImageSource
+from ccop_hub.image_sources.stored_images import ImageSource
 from ccop_hub.proposals.shards import MANIFEST, Manifest, settings_digest, shard_paths
 from ccop_hub.saved_settings import save_settings
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from ccop_hub.errors import UserError
 from ccop_hub.files import replacing
-from ccop_hub.image_sources.source import ImageSource, StoredImage
+from ccop_hub.image_sources.stored_images import ImageSource, StoredImage
 from ccop_hub.images import UnreadableImageError
 from ccop_hub.proposals.shards import (
     ImageProposals,

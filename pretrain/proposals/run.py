@@ -9,7 +9,8 @@ from pathlib import Path
 from ccop_hub.errors import UserError
 from ccop_hub.files import make_folder
 from ccop_hub.image_sources.skipped import SkippedImages
-from ccop_hub.image_sources.source import ImageSource, open_source
+from ccop_hub.image_sources.source import open_source
+from ccop_hub.image_sources.stored_images import ImageSource
 from ccop_hub.notebook import summary_html
 from ccop_hub.progress import announce
 from ccop_hub.proposals.shards import Manifest

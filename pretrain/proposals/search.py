@@ -10,7 +10,7 @@ import numpy as np
 
 from ccop_hub.errors import UserError
 from ccop_hub.image_sources.skipped import SkippedImages, require_readable
-from ccop_hub.image_sources.source import ImageSource, StoredImage
+from ccop_hub.image_sources.stored_images import ImageSource, StoredImage
 from ccop_hub.images import UnreadableImageError, decode_rgb
 from ccop_hub.progress import Progress, announce
 from ccop_hub.proposals.shards import SKIPPED, ImageProposals, content_digest

@@ -57,7 +57,7 @@ def require_finite(step: int, losses: Mapping[str, torch.Tensor], indices: Seque
         DivergedError: a loss is NaN or infinite on any process.
     """
     values = torch.stack(list(losses.values()))
-    if distributed.any_process(not bool(values.isfinite().all()), values.device):
+    if distributed.any_process(~values.isfinite().all(), values.device):
         figures = ", ".join(f"{name} {value:.4g}" for name, value in zip(losses, values.tolist(), strict=True))
         raise DivergedError(step, f"the loss is not finite ({figures})", _of_all_processes(indices, values.device))
 
@@ -66,7 +66,7 @@ def require_finite_state(step: int, module: nn.Module, indices: Sequence[int]) -
     """Check every tensor of a module before saving it; arguments and errors are as in `require_finite`."""
     tensors = {name: value for name, value in module.state_dict().items() if value.is_floating_point()}
     finite = torch.stack([value.isfinite().all() for value in tensors.values()])
-    if distributed.any_process(not bool(finite.all()), finite.device):
+    if distributed.any_process(~finite.all(), finite.device):
         wrong = [name for name, is_finite in zip(tensors, finite.tolist(), strict=True) if not is_finite]
         what = f"{wrong[0]} is not finite" if wrong else "the weights of another process are not finite"
         raise DivergedError(step, what, _of_all_processes(indices, finite.device))

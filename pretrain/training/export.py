@@ -73,6 +73,6 @@ def run_facts(settings: RunSettings, schedule: Schedule, listing: ImageListing) 
 
 def library_versions() -> dict[str, str]:
     """Return the versions of the libraries that affect a run's result."""
-    packages = {"ccop_hub": "ccop-hub", "lightning": "lightning", "kornia": "kornia", "pillow": "pillow"}
+    packages = {"ccop_hub": "ccop-hub", "lightning": "lightning", "pillow": "pillow"}
     packages |= {name: name for name in ("torch", "torchvision", "timm")}
     return {"python": platform.python_version(), **{key: version(name) for key, name in packages.items()}}

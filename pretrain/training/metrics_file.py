@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from ccop_hub.errors import UserError, one_line
 from ccop_hub.files import write_atomically
 from ccop_hub.regular_files import read_text
+
+_MOST_DIGITS = 18
 
 
 class MetricsFile(Logger):
@@ -30,13 +34,17 @@ class MetricsFile(Logger):
 
     def keep_until(self, done: int) -> None:
         """Remove the rows of steps after `done`, which will be repeated, and a row truncated by a crash."""
-        rows = [row for row in self._read() if int(row["step"]) <= done]
+        rows = [row for row in self._read() if _step(row) <= done]
         if self._columns:
             self._rewrite(rows)
 
     def last(self) -> dict[str, float]:
         """Return the last value of every column; empty if there is no file."""
-        return {name: float(value) for row in self._read() for name, value in row.items() if value}
+        found = {name: value for row in self._read() for name, value in row.items() if value}
+        try:
+            return {name: float(value) for name, value in found.items()}
+        except ValueError as error:
+            raise self._damaged(error) from None
 
     @property
     def name(self) -> str:
@@ -66,11 +74,21 @@ class MetricsFile(Logger):
     def _read(self) -> list[dict[str, str]]:
         if not self.path.is_file():
             return []
-        text = read_text(self.path)
+        try:
+            text = read_text(self.path)
+        except UnicodeDecodeError as error:
+            raise self._damaged(error) from None
         # A crash may have truncated the last row; complete rows end with a newline.
         reader = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline=""))
-        self._columns = list(reader.fieldnames or [])
-        return list(reader)
+        try:
+            self._columns = list(reader.fieldnames or [])
+            rows = list(reader)
+        except csv.Error as error:
+            raise self._damaged(error) from None
+        return [{name: row[name] or "" for name in self._columns} for row in rows if _step(row) >= 0]
+
+    def _damaged(self, error: Exception) -> UserError:
+        return UserError(f"{self.path} is damaged ({one_line(error)}): delete it to resume without earlier rows")
 
     def _rewrite(self, rows: list[dict[str, str]]) -> None:
         text = io.StringIO(newline="")
@@ -78,3 +96,9 @@ class MetricsFile(Logger):
         writer.writeheader()
         writer.writerows(rows)
         write_atomically(self.path, text.getvalue())
+
+
+def _step(row: Mapping[str, str | None]) -> int:
+    """Return the step of a row; -1 if it is damaged."""
+    text = row.get("step") or ""
+    return int(text) if text.isdecimal() and len(text) < _MOST_DIGITS else -1

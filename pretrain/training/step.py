@@ -22,6 +22,7 @@ from ccop_hub.sources.resolve import resolve
 
 from ..common import distributed
 from ..common.seeding import derive_seed
+from ..common.transfer import to_host
 from ..method.batch import ViewBatch
 from ..method.objective import ContrastivePretraining, StepOutput
 from ..settings import RunSettings
@@ -72,6 +73,7 @@ class PretrainingModule(LightningModule):
         self.skipped: dict[int, str] = {}
         self._throughput = Throughput()
         self._skipped_steps = SkippedSteps()
+        self._scale: float | None = None
         self._alarms = (
             CollapseAlarm(settings, schedule.warmup_steps),
             ShortcutAlarm(settings, schedule.warmup_steps),
@@ -99,10 +101,14 @@ class PretrainingModule(LightningModule):
     def _update(self, optimiser: LightningOptimizer, step: int, batch: ViewBatch) -> None:
         """Step the optimiser. On gradient overflow, fp16 loss scaling skips the step and halves its scale."""
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        scale = scaler.get_scale() if scaler is not None else 0.0
+        # Reading the scale waits for the GPU, so remember it from the last step.
+        if scaler is not None and self._scale is None:
+            self._scale = scaler.get_scale()
+        before = self._scale
         optimiser.step()
-        if scaler is not None:
-            self._skipped_steps.look(step, scaler.get_scale() < scale, batch.indices)
+        if scaler is not None and before is not None:
+            self._scale = scaler.get_scale()
+            self._skipped_steps.look(step, self._scale < before, batch.indices)
 
     def accumulate_gradients(self, batch: ViewBatch, step: int) -> StepOutput:
         """Accumulate the gradients of a batch over its parts; `step` counts from 0.
@@ -144,7 +150,8 @@ class PretrainingModule(LightningModule):
                 {"params": [parameter for parameter in trained if parameter.ndim > 1]},
                 {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
             ]
-        common: dict[str, Any] = {"lr": self.schedule.peak_lr, "weight_decay": settings.weight_decay}
+        # Fused: one pass over all parameters, and under fp16 loss scaling no wait for the GPU.
+        common: dict[str, Any] = {"lr": self.schedule.peak_lr, "weight_decay": settings.weight_decay, "fused": True}
         optimiser: torch.optim.Optimizer
         if settings.optimizer == "adamw":
             optimiser = torch.optim.AdamW(groups, **common)
@@ -204,12 +211,11 @@ class PretrainingModule(LightningModule):
 
     def _report(self, output: StepOutput, done: int) -> None:
         """Log the metrics of step `done`, computed on this process's share of the batch."""
-        losses = {"loss": output.loss.item()}
-        losses |= {f"loss_{name}": loss.item() for name, loss in output.losses.items()}
+        losses = to_host({"loss": output.loss, **{f"loss_{name}": loss for name, loss in output.losses.items()}})
         rate, waiting = self._throughput.since_last_report()
         row = {
             **losses,
-            **{name: value.item() for name, value in output.monitors.items()},
+            **to_host(output.monitors),
             "lr": self.schedule.peak_lr * self.schedule.factor(done - 1),
             "epoch": done / self.schedule.steps_per_epoch,
             "images_per_second": rate,

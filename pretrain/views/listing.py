@@ -12,7 +12,8 @@ from PIL import Image
 
 from ccop_hub.errors import UserError
 from ccop_hub.image_sources.skipped import SkippedImages, require_readable
-from ccop_hub.image_sources.source import ImageSource, open_source
+from ccop_hub.image_sources.source import open_source
+from ccop_hub.image_sources.stored_images import ImageSource
 from ccop_hub.images import UnreadableImageError
 from ccop_hub.proposals.store import ProposalStore
 

@@ -67,7 +67,8 @@ def _settings_table(settings: Iterable[SettingReference]) -> list[str]:
     for each in settings:
         default = "required" if each.required else f"`{each.default}`" if each.default else ""
         limits = f" Choices: {_listed(each.choices)}." if each.choices else f" [{each.range}]" if each.range else ""
-        rows.append(f"| `{each.flag}` {each.metavar} | {default} | {_cell(each.help + limits)} |")
+        shown = f"{each.flag} {each.metavar}".rstrip()
+        rows.append(f"| `{shown}` | {default} | {_cell(each.help + limits)} |")
     return rows
 
 

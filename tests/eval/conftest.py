@@ -9,6 +9,7 @@ import pytest
 import torch
 from ccop_eval.results.result import Against, DataIdentity, Engine, Interval, Result, WeightsIdentity
 from PIL import Image
+from safetensors.torch import save_file
 from torchvision.transforms.functional import pil_to_tensor
 
 from ccop_hub.architectures import build_resnet_fpn
@@ -160,10 +161,10 @@ def run_cli():
 
 @pytest.fixture(scope="session")
 def overflowing_weights(tmp_path_factory):
-    """A checkpoint folder of finite tensors whose features overflow to infinity, as in a diverged network."""
+    """A file of finite tensors whose features overflow to infinity, as in a diverged network."""
     tensors = dict(build_resnet_fpn("resnet18", seed=5).state_dict())
     for name in ("backbone.layer4.1.bn1.weight", "backbone.layer4.1.bn2.weight"):
         tensors[name] = torch.full_like(tensors[name], 3e38)
-    folder = tmp_path_factory.mktemp("overflowing")
-    save_checkpoint(folder, tensors, {"arch": "resnet18"})
-    return folder
+    file = tmp_path_factory.mktemp("overflowing") / "weights.safetensors"
+    save_file(tensors, file)
+    return file

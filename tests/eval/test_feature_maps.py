@@ -7,6 +7,8 @@ from ccop_eval.cli import main
 from ccop_eval.feature_maps import box_similarity, colour_basis
 from PIL import Image
 
+from ccop_hub.cli import main as hub_main
+
 
 def visualize(images, out, *flags):
     common = ["--backbone", "resnet18", "--accelerator", "cpu", "--image_size", "96"]
@@ -43,7 +45,21 @@ def test_similarity_is_highest_where_the_box_is():
     torch.testing.assert_close(similarity > 0.8, expected > 0)
 
 
-def test_a_row_a_network_and_a_result_each(tmp_path, drawn_scenes, tiny_weights):
+def test_columns_show_one_kind_of_feature(tmp_path, tiny_weights, capsys):
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "a.png")
+    backbone = tmp_path / "backbone"
+    assert hub_main(["convert", str(tiny_weights), "--to", "timm", "--out", str(backbone)]) == 0
+    both = ["--weights", str(tiny_weights), str(backbone)]
+    assert visualize([tmp_path / "a.png"], tmp_path / "out", *both) == 0
+    results = [json.loads((tmp_path / "out" / name / "result.json").read_text()) for name in ("00", "01")]
+    assert [list(result["metrics"]) for result in results] == [[f"explained/res{stage}" for stage in range(2, 6)]] * 2
+    assert visualize([tmp_path / "a.png"], tmp_path / "pyramid", *both, "--features", "pyramid") == 2
+    assert "has no pyramid" in capsys.readouterr().err
+    sheet = Image.open(tmp_path / "out" / "a.png")
+    assert sheet.width < 1300, "it fits a page"
+
+
+def test_two_rows_and_a_result_for_each_network(tmp_path, drawn_scenes, tiny_weights):
     for number, file in enumerate(sorted((drawn_scenes / "val2017").iterdir())[:2]):
         Image.open(file).crop((0, 0, 80, 80)).save(tmp_path / f"{number}.png")
     flags = ["--weights", f"[random,{tiny_weights}]", "--box", "[8,16,40,72]"]
@@ -53,7 +69,7 @@ def test_a_row_a_network_and_a_result_each(tmp_path, drawn_scenes, tiny_weights)
     red = (sheet[..., 0] > 230) & (sheet[..., 1] < 60) & (sheet[..., 2] < 60)
     half = len(sheet) // 2
     assert red[:half].sum() > 100
-    assert red[half:].sum() > 100, "the box is drawn in both rows"
+    assert red[half:].sum() > 100, "the box is drawn for both networks"
     first, second = (json.loads((tmp_path / "out" / name / "result.json").read_text()) for name in ("00", "01"))
     assert first["loaded"] == "backbone+fpn"
     assert first["weights"]["digest"] != second["weights"]["digest"]

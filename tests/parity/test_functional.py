@@ -7,9 +7,9 @@ import pytest
 import torch
 from ccop_pretrain.method.boxes import box_iou
 from ccop_pretrain.method.curriculum import BoxNoise
-from ccop_pretrain.method.encoder import box_levels, pool_boxes
 from ccop_pretrain.method.jitter import JitterDraws, key_candidates
-from ccop_pretrain.method.losses import hardest_candidates, info_nce, intra_image_hinge
+from ccop_pretrain.method.losses import hardest_candidates, image_pairs, info_nce, intra_image_hinge
+from ccop_pretrain.method.pooling import box_levels, pool_boxes
 from ccop_pretrain.method.queues import KeyQueue
 from torch import Tensor
 from torch.testing import assert_close
@@ -58,7 +58,7 @@ def test_pair_iou(get: Get) -> None:
 def test_intra_image_loss(get: Get, case: str) -> None:
     queries = get(f"{case}_q").double().requires_grad_()
     boxes = torch.split(get("intra_boxes"), get("intra_num").tolist())
-    loss = intra_image_hinge(queries, get(f"{case}_k").double(), boxes, iou_limit=0.05, margin=0.4)
+    loss = intra_image_hinge(queries, get(f"{case}_k").double(), image_pairs(boxes, iou_limit=0.05), margin=0.4)
     loss.backward()
     assert loss.item() == pytest.approx(get(f"{case}_loss").item(), rel=1e-6)
     assert_close(queries.grad, get(f"{case}_grad").double(), rtol=1e-5, atol=1e-7)

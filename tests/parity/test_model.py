@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from ccop_pretrain.method import objective
+from ccop_pretrain.method import objective, plan
 from ccop_pretrain.method.batch import ViewBatch
-from ccop_pretrain.method.encoder import pool_boxes
 from ccop_pretrain.method.jitter import Candidates, draw_jitters, key_candidates
 from ccop_pretrain.method.losses import different_objects, hardest_candidates
 from ccop_pretrain.method.objective import ContrastivePretraining
+from ccop_pretrain.method.pooling import pool_boxes
 from torch import Tensor
 
 from .authors import LOSSES, build, make_batch, normalise, parameters, prepare, seed_step, split_boxes, tensors
@@ -75,7 +75,7 @@ def take_step(model: ContrastivePretraining, batch: ViewBatch, seed: int, jitter
     seed_step(seed, len(batch.query_images))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(objective, "hardest_candidates", spy)
-        patch.setattr(objective, "key_candidates", candidates_of)
+        patch.setattr(plan, "key_candidates", candidates_of)
         model.begin_step()
         totals = model.totals(batch)
         part = model(batch, totals)

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from authors import build, make_batch, parameters, prepare
-from ccop_pretrain.method import objective
+from ccop_pretrain.method import objective, plan
 from ccop_pretrain.method.jitter import Candidates, key_candidates
 from ccop_pretrain.method.losses import hardest_candidates
 from folder import ParityFolder
@@ -43,7 +43,7 @@ def main(folder: str, rendezvous: str, rank: int, out: str) -> None:
         seen.update(choice=choice, similarity=similarity.detach(), box_queries=queries.detach())
         return choice
 
-    objective.key_candidates, objective.hardest_candidates = candidates_of, spy
+    plan.key_candidates, objective.hardest_candidates = candidates_of, spy
     for side in ("query", "key"):
         getattr(model, side).image_head.register_forward_hook(
             lambda _module, _inputs, output, side=side: seen.update({f"image_{side}": normalize(output.detach())})

@@ -65,3 +65,12 @@ def test_nothing_there(tmp_path: Path) -> None:
         read_checkpoint(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"contains no backbone_fpn\.safetensors"):
         read_checkpoint(tmp_path)
+
+
+def test_networks_whose_features_overflow_are_not_written(tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    damaged = dict(tensors)
+    for name in ("backbone.layer4.1.bn1.weight", "backbone.layer4.1.bn2.weight"):
+        damaged[name] = torch.full_like(damaged[name], 3e38)
+    with pytest.raises(UserError, match="res5 of a fixed input are not finite"):
+        save_checkpoint(tmp_path / "out", damaged, FACTS)
+    assert not (tmp_path / "out").exists()

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from ccop_hub.errors import UserError
-from ccop_hub.image_sources.source import ImageSource, listing_digest, open_source
+from ccop_hub.image_sources.source import open_source
+from ccop_hub.image_sources.stored_images import ImageSource, listing_digest
 from ccop_hub.images import UnreadableImageError
 
 NAMES = ["a/0.png", "a/1.jpg", "b.webp", "é.tiff"]

@@ -79,8 +79,8 @@ def test_wrong_values_are_refused_in_one_line(tmp_path, make_result, field, wron
 
 def test_file_too_large_for_a_result_is_not_read(tmp_path):
     with (tmp_path / "result.json").open("wb") as stream:
-        stream.truncate(65 * 2**20)
-    with pytest.raises(UserError, match="64 MiB"):
+        stream.truncate(17 * 2**20)
+    with pytest.raises(UserError, match="16 MiB"):
         Result.read(tmp_path)
 
 

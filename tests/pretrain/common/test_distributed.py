@@ -42,10 +42,11 @@ class TestOneProcess:
         torch.manual_seed(0)
         shuffle = BatchShuffle(2, rows.device)
         assert torch.rand(1) == torch.rand(1, generator=torch.Generator().manual_seed(0))
-        moved, counts = shuffle.shuffle(rows, [1, 2])
+        moved, counts = shuffle.exchange_boxes(rows, [1, 2])
         assert moved is rows
         assert counts == [1, 2]
-        assert shuffle.restore(rows, counts) is rows
+        assert shuffle.exchange_images(rows) is rows
+        assert shuffle.restore(rows, None) == (rows, None)
 
 
 class TestCollectives:
@@ -65,7 +66,7 @@ class TestCollectives:
         assert [len(each["images"]) for each in shuffled] == [3, 2]
         for each in shuffled:
             assert each["rows"].tolist() == each["images"].repeat_interleave(torch.tensor(each["counts"])).tolist()
-            assert each["home_images"].tolist() == each["owner"].tolist()
+            assert each["home_images"].tolist() == each["home_images_alone"].tolist() == each["owner"].tolist()
             assert each["home_rows"].tolist() == each["own_rows"].tolist()
 
     def test_each_process_draws_as_often_from_its_own_generator(self, ranks: Ranks) -> None:

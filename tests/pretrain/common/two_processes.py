@@ -32,20 +32,24 @@ def shuffling() -> dict[str, Any]:
     """Unequal batches, with a varying number of rows per image, possibly none."""
     counts = [2, 0, 1] if rank() == 0 else [3, 1]
     torch.manual_seed(rank())
-    shuffle = BatchShuffle(len(counts), CPU)
+    shuffle = BatchShuffle(len(counts), CPU, boxes=2, copies=2)
     drawn = torch.rand(1)
     owner = torch.arange(len(counts)) + 10 * rank()
-    images, _ = shuffle.shuffle(owner, [1] * len(counts))
     rows = owner.repeat_interleave(torch.tensor(counts))
-    moved, moved_counts = shuffle.shuffle(rows, counts)
+    boxes, moved_counts = shuffle.exchange_boxes(rows.unsqueeze(1).expand(-1, 4).float(), counts)
+    moved = boxes[:, 0].long()
+    images = shuffle.exchange_images(owner)
+    home_images, home_rows = shuffle.restore(images.unsqueeze(1), moved.unsqueeze(1))
+    alone, _ = shuffle.restore(images.unsqueeze(1), None)
     return {
         "images": images,
         "rows": moved,
         "counts": moved_counts,
         "owner": owner,
-        "home_images": shuffle.restore(images, [1] * len(images)),
+        "home_images": home_images[:, 0],
+        "home_images_alone": alone[:, 0],
         "own_rows": rows,
-        "home_rows": shuffle.restore(moved, moved_counts),
+        "home_rows": home_rows[:, 0],
         "drawn": drawn,
     }
 

@@ -2,70 +2,13 @@ import math
 
 import pytest
 import torch
-from ccop_pretrain.method.encoder import Encoder, box_levels, pool_boxes
-from torch import Tensor
+from ccop_pretrain.method.encoder import Encoder
 from torch.testing import assert_close
-from torchvision.ops import roi_align
-
-
-def square(side: float) -> list[float]:
-    return [0, 0, side, side]
-
-
-def constant_pyramid(images: int = 1, channels: int = 2) -> dict[str, Tensor]:
-    """Each level contains its own number, so that a pooled value shows which level it came from."""
-    return {
-        f"p{level}": torch.full((images, channels, 256 >> level, 256 >> level), float(level)) for level in range(2, 7)
-    }
 
 
 def tiny(**changes: object) -> Encoder:
     torch.manual_seed(0)
     return Encoder(**{"arch": "resnet18", "image_size": 64, "hidden_dim": 16, "embedding_dim": 8, **changes})
-
-
-class TestLevels:
-    SIDES = (1, 48, 48.1, 96, 96.1, 192, 192.1, 224, 224.1, 500)
-    LEVELS = (2, 2, 3, 3, 4, 4, 5, 5, 5, 5)
-
-    @pytest.mark.parametrize("image_size", [224, 112, 448])
-    def test_sides_scale_with_the_image(self, image_size: int) -> None:
-        boxes = torch.tensor([square(side * image_size / 224) for side in self.SIDES])
-        assert (box_levels(boxes, image_size) + 2).tolist() == list(self.LEVELS)
-
-    def test_the_area_decides(self) -> None:
-        assert box_levels(torch.tensor([[0.0, 0, 200, 10]]), 224).tolist() == [0]
-
-    def test_boxes_are_pooled_from_their_level_in_their_order(self) -> None:
-        sides = [200.0, 20, 60, 100, 30]
-        pooled = pool_boxes(
-            constant_pyramid(2),
-            [torch.tensor([square(s)]) for s in sides[:1]] + [torch.tensor([square(s) for s in sides[1:]])],
-            224,
-        )
-        assert pooled.shape == (5, 2, 7, 7)
-        assert pooled[:, 0, 3, 3].tolist() == [5, 2, 3, 4, 2]
-
-
-class TestPooling:
-    def test_boxes_belong_to_their_images(self) -> None:
-        pyramid = {name: torch.rand(3, 4, 56 >> i, 56 >> i) for i, name in enumerate(("p2", "p3", "p4", "p5"))}
-        boxes = [torch.tensor([[3.0, 5, 40, 30]]), torch.zeros(0, 4), torch.tensor([[50.0, 60, 90, 99], [0, 0, 9, 9]])]
-        expected = [
-            roi_align(pyramid["p2"], torch.tensor([[image, *box]]), 7, 0.25, aligned=True)
-            for image, rows in enumerate(boxes)
-            for box in rows.tolist()
-        ]
-        assert_close(pool_boxes(pyramid, boxes, 224), torch.cat(expected))
-
-    def test_every_level_takes_part_in_the_gradient(self) -> None:
-        pyramid = {name: level.requires_grad_() for name, level in constant_pyramid().items()}
-        pool_boxes(pyramid, [torch.tensor([square(20.0)])], 224).sum().backward()
-        assert pyramid["p2"].grad.abs().sum() > 0
-        assert [float(pyramid[level].grad.abs().sum()) for level in ("p3", "p4", "p5")] == [0, 0, 0]
-
-    def test_no_boxes(self) -> None:
-        assert pool_boxes(constant_pyramid(2), [torch.zeros(0, 4)] * 2, 224).shape == (0, 2, 7, 7)
 
 
 class TestEncoder:

@@ -6,6 +6,7 @@ from ccop_pretrain.method.losses import (
     candidate_rows,
     different_objects,
     hardest_candidates,
+    image_pairs,
     info_nce,
     intra_image_hinge,
 )
@@ -79,23 +80,23 @@ class TestIntraImageHinge:
                         anchor = keys[start + j]
                         terms.append(max(0, float(queries[start + i] @ anchor - queries[start + j] @ anchor) + 0.4))
             start += len(boxes)
-        loss = intra_image_hinge(queries, keys, BOXES, iou_limit=0.05, margin=0.4)
+        loss = intra_image_hinge(queries, keys, image_pairs(BOXES, 0.05), margin=0.4)
         assert len(terms) == 6
         assert loss.item() == pytest.approx(sum(terms) / 6)
 
     def test_boxes_told_apart_by_more_than_the_margin_cost_nothing(self) -> None:
         vectors = torch.eye(6, 8)
-        assert intra_image_hinge(vectors, vectors, BOXES, iou_limit=0.05, margin=0.4) == 0
+        assert intra_image_hinge(vectors, vectors, image_pairs(BOXES, 0.05), margin=0.4) == 0
 
     def test_equal_embeddings_cost_the_margin(self) -> None:
         same = unit(1, 8).expand(6, 8)
-        assert intra_image_hinge(same, same, BOXES, iou_limit=0.05, margin=0.4).item() == pytest.approx(0.4)
+        assert intra_image_hinge(same, same, image_pairs(BOXES, 0.05), margin=0.4).item() == pytest.approx(0.4)
 
     @pytest.mark.parametrize("boxes", [[BOXES[1]], [BOXES[2], BOXES[2]], [BOXES[0][:2]]], ids=["one", "none", "alike"])
     def test_no_pair_gives_zero_with_zero_gradients(self, boxes: list[Tensor]) -> None:
         source = torch.ones(4, 8, requires_grad=True)
         count = sum(map(len, boxes))
-        loss = intra_image_hinge(source[:count], source[:count].detach(), boxes, iou_limit=0.05, margin=0.4)
+        loss = intra_image_hinge(source[:count], source[:count].detach(), image_pairs(boxes, 0.05), margin=0.4)
         loss.backward()
         assert loss.item() == 0
         assert source.grad.abs().max() == 0

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 from ccop_pretrain.method import encoder as encoder_module
-from ccop_pretrain.method import losses, objective
+from ccop_pretrain.method import losses, objective, plan
 from ccop_pretrain.method.batch import ViewBatch
 from ccop_pretrain.method.jitter import key_candidates
 from ccop_pretrain.method.objective import ContrastivePretraining, StepOutput
@@ -158,8 +158,8 @@ class TestParts:
     def test_the_denominators_are_those_of_the_whole_batch(self) -> None:
         model, batch = build(), random_batch()
         totals = model.totals(batch)
-        assert (totals.images, totals.boxes, int(totals.pairs)) == (4, 6, 8)
-        assert int(build(weight_intra=0.0).totals(batch).pairs) == 0
+        assert (totals.images, totals.boxes, totals.pairs) == (4, 6, 8)
+        assert build(weight_intra=0.0).totals(batch).pairs == 0
 
     def test_a_batch_by_itself_counts_itself(self) -> None:
         model, batch = build(dropout=0.0), random_batch()
@@ -237,7 +237,7 @@ class TestSwitches:
         def forbidden(*_: object) -> None:
             raise AssertionError("boxes were pooled")
 
-        monkeypatch.setattr(encoder_module, "pool_boxes", forbidden)
+        monkeypatch.setattr(encoder_module, "pool_samples", forbidden)
         model = build(objective="mocov2", dropout=0.0)
         assert model.query.box_head is None
         assert not hasattr(model, "box_queue")
@@ -265,11 +265,11 @@ class TestSwitches:
 
     def test_without_the_box_loss_no_jitter_is_embedded(self, monkeypatch: pytest.MonkeyPatch) -> None:
         pooled: list[int] = []
-        pool = encoder_module.pool_boxes
+        pool = encoder_module.pool_samples
         monkeypatch.setattr(
             encoder_module,
-            "pool_boxes",
-            lambda pyramid, boxes, size: (pooled.append(sum(map(len, boxes))), pool(pyramid, boxes, size))[1],
+            "pool_samples",
+            lambda pyramid, samples: (pooled.append(len(samples)), pool(pyramid, samples))[1],
         )
         step(build(weight_box=0.0), random_batch())
         assert pooled == [sum(COUNTS), sum(COUNTS)]
@@ -378,14 +378,14 @@ class TestSplitBatchNorm:
 class TestCandidates:
     def test_invalid_jitters_are_not_embedded_and_the_box_itself_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         made: list[Tensor] = []
-        candidates_of = objective.key_candidates
+        candidates_of = plan.key_candidates
 
         def spy(*arguments: Any) -> Any:
             candidates = candidates_of(*arguments)
             made.append(candidates.valid)
             return candidates
 
-        monkeypatch.setattr(objective, "key_candidates", spy)
+        monkeypatch.setattr(plan, "key_candidates", spy)
         model = build(jitters=20)
         rows: list[int] = []
         model.key.box_head.register_forward_hook(lambda _module, _inputs, output: rows.append(len(output)))
@@ -465,7 +465,7 @@ class Seen:
         model = build(dropout=0.0)
         model.begin_step()
         with pytest.MonkeyPatch.context() as patch, torch.autocast("cpu", torch.bfloat16, enabled=low), torch.no_grad():
-            patch.setattr(objective, "key_candidates", self._candidates)
+            patch.setattr(plan, "key_candidates", self._candidates)
             patch.setattr(objective, "hardest_candidates", self._hardest)
             patch.setattr(objective, "intra_image_hinge", self._intra)
             torch.manual_seed(7)

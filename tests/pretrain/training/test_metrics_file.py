@@ -1,4 +1,7 @@
+import pytest
 from ccop_pretrain.training.metrics_file import MetricsFile
+
+from ccop_hub.errors import UserError
 
 
 def test_rows_are_written_at_once_and_a_new_column_joins(tmp_path):
@@ -20,3 +23,16 @@ def test_going_on_drops_later_rows_and_one_cut_short(tmp_path):
     path.write_text("step,loss\n1,3\n2,2")
     MetricsFile(path).keep_until(5)
     assert path.read_text() == "step,loss\n1,3\n"
+
+
+def test_damaged_rows_are_left_out_and_damaged_values_named(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text("step,loss\n1,3\nx,7\n-1,7\n2.5,7\n\n2\n")
+    metrics = MetricsFile(path)
+    metrics.keep_until(9)
+    assert path.read_text() == "step,loss\n1,3\n2,\n"
+    assert metrics.last() == {"step": 2, "loss": 3}
+    for content in (b"step,loss\n1,much\n", b"step,loss\n1,\xff\n", b"step,loss\n1," + b"9" * 200_000 + b"\n"):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"metrics\.csv is damaged .*: delete it"):
+            metrics.last()

@@ -1,9 +1,12 @@
 import dataclasses
 
+import kornia.augmentation as kornia
 import pytest
 import torch
 from ccop_pretrain.settings import ViewSettings
-from ccop_pretrain.views.photometric import PhotometricAugmentation, blur
+from ccop_pretrain.views.photometric import PhotometricAugmentation, PhotometricDraws, blur
+from kornia.color import rgb_to_grayscale
+from kornia.filters import gaussian_blur2d
 
 from ccop_hub.errors import UserError
 
@@ -45,55 +48,84 @@ def test_shares_of_grey_and_of_untouched_images():
 
 def test_normalisation_is_the_hubs():
     augmentation = PhotometricAugmentation(PAPER)
-    augmentation.augmentation = torch.nn.Identity()
+    augmentation.augment = lambda images: images / 255
     pixels = torch.tensor([124, 116, 104], dtype=torch.uint8).view(1, 3, 1, 1).expand(1, 3, 4, 4)
     out = augmentation(pixels)
     expected = torch.tensor([(124 - 123.675) / 58.395, (116 - 116.28) / 57.12, (104 - 103.53) / 57.375])
     torch.testing.assert_close(out[0, :, 0, 0], expected, atol=1e-5, rtol=0)
 
 
-def jittered(pixels, **changes):
-    """Images changed only by colour jitter, and in which only brightness changes."""
-    augmentation = PhotometricAugmentation(dataclasses.replace(PAPER, **changes))
-    jitter = augmentation.augmentation[0]
-    jitter.p = 1.0
-    params = jitter.generate_parameters(pixels.shape)
-    neutral = {"contrast_factor": 1.0, "saturation_factor": 1.0, "hue_factor": 0.0}
-    params |= {name: torch.full_like(params[name], value) for name, value in neutral.items()}
-    return jitter.apply_transform(pixels, params, jitter.flags), params["brightness_factor"].view(-1, 1, 1, 1)
-
-
 def test_brightness_is_added_or_multiplied():
-    torch.manual_seed(0)
-    pixels = torch.linspace(0.3, 0.6, 12).view(1, 3, 2, 2).repeat(5, 1, 1, 1)
-    added, factor = jittered(pixels)
-    torch.testing.assert_close(added, (pixels + factor - 1).clamp(0, 1), atol=1e-5, rtol=0)
-    multiplied, factor = jittered(pixels, colour_jitter="multiplicative")
-    torch.testing.assert_close(multiplied, (pixels * factor).clamp(0, 1), atol=1e-5, rtol=0)
+    pixels = torch.linspace(0.3, 0.6, 48).view(1, 3, 4, 4).repeat(5, 1, 1, 1)
+    neutral = torch.tensor([1.0, 1.0, 1.0, 0.0]).view(4, 1).repeat(1, 5)
+    factor = neutral[0] = torch.tensor([0.6, 0.8, 1.0, 1.2, 1.4])
+    never, always = torch.zeros(5, dtype=torch.bool), torch.ones(5, dtype=torch.bool)
+    draws = PhotometricDraws(neutral, [2, 0, 3, 1], always, never, never, torch.ones(5))
+    images = (pixels * 255).round().to(torch.uint8)
+    pixels, factor = images / 255, factor.view(-1, 1, 1, 1)
+    for name, expected in (("additive", pixels + factor - 1), ("multiplicative", pixels * factor)):
+        augmentation = PhotometricAugmentation(dataclasses.replace(PAPER, colour_jitter=name))
+        torch.testing.assert_close(augmentation.augment(images, draws), expected.clamp(0, 1), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("strength", [0.5, 2.0])
-def test_the_strength_widens_every_range_of_the_jitter(strength):
+@pytest.mark.parametrize("strength", [0.5, 1.0, 2.0])
+def test_the_draws_have_the_ranges_and_shares_of_the_paper(strength):
     torch.manual_seed(0)
-    augmentation = PhotometricAugmentation(dataclasses.replace(PAPER, jitter_strength=strength))
-    drawn = augmentation.augmentation[0].generate_parameters((4000, 3, 8, 8))
-    for name, centre, width in (
-        ("brightness_factor", 1, 0.4),
-        ("contrast_factor", 1, 0.4),
-        ("saturation_factor", 1, 0.2),
-        ("hue_factor", 0, 0.1),
-    ):
-        distance = (drawn[name] - centre).abs().max().item()
-        assert 0.98 * width * strength < distance <= width * strength + 1e-6, name
+    draws = PhotometricAugmentation(dataclasses.replace(PAPER, jitter_strength=strength)).draw(8000)
+    for drawn, centre, width in zip(draws.factors, (1, 1, 1, 0), (0.4, 0.4, 0.2, 0.1), strict=True):
+        low, high = centre - width * strength, centre + width * strength
+        assert low - 1e-6 <= drawn.min() < low + 0.02 * width * strength
+        assert high - 0.02 * width * strength < drawn.max() <= high + 1e-6
+        assert drawn.mean() == pytest.approx(centre, abs=0.05 * width * strength)  # uniform: 8 standard errors
+    for chosen, share in ((draws.jittered, 0.8), (draws.grey, 0.2), (draws.blurred, 0.5)):
+        assert chosen.float().mean() == pytest.approx(share, abs=0.03)
+    assert 0.1 <= draws.sigma.min() < 0.12
+    assert 1.98 < draws.sigma.max() <= 2
+    together = torch.stack([*draws.factors, draws.jittered, draws.grey, draws.blurred, draws.sigma])
+    assert (torch.corrcoef(together) - torch.eye(8)).abs().max() < 0.06  # drawn independently of each other
+
+
+def test_the_order_of_the_adjustments_is_drawn():
+    torch.manual_seed(0)
+    augmentation = PhotometricAugmentation(PAPER)
+    orders = [tuple(augmentation.draw(2).order) for _ in range(400)]
+    assert len(set(orders)) == 24
+    assert all(sorted(order) == [0, 1, 2, 3] for order in orders)
+
+
+@pytest.mark.parametrize(
+    ("name", "reference"), [("additive", kornia.ColorJiggle), ("multiplicative", kornia.ColorJitter)]
+)
+def test_the_result_is_that_of_kornia_with_the_same_draws(name, reference):
+    torch.manual_seed(0)
+    augmentation = PhotometricAugmentation(dataclasses.replace(PAPER, colour_jitter=name))
+    images = batch(32)
+    images[0], images[1, 1], images[2] = 77, 0, images[2, :1]  # flat, without green, grey
+    for _ in range(3):
+        draws = augmentation.draw(len(images))
+        names = ("brightness_factor", "contrast_factor", "saturation_factor", "hue_factor")
+        parameters = dict(zip(names, draws.factors, strict=True)) | {"order": torch.tensor(draws.order)}
+        expected = images / 255
+        steps = (
+            (draws.jittered, lambda pixels, given=parameters: reference().apply_transform(pixels, given, {})),
+            (draws.grey, lambda pixels: rgb_to_grayscale(pixels).expand(-1, 3, -1, -1)),
+            (draws.blurred, lambda pixels, sigma=draws.sigma: gaussian_blur2d(pixels, 7, sigma[:, None].expand(-1, 2))),
+        )
+        for chosen, apply in steps:
+            expected = torch.where(chosen.view(-1, 1, 1, 1), apply(expected), expected)
+        torch.testing.assert_close(augmentation.augment(images, draws), expected, rtol=0, atol=1e-5)
 
 
 def test_the_blur_has_the_kernel_that_is_asked_for():
     assert blur(PAPER) == (7, (0.1, 2.0))
     assert blur(dataclasses.replace(PAPER, blur_kernel=23)) == (23, (0.1, 2.0))
-    assert PhotometricAugmentation(dataclasses.replace(PAPER, blur_kernel=5)).augmentation[2].flags["kernel_size"] == (
-        5,
-        5,
-    )
+    never, always = torch.zeros(1, dtype=torch.bool), torch.ones(1, dtype=torch.bool)
+    draws = PhotometricDraws(torch.ones(4, 1), [0, 1, 2, 3], never, never, always, torch.full((1,), 2.0))
+    point = torch.zeros(1, 3, 24, 24, dtype=torch.uint8)
+    point[..., 12, 12] = 255
+    for kernel in (1, 5, 7):
+        spread = PhotometricAugmentation(dataclasses.replace(PAPER, blur_kernel=kernel)).augment(point, draws)
+        assert (spread[0, 0] > 0).sum() == kernel**2
 
 
 @pytest.mark.parametrize(

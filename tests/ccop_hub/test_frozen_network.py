@@ -1,8 +1,8 @@
 import pytest
 import torch
-from ccop_eval.frozen.network import FrozenNetwork, load_network
 
 from ccop_hub.architectures import ResNetFPN
+from ccop_hub.frozen_network import FrozenNetwork, load_network
 from ccop_hub.sources.resolve import resolve
 
 

@@ -1,7 +1,8 @@
 from types import SimpleNamespace
 
 import torch
-from ccop_eval.region_probe.roi_features import assign_levels, pyramid_features, stage_features
+
+from ccop_hub.box_features import assign_levels, pyramid_features, stage_features
 
 
 def test_levels_are_those_of_the_paper():

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ccop_hub.architectures import ResNetFPN, build_resnet_fpn
-from ccop_hub.formats.checkpoint import Weights, tensors_digest
-from ccop_hub.formats.tensor_use import TensorUse, load_into
-from ccop_hub.normalization import PIXEL_MEAN, PIXEL_STD
+from .architectures import ResNetFPN, build_resnet_fpn
+from .formats.checkpoint import Weights, tensors_digest
+from .formats.tensor_use import TensorUse, load_into
+from .normalization import PIXEL_MEAN, PIXEL_STD
 
 
 def load_network(weights: Weights, parts: Sequence[str] = ("backbone",)) -> tuple[ResNetFPN, TensorUse]:
@@ -76,7 +76,7 @@ class FrozenNetwork(nn.Module):
         """Check that every tensor is bit-identical to its loaded value and every module is in eval mode.
 
         Raises:
-            RuntimeError: the network changed, so the measurement is invalid; this is a bug in `ccop_eval`.
+            RuntimeError: the network changed, so the measurement is invalid; this is a bug.
         """
         if any(module.training for module in self.modules()) or self._current_digest() != self._digest:
             raise RuntimeError(f"the frozen network of {self.weights.name} changed during the evaluation")

@@ -1,0 +1,1 @@
+"""Features of images or boxes, written to a file."""
