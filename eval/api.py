@@ -11,6 +11,7 @@ from .settings import (
     KnnSettings,
     LeaderboardSettings,
     LinearSettings,
+    PredictSettings,
     RegionSettings,
     SegmentationSettings,
     VisualizeSettings,
@@ -40,3 +41,4 @@ leaderboard = front(
     "leaderboard", LeaderboardSettings, tasks.leaderboard, "The `Leaderboard`: its groups, the page and the plots."
 )
 visualize = front("visualize", VisualizeSettings, tasks.visualize, "The pictures that were written, as paths.")
+predict = front("predict", PredictSettings, tasks.predict, "What was found and written, as a `Prediction`.")

@@ -18,6 +18,7 @@ from .settings import (
     KnnSettings,
     LeaderboardSettings,
     LinearSettings,
+    PredictSettings,
     RegionSettings,
     RunSettings,
     SegmentationSettings,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .doctor import Finding
+    from .prediction.run import Prediction
     from .results.compare import Comparison
     from .results.record_book import Leaderboard
     from .results.result import Result
@@ -56,6 +58,16 @@ def _is_first() -> bool:
 def _show_pictures(written: list[Path], _: VisualizeSettings) -> None:
     for path in written:
         print(visible(f"wrote {path}"))
+
+
+def _show_prediction(found: Prediction, _: PredictSettings) -> None:
+    from .prediction.report import report
+
+    report(found)
+
+
+def _prediction_document(found: Prediction, _: PredictSettings) -> dict[str, Any]:
+    return found.document()
 
 
 def _show_comparison(comparison: Comparison, settings: CompareSettings) -> None:
@@ -159,6 +171,15 @@ COMMANDS: list[Command] = [
         tasks.visualize,
         ("images",),
         show=_show_pictures,
+    ),
+    Command(
+        "predict",
+        "Run the detector or segmenter of a finished run on any images.",
+        PredictSettings,
+        tasks.predict,
+        ("run",),
+        show=_show_prediction,
+        document=_prediction_document,
     ),
     Command(
         "compare",

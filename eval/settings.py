@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from ccop_hub.errors import UserError
+from ccop_hub.limits import MAX_PIXELS
 from ccop_hub.validation import (
     Described,
     Ge,
@@ -22,6 +23,7 @@ from ccop_hub.validation import (
     PositiveInt,
     Predicate,
     Seed,
+    Share,
     Validated,
 )
 
@@ -418,4 +420,36 @@ class VisualizeSettings(Validated):
     limit: PositiveInt = 16
     seed: Seed = 0
     accelerator: Accelerator = "auto"
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class PredictSettings(Validated):
+    """Run the detector or segmenter of a finished run on any images.
+
+    A detector writes COCO results (`predictions.json`, whose ids are explained in `images.json`), a segmenter an 8-bit
+    PNG of label ids per image (`labels/`). Both draw a picture per image (`pictures/`).
+
+    Args:
+        run: folder of a finished `ccop-eval detection` or `segmentation` run.
+        images: folder of images (recursive) or of tar shards, list of paths (.txt), pattern of tar shards, COCO JSON,
+            or folder of a COCO data set.
+        out: folder for the predictions and pictures.
+        threshold: minimum score of a drawn detection; `predictions.json` contains the others too.
+        pictures: draw a picture per image.
+        accelerator: `auto` (a GPU if there is one), `cpu`, `gpu`, `cuda` or `mps`.
+        max_pixels: largest images to read, as width x height.
+        max_unreadable: stop if more than this fraction of the images is unreadable or too large.
+        overwrite: replace earlier predictions in `out`.
+    """
+
+    run: Path
+    images: Path
+    out: Path
+    _: KW_ONLY
+    threshold: Share = 0.5
+    pictures: bool = True
+    accelerator: Accelerator = "auto"
+    max_pixels: PositiveInt = MAX_PIXELS
+    max_unreadable: Share = 0.01
     overwrite: bool = False

@@ -15,6 +15,7 @@ from .settings import (
     KnnSettings,
     LeaderboardSettings,
     LinearSettings,
+    PredictSettings,
     RegionSettings,
     SegmentationSettings,
     VisualizeSettings,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .doctor import Finding
+    from .prediction.run import Prediction
     from .results.compare import Comparison
     from .results.record_book import Leaderboard
     from .results.result import Result
@@ -75,6 +77,13 @@ def regions(settings: RegionSettings) -> Result:
 def visualize(settings: VisualizeSettings) -> list[Path]:
     """Draw feature maps and return the picture files."""
     from .feature_maps import run
+
+    return run(settings)
+
+
+def predict(settings: PredictSettings) -> Prediction:
+    """Predict for images with the network of a run."""
+    from .prediction.run import run
 
     return run(settings)
 

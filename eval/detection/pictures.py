@@ -38,7 +38,7 @@ def write_sheet(split: CocoSplit, predictions: Path, path: Path, images: int = 8
         images: number of images to show.
     """
     from detectron2.data import DatasetCatalog, MetadataCatalog
-    from detectron2.utils.visualizer import ColorMode, Visualizer
+    from detectron2.utils.visualizer import Visualizer
 
     metadata = MetadataCatalog.get(split.name)
     records = DatasetCatalog.get(split.name)[:images]
@@ -54,28 +54,40 @@ def write_sheet(split: CocoSplit, predictions: Path, path: Path, images: int = 8
         entries = sorted(by_image[record["image_id"]], key=lambda entry: -entry["score"])
         drawn = [entry for entry in entries if entry["score"] >= THRESHOLD]
         instances = _instances(drawn, pixels.shape[:2], metadata)
-        found = Visualizer(pixels, metadata, scale=scale, instance_mode=ColorMode.IMAGE).draw_instance_predictions(
-            instances
-        )
+        found = draw_instances(pixels, instances, metadata.thing_classes, scale)
         cells += [
             (truth.get_image(), f"ground truth: {_counted(len(record['annotations']), 'object')}"),
-            (found.get_image(), caption([entry["score"] for entry in entries])),
+            (found, caption([entry["score"] for entry in entries])),
         ]
     with replacing(path) as temporary:
         _lay_out(cells).save(temporary, format="PNG")
     return path
 
 
-def caption(scores: list[float]) -> str:
+def draw_instances(
+    pixels: npt.NDArray[np.uint8], instances: Any, classes: list[str], scale: float
+) -> npt.NDArray[np.uint8]:
+    """Draw Detectron2's `Instances` with class names and scores over an RGB image, (H, W, 3), scaled."""
+    from detectron2.data.catalog import Metadata
+    from detectron2.utils.visualizer import ColorMode, Visualizer
+
+    metadata = Metadata(name="classes", thing_classes=classes)
+    visualizer = Visualizer(pixels, metadata, scale=scale, instance_mode=ColorMode.IMAGE)
+    drawn: npt.NDArray[np.uint8] = visualizer.draw_instance_predictions(instances).get_image()
+    return drawn
+
+
+def caption(scores: list[float], threshold: float = THRESHOLD) -> str:
     """Caption saying how many of an image's detections are drawn.
 
     Args:
         scores: scores of all detections, in descending order.
+        threshold: minimum score of a drawn detection.
     """
-    drawn = sum(score >= THRESHOLD for score in scores)
+    drawn = sum(score >= threshold for score in scores)
     if drawn:
-        return f"{_counted(drawn, 'detection')}, score >= {THRESHOLD}"
-    return f"nothing above {THRESHOLD}" + (f" (best score {scores[0]:.2f})" if scores else " (no detection)")
+        return f"{_counted(drawn, 'detection')}, score >= {threshold:g}"
+    return f"nothing above {threshold:g}" + (f" (best score {scores[0]:.2f})" if scores else " (no detection)")
 
 
 def _counted(count: int, what: str) -> str:

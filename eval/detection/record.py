@@ -50,7 +50,11 @@ def make_result(plan: Plan, seconds: float) -> Result:
         effective_lr=cfg.SOLVER.BASE_LR,
         curve=_curve(plan.folder / _METRICS_FILE, cfg.SOLVER.MAX_ITER, metrics),
         settings=plain(settings),
-        details={"loaded by part": report["counts"], "training images": plan.data.train.image_count},
+        details={
+            "loaded by part": report["counts"],
+            "training images": plan.data.train.image_count,
+            "categories": {str(number): name for number, name in plan.data.train.classes.items()},
+        },
         notes=notes,
         versions=environment.versions("fvcore", "pycocotools", "pillow"),
         hardware=environment.hardware(settings.processes, cfg.MODEL.DEVICE),

@@ -87,7 +87,11 @@ def run(settings: SegmentationSettings) -> Result:
         intervals=bootstrap(len(matrices), matrix_statistic(matrices), None, settings.seed).own,
         per_class={"IoU": per_class_iou(matrices.sum(0), data.table.classes)},
         curve=model.curve,
-        details={"confusion": matrices.sum(0).tolist(), "classes": data.table.classes},
+        details={
+            "confusion": matrices.sum(0).tolist(),
+            "classes": data.table.classes,
+            "label ids": data.table.ids,
+        },
         notes=_notes(protocol, data, model),
     )
 

@@ -5,10 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import ccop_eval
 import numpy as np
 import pytest
 import torch
 from ccop_eval.cli import main
+from ccop_eval.common import pictures
 from ccop_eval.detection.coco_data import open_coco
 from ccop_eval.detection.config import configure
 from ccop_eval.detection.data_sources import open_data
@@ -17,6 +19,7 @@ from ccop_eval.results.result import Result
 from PIL import Image
 
 from ccop_hub.architectures import build_resnet_fpn
+from ccop_hub.errors import UserError
 from ccop_hub.formats.checkpoint import save_checkpoint
 
 load_engine()
@@ -51,6 +54,54 @@ def test_over_fitting_four_pictures_finds_their_objects(finished: Path) -> None:
     metrics = Result.read(finished / "out").metrics
     assert metrics["bbox/AP50"] > 15
     assert metrics["segm/AP50"] > 15
+
+
+def test_the_detector_of_a_run_predicts_what_the_run_scored(finished: Path, tmp_path: Path) -> None:
+    data = finished / "shapes"
+    source = data / "annotations" / "instances_val2017.json"
+    done = ccop_eval.predict(finished / "out", source, tmp_path / "out", accelerator="cpu")
+    key = {"image_id", "category_id", "score"}
+    found, scored = (
+        sorted(json.loads(path.read_text()), key=lambda entry: (entry["image_id"], -entry["score"]))
+        for path in (
+            tmp_path / "out" / "predictions.json",
+            finished / "out" / "detectron2" / "inference" / "coco_instances_results.json",
+        )
+    )
+    assert len(found) == len(scored) > 0
+    for one, other in zip(found, scored, strict=True):
+        assert {name: one[name] for name in key} == pytest.approx({name: other[name] for name in key}, abs=1e-3)
+        assert one["bbox"] == pytest.approx(other["bbox"], abs=0.1)
+        assert "segmentation" in one
+    listed = json.loads((tmp_path / "out" / "images.json").read_text())
+    assert {entry["id"]: entry["name"] for entry in listed["categories"]} == {
+        3: "rectangle",
+        7: "ellipse",
+        90: "triangle",
+    }
+    assert [entry["file_name"] for entry in listed["images"]] == [f"{number:06d}.png" for number in range(1, 5)]
+    assert (done.images, done.counts["detections"], len(done.pictures)) == (4, len(found), 4)
+
+
+def test_pictures_say_when_nothing_is_above_the_threshold(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captions: list[str] = []
+    drawn = pictures.sheet
+    monkeypatch.setattr(pictures, "sheet", lambda rows, *more: captions.append(rows[0][0][1]) or drawn(rows, *more))
+    images = finished / "shapes" / "val2017"
+    done = ccop_eval.predict(finished / "out", images, tmp_path / "out", threshold=1.0, accelerator="cpu")
+    assert done.counts["images without a detection above it"] == 4
+    assert all("nothing above 1" in text and "best score" in text for text in captions)
+    assert captions[0].startswith("000001.png")
+
+
+def test_a_damaged_configuration_is_one_line(finished: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished / "out", run)
+    (run / "detectron2" / "config.yaml").write_text("MODEL: !!python/object/apply:os.system [true]")
+    with pytest.raises(UserError, match=r"config\.yaml is not the configuration"):
+        ccop_eval.predict(run, finished / "shapes" / "val2017", tmp_path / "out")
 
 
 def test_the_result_says_what_was_measured(finished: Path) -> None:

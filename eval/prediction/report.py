@@ -1,0 +1,23 @@
+"""Printed output of `ccop-eval predict`."""
+
+from __future__ import annotations
+
+from ccop_hub.image_sources.skipped import SkippedImages
+from ccop_hub.markup import visible
+
+from .run import PICTURES, Prediction
+
+
+def report(found: Prediction) -> None:
+    """Print what was found, what was left out, and where to look."""
+    counts = ", ".join(f"{count} {name}" for name, count in found.counts.items())
+    print(f"{found.images} images: {counts}")
+    if found.skipped:
+        skipped = SkippedImages()
+        for image, reason in found.skipped.items():
+            skipped.add(image, reason)
+        print(skipped.summary())
+    what = "predictions.json" if found.task == "detection" else "labels/"
+    print(f"wrote {visible(found.folder / what)}")
+    if found.pictures:
+        print(f"next: look at {visible(found.folder / PICTURES)}/")
