@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from PIL import Image
 
+from ccop_hub.bounded_yaml import read_yaml
 from ccop_hub.embedding.extraction import choose_device
 from ccop_hub.errors import UserError, one_line
 from ccop_hub.files import replacing, write_atomically
 from ccop_hub.formats.training_state import read_training_state
-from ccop_hub.regular_files import read_regular
 
 from ..common import pictures
 from ..detection.engine import load_engine
@@ -27,7 +26,7 @@ from ..settings import PredictSettings
 PREDICTIONS, IMAGES = "predictions.json", "images.json"
 """COCO results; and the images and categories that they refer to."""
 
-_MOST_CONFIG = 1 << 20  # bytes
+_REMEDY = "restore it, or train the run again"
 _SHOWN_SIDE = 640
 
 
@@ -140,8 +139,9 @@ def read_config(path: Path) -> Any:
 
     cfg = get_cfg()
     try:
-        content = read_regular(path, _MOST_CONFIG).decode("utf-8")
-        cfg.merge_from_other_cfg(type(cfg)(yaml.safe_load(content)))
-    except (OSError, ValueError, KeyError, AssertionError, TypeError, AttributeError, yaml.YAMLError) as error:
-        raise UserError(f"{path} is not the configuration of a detection run ({one_line(error, 120)})") from None
+        content, _ = read_yaml(path, _REMEDY)
+        cfg.merge_from_other_cfg(type(cfg)(content))
+    except (OSError, ValueError, KeyError, AssertionError, TypeError, AttributeError) as error:
+        what = f"is not the configuration of a detection run ({one_line(error, 120)})"
+        raise UserError(f"{path} {what}: {_REMEDY}") from None
     return cfg

@@ -96,11 +96,12 @@ def test_pictures_say_when_nothing_is_above_the_threshold(
     assert captions[0].startswith("000001.png")
 
 
-def test_a_damaged_configuration_is_one_line(finished: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", ["MODEL: !!python/object/apply:os.system [true]", "MODEL: 3", "NEW: 1", "- 1"])
+def test_a_damaged_configuration_is_one_line(finished: Path, tmp_path: Path, content: str) -> None:
     run = tmp_path / "run"
     shutil.copytree(finished / "out", run)
-    (run / "detectron2" / "config.yaml").write_text("MODEL: !!python/object/apply:os.system [true]")
-    with pytest.raises(UserError, match=r"config\.yaml is not the configuration"):
+    (run / "detectron2" / "config.yaml").write_text(content)
+    with pytest.raises(UserError, match=r"config\.yaml"):
         ccop_eval.predict(run, finished / "shapes" / "val2017", tmp_path / "out")
 
 
