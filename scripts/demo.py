@@ -53,8 +53,9 @@ def main() -> None:
     step("ccop-pretrain", "inspect", *look, "--out", PICTURES, "--count", 3)
     for objective, run in RUNS.items():
         boxes = ("--proposals", PROPOSALS) if objective == "ccop" else ()
-        choice = ("--setting", "demo", "--objective", objective)
-        step("ccop-pretrain", "run", *choice, "--images", TRAIN, *boxes, "--out", run)
+        choice = ("--setting", "tiny", "--objective", objective, "--backbone", "resnet18")
+        length = ("--batch-size", 16, "--steps", 60, "--log-every", 5)
+        step("ccop-pretrain", "run", *choice, *length, "--images", TRAIN, *boxes, "--out", run)
     step("python", "-c", LOAD.format(repo=str(REPO), weights=str(RUNS["ccop"])))
     results = []
     for name, weights in {**RUNS, "random": "random"}.items():

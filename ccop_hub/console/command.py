@@ -28,7 +28,8 @@ class Command:
         run: takes the settings and returns the result.
         positional: fields that may also be given by position. A list takes one or more values.
         common: fields shown by `--help`, in addition to those without a default; `--help-all` shows all of them.
-        named_settings: folder of the `NAME.yaml` files that `--setting NAME` reads, if any.
+        named_settings: folder of the `NAME.yaml` files that `--setting NAME` reads, if any. The comment on a file's
+            first line, up to a full stop, is its description in the help.
         show: prints the result and may return an exit code. Without it, an integer result is the exit code.
         document: converts the result to JSON values; enables `--json`.
         code: computes the exit code from the result under `--json`.
@@ -52,6 +53,18 @@ class Command:
     def introduction(self) -> str:
         """Return the description of the settings class, without its arguments."""
         return inspect.cleandoc(self.settings.__doc__ or self.help).partition("\n\nArgs:")[0]
+
+    def setting_help(self) -> str:
+        """Return the help of `--setting`, with the description of each name."""
+        described = (f"`{name}`{self._setting_description(name)}" for name in self.setting_names())
+        return f"Named settings to start from: {', '.join(described)}."
+
+    def _setting_description(self, name: str) -> str:
+        assert self.named_settings is not None
+        with (self.named_settings / f"{name}.yaml").open(encoding="utf-8") as file:
+            first = file.readline()
+        text = first.lstrip("# ").partition(". ")[0].strip().removesuffix(".")
+        return f" ({text})" if first.startswith("#") else ""
 
     def required(self) -> list[str]:
         """Return the fields without a default."""

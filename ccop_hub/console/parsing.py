@@ -150,7 +150,7 @@ def _parameters(command: Command, everything: bool) -> list[inspect.Parameter]:
     ]
     extras = [_extra(CONFIG, list[Path], "YAML file of settings; flags override it.")]
     if command.named_settings is not None:
-        extras.append(_extra(SETTING, _choice_of(command.setting_names()), "Named settings to start from."))
+        extras.append(_extra(SETTING, _choice_of(command.setting_names()), command.setting_help()))
     if command.document is not None:
         extras.append(_extra(JSON, bool, "Print JSON instead of a table."))
     return parameters + extras

@@ -32,15 +32,23 @@ def test_run_takes_a_named_setting_and_flags_override_it(scenes, scene_proposals
         "--out",
         str(out),
         "--setting",
-        "demo",
+        "tiny",
     ]
     assert main([*given, *FLAGS]) == 0
     written = yaml.safe_load(RunFolder(out).settings.read_text())
-    demo = yaml.safe_load((NAMED_SETTINGS / "demo.yaml").read_text())
-    assert written["backbone"] == demo["backbone"] == "resnet18"
-    assert written["box_queue"] == demo["box_queue"] != 65536
+    tiny = yaml.safe_load((NAMED_SETTINGS / "tiny.yaml").read_text())
+    assert written["backbone"] == tiny["backbone"] == "test_resnet"
+    assert written["negatives"] == tiny["negatives"] == "batch"
     assert written["steps"] == 2
     assert (out / "exported" / "backbone_fpn.safetensors").is_file()
+
+
+def test_the_help_describes_every_named_setting(capsys):
+    assert main(["run", "--help"]) == 0
+    shown = "".join(line.strip("│ ") for line in capsys.readouterr().out.splitlines()).replace(" ", "")
+    for file in NAMED_SETTINGS.glob("*.yaml"):
+        text = file.read_text().splitlines()[0].removeprefix("# ").partition(". ")[0].removesuffix(".")
+        assert f"`{file.stem}`({text})".replace(" ", "") in shown
 
 
 def test_the_papers_setting_is_what_the_defaults_say():

@@ -1,0 +1,291 @@
+"""The page of the study, generated from its result files."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from scipy import stats
+
+from ccop_hub.files import write_atomically
+
+from .plan import REFERENCE, UNTRAINED, Plan
+
+HERE = Path(__file__).parent
+RESULTS, PAGE, TEXT = HERE / "results", HERE.parents[1] / "docs" / "study.md", HERE / "page.md"
+LEVEL = 0.95
+
+NAMES = {
+    "untrained": "untrained",
+    "ccop": "CCOP",
+    "mocov2": "MoCo v2",
+    "no_inter": "without the box loss between images",
+    "no_intra": "without the box loss within images",
+    "fixed_start": "no curriculum: noise as at its start",
+    "fixed_end": "no curriculum: noise as at its end",
+}
+SETS = {"packs": "photographs", "drawn": "synthetic images"}
+
+DIAGNOSIS = {
+    "loss_image": "image loss",
+    "loss_box": "box loss between images",
+    "loss_intra": "box loss within images",
+    "image_batch_accuracy": "image accuracy within the batch",
+    "box_batch_accuracy": "box accuracy within the batch",
+    "image_embedding_std": "standard deviation of image embeddings",
+    "box_embedding_std": "standard deviation of box embeddings",
+    "image_positive_similarity": "similarity to the positive, images",
+    "image_batch_similarity": "similarity to the batch, images",
+    "box_positive_similarity": "similarity to the hardest positive, boxes",
+    "box_batch_similarity": "similarity to the batch, boxes",
+    "boxes_per_image": "boxes in both views, per image",
+    "valid_jitters": "share of valid jitters",
+}
+"""Column of metrics.csv -> its name on the page."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Differences of a metric between two arms, one per seed.
+
+    Attributes:
+        values: the differences.
+        limits: 95 % interval over images for each of them; None if the evaluation is not paired.
+    """
+
+    values: list[float]
+    limits: list[tuple[float, float] | None]
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % interval of the mean over seeds, from the t distribution; None with fewer than two seeds."""
+        count = len(self.values)
+        if count < 2:
+            return None
+        half = float(stats.t.ppf((1 + LEVEL) / 2, count - 1)) * stdev(self.values) / math.sqrt(count)
+        return fmean(self.values) - half, fmean(self.values) + half
+
+    @property
+    def verdict(self) -> str:
+        """What the interval over seeds shows: `better`, `worse` or `no difference shown`."""
+        if self.interval is None:
+            return "one seed: no conclusion"
+        low, high = self.interval
+        return "better" if low > 0 else "worse" if high < 0 else "no difference shown"
+
+    @property
+    def over_seeds(self) -> str:
+        """Mean and interval over seeds."""
+        if self.interval is None:
+            return f"{fmean(self.values):+.2f}"
+        return f"{fmean(self.values):+.2f} [{self.interval[0]:+.2f}, {self.interval[1]:+.2f}]"
+
+    @property
+    def over_images(self) -> str:
+        """Each seed's difference with its interval over images."""
+        return "; ".join(
+            f"{value:+.1f}" + (f" [{limit[0]:+.1f}, {limit[1]:+.1f}]" if limit else "")
+            for value, limit in zip(self.values, self.limits, strict=True)
+        )
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """The results of one scale on one data set.
+
+    Attributes:
+        plan: the plan.
+        data: `packs` or `drawn`.
+        results: (arm, seed) -> contents of the result file.
+    """
+
+    plan: Plan
+    data: str
+    results: dict[tuple[str, int], dict[str, Any]]
+
+    @classmethod
+    def read(cls, folder: Path) -> Campaign:
+        """Read a folder of result files named SCALE-DATA."""
+        scale, _, data = folder.name.partition("-")
+        files = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+        return cls(Plan.read(scale), data, {(entry["arm"], entry["seed"]): entry for entry in files})
+
+    @property
+    def arms(self) -> list[str]:
+        """Arms with a result, in the order of the plan."""
+        return [arm for arm in self.plan.arms if any(arm == found for found, _ in self.results)]
+
+    def seeds(self, arm: str) -> list[int]:
+        """Seeds for which an arm has a result."""
+        return sorted(seed for found, seed in self.results if found == arm)
+
+    def values(self, arm: str, measure: str, metric: str) -> list[float]:
+        """A metric of an arm, by seed."""
+        return [self.results[arm, seed]["measures"][measure]["metrics"][metric] for seed in self.seeds(arm)]
+
+    def difference(self, arm: str, other: str, measure: str, metric: str) -> Difference:
+        """Differences between two arms for the seeds that both have."""
+        values: list[float] = []
+        limits: list[tuple[float, float] | None] = []
+        for seed in self.seeds(arm):
+            if (other, seed) not in self.results:
+                continue
+            entry = self.results[arm, seed]["measures"][measure]
+            pair = entry.get(f"against {other}", {}).get(metric)
+            if pair is not None:
+                values.append(pair["difference"])
+                limits.append((pair["low"], pair["high"]))
+            else:
+                first = self.results[other, seed]["measures"][measure]["metrics"][metric]
+                values.append(entry["metrics"][metric] - first)
+                limits.append(None)
+        return Difference(values, limits)
+
+
+def write_page(results: Path = RESULTS, page: Path = PAGE) -> None:
+    """Generate the page from all result files."""
+    folders = sorted(folder for folder in results.glob("*-*") if not folder.name.startswith("smoke"))
+    campaigns = [Campaign.read(folder) for folder in folders]
+    text = TEXT.read_text(encoding="utf-8")
+    sections = [section for campaign in campaigns if campaign.results for section in _campaign(campaign)]
+    write_atomically(page, text.rstrip("\n") + "\n\n" + "\n".join(sections))
+
+
+def _campaign(campaign: Campaign) -> Iterable[str]:
+    yield f"## {SETS[campaign.data].capitalize()}, scale `{campaign.plan.scale}`\n"
+    yield _setup(campaign)
+    yield "### Primary measure\n"
+    yield _primary(campaign)
+    yield "### What is shown, and what is not\n"
+    yield _statements(campaign)
+    yield "### All measures\n"
+    yield _all_measures(campaign)
+    yield "### Diagnosis\n"
+    yield _diagnosis(campaign)
+
+
+def _setup(campaign: Campaign) -> str:
+    plan = campaign.plan
+    trained = [entry for (arm, _), entry in campaign.results.items() if arm != UNTRAINED]
+    done, planned = len(campaign.results), len(plan.arms) * len(plan.seeds)
+    lines = [f"{done} of {planned} runs are finished." + ("" if done == planned else " The others are missing below.")]
+    if trained:
+        settings, training = trained[0]["settings"], trained[0]["training"]
+        images = training["steps"] * settings["batch_size"]
+        lines.append(
+            f"Each run trains a `{settings['backbone']}` at {settings['image_size']} px for {training['steps']} steps "
+            f"of {settings['batch_size']} images ({training['late']['epoch']:.0f} epochs, {images:,} images seen)."
+        )
+        times = {arm: fmean(_times(campaign, arm)) for arm in campaign.arms if arm != UNTRAINED}
+        shown = ", ".join(f"{NAMES[arm]} {seconds:.0f} s" for arm, seconds in times.items())
+        machine = trained[0]["environment"]
+        where = ", ".join(machine["gpus"]) or f"one of {machine['cores']} cores"
+        lines.append(f"Processor time of a training run on {where}: {shown}.")
+    return "\n".join(lines) + "\n"
+
+
+def _times(campaign: Campaign, arm: str) -> list[float]:
+    return [campaign.results[arm, seed]["training"]["processor_seconds"] for seed in campaign.seeds(arm)]
+
+
+def _primary(campaign: Campaign) -> str:
+    measure, metric = campaign.plan.primary
+    entry = next(iter(campaign.results.values()))["measures"][measure]
+    caption = f"`{metric}` of `{entry['protocol']}` on {entry['images']} images, in per cent.\n\n"
+    seeds = campaign.plan.seeds
+    rows = [["arm", *(f"seed {seed}" for seed in seeds), "mean", "minus untrained, over seeds", "by seed, over images"]]
+    for arm in campaign.arms:
+        by_seed = dict(zip(campaign.seeds(arm), campaign.values(arm, measure, metric), strict=True))
+        row = [NAMES[arm], *(f"{by_seed[seed]:.2f}" if seed in by_seed else "" for seed in seeds)]
+        row.append(f"{fmean(by_seed.values()):.2f}")
+        found = campaign.difference(arm, UNTRAINED, measure, metric)
+        row += ["", ""] if arm == UNTRAINED or not found.values else [found.over_seeds, found.over_images]
+        rows.append(row)
+    return caption + _table(rows)
+
+
+def _statements(campaign: Campaign) -> str:
+    measure, metric = campaign.plan.primary
+    pairs = [(arm, UNTRAINED) for arm in campaign.arms if arm != UNTRAINED]
+    pairs += [(arm, REFERENCE) for arm in campaign.arms if arm not in (UNTRAINED, REFERENCE)]
+    lines = []
+    for arm, other in pairs:
+        found = campaign.difference(arm, other, measure, metric)
+        if not found.values:
+            continue
+        known = [limit for limit in found.limits if limit is not None]
+        above, below = sum(low > 0 for low, _ in known), sum(high < 0 for _, high in known)
+        lines.append(
+            f"- {NAMES[arm]} - {NAMES[other]}: {found.over_seeds} points over {len(found.values)} seeds: "
+            f"**{found.verdict}**. Over images, the interval is above 0 in {above} and below 0 in {below} of "
+            f"{len(found.values)} seeds."
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _all_measures(campaign: Campaign) -> str:
+    rows = [["measure", "arm", "mean", "minus untrained", "", "minus CCOP", ""]]
+    for measure in campaign.plan.measures:
+        for metric in measure.metrics:
+            for arm in campaign.arms:
+                if not all(measure.name in campaign.results[arm, seed]["measures"] for seed in campaign.seeds(arm)):
+                    continue
+                row = [
+                    f"{measure.name} `{metric}`",
+                    NAMES[arm],
+                    f"{fmean(campaign.values(arm, measure.name, metric)):.2f}",
+                ]
+                for other, left_out in ((UNTRAINED, (UNTRAINED,)), (REFERENCE, (UNTRAINED, REFERENCE))):
+                    found = campaign.difference(arm, other, measure.name, metric)
+                    row += ["", ""] if arm in left_out or not found.values else [found.over_seeds, found.verdict]
+                rows.append(row)
+    return _table(rows)
+
+
+def _diagnosis(campaign: Campaign) -> str:
+    arms = [arm for arm in campaign.arms if arm != UNTRAINED]
+    rows = [["figure", *(NAMES[arm] for arm in arms)]]
+    for column, name in DIAGNOSIS.items():
+        cells = [_change(campaign, arm, column) for arm in arms]
+        if any(cells):
+            rows.append([name, *cells])
+    warnings = sorted(
+        {warning for entry in campaign.results.values() for warning in entry["training"].get("warnings", [])}
+    )
+    found = "\n".join(f"- {warning}" for warning in warnings)
+    return (
+        "The first logged step, and the mean over the last quarter of the run; means over seeds.\n\n"
+        + _table(rows)
+        + (f"\nWarnings of the runs:\n\n{found}\n" if found else "\nNo run gave a warning.\n")
+    )
+
+
+def _change(campaign: Campaign, arm: str, column: str) -> str:
+    logs = [campaign.results[arm, seed]["training"] for seed in campaign.seeds(arm)]
+    first = [log["first"][column] for log in logs if log["first"].get(column) is not None]
+    late = [log["late"][column] for log in logs if column in log["late"]]
+    return f"{fmean(first):.3g} -> {fmean(late):.3g}" if first and late else ""
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]]) + "\n"
+
+
+def main() -> None:
+    """Write docs/study.md."""
+    parser = argparse.ArgumentParser(prog="python -m studies.scenes.report", description=main.__doc__)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the result files")
+    parser.add_argument("--page", type=Path, default=PAGE, help="the page to write")
+    given = parser.parse_args()
+    write_page(given.results, given.page)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""The study runs, resumes, and reports what its result files say; the smoke scale takes seconds and shows nothing."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from ccop_pretrain.training.schedule import Schedule
+from ccop_pretrain.training.step import PretrainingModule
+
+from ccop_hub.formats.checkpoint import read_checkpoint
+from studies.scenes.__main__ import main
+from studies.scenes.data import StudyData, shrink
+from studies.scenes.plan import Plan
+from studies.scenes.report import PAGE, Campaign, Difference, write_page
+from studies.scenes.runs import Study
+
+SMOKE = Plan.read("smoke")
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("study")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CCOP_CACHE", str(out / "cache"))
+        assert main(["--out", str(out), "--scale", "smoke"]) == 0
+    return out
+
+
+def test_every_arm_and_seed_has_a_result(smoke: Path) -> None:
+    files = {path.name: json.loads(path.read_text()) for path in (smoke / "results" / "smoke-drawn").iterdir()}
+    assert set(files) == {f"{arm}-seed0.json" for arm in ("untrained", "ccop", "mocov2")}
+    for name, entry in files.items():
+        regions = entry["measures"]["regions"]
+        compared = {key for key in regions if key.startswith("against")}
+        assert (
+            compared
+            == {
+                "untrained": set(),
+                "ccop": {"against untrained"},
+                "mocov2": {"against untrained", "against ccop"},
+            }[name.partition("-")[0]]
+        )
+        assert 0 <= regions["metrics"]["knn/mean_class"] <= 100
+    start, trained = files["untrained-seed0.json"], files["ccop-seed0.json"]
+    pair = trained["measures"]["knn"]["against untrained"]["k5/top1"]
+    values = [entry["measures"]["knn"]["metrics"]["k5/top1"] for entry in (trained, start)]
+    assert pair["difference"] == pytest.approx(values[0] - values[1])
+    assert trained["training"]["late"]["loss_box"] > 0
+
+
+def test_a_finished_run_is_not_repeated_and_a_lost_result_comes_back(
+    smoke: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CCOP_CACHE", str(smoke / "cache"))
+    folder = smoke / "results" / "smoke-drawn"
+    lost, kept = folder / "ccop-seed0.json", folder / "mocov2-seed0.json"
+    before, written = json.loads(lost.read_text()), kept.stat().st_mtime_ns
+    lost.unlink()
+    assert main(["--out", str(smoke), "--scale", "smoke"]) == 0
+    assert json.loads(lost.read_text())["measures"] == before["measures"]
+    assert kept.stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize("arm", ["ccop", "mocov2"])
+def test_every_arm_of_a_seed_starts_from_the_untrained_weights(smoke: Path, arm: str) -> None:
+    study = Study(SMOKE, StudyData("drawn", (), {}, {}), smoke, smoke / "results", "cpu")
+    settings = study.settings(arm, 0)
+    start = PretrainingModule(settings, Schedule.of(settings, 39)).objective.query.network.state_dict()
+    saved = read_checkpoint(study.settings("untrained", 0).out).tensors
+    assert saved
+    for name, value in saved.items():
+        assert torch.equal(start[name], value), name
+
+
+@pytest.mark.parametrize("scale", ["cpu", "gpu"])
+def test_the_arms_differ_only_in_what_the_plan_says(scale: str, tmp_path: Path) -> None:
+    study = Study(Plan.read(scale), StudyData("drawn", (), {}, {}), tmp_path, tmp_path, "cpu")
+    ccop = study.settings("ccop", 0)
+    for arm, changes in study.plan.arms.items():
+        settings = study.settings(arm, 0)
+        fields = set(vars(settings)) - {"out"}
+        assert {name for name in fields if getattr(settings, name) != getattr(ccop, name)} == set(changes)
+        assert settings.reads_boxes, "all arms take their crops from proposals"
+
+
+def test_the_interval_over_seeds_decides() -> None:
+    clear = Difference([1.0, 1.2, 1.1], [(0.5, 1.5), (0.7, 1.7), None])
+    assert clear.verdict == "better"
+    assert clear.interval == pytest.approx((1.1 - 4.303 * 0.1 / 3**0.5, 1.1 + 4.303 * 0.1 / 3**0.5), abs=1e-3)
+    assert clear.over_images == "+1.0 [+0.5, +1.5]; +1.2 [+0.7, +1.7]; +1.1"
+    assert Difference([-1.0, -1.2, -1.1], [None] * 3).verdict == "worse"
+    assert Difference([3.0, -1.0, 1.0], [None] * 3).verdict == "no difference shown"
+    assert Difference([3.0], [None]).interval is None
+
+
+def test_shrinking_keeps_small_images_and_the_ratio(tmp_path: Path) -> None:
+    from PIL import Image
+
+    for name, size in (("a/wide.png", (200, 100)), ("small.jpg", (40, 30)), ("note.txt", None)):
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", size).save(path) if size else path.write_text("no image")
+    assert shrink([tmp_path / "in"], tmp_path / "out", 50) == 2
+    sizes = {path.name: Image.open(path).size for path in (tmp_path / "out").rglob("*.jpg")}
+    assert sizes == {"wide.jpg": (100, 50), "small.jpg": (40, 30)}
+
+
+def test_a_missing_pack_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--out", str(tmp_path / "out"), "--data", str(tmp_path), "--scale", "smoke"]) == 2
+    assert "scenes" in capsys.readouterr().err
+    assert main(["--out", str(tmp_path / "out"), "--scale", "huge"]) == 2
+    assert "cpu" in capsys.readouterr().err
+
+
+def test_the_page_is_what_the_committed_results_say(tmp_path: Path) -> None:
+    write_page(page=tmp_path / "study.md")
+    assert (tmp_path / "study.md").read_text() == PAGE.read_text()
+
+
+def test_the_page_reports_missing_runs(smoke: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "cpu-drawn"
+    folder.mkdir()
+    for path in (smoke / "results" / "smoke-drawn").glob("*-seed0.json"):
+        entry = json.loads(path.read_text())
+        entry["measures"]["knn"]["metrics"] = {"k20/top1": 1.0, "k100/top1": 2.0}
+        (folder / path.name).write_text(json.dumps(entry))
+    assert len(Campaign.read(folder).results) == 3
+    write_page(tmp_path, tmp_path / "page.md")
+    text = (tmp_path / "page.md").read_text()
+    assert "3 of 21 runs" in text
+    assert "one seed: no conclusion" in text
