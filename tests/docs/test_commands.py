@@ -88,7 +88,8 @@ def test_flags_and_links_exist(page: Path) -> None:
         field.name for each in COMMANDS.values() for command in each for field in dataclasses.fields(command.settings)
     }
     names = {name.replace("_", "-") for name in fields}
-    scripts = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "benchmarks").glob("*.py")))
+    programs = [*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "studies").rglob("*.py")]
+    scripts = "".join(path.read_text(encoding="utf-8") for path in sorted(programs))
     known = {f"--{name}" for name in names} | {f"--no-{name}" for name in names}
     known |= {"--help", "--help-all", "--config", "--setting", "--json", "--version"}
     known |= set(re.findall(r"\"(--[a-z-]+)\"", scripts)) | ELSEWHERE
