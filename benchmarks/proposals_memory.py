@@ -11,9 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
-import re
-import resource
 import tempfile
 import time
 from pathlib import Path
@@ -23,6 +20,7 @@ import numpy as np
 from ccop_pretrain.proposals import run as proposals
 from ccop_pretrain.proposals import search
 from ccop_pretrain.settings import ProposalSettings
+from machine import peak_mb
 from PIL import Image
 
 from ccop_hub.image_sources.stored_images import ImageSource, StoredImage
@@ -46,15 +44,6 @@ class Synthetic(ImageSource):
 def draw_boxes(image: Any, generator: np.random.Generator, *settings: Any) -> Any:
     """Draw 50 random boxes instead of searching: float32 (50, 4), xyxy in pixels."""
     return np.cumsum(generator.random((BOXES, 4)), axis=1).astype(np.float32) * 99
-
-
-def peak_mb() -> float:
-    """Return the peak memory of this process, in MB."""
-    status = Path("/proc/self/status")
-    if status.exists():  # on Linux, ru_maxrss includes the memory of the parent process
-        return round(int(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())[0]) / 1024, 1)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (1 << 20 if platform.system() == "Darwin" else 1 << 10), 1)
 
 
 def measure(images: int, out: Path, again: bool) -> dict[str, Any]:

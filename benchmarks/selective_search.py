@@ -3,8 +3,9 @@
     python benchmarks/selective_search.py --out RESULTS.json --plot PLOT.png
     python benchmarks/selective_search.py --out RESULTS.json --coco FOLDER
 
-The first command measures time and memory. Time is the CPU time of one thread. The engines alternate, so that a busy
-machine slows both equally; compare the ratios. The photographs are from scikit-image, resized.
+The first command measures time and memory, or only the given `--parts`; another run adds to the same file. Time is the
+CPU time of one thread. The engines alternate, so that a busy machine slows both equally. The photographs are from
+scikit-image, resized.
 
 The second command runs both engines on every image of a COCO-format data set (`annotations/instances_SPLIT2017.json`,
 images in `SPLIT2017/`), and compares their boxes with all ground-truth objects, excluding crowds.
@@ -14,15 +15,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import re
-import resource
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +33,7 @@ from ccop_pretrain.proposals.selective_search import (
     non_maximum_suppression,
     search,
 )
+from machine import cpu_seconds, facts, peak_mb, spread, update
 from PIL import Image
 
 ENGINES = ("opencv", "fast")
@@ -59,18 +55,6 @@ def photographs(size: tuple[int, int]) -> dict[str, Pixels]:
     return {name: np.array(image.resize(size, Image.Resampling.LANCZOS)) for name, image in images.items()}
 
 
-def seconds(function: Callable[..., Any], *arguments: Any) -> tuple[float, Any]:
-    """Call a function and return its CPU time and result."""
-    begun = time.process_time()
-    result = function(*arguments)
-    return time.process_time() - begun, result
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    """Return the median, minimum and maximum."""
-    return {"median": float(np.median(values)), "least": min(values), "greatest": max(values)}
-
-
 def side_by_side(rounds: int) -> Iterator[dict[str, Any]]:
     """Time both engines alternately, on each photograph at each size."""
     for size in SIZES:
@@ -79,8 +63,8 @@ def side_by_side(rounds: int) -> Iterator[dict[str, Any]]:
         for pixels in photographs(size).values():
             for _ in range(rounds):
                 for engine in ENGINES:
-                    times[engine].append(seconds(search, pixels, "fast", engine)[0])
-                floors.append(seconds(floor, pixels)[0])
+                    times[engine].append(cpu_seconds(search, pixels, "fast", engine)[0])
+                floors.append(cpu_seconds(floor, pixels)[0])
         ratios = [slow / fast for slow, fast in zip(*times.values(), strict=True)]
         row = {engine: spread(values) for engine, values in times.items()}
         yield {"width": size[0], "height": size[1], **row, "ratio": spread(ratios), "floor": spread(floors)}
@@ -106,17 +90,17 @@ def steps(size: tuple[int, int], rounds: int) -> dict[str, float]:
     best: dict[str, float] = {}
     for _ in range(rounds):
         taken = dict.fromkeys(("colour spaces", "segmentation", "gradients", "histograms, neighbours", "grouping"), 0.0)
-        taken["colour spaces"], images = seconds(list, colour_spaces.colour_images(pixels, False))
+        taken["colour spaces"], images = cpu_seconds(list, colour_spaces.colour_images(pixels, False))
         for image in images:
-            spent, (labels, numbers) = seconds(segmentation.segment, image, FAST_SCALES)
+            spent, (labels, numbers) = cpu_seconds(segmentation.segment, image, FAST_SCALES)
             taken["segmentation"] += spent
-            spent, bins = seconds(texture.texture_bins, image)
+            spent, bins = cpu_seconds(texture.texture_bins, image)
             taken["gradients"] += spent
-            spent, described = seconds(regions.describe, labels, numbers, image, bins)
+            spent, described = cpu_seconds(regions.describe, labels, numbers, image, bins)
             taken["histograms, neighbours"] += spent
             for start in described:
                 for measures in grouping.FAST:
-                    taken["grouping"] += seconds(grouping.grouped, start, size[0] * size[1], measures)[0]
+                    taken["grouping"] += cpu_seconds(grouping.grouped, start, size[0] * size[1], measures)[0]
         best = {name: min(value * 1000, best.get(name, np.inf)) for name, value in taken.items()}
     return best
 
@@ -126,7 +110,9 @@ def growth(rounds: int) -> dict[str, Any]:
     rows = []
     for size in GROWTH:
         pixels = photographs(size)["coffee"]
-        rows.append({"pixels": size[0] * size[1], "seconds": min(seconds(search, pixels)[0] for _ in range(rounds))})
+        rows.append(
+            {"pixels": size[0] * size[1], "seconds": min(cpu_seconds(search, pixels)[0] for _ in range(rounds))}
+        )
     count, taken = (np.array([row[name] for row in rows], float) for name in ("pixels", "seconds"))
     exponents = [float(np.polyfit(np.log(x), np.log(taken), 1)[0]) for x in (count, count * np.log(count))]
     return {"rows": rows, "exponent of pixels": exponents[0], "exponent of pixels x log(pixels)": exponents[1]}
@@ -138,7 +124,7 @@ def prepare() -> None:
     search(np.zeros((8, 8, 3), np.uint8))
 
 
-def peak_mb(engine: str, size: tuple[int, int]) -> dict[str, float]:
+def memory_of(engine: str, size: tuple[int, int]) -> dict[str, float]:
     """Measure the peak memory of a separate process in MB (2**20 bytes), before and after the search."""
     command = [sys.executable, __file__, "--memory-of", engine, *map(str, size)]
     found: dict[str, float] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
@@ -146,19 +132,11 @@ def peak_mb(engine: str, size: tuple[int, int]) -> dict[str, float]:
 
 
 def print_memory(engine: str, size: tuple[int, int]) -> None:
-    """Entry point of the process started by `peak_mb`."""
+    """Entry point of the process started by `memory_of`."""
     pixels = photographs(size)["coffee"]
-    before = _peak()
+    before = peak_mb()
     search(pixels, "fast", engine)  # type: ignore[arg-type]
-    print(json.dumps({"before": before, "peak": _peak()}))
-
-
-def _peak() -> float:
-    status = Path("/proc/self/status")
-    if status.exists():
-        return round(int(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())[0]) / 1024, 1)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (1 << 20 if platform.system() == "Darwin" else 1 << 10), 1)
+    print(json.dumps({"before": before, "peak": peak_mb()}))
 
 
 def known_objects(folder: Path) -> Iterator[tuple[Path, npt.NDArray[np.float64]]]:
@@ -182,7 +160,7 @@ def image_quality(item: tuple[Path, npt.NDArray[np.float64]]) -> dict[str, Any]:
     facts: dict[str, Any] = {"sides": np.sqrt((objects[:, 2:] - objects[:, :2]).prod(axis=1))}
     sets = []
     for engine in ENGINES:
-        spent, raw = seconds(search, pixels, "fast", engine)
+        spent, raw = cpu_seconds(search, pixels, "fast", engine)
         sets.append(set(map(tuple, raw.tolist())))
         boxes = keep_objects(raw)
         overlaps = iou(objects, np.hstack((boxes[:, :2], boxes[:, :2] + boxes[:, 2:])))
@@ -242,19 +220,6 @@ def scores_of(best: npt.NDArray[np.float64]) -> dict[str, float]:
     return {"recall@0.5": float((best >= 0.5).mean()), "ABO": float(best.mean())}
 
 
-def machine() -> dict[str, Any]:
-    """Describe the machine and library versions."""
-    names = re.findall(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text()) if os.name == "posix" else []
-    packages = ("numba", "numpy", "opencv-contrib-python")
-    return {
-        "processor": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "load at the start": os.getloadavg()[0],
-        "python": platform.python_version(),
-        **{name: metadata.version(name) for name in packages},
-    }
-
-
 def draw(report: dict[str, Any], path: Path) -> None:
     """Plot time against the number of pixels, with logarithmic axes."""
     import matplotlib
@@ -279,12 +244,21 @@ def draw(report: dict[str, Any], path: Path) -> None:
 
 def main() -> None:
     """Parse the command line, run the measurements and write the results."""
+    measures: dict[str, Callable[[int], Any]] = {
+        "side by side": lambda rounds: list(side_by_side(rounds)),
+        "steps, ms": lambda rounds: {f"{size[0]}x{size[1]}": steps(size, rounds) for size in SIZES},
+        "growth": growth,
+        "memory, MB": lambda _: {
+            f"{size[0]}x{size[1]}": {engine: memory_of(engine, size) for engine in ENGINES} for size in SIZES
+        },
+    }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--coco", type=Path, help="folder of a COCO-format data set: measure the quality on it")
     parser.add_argument("--workers", type=int, default=1, help="processes that measure the quality")
+    parser.add_argument("--parts", nargs="+", default=list(measures), choices=list(measures), metavar="PART")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each engine on each photograph and size")
     parser.add_argument("--out", type=Path, help="JSON file for the results, updated if it exists")
-    parser.add_argument("--plot", type=Path, help="file for the plot (PNG)")
+    parser.add_argument("--plot", type=Path, help="file for the plot (PNG), drawn from all parts of the results")
     parser.add_argument("--memory-of", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     prepare()
@@ -292,26 +266,14 @@ def main() -> None:
         engine, width, height = arguments.memory_of
         print_memory(engine, (int(width), int(height)))
         return
-    report: dict[str, Any] = {"script": "benchmarks/selective_search.py"}
-    if arguments.out and arguments.out.exists():
-        report = json.loads(arguments.out.read_text())
+    machine = facts("numba", "numpy", "opencv-contrib-python")
     if arguments.coco:
-        report["quality"] = quality(arguments.coco, arguments.workers) | {"machine": machine()}
-    else:
-        report["machine"] = machine()
-        report["side by side"] = list(side_by_side(arguments.rounds))
-        report["steps, ms"] = {f"{size[0]}x{size[1]}": steps(size, arguments.rounds) for size in SIZES}
-        report["growth"] = growth(arguments.rounds)
-        report["memory, MB"] = {
-            f"{size[0]}x{size[1]}": {engine: peak_mb(engine, size) for engine in ENGINES} for size in SIZES
-        }
-    text = json.dumps(report, indent=2) + "\n"
-    if arguments.out:
-        arguments.out.write_text(text)
-    else:
-        print(text, end="")
-    if arguments.plot and not arguments.coco:
-        draw(report, arguments.plot)
+        update(arguments.out, {"quality": quality(arguments.coco, arguments.workers) | {"machine": machine}})
+        return
+    for part in arguments.parts:
+        update(arguments.out, {part: measures[part](arguments.rounds), "machine": machine})
+    if arguments.plot:
+        draw(json.loads(arguments.out.read_text(encoding="utf-8")), arguments.plot)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 COMPILE_SECONDS = 30  # approximate, on one core; only shown to the user
 FOLDER_VARIABLE = "NUMBA_CACHE_DIR"
-_KERNELS = ("colour_spaces", "segmentation", "texture", "regions", "grouping")
+_KERNELS = ("colour_spaces", "segmentation", "texture", "regions", "heap", "grouping")
 _COMPLETE = "complete"
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .compilation import inlined, kernel
+from .heap import grown, pushed, remove_first
 from .regions import COLOUR_BINS, Regions
 from .texture import BINS, DIRECTIONS
 
@@ -93,54 +94,6 @@ def similarity(
     return total - _PARTS * channels * _UNIT * lost // pixels
 
 
-@inlined
-def precedes(key: Any, item: Any, i: Any, j: Any) -> Any:
-    """Whether heap entry i comes before entry j: higher similarity or, if equal, newer."""
-    return key[i] > key[j] or (key[i] == key[j] and item[i] > item[j])
-
-
-@inlined
-def swap(key: Any, item: Any, i: Any, j: Any) -> None:
-    """Swap two heap entries."""
-    key[i], key[j] = key[j], key[i]
-    item[i], item[j] = item[j], item[i]
-
-
-@inlined
-def sift_up(key: Any, item: Any, i: Any) -> None:
-    """Restore the heap after appending entry i."""
-    while i > 0 and precedes(key, item, i, (i - 1) >> 1):
-        swap(key, item, i, (i - 1) >> 1)
-        i = (i - 1) >> 1
-
-
-@inlined
-def remove_first(key: Any, item: Any, count: Any) -> Any:
-    """Pop the first of `count` heap entries, move it behind the shortened heap, and return its item."""
-    count -= 1
-    swap(key, item, 0, count)
-    i = 0
-    while 2 * i + 1 < count:
-        child = 2 * i + 1
-        if child + 1 < count and precedes(key, item, child + 1, child):
-            child += 1
-        if not precedes(key, item, child, i):
-            break
-        swap(key, item, i, child)
-        i = child
-    return item[count]
-
-
-@inlined
-def grown(array: Any, needed: Any) -> Any:
-    """Return the array, or a copy with twice the required size if it is too small."""
-    if needed <= len(array):
-        return array
-    larger = np.empty(2 * needed, array.dtype)
-    larger[: len(array)] = array
-    return larger
-
-
 @kernel("Tuple((int64[::1], int64[::1], int32[::1]))(int32[:,::1], int64)")
 def adjacency(pairs: Any, number: int) -> tuple[Any, Any, Any]:
     """Build one list of all neighbours, with the start and end of each region's, leaving room for merged regions."""
@@ -162,24 +115,46 @@ def adjacency(pairs: Any, number: int) -> tuple[Any, Any, Any]:
     return start, stop, near
 
 
+@inlined
+def current(into: Any, r: Any) -> Any:
+    """Return the region that now contains region r, and shorten the way to it (path halving)."""
+    while into[r] >= 0:
+        if into[into[r]] >= 0:
+            into[r] = into[into[r]]
+        r = into[r]
+    return r
+
+
+@inlined
+def join(size: Any, box: Any, row: Any, counts: Any, scaled: Any, a: Any, b: Any, new: Any) -> None:
+    """Fill in size, box and histograms of the new region that contains a and b; it takes over the histograms of a."""
+    size[new] = size[a] + size[b]
+    box[new, 0], box[new, 1] = min(box[a, 0], box[b, 0]), min(box[a, 1], box[b, 1])
+    box[new, 2], box[new, 3] = max(box[a, 2], box[b, 2]), max(box[a, 3], box[b, 3])
+    row[new] = row[a]
+    if counts.shape[1]:
+        total, other = counts[row[a]], counts[row[b]]
+        for i in range(len(total)):
+            total[i] += other[i]
+        scale_counts(scaled[row[new]], total, size[new])
+
+
 @kernel("int32[:,::1](int32[::1], int32[:,::1], int32[:,::1], int32[:,::1], int64, int64[::1])")
 def group(first_size: Any, first_box: Any, first_counts: Any, pairs: Any, pixels: int, chosen: Any) -> Any:
     """Kernel of `grouped`; `chosen` gives the weights (0 or 1) of colour, texture, size and fill."""
     number, columns = first_counts.shape
     colours = columns // (COLOUR_BINS + _PARTS * BINS) * COLOUR_BINS
-    histograms = chosen[0] + chosen[1] > 0
     regions = 2 * number
     size, box = np.zeros(regions, np.int32), np.zeros((regions, 4), np.int32)
     size[:number], box[:number] = first_size, first_box
-    counts = first_counts.copy() if histograms else np.zeros((number, colours), np.int32)
+    counts = first_counts.copy() if chosen[0] + chosen[1] > 0 else np.zeros((number, 0), np.int32)
     scaled = np.zeros_like(counts)
     row = np.empty(regions, np.int32)  # row of a region's histograms; a merged region reuses a row of its parts
     into = np.full(regions, -1, np.int32)  # the region that each one was merged into
     seen = np.full(regions, -1, np.int32)  # the last merged region that has each one as a neighbour
     for r in range(number):
         row[r] = r
-        if histograms:
-            scale_counts(scaled[r], counts[r], size[r])
+        scale_counts(scaled[r], counts[r], size[r])
     # near[start[r] : stop[r]] are the neighbours of r when it was created; later merges are resolved through `into`.
     start, stop, near = adjacency(pairs, number)
     used = 2 * len(pairs)
@@ -187,9 +162,8 @@ def group(first_size: Any, first_box: Any, first_counts: Any, pairs: Any, pixels
     waiting = 0
     for i in range(len(pairs)):
         a, b = pairs[i, 0], pairs[i, 1]
-        key[waiting] = similarity(scaled, size, box, row, a, b, pixels, colours, chosen)
-        item[waiting] = np.int64(a) * regions + b
-        sift_up(key, item, waiting)
+        alike = similarity(scaled, size, box, row, a, b, pixels, colours, chosen)
+        key, item = pushed(key, item, waiting, alike, np.int64(a) * regions + b)
         waiting += 1
     new = number
     while waiting > 0:
@@ -199,33 +173,19 @@ def group(first_size: Any, first_box: Any, first_counts: Any, pairs: Any, pixels
         if into[a] >= 0 or into[b] >= 0:
             continue  # one of the two has been merged since
         into[a], into[b] = new, new
-        size[new] = size[a] + size[b]
-        box[new, 0], box[new, 1] = min(box[a, 0], box[b, 0]), min(box[a, 1], box[b, 1])
-        box[new, 2], box[new, 3] = max(box[a, 2], box[b, 2]), max(box[a, 3], box[b, 3])
-        row[new] = row[a]
-        if histograms:
-            total, other = counts[row[a]], counts[row[b]]
-            for i in range(columns):
-                total[i] += other[i]
-            scale_counts(scaled[row[new]], total, size[new])
+        join(size, box, row, counts, scaled, a, b, new)
         near = grown(near, used + stop[a] - start[a] + stop[b] - start[b])
         start[new] = used
         for part in (a, b):
             for i in range(start[part], stop[part]):
-                r = near[i]
-                while into[r] >= 0:
-                    if into[into[r]] >= 0:
-                        into[r] = into[into[r]]
-                    r = into[r]
+                r = current(into, near[i])
                 if r == new or seen[r] == new:
                     continue
                 seen[r] = new
                 near[used] = r
                 used += 1
-                key, item = grown(key, waiting + 1), grown(item, waiting + 1)
-                key[waiting] = similarity(scaled, size, box, row, new, r, pixels, colours, chosen)
-                item[waiting] = np.int64(new) * regions + r
-                sift_up(key, item, waiting)
+                alike = similarity(scaled, size, box, row, new, r, pixels, colours, chosen)
+                key, item = pushed(key, item, waiting, alike, np.int64(new) * regions + r)
                 waiting += 1
         stop[new] = used
         new += 1
