@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,7 @@ from ccop_pretrain.proposals.selective_search import (
     non_maximum_suppression,
     search,
 )
-from machine import cpu_seconds, facts, peak_mb, spread, update
+from machine import cpu_seconds, facts, spread, update
 from PIL import Image
 
 ENGINES = ("opencv", "fast")
@@ -124,19 +126,29 @@ def prepare() -> None:
     search(np.zeros((8, 8, 3), np.uint8))
 
 
+SEARCH_ALONE = """
+import json, sys
+import numpy as np
+from machine import peak_mb
+from ccop_pretrain.proposals.selective_search import search
+pixels = np.load(sys.argv[2])
+search(pixels[:8, :8], engine=sys.argv[1])
+before = peak_mb()
+search(pixels, engine=sys.argv[1])
+print(json.dumps({"before": before, "peak": peak_mb()}))
+"""
+"""Imports nothing but what a worker process of `ccop-pretrain proposals` does."""
+
+
 def memory_of(engine: str, size: tuple[int, int]) -> dict[str, float]:
     """Measure the peak memory of a separate process in MB (2**20 bytes), before and after the search."""
-    command = [sys.executable, __file__, "--memory-of", engine, *map(str, size)]
-    found: dict[str, float] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    with tempfile.NamedTemporaryFile(suffix=".npy") as file:
+        np.save(file.name, photographs(size)["coffee"])
+        command = [sys.executable, "-c", SEARCH_ALONE, engine, file.name]
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    found: dict[str, float] = json.loads(done.stdout)
     return found
-
-
-def print_memory(engine: str, size: tuple[int, int]) -> None:
-    """Entry point of the process started by `memory_of`."""
-    pixels = photographs(size)["coffee"]
-    before = peak_mb()
-    search(pixels, "fast", engine)  # type: ignore[arg-type]
-    print(json.dumps({"before": before, "peak": peak_mb()}))
 
 
 def known_objects(folder: Path) -> Iterator[tuple[Path, npt.NDArray[np.float64]]]:
@@ -259,13 +271,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="turns of each engine on each photograph and size")
     parser.add_argument("--out", type=Path, help="JSON file for the results, updated if it exists")
     parser.add_argument("--plot", type=Path, help="file for the plot (PNG), drawn from all parts of the results")
-    parser.add_argument("--memory-of", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     prepare()
-    if arguments.memory_of:
-        engine, width, height = arguments.memory_of
-        print_memory(engine, (int(width), int(height)))
-        return
     machine = facts("numba", "numpy", "opencv-contrib-python")
     if arguments.coco:
         update(arguments.out, {"quality": quality(arguments.coco, arguments.workers) | {"machine": machine}})
