@@ -1,4 +1,4 @@
-"""Progress of long commands: a bar on a terminal or in a notebook, one line per minute elsewhere."""
+"""Progress of long commands: a bar on a terminal or in a notebook; elsewhere, an early estimate and a line a minute."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 SECONDS_BETWEEN_LINES = 60.0
+
+SECONDS_TO_ESTIMATE = 10.0
+"""After this time, the first line with the remaining time is printed."""
 
 
 def shows_bars() -> bool:
@@ -37,12 +40,14 @@ class Progress:
     def __init__(self, what: str, total: int, done: int = 0, unit: str = "images") -> None:
         self._what, self._total, self._done, self._unit = what, total, done, unit
         self._begun = self._last = time.monotonic()
+        self._next = self._begun + SECONDS_TO_ESTIMATE
         self._first = done
         self._bar: Bar | None = None
         if shows_bars():
             columns = (BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn())
-            self._bar = Bar(TextColumn("{task.description}"), *columns, console=Console(file=sys.stderr))
-            self._task = self._bar.add_task(what, total=total, completed=done)
+            note = TextColumn("{task.fields[note]}")
+            self._bar = Bar(TextColumn("{task.description}"), *columns, note, console=Console(file=sys.stderr))
+            self._task = self._bar.add_task(what, total=total, completed=done, note="")
 
     def __enter__(self) -> Progress:
         if self._bar is None:
@@ -51,13 +56,14 @@ class Progress:
             self._bar.start()
         return self
 
-    def advance(self) -> None:
-        """Count one more item as done."""
+    def advance(self, note: str = "") -> None:
+        """Count one more item as done; the bar shows `note` behind the remaining time."""
         self._done += 1
         if self._bar is not None:
-            self._bar.advance(self._task)
-        elif time.monotonic() - self._last >= SECONDS_BETWEEN_LINES:
+            self._bar.update(self._task, advance=1, note=note)
+        elif time.monotonic() >= self._next:
             self._print()
+            self._next = self._last + SECONDS_BETWEEN_LINES
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

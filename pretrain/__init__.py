@@ -11,9 +11,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api import draw_scenes, inspect, pretrain, propose
+    from .api import draw_scenes, inspect, plan, pretrain, propose
 
-__all__ = ["draw_scenes", "inspect", "pretrain", "propose"]
+__all__ = ["draw_scenes", "inspect", "plan", "pretrain", "propose"]
 
 
 def __getattr__(name: str) -> Any:

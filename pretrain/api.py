@@ -5,7 +5,7 @@ from __future__ import annotations
 from ccop_hub.front import front
 
 from . import tasks
-from .settings import InspectSettings, ProposalSettings, RunSettings, SceneSettings
+from .settings import InspectSettings, PlanSettings, ProposalSettings, RunSettings, SceneSettings
 
 draw_scenes = front("draw_scenes", SceneSettings, tasks.scenes, "The set's folder and its number of images by split.")
 propose = front(
@@ -22,4 +22,7 @@ pretrain = front(
     RunSettings,
     tasks.pretrain,
     "The `RunResult`: the exported network, the steps done and the last metrics; a notebook shows them with pictures.",
+)
+plan = front(
+    "plan", PlanSettings, tasks.plan, "The `Plan`: the cost of each part and their total, which a notebook shows."
 )

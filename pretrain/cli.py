@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from ccop_hub.console import Command, run_program
 
 from . import tasks
-from .settings import InspectSettings, ProposalSettings, RunSettings, SceneSettings
+from .settings import InspectSettings, PlanSettings, ProposalSettings, RunSettings, SceneSettings
 
 if TYPE_CHECKING:
     from .look.inspection import Inspection
+    from .planning.run import Plan
     from .proposals.check import CheckReport
     from .proposals.run import ProposalsResult
     from .scenes.run import ScenesResult
@@ -64,6 +65,16 @@ def _inspection_document(inspection: Inspection, _: InspectSettings) -> dict[str
     return {"measures": dict(inspection.measures), "sheets": [str(path) for path in inspection.sheets]}
 
 
+def _show_plan(plan: Plan, settings: PlanSettings) -> None:
+    from .planning.run import report
+
+    report(plan, settings)
+
+
+def _plan_document(plan: Plan, _: PlanSettings) -> dict[str, Any]:
+    return plan.document()
+
+
 def _run_code(result: RunResult, _: RunSettings) -> int:
     return result.exit_code
 
@@ -95,6 +106,18 @@ COMMANDS: list[Command] = [
         common=("count", "draws", "seed", "image_size", "crop_area", "jitters"),
         show=_show_inspection,
         document=_inspection_document,
+    ),
+    Command(
+        "plan",
+        "Estimate time, memory, disk space and energy before starting.",
+        PlanSettings,
+        tasks.plan,
+        common=(
+            *("images", "image_size", "backbone", "devices", "epochs", "steps", "batch_size", "objective", "precision"),
+            *("workers", "sample", "eval_images", "rates"),
+        ),
+        show=_show_plan,
+        document=_plan_document,
     ),
     Command(
         "run",

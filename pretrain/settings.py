@@ -29,6 +29,8 @@ from ccop_hub.validation import (
     Validated,
 )
 
+from .estimates import CORE_WATTS, EVALUATION_PASSES, GPU_WATTS, SCALING
+
 Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps"]
 """Where to train; `auto` uses a GPU if there is one."""
 
@@ -450,6 +452,70 @@ class ProposalSettings(ReadingSettings):
             raise UserError(f"{other} applies to the whole result, not to one part: remove {other} or --shard")
         if self.ground_truth and not self.check:
             raise UserError("--ground-truth is used only by --check: add --check")
+
+
+@dataclass(frozen=True)
+class PlanSettings(ObjectiveSettings, ViewSettings, OptimisationSettings):
+    """Estimate time, memory, disk space and energy of proposals, pre-training and evaluation.
+
+    Measures each for a moment on this machine, with the settings of the planned run, unless `rates` are given.
+
+    Args:
+        images: number of images in the planned project.
+        backbone: name of any timm ResNet.
+        devices: number of GPUs on one machine; without GPUs, number of machines like this one.
+        precision: `float32`, or autocast of the networks to `bf16` or `fp16` (GPU only).
+        channels_last: keep images and convolutions in the channels-last memory layout.
+        activation_checkpointing: recompute activations in the backward pass instead of storing them.
+        accelerator: `auto` (a GPU if there is one), `cpu`, `gpu`, `cuda` or `mps`.
+        workers: processes that search, and data-loading processes per training process; by default, as many as the
+            planned commands use by default.
+        sample: images like the planned ones, in any form that `ccop-pretrain run` takes; by default, synthetic ones of
+            `sample_side`.
+        sample_side: longest side of the synthetic images in pixels.
+        eval_images: number of labelled images that the linear probe and kNN read; as many as `images` by default.
+        eval_passes: how often they are read in all; by default ten epochs of the linear probe, its scoring and kNN.
+        eval_size: side of the square images in the evaluation, in pixels.
+        core_watts: power of a busy processor core; the default of the Green Algorithms calculator.
+        device_watts: power of a busy GPU; by default the maximum of an A100 (SXM).
+        scaling: speed of several devices, as a fraction of their number times one device's.
+        rates: JSON file of rates to use instead of measuring: the output of this command with --json, here or on
+            another machine.
+        out: folder of the planned results, to compare the disk space with.
+    """
+
+    TOPIC: ClassVar[str] = "Planning"
+
+    images: PositiveInt
+    _: KW_ONLY
+    backbone: str = "resnet50"
+    devices: PositiveInt = 1
+    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    channels_last: bool = False
+    activation_checkpointing: bool = False
+    accelerator: Accelerator = "auto"
+    workers: PositiveInt | None = None
+    sample: Path | None = None
+    sample_side: SceneSize = 640
+    eval_images: NonNegativeInt | None = None
+    eval_passes: NonNegativeFloat = EVALUATION_PASSES
+    eval_size: Annotated[int, Ge(32)] = 224
+    core_watts: NonNegativeFloat = CORE_WATTS
+    device_watts: NonNegativeFloat = GPU_WATTS
+    scaling: Annotated[float, Interval(gt=0, le=1)] = SCALING
+    rates: Path | None = None
+    out: Path = Path()
+
+    def check_together(self) -> None:
+        """Reject half precision on a processor, and a batch that cannot be divided between the devices."""
+        super().check_together()
+        if self.precision == "fp16" and self.accelerator == "cpu":
+            raise UserError("--precision fp16 needs a GPU: use bf16, or remove --accelerator cpu")
+        if self.batch_size % self.devices:
+            raise UserError(
+                f"--batch-size {self.batch_size} cannot be divided between {self.devices} devices: give a multiple of "
+                f"{self.devices}"
+            )
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .settings import InspectSettings, ProposalSettings, RunSettings, SceneSettings
+from .settings import InspectSettings, PlanSettings, ProposalSettings, RunSettings, SceneSettings
 
 if TYPE_CHECKING:
     from .look.inspection import Inspection
+    from .planning.run import Plan
     from .proposals.check import CheckReport
     from .proposals.run import ProposalsResult
     from .scenes.run import ScenesResult
@@ -44,5 +45,12 @@ def inspect(settings: InspectSettings) -> Inspection:
 def pretrain(settings: RunSettings) -> RunResult:
     """Pre-train a network."""
     from .training.run import run
+
+    return run(settings)
+
+
+def plan(settings: PlanSettings) -> Plan:
+    """Estimate what a project will need."""
+    from .planning.run import run
 
     return run(settings)

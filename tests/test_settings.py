@@ -43,6 +43,8 @@ def smallest(command: Command) -> dict[str, Any]:
     for name in command.required():
         kind, _ = without_bounds(field_types(command.settings)[name])
         values[name] = [name] if typing.get_origin(kind) is list else "timm" if name == "to" else name
+        if kind is int:
+            values[name] = 512
     if command.name == "run":
         values["proposals"] = "proposals"
     return values
@@ -125,6 +127,9 @@ def test_a_value_out_of_range_is_one_line_before_any_work(
         ("ccop-pretrain scenes --size 1", "96 or more"),
         ("ccop-pretrain scenes --images 1", "2 or more"),
         ("ccop-pretrain inspect --count 0", "1 or more"),
+        ("ccop-pretrain plan --images 0", "1 or more"),
+        ("ccop-pretrain plan --scaling 0", "above 0 and at most 1"),
+        ("ccop-pretrain plan --eval-size 31", "32 or more"),
         ("ccop-eval linear --holdout 1", "above 0 and below 1"),
         ("ccop-eval linear --holdout 0", "above 0 and below 1"),
         ("ccop-eval linear --epochs 0", "1 or more"),
@@ -166,6 +171,8 @@ def test_bounds(line: str, allowed: str, capsys: pytest.CaptureFixture[str]) -> 
         ("ccop-pretrain run --objective mocov2 --weight-image 0", "--objective mocov2 has weight 0"),
         ("ccop-pretrain run --compile --activation-checkpointing", "--compile and --activation-checkpointing"),
         ("ccop-pretrain run --precision fp16 --accelerator cpu", "--precision fp16 needs a GPU"),
+        ("ccop-pretrain plan --precision fp16 --accelerator cpu", "--precision fp16 needs a GPU"),
+        ("ccop-pretrain plan --devices 3", "--batch-size 256 cannot be divided between 3 devices"),
         ("ccop-pretrain proposals --check --merge a", "--merge and --check cannot be combined"),
         ("ccop-pretrain proposals --shard 1/2 --overwrite", "remove --overwrite or --shard"),
         ("ccop-pretrain proposals --ground-truth a.json", "add --check"),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from multiprocessing import active_children, get_context, parent_process
+from multiprocessing import active_children, get_context, parent_process, set_start_method
 from types import TracebackType
 from typing import Generic, TypeVar
 
@@ -136,6 +136,22 @@ class OrderedMap(Generic[Item, Outcome]):
         outcome = self._waiting[0].result()
         self._waiting.popleft()
         return outcome
+
+
+def in_own_process(function: Callable[[Item], Outcome], argument: Item) -> Outcome:
+    """Call a picklable function in a new process, which ends with this one, and return its result.
+
+    Raises:
+        UserError: the process died.
+    """
+    with OrderedMap(function, [argument], workers=2, initialize=_default_start_method) as outcomes:
+        (outcome,) = outcomes
+    return outcome
+
+
+def _default_start_method() -> None:
+    """Let this process start its own as any program does, rather than in the way in which it was started itself."""
+    set_start_method(None, force=True)
 
 
 def _start_worker(initialize: Callable[[], None] | None) -> None:

@@ -23,6 +23,7 @@ from ccop_hub.notebook import summary_html
 from ccop_hub.progress import shows_bars
 
 from ..common import distributed
+from ..estimates import size
 from ..look.inspection import write_sheets
 from ..settings import RunSettings
 from ..views.dataset import PretrainingData, images_per_process
@@ -30,6 +31,7 @@ from ..views.listing import ImageListing
 from .checkpoints import KeepCheckpoints, checkpoint_step, newest_checkpoint, remove_others
 from .divergence import DivergedError, likely_cause
 from .export import export, library_versions
+from .forecast import cost_before_start, warn_before_start
 from .metrics_file import MetricsFile
 from .monitoring import advice, expected_boxes
 from .run_folder import RunFolder, RunState
@@ -104,8 +106,7 @@ def run(settings: RunSettings) -> RunResult:
         folder.require_same_images(len(listing), listing.digest)
     if trainer.is_global_zero:
         tidy(folder, metrics, listing, settings, done)
-        for warning in advice(settings, schedule, len(listing), expected_boxes(listing, settings)):
-            LOG.warning("%s", warning)
+        warn(settings, schedule, listing, module)
     announce(settings, schedule, listing, done, trainer.world_size)
     trainer.loggers = [metrics, *further_loggers(settings, folder, done, trainer.is_global_zero)]
     try:
@@ -155,6 +156,17 @@ def tidy(folder: RunFolder, metrics: MetricsFile, listing: ImageListing, setting
     folder.write_environment(environment())
     if settings.pictures and not folder.pictures.exists():
         write_sheets(listing, settings, folder.pictures, settings.pictures)
+
+
+def warn(settings: RunSettings, schedule: Schedule, listing: ImageListing, module: PretrainingModule) -> None:
+    """Log warnings about settings that do not suit the data, and about too little memory or disk space."""
+    boxes = expected_boxes(listing, settings)
+    in_store = 0.0 if listing.proposals is None else listing.proposals.manifest.boxes / len(listing)
+    cost = cost_before_start(settings, module.objective, schedule.steps, len(listing), in_store, boxes)
+    for warning in (*advice(settings, schedule, len(listing), boxes), *warn_before_start(cost, settings.out)):
+        LOG.warning("%s", warning)
+    memory = f"{size(cost.device_memory)} of GPU memory" if cost.device_memory else f"{size(cost.memory)} of memory"
+    LOG.info("estimate before the first step: at least %s, %s on the disk", memory, size(cost.disk))
 
 
 def announce(settings: RunSettings, schedule: Schedule, listing: ImageListing, done: int, processes: int) -> None:

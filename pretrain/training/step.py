@@ -71,6 +71,7 @@ class PretrainingModule(LightningModule):
                 encoder.compile(backend=COMPILER)
         self.augmentation = PhotometricAugmentation(settings)
         self.skipped: dict[int, str] = {}
+        self.last_report = ""
         self._throughput = Throughput()
         self._skipped_steps = SkippedSteps()
         self._scale: float | None = None
@@ -225,9 +226,9 @@ class PretrainingModule(LightningModule):
         if self.global_rank == 0:
             for alarm in self._alarms:
                 alarm.look(row, done)
-        self.log_dict({**losses, "images/s": rate}, prog_bar=True, logger=False)
         text = ", ".join(f"{name} {value:.3f}" for name, value in losses.items())
-        STEPS_LOG.info("step %d/%d: %s, %.1f images/s", done, self.schedule.steps, text, rate)
+        self.last_report = f"{text}, {rate:.1f} images/s"
+        STEPS_LOG.info("step %d/%d: %s", done, self.schedule.steps, self.last_report)
 
     def _log(self, figures: dict[str, float], done: int) -> None:
         for logger in self.loggers:

@@ -11,15 +11,15 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback, RichProgressBar
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from ccop_hub.errors import UserError
-from ccop_hub.progress import shows_bars
 
 from ..settings import RunSettings
 from .checkpoints import KeepCheckpoints, WholeFiles
+from .forecast import Forecast
 from .metrics_file import MetricsFile
 from .run_folder import RunFolder
 from .schedule import Schedule
@@ -47,10 +47,10 @@ def build_trainer(settings: RunSettings, schedule: Schedule, folder: RunFolder, 
         logging.getLogger(logger).setLevel(logging.WARNING)
     for noise in NOISE:
         warnings.filterwarnings("ignore", message=noise)
-    callbacks: list[Callback] = [KeepCheckpoints(folder.checkpoints, settings.save_every, schedule.steps)]
-    bar = shows_bars()
-    if bar:
-        callbacks.append(RichProgressBar())
+    callbacks: list[Callback] = [
+        Forecast(schedule.steps),
+        KeepCheckpoints(folder.checkpoints, settings.save_every, schedule.steps),
+    ]
     try:
         return Trainer(
             accelerator=settings.accelerator,
@@ -63,7 +63,7 @@ def build_trainer(settings: RunSettings, schedule: Schedule, folder: RunFolder, 
             logger=metrics,
             callbacks=callbacks,
             plugins=[WholeFiles()],
-            enable_progress_bar=bar,
+            enable_progress_bar=False,
             enable_model_summary=False,
             use_distributed_sampler=False,
             num_sanity_val_steps=0,

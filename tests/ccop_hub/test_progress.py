@@ -15,7 +15,7 @@ class Clock:
         return self.now
 
 
-def test_a_line_at_once_and_then_one_a_minute(
+def test_a_line_at_once_an_early_estimate_and_then_a_line_a_minute(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock = Clock()
@@ -26,8 +26,9 @@ def test_a_line_at_once_and_then_one_a_minute(
             clock.now += 1
             shown.advance()
     assert capsys.readouterr().err.splitlines() == [
-        "searching: 460 of 1000 images, about 9 min left",
-        "searching: 520 of 1000 images, about 8 min left",
+        "searching: 410 of 1000 images, about 10 min left",
+        "searching: 470 of 1000 images, about 9 min left",
+        "searching: 530 of 1000 images, about 8 min left",
         "searching: 550 of 1000 images, about 8 min left",
     ]
 
@@ -42,8 +43,9 @@ def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     with Progress("searching", total=2) as shown:
         shown.advance()
-        shown.advance()
+        shown.advance("loss 3.250")
     assert "2/2" in terminal.getvalue()
+    assert "loss 3.250" in terminal.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ FUNCTIONS = {
     "draw_scenes": settings.SceneSettings,
     "propose": settings.ProposalSettings,
     "inspect": settings.InspectSettings,
+    "plan": settings.PlanSettings,
     "pretrain": settings.RunSettings,
 }
 

@@ -1,0 +1,1 @@
+"""The planner: measures this machine for a moment, and estimates what a whole project will need."""
