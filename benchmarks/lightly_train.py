@@ -29,9 +29,10 @@ from ccop_hub.architectures import ResNetFPN
 
 HOOK = """
 import time, torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 torch.set_num_threads({threads})
 notes = open({notes!r}, "w")
-torch.optim.optimizer.register_optimizer_step_post_hook(lambda *_: print(time.time(), file=notes, flush=True))
+register_optimizer_step_post_hook(lambda *_: print(time.time(), file=notes, flush=True))
 """
 
 PROGRAMS = {
@@ -98,7 +99,7 @@ def operations(backbone: str, size: int) -> dict[str, float]:
     SimCLR trains on two views; MoCo v2 trains on one and only computes the keys of the other; CCOP does the same with
     the pyramid.
     """
-    network, pixels = ResNetFPN(backbone), torch.zeros(1, 3, size, size)
+    network, pixels = ResNetFPN(backbone).eval(), torch.zeros(1, 3, size, size)
     with FlopCounterMode(display=False) as alone:
         network.backbone(pixels)
     with FlopCounterMode(display=False) as pyramid:

@@ -1,8 +1,8 @@
-"""Write the tables of docs/performance.md from the results of the benchmarks.
+"""Write the tables of docs/performance.md and docs/proposals.md from the results of the benchmarks.
 
     python benchmarks/tables.py
 
-A table stands between `<!-- table: NAME -->` and `<!-- end of table -->`. A test compares the page with the results.
+A table stands between `<!-- table: NAME -->` and `<!-- end of table -->`. A test compares the pages with the results.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from machine import RESULTS
 
-PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+PAGES = [Path(__file__).parents[1] / "docs" / f"{name}.md" for name in ("performance", "proposals")]
 MARKS = re.compile(r"(<!-- table: ([\w -]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
 
@@ -126,6 +126,15 @@ def search_memory() -> str:
     return table(("pixels", "OpenCV: before", "peak", "fast: before", "peak"), rows)
 
 
+def proposals_memory() -> str:
+    """Peak memory of the whole command, without the search, by number of images."""
+    rows = [
+        (f"{row['images']:,}", f"{row['boxes']:,}", f"{row['peak_mb']:.0f} MB", f"{row['peak_again_mb']:.0f} MB")
+        for row in results("proposals_memory")["runs"]
+    ]
+    return table(("images", "boxes", "peak memory", "peak memory of a rerun"), rows)
+
+
 def shards() -> str:
     """One process and two, and the merge of their parts."""
     found = results("sharded_proposals")["scaling"]
@@ -196,6 +205,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "search steps": search_steps,
     "search growth": search_growth,
     "search memory": search_memory,
+    "proposals memory": proposals_memory,
     "shards": shards,
     "merge": merge,
     "planner": planner,
@@ -209,4 +219,5 @@ def filled(page: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for path in PAGES:
+        path.write_text(filled(path.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The tables of docs/performance.md are those of the benchmarks' results."""
+"""The tables of docs/performance.md and docs/proposals.md are those of the benchmarks' results."""
 
 import importlib.util
 import re
@@ -23,8 +23,10 @@ def tables(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-def test_every_table_on_the_page_is_that_of_the_results(tables: ModuleType) -> None:
-    page = tables.PAGE.read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", ["performance", "proposals"])
+def test_every_table_on_a_page_is_that_of_the_results(tables: ModuleType, name: str) -> None:
+    (path,) = (path for path in tables.PAGES if path.stem == name)
+    page = path.read_text(encoding="utf-8")
     assert re.findall(r"<!-- table: ([\w -]+) -->", page)
     assert tables.filled(page) == page, "run: python benchmarks/tables.py"
 
