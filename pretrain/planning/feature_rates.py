@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader, IterableDataset
 from torchvision.transforms import v2
 
 from ccop_hub.architectures import build_backbone
-from ccop_hub.image_sources.source import ImageSource, open_source
+from ccop_hub.image_sources.source import open_source
+from ccop_hub.image_sources.stored_images import ImageSource
 
 from ..common.process_memory import memory_in_use
 

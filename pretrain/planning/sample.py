@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image
 
 from ccop_hub.errors import UserError
-from ccop_hub.image_sources.source import ImageSource, open_source
+from ccop_hub.image_sources.source import open_source
+from ccop_hub.image_sources.stored_images import ImageSource
 from ccop_hub.images import UnreadableImageError
 
 from ..scenes.painting import paint_scene

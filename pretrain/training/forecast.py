@@ -17,8 +17,8 @@ from ccop_hub.progress import Progress, duration
 
 from ..common.process_memory import memory_in_use, resident_memory
 from ..estimates import Cost, Power, checkpoints, energy, listing_memory, shortages, size
-from ..method.encoder import POOLED_SIDE
 from ..method.objective import ContrastivePretraining
+from ..method.pooling import POOLED_SIDE
 from ..settings import RunSettings
 from .pace import Pace
 
