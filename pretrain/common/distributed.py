@@ -53,9 +53,10 @@ def gather_numbers(numbers: Tensor, device: torch.device) -> Tensor:
     """
     if world_size() == 1:
         return numbers.unsqueeze(0)
-    gathered = torch.empty(world_size(), *numbers.shape, dtype=numbers.dtype, device=device)
-    dist.all_gather(list(gathered.unbind()), to_device(numbers, device))
-    return gathered.cpu()
+    own = to_device(numbers, device)
+    gathered = [torch.empty_like(own) for _ in range(world_size())]
+    dist.all_gather(gathered, own)
+    return torch.stack(gathered).cpu()
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ On torch's meta device, tensors have a shape but no values, so whatever would ha
 import importlib.util
 import sys
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,14 @@ def test_a_training_step_waits_once_to_check_that_the_losses_are_finite(objectiv
         step(1)
     assert dict(counter.waits) == {"_local_scalar_dense": 1}
     assert counter.dispatched > 500
+
+
+def test_the_whole_objective_compiles_to_one_graph() -> None:
+    model, batch = ContrastivePretraining(ObjectiveSettings(**SMALL), "test_resnet", 10, 64), make_batch()
+    batch = replace(batch, query_images=batch.query_images / 255, key_images=batch.key_images / 255)
+    found = torch._dynamo.explain(model.forward)(batch, model.totals(batch))
+    assert found.graph_count == 1
+    assert found.break_reasons == []
 
 
 def test_the_counter_sees_what_waits() -> None:
