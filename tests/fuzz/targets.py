@@ -5,18 +5,41 @@ from __future__ import annotations
 import io
 import json
 import pickle
-from collections.abc import Callable, Iterator
+import tarfile
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from ccop_eval.results.comparison import group_results
+from ccop_eval.results.result import Result
+from ccop_eval.results.tables import comma_separated, markdown
+from ccop_pretrain.proposals.ledger import Ledger
+from PIL import Image
 from safetensors.torch import save
 
-from ccop_hub.coco.json_stream import stream_entries
+from ccop_hub.bounded_yaml import read_yaml
+from ccop_hub.coco.listing import read_listing
+from ccop_hub.coco.objects import IdsNeedNumbersError, ObjectReader
 from ccop_hub.errors import UserError
 from ccop_hub.formats.safe_reading import read_file
+from ccop_hub.image_sources.source import open_source
+from ccop_hub.image_sources.tar_index import TarIndex
+from ccop_hub.proposals.shards import (
+    FORMAT_VERSION,
+    ImageProposals,
+    ShardRows,
+    notes_of,
+    read_notes,
+    shard_path,
+    write_shard,
+)
 from ccop_hub.proposals.store import ProposalStore
+
+CORPUS = Path(__file__).with_name("corpus")
+"""One folder per target, with inputs that once made a reader fail."""
 
 
 @dataclass(frozen=True)
@@ -27,14 +50,16 @@ class Target:
         read: reads the file at a path.
         seeds: valid files.
         name: the file's name.
+        prepare: writes the other files that the reader needs into the folder.
     """
 
     read: Callable[[Path], object]
     seeds: Callable[[], list[bytes]]
     name: str = "input"
+    prepare: Callable[[Path], object] = lambda folder: None
 
     def try_bytes(self, data: bytes, folder: Path) -> None:
-        """Write the bytes to a file in `folder` and read it; a refusal must be a single line."""
+        """Write the bytes to a file in `folder`, prepared before, and read it; a refusal must be a single line."""
         path = folder / self.name
         path.write_bytes(data)
         told = ""
@@ -70,30 +95,143 @@ def _coco() -> list[bytes]:
     return [text.encode(), text.encode("utf-16"), text.replace("3", "NaN").encode("utf-8-sig")]
 
 
-def _read_coco(path: Path) -> Iterator[object] | None:
-    for _ in stream_entries(path, ["images", "annotations", "categories"]):
-        pass
-    return None
+def _read_coco(path: Path) -> None:
+    listing = read_listing(path)
+    options = {"masks": False, "clip": True, "classes": True}
+    try:
+        for _ in ObjectReader(path, listing, renumber=False, **options):
+            pass
+    except IdsNeedNumbersError:
+        for _ in ObjectReader(path, listing, renumber=True, **options):
+            pass
+
+
+_DIGEST = "0" * 64
+_ROWS = [
+    ImageProposals(name, 8, 6, np.array([[0, 0, 4, 4], [1, 2, 8, 6]], np.float32), 70, number)
+    for number, name in enumerate(("a.png", "b.png"))
+]
 
 
 def _manifests() -> list[bytes]:
-    settings = {"mode": "fast", "keep": 10}
-    digest = "0" * 64
     facts = {
         "root": "a",
         "images": 2,
-        "listing": digest,
-        "settings": settings,
-        "settings_digest": digest,
+        "listing": _DIGEST,
+        "settings": {"mode": "fast", "keep": 10},
+        "settings_digest": _DIGEST,
         "versions": {"numpy": "2"},
+        "skipped": 0,
+        "boxes": 4,
+        "empty": 0,
         "complete": True,
-        "format_version": 1,
+        "format_version": FORMAT_VERSION,
     }
     return [json.dumps(facts).encode()]
 
 
+def _shards() -> list[bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = shard_path(Path(folder), 0)
+        write_shard(path, _ROWS, notes_of(_ROWS, {"c.png": "unreadable"}, _DIGEST), 0)
+        return [path.read_bytes()]
+
+
+def _write_manifest(folder: Path) -> None:
+    (folder / "manifest.json").write_bytes(_manifests()[0])
+
+
+def _read_shard(path: Path) -> None:
+    read_notes(path)
+    for row in ShardRows(path):
+        assert row.boxes.shape[1] == 4
+    ProposalStore.open(path.parent)
+
+
+_PART = "parts/1-of-1-0000/000000.parquet"
+
+
+def _prepare_ledger(folder: Path) -> None:
+    (folder / _PART).parent.mkdir(parents=True)
+    (folder / "images").mkdir()
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (8, 6)).save(folder / "images" / name)
+
+
+def _read_ledger(path: Path) -> None:
+    folder = path.parents[2]
+    ledger = Ledger(open_source(folder / "images"), folder, _DIGEST, 10**6)
+    assert 0 <= ledger.kept <= 2
+    list(ledger.rows([index for index in range(2) if ledger.file[index] >= 0]))
+
+
+def _arrays() -> list[bytes]:
+    made = []
+    for array in (np.zeros((2, 3), np.float32), np.arange(6).reshape(3, 2).T):
+        buffer = io.BytesIO()
+        np.savez(buffer, weight=array)
+        made.append(buffer.getvalue())
+    return made
+
+
+def _settings() -> list[bytes]:
+    return [b"lr: 0.3\nimages: a\njitters: [1, 2]\n", b'a: &a {x: 1}\nb: {<<: *a, y: "\\x85"}\n- [']
+
+
+def _tars() -> list[bytes]:
+    made = []
+    for kind in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT):
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w", format=kind) as archive:
+            member = tarfile.TarInfo("a" * 90 + "/b.png")
+            member.size = 3
+            archive.addfile(member, io.BytesIO(b"abc"))
+        made.append(buffer.getvalue())
+    return made
+
+
+def _results() -> list[bytes]:
+    identity = {"name": "w", "digest": "sha256:1", "arch": "resnet18", "facts": {"steps": 3}}
+    document = {
+        "schema_version": 1,
+        "task": "linear",
+        "protocol": "linear-sweep",
+        "engine": {"name": "lightning", "version": "2", "compiled": None},
+        "weights": identity,
+        "loaded": "backbone",
+        "data": {"name": "d", "digest": "sha256:d", "images": 2},
+        "metrics": {"top1": 50.5, "top5": None},
+        "seed": 0,
+        "curve": [{"step": 1, "top1": 1.5}],
+        "intervals": {"top1": [1.0, 2.0]},
+    }
+    return [json.dumps(document).encode()]
+
+
+def _show_result(path: Path) -> None:
+    groups = group_results([Result.read(path)])
+    markdown(groups).encode()
+    comma_separated(groups).encode()
+
+
 TARGETS = {
     "checkpoint": Target(read_file, _checkpoints),
+    "arrays": Target(read_file, _arrays, "input.npz"),
     "coco": Target(_read_coco, _coco, "input.json"),
-    "proposals": Target(lambda path: ProposalStore.open(path.parent), _manifests, "manifest.json"),
+    "proposals": Target(
+        lambda path: ProposalStore.open(path.parent),
+        _manifests,
+        "manifest.json",
+        lambda folder: shard_path(folder, 0).write_bytes(_shards()[0]),
+    ),
+    "shard": Target(_read_shard, _shards, shard_path(Path(), 0).name, _write_manifest),
+    "ledger": Target(_read_ledger, _shards, _PART, _prepare_ledger),
+    "result": Target(_show_result, _results, "result.json"),
+    "settings": Target(read_yaml, _settings, "settings.yaml"),
+    "tar": Target(lambda path: TarIndex.read(path.parent, [path.name]), _tars, "a.tar"),
 }
+
+
+def inputs(name: str) -> list[bytes]:
+    """The seeds of a target, and the files of its corpus."""
+    return [*TARGETS[name].seeds(), *(path.read_bytes() for path in sorted((CORPUS / name).glob("*")))]
