@@ -1,12 +1,16 @@
-"""Check that URLs are safe to download from, and redact their secrets for display."""
+"""Check that URLs are safe to download from, and separate their credentials."""
 
 from __future__ import annotations
 
 import base64
 import re
-from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit, urlunsplit
 
 from .errors import UserError, one_line
+from .redaction import redact, without_secrets
+
+_SHORTEST_SECRET = 6
+"""Shorter values, such as `1`, are no secrets and occur in any text."""
 
 HF_PREFIX = "hf-hub:"
 """Prefix of names on the Hugging Face Hub: `hf-hub:ORG/NAME[@REVISION]`."""
@@ -15,24 +19,6 @@ DRIVE_PREFIX = "gdrive:"
 """Prefix of files on Google Drive: `gdrive:ID`."""
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
-_ADDRESS = re.compile(r"\b(?:https?|hf|s3|gs|ftp)://[^\s\"'<>|]+", re.IGNORECASE)
-_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
-
-
-def redact(text: str) -> str:
-    """Remove secrets from URLs in a text: user name, password, query and fragment.
-
-    Signed URLs carry their signature or token in the query. Hugging Face Hub tokens are removed anywhere in the text.
-    """
-    return _TOKEN.sub("hf_...", _ADDRESS.sub(lambda match: _without_secrets(match[0]), text))
-
-
-def _without_secrets(address: str) -> str:
-    try:
-        parts = urlsplit(address)
-    except ValueError:
-        return f"{address.partition('://')[0]}://..."
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
 
 
 def split_address(address: str) -> SplitResult:
@@ -41,7 +27,7 @@ def split_address(address: str) -> SplitResult:
     Raises:
         UserError: the URL is malformed, or unencrypted and not on this machine. The message contains no secrets.
     """
-    shown = one_line(redact(_without_secrets(address)))
+    shown = one_line(redact(without_secrets(address)))
     try:
         parts = urlsplit(address)
         _ = parts.port
@@ -54,6 +40,26 @@ def split_address(address: str) -> SplitResult:
             f"{shown} is not a valid URL: check it, and percent-encode spaces and non-ASCII characters (%20)"
         )
     return parts
+
+
+def hide_secrets(text: str, address: str) -> str:
+    """Remove from a text the secrets of a URL, wherever a server may have repeated them.
+
+    Args:
+        text: text such as an error message.
+        address: the URL whose user name, password, query and fragment are secret.
+    """
+    try:
+        parts = urlsplit(address)
+        found = [parts.username, parts.password, parts.query, parts.fragment]
+    except ValueError:
+        return text
+    found += [value for _, value in parse_qsl(parts.query)]
+    secrets = {form for secret in found if secret for form in (secret, unquote(secret))}
+    for secret in sorted(secrets, key=len, reverse=True):
+        if len(secret) >= _SHORTEST_SECRET:
+            text = text.replace(secret, "...")
+    return text
 
 
 def credentials(parts: SplitResult) -> str | None:

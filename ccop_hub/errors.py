@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .markup import visible
+from .redaction import redact
 
 
 class UserError(Exception):
@@ -10,12 +11,12 @@ class UserError(Exception):
 
     The message is one line: what is wrong, then what to do. The console programs print it and exit with code 2; in
     Python it is an ordinary exception. Line breaks and characters that do not print, which names of files and values
-    of settings may contain, are escaped.
+    of settings may contain, are escaped, and passwords and tokens in URLs are left out.
     """
 
     def __str__(self) -> str:
-        """Return the message as one printable line."""
-        return visible(super().__str__())
+        """Return the message as one printable line without secrets."""
+        return redact(visible(super().__str__()))
 
 
 def one_line(text: object, limit: int = 160) -> str:

@@ -8,9 +8,9 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from .addresses import redact
 from .errors import UserError
 from .files import make_folder, write_atomically
+from .redaction import redact
 
 RENAMED = {
     "arch": "backbone",

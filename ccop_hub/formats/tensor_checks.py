@@ -32,7 +32,7 @@ class Shaped(Protocol):
 
 
 def require_sound(tensors: Mapping[str, Tensor | NotDense]) -> None:
-    """Check that tensors are dense, numeric, on the CPU, finite, and no larger than their storage.
+    """Check that tensors are dense, numeric, on the CPU, finite in float32, and no larger than their storage.
 
     With a stride of 0, a tensor can claim any shape over a small storage; copying it would exhaust the memory.
 
@@ -51,6 +51,10 @@ def require_sound(tensors: Mapping[str, Tensor | NotDense]) -> None:
     bad = [name for name, value in numbers.items() if value.is_floating_point() and not _is_finite(value)]
     if bad:
         raise UserError(f"NaN or infinite numbers in {_shortened(bad)}: use weights from before the run diverged")
+    wide = {name: value for name, value in numbers.items() if value.dtype == torch.float64}
+    large = [name for name, value in wide.items() if not value.float().isfinite().all()]
+    if large:
+        raise UserError(f"numbers too large for float32 in {_shortened(large)}: use weights that did not diverge")
 
 
 def _is_dense(value: Tensor) -> bool:

@@ -25,6 +25,7 @@ from ..formats.checkpoint import Weights, read_checkpoint
 from ..formats.conversion import convert
 from ..formats.detectron2_config import detectron2_config
 from ..formats.weights_files import FACTS_FILE, find_weights_file
+from ..redaction import redact
 from ..regular_files import read_regular
 from ..sources.cache import is_offline
 from ..sources.huggingface import endpoint, require_repository
@@ -168,7 +169,7 @@ def _checked_export(run: Path) -> Weights:
 
 def _push(folder: Path, settings: PublishSettings, count: int) -> str:
     api = HfApi(endpoint=endpoint())
-    where = f"{api.endpoint}/{settings.repo}"
+    where = redact(f"{api.endpoint}/{settings.repo}")
     try:
         _persist(lambda: api.create_repo(settings.repo, private=settings.private, exist_ok=True))
         if settings.revision != "main":

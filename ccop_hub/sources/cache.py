@@ -12,9 +12,9 @@ from pathlib import Path
 
 from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 
-from ..addresses import redact
 from ..errors import UserError
 from ..files import bytes_digest, file_digest, has_digest, make_folder, write_atomically
+from ..redaction import redact
 from ..regular_files import read_json
 
 logger = logging.getLogger(__name__)

@@ -18,8 +18,9 @@ from urllib.parse import unquote, urlsplit
 
 from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
-from ..addresses import credentials, redact, split_address, without_credentials
+from ..addresses import credentials, hide_secrets, split_address, without_credentials
 from ..errors import UserError, one_line
+from ..redaction import redact
 from ..regular_files import read_json
 from .cache import RECORD_FILE, Slot
 from .reachability import unreachable
@@ -58,9 +59,11 @@ def fetch_url(url: str, published: str | None = None) -> Path:
     algorithm, _, digits = fragment.partition("=")
     if algorithm in ("sha256", "md5") and digits:
         published = f"{algorithm}:{digits}"
-    return Slot.of(address, _file_name(split_address(address).path), published).fetch(
-        lambda path: download(address, path)
-    )
+    slot = Slot.of(address, _file_name(split_address(address).path), published)
+    try:
+        return slot.fetch(lambda path: download(address, path))
+    except UserError as error:
+        raise UserError(hide_secrets(str(error), url)) from None
 
 
 def _file_name(path: str) -> str:

@@ -19,11 +19,12 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from ..addresses import HF_PREFIX, redact
+from ..addresses import HF_PREFIX
 from ..errors import UserError, one_line
 from ..files import file_digest
 from ..formats.timm_folder import TIMM_CONFIG_FILE, TIMM_FILES
 from ..formats.weights_files import FACTS_FILE, WEIGHTS_FILES
+from ..redaction import redact
 from .cache import is_offline
 from .reachability import unreachable
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
-from ..addresses import DRIVE_PREFIX, HF_PREFIX, redact
+from ..addresses import DRIVE_PREFIX, HF_PREFIX
 from ..errors import UserError
 from ..plain_resnets import HUB_ARCHITECTURES
+from ..redaction import redact
 from . import registry
 
 RANDOM = "random"

@@ -17,7 +17,10 @@ def unreachable(address: str) -> str | None:
 
     Uses the proxies set in the environment (`https_proxy`, `no_proxy`).
     """
-    target = _server(address)
+    try:
+        target = _server(address)
+    except ValueError as error:  # a malformed URL or proxy
+        return str(error)
     if target is None:
         return None  # let urllib handle, and report, anything unusual
     answers: queue.Queue[str | None] = queue.Queue()

@@ -11,13 +11,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..addresses import redact
 from ..errors import UserError
 from ..formats.checkpoint import Weights, read_checkpoint, tensors_digest
 from ..formats.facts import in_rgb_order
 from ..formats.recognition import identify
 from ..normalization import INPUT_FACTS
 from ..plain_resnets import HUB_ARCHITECTURES, PLAIN_RESNETS
+from ..redaction import redact
 from . import registry
 from .location import RANDOM as RANDOM
 from .location import locate as locate

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from ..addresses import redact
+from ..redaction import redact
 from ..formats.outline import Outline, outline_of, read_outline
 from ..plain_resnets import PLAIN_RESNETS
 from . import registry

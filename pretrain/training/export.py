@@ -22,9 +22,6 @@ from .schedule import Schedule
 PATHS = ("images", "proposals", "out", "probe", "init")
 """Settings that are local paths; an exported checkpoint only keeps their last component."""
 
-PUBLIC = (HF_PREFIX, "https://")
-"""Prefixes of `init` values that are not local paths. Registry names have a single component anyway."""
-
 
 def export(
     folder: Path, objective: ContrastivePretraining, settings: RunSettings, schedule: Schedule, listing: ImageListing
@@ -51,9 +48,10 @@ def export(
 def run_facts(settings: RunSettings, schedule: Schedule, listing: ImageListing) -> dict[str, Any]:
     """Build the facts stored in the exported checkpoint."""
     resolved = plain(settings)
+    # Addresses are kept, without their secrets; a registry name has a single component anyway.
     for name in PATHS:
         value = getattr(settings, name)
-        if value is not None and not str(value).startswith(PUBLIC):
+        if value is not None and not str(value).startswith(HF_PREFIX) and "://" not in str(value):
             resolved[name] = Path(value).expanduser().resolve().name
     return {
         "arch": settings.backbone,

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from ccop_hub.addresses import credentials, redact, split_address, without_credentials
+from ccop_hub.addresses import credentials, hide_secrets, split_address, without_credentials
 from ccop_hub.errors import UserError
+from ccop_hub.redaction import redact
 from ccop_hub.saved_settings import plain
 
 
@@ -56,3 +57,14 @@ def test_credentials_go_into_a_header() -> None:
     assert credentials(parts) == "Basic bWU6cEBzcw=="
     assert without_credentials(parts) == "https://host:8443/a.pth?x=1"
     assert credentials(split_address("https://host/a")) is None
+
+
+def test_secrets_that_a_server_repeats_are_removed() -> None:
+    address = "https://alice-name:p%40ssword@host/a.pth?token=abcdefgh&part=1#fragment"
+    text = "alice-name gave p@ssword, p%40ssword, abcdefgh and fragment to part 1 of host/a.pth"
+    assert hide_secrets(text, address) == "... gave ..., ..., ... and ... to part 1 of host/a.pth"
+    assert hide_secrets(text, "https://[") == text
+
+
+def test_an_error_holds_no_secret_and_is_one_line() -> None:
+    assert str(UserError("https://me:secret@host/a?token=secret\nis\x1b[31m gone")) == r"https://host/a is\x1b[31m gone"

@@ -572,3 +572,9 @@ def test_an_old_torch_file_that_lists_a_storage_it_does_not_have_is_damaged(tmp_
     path.write_bytes(data[:place] + b"7" * len(key) + data[place + len(key) :])
     with pytest.raises(UserError, match=r"a\.pth is damaged or truncated"):
         read_file(path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1e39, 1e300])
+def test_numbers_that_are_not_finite_in_float32_are_refused(value: float) -> None:
+    with pytest.raises(UserError, match=r"(NaN or infinite|too large for float32).* in b:"):
+        require_sound({"a": torch.tensor([1e38], dtype=torch.float64), "b": torch.tensor([value], dtype=torch.float64)})

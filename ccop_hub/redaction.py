@@ -1,0 +1,26 @@
+"""Remove secrets from text that is shown or saved."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit, urlunsplit
+
+_ADDRESS = re.compile(r"\b(?:https?|hf|s3|gs|ftp)://[^\s\"'<>|]+", re.IGNORECASE)
+_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
+
+
+def redact(text: str) -> str:
+    """Remove secrets from URLs in a text: user name, password, query and fragment.
+
+    Signed URLs carry their signature or token in the query. Hugging Face Hub tokens are removed anywhere in the text.
+    """
+    return _TOKEN.sub("hf_...", _ADDRESS.sub(lambda match: without_secrets(match[0]), text))
+
+
+def without_secrets(address: str) -> str:
+    """Remove user name, password, query and fragment from a URL, which may be malformed."""
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return f"{address.partition('://')[0]}://..."
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
