@@ -32,7 +32,8 @@ class Shaped(Protocol):
 
 
 def require_sound(tensors: Mapping[str, Tensor | NotDense]) -> None:
-    """Check that tensors are dense, numeric, on the CPU, finite in float32, and no larger than their storage.
+    """Check that tensors are dense, numeric, on the CPU, finite in float32, and no larger than their storage,
+    and that no variance is negative.
 
     With a stride of 0, a tensor can claim any shape over a small storage; copying it would exhaust the memory.
 
@@ -51,6 +52,9 @@ def require_sound(tensors: Mapping[str, Tensor | NotDense]) -> None:
     bad = [name for name, value in numbers.items() if value.is_floating_point() and not _is_finite(value)]
     if bad:
         raise UserError(f"NaN or infinite numbers in {_shortened(bad)}: use weights from before the run diverged")
+    negative = [name for name, value in numbers.items() if name.endswith("running_var") and bool((value < 0).any())]
+    if negative:
+        raise UserError(f"negative variances in {_shortened(negative)}: use weights from before the run diverged")
     wide = {name: value for name, value in numbers.items() if value.dtype == torch.float64}
     large = [name for name, value in wide.items() if not value.float().isfinite().all()]
     if large:

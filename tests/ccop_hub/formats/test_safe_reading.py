@@ -574,6 +574,11 @@ def test_an_old_torch_file_that_lists_a_storage_it_does_not_have_is_damaged(tmp_
         read_file(path)
 
 
+def test_negative_variances_are_refused() -> None:
+    with pytest.raises(UserError, match=r"negative variances in bn1\.running_var"):
+        require_sound({"bn1.running_var": torch.tensor([1.0, -1e-3])})
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1e39, 1e300])
 def test_numbers_that_are_not_finite_in_float32_are_refused(value: float) -> None:
     with pytest.raises(UserError, match=r"(NaN or infinite|too large for float32).* in b:"):
