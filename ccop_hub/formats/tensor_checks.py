@@ -32,10 +32,10 @@ class Shaped(Protocol):
 
 
 def require_sound(tensors: Mapping[str, Tensor | NotDense]) -> None:
-    """Check that tensors are dense, numeric, on the CPU, finite in float32, and no larger than their storage,
-    and that no variance is negative.
+    """Check that tensors are dense, numeric, on the CPU, finite in float32, and no larger than their storage.
 
-    With a stride of 0, a tensor can claim any shape over a small storage; copying it would exhaust the memory.
+    Variances must not be negative. With a stride of 0, a tensor can claim any shape over a small storage; copying it
+    would exhaust the memory.
 
     Raises:
         UserError: a tensor is invalid; the message names it.
@@ -55,7 +55,7 @@ def require_sound(tensors: Mapping[str, Tensor | NotDense]) -> None:
     negative = [name for name, value in numbers.items() if name.endswith("running_var") and bool((value < 0).any())]
     if negative:
         raise UserError(f"negative variances in {_shortened(negative)}: use weights from before the run diverged")
-    wide = {name: value for name, value in numbers.items() if value.dtype == torch.float64}
+    wide = {name: value for name, value in numbers.items() if value.is_floating_point() and value.element_size() > 4}
     large = [name for name, value in wide.items() if not value.float().isfinite().all()]
     if large:
         raise UserError(f"numbers too large for float32 in {_shortened(large)}: use weights that did not diverge")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from ..redaction import redact
 from ..formats.outline import Outline, outline_of, read_outline
 from ..plain_resnets import PLAIN_RESNETS
+from ..redaction import redact
 from . import registry
 from .location import RANDOM, locate
 
