@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
 from lightning.fabric import Fabric
 
 from ccop_hub.console.errors import describe_os_error
@@ -24,6 +25,9 @@ from .environment import hardware, versions
 SETTINGS_FILE = "settings.yaml"
 STATE_FILE = "state.ckpt"
 PICTURES = "pictures"
+
+_PLAIN = (int, float, str, list, dict)
+"""Types of the values in a state that are neither modules nor optimizers."""
 
 MAY_DIFFER = frozenset(
     {
@@ -106,7 +110,14 @@ class RunFolder:
         return Result.read(self.out)
 
     def save_state(self, state: dict[str, Any]) -> None:
-        """Write the state to resume from, atomically: modules, optimizers and plain values (see `Fabric.save`)."""
+        """Write the state to resume from, atomically: modules, optimizers and plain values (see `Fabric.save`).
+
+        Raises:
+            UserError: a tensor of a module is NaN or infinite; the earlier state is kept.
+        """
+        for value in state.values():
+            if isinstance(value, torch.nn.Module):
+                _require_finite(value)
         # Only rank 0 writes, but gathering the state is collective.
         with replacing(self.state) if self.main else nullcontext(self.state) as file:
             self.fabric.save(file, state)
@@ -122,9 +133,13 @@ class RunFolder:
         if not self.state.exists():
             return
         identity = state["identity"]
+        plain_types = {name: type(value) for name, value in state.items() if isinstance(value, _PLAIN)}
         try:
             self.fabric.load(self.state, state)
-        except (KeyError, ValueError, RuntimeError, TypeError) as error:
+            for name, kind in plain_types.items():
+                if not isinstance(state[name], kind):
+                    raise TypeError(f"{name} is a {type(state[name]).__name__}, not a {kind.__name__}")
+        except (LookupError, ValueError, RuntimeError, TypeError, AttributeError, AssertionError) as error:
             raise UserError(
                 f"{self.state} is not a state of this run ({one_line(error)}): give --overwrite to start over"
             ) from error
@@ -154,6 +169,12 @@ class RunFolder:
         if self.main:
             result.write(self.out / RESULT_FILE)
         return result
+
+
+def _require_finite(module: torch.nn.Module) -> None:
+    for name, value in module.state_dict().items():
+        if isinstance(value, torch.Tensor) and value.is_floating_point() and not value.isfinite().all():
+            raise UserError(f"training diverged: {name} is not finite; use a lower --lr, or other weights")
 
 
 def require_same(out: Path, settings: RunSettings | VisualizeSettings) -> None:

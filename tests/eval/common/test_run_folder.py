@@ -136,9 +136,44 @@ def test_a_state_that_could_run_code_is_refused(launched: Fabric, settings: KnnS
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"identity": [1]},
+        {"identity": None},
+        {"epoch": "3"},
+        {"curve": {"a": 1}},
+        {"network": [1]},
+        {"network": {"a": 1}},
+    ],
+)
+def test_a_state_of_other_types_is_refused(launched: Fabric, settings: KnnSettings, wrong: dict[str, object]) -> None:
+    folder, network = RunFolder(launched, settings), torch.nn.Linear(2, 1)
+    sound = {"epoch": 3, "curve": [], "identity": {"seed": 0}, "network": network.state_dict()}
+    torch.save(sound, folder.state)
+    folder.load_state({"epoch": 0, "curve": [], "identity": {"seed": 0}, "network": network})
+    torch.save({**sound, **wrong}, folder.state)
+    with pytest.raises(UserError, match=r"state\.ckpt is not a state of this run .*--overwrite"):
+        folder.load_state({"epoch": 0, "curve": [], "identity": {"seed": 0}, "network": network})
+
+
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"text", b"\x80\x02]."])
 def test_a_damaged_state_is_named(launched: Fabric, settings: KnnSettings, content: bytes) -> None:
     folder = RunFolder(launched, settings)
     folder.state.write_bytes(content)
     with pytest.raises(UserError, match=r"state\.ckpt.*--overwrite"):
         folder.load_state({"epoch": 0, "identity": {}})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_diverged_network_is_not_saved_over_a_sound_one(
+    launched: Fabric, settings: KnnSettings, value: float
+) -> None:
+    folder, network = RunFolder(launched, settings), torch.nn.Linear(2, 1)
+    folder.save_state({"network": network, "identity": {}})
+    saved = folder.state.read_bytes()
+    with torch.no_grad():
+        network.weight[0, 1] = value
+    with pytest.raises(UserError, match=r"diverged: weight is not finite; use a lower --lr"):
+        folder.save_state({"network": network, "identity": {}})
+    assert folder.state.read_bytes() == saved
