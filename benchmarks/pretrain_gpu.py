@@ -31,7 +31,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from variants import HERE, Variant, machine, random_boxes, ratios, summary, use_tree
+from machine import facts
+from variants import HERE, Variant, random_boxes, ratios, summary, use_tree
 
 VARIANTS = ("ccop", "mocov2", "supervised", "baseline-ccop", "baseline-mocov2")
 PIECES = ("throughput", "waits", "profile", "augmentation", "compile", "floor")
@@ -81,12 +82,20 @@ def main() -> None:
     settings = {key: value for key, value in vars(given).items() if key not in hidden}
     if result and result["settings"] != settings:
         raise SystemExit(f"{given.out} was measured with other settings: give another --out")
-    result |= {"expected": EXPECTED, "settings": settings, "machine": machine(0)}
+    result |= {"expected": EXPECTED, "settings": settings, "machine": gpu_facts()}
     chosen = [name for name in given.variants if given.baseline or not name.startswith("baseline")]
     measure(given, chosen, result)
     if "compile" in given.pieces:
         result["compile"] = compare_compiled(given)
     given.out.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def gpu_facts() -> dict[str, Any]:
+    """Facts of the machine and its GPUs."""
+    import torch
+
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {**facts("torch", "torchvision", "timm"), "gpus": gpus}
 
 
 def measure(given: argparse.Namespace, chosen: list[str], result: dict[str, Any]) -> None:

@@ -20,7 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from variants import HERE, Variant, machine, random_boxes, ratios, summary, use_tree
+from machine import facts
+from variants import HERE, Variant, random_boxes, ratios, summary, use_tree
 
 VARIANTS = ("ccop", "mocov2", "authors", "baseline-ccop", "baseline-mocov2")
 RATIOS = (
@@ -84,7 +85,7 @@ def main() -> None:
         "ratios": ratios(times, RATIOS),
         "counts": counts,
         "counts with several processes": groups,
-        "machine": machine(given.threads),
+        "machine": facts("torch", "torchvision", "timm"),
     }
     given.out.write_text(json.dumps(result, indent=2) + "\n")
 
@@ -181,11 +182,15 @@ def build(given: argparse.Namespace) -> tuple[Callable[[], None], Any]:
 
 def count(given: argparse.Namespace, step: Callable[[], None], model: Any) -> dict[str, Any]:
     """Count waits, operators and graph breaks; the authors' formulation is only timed."""
+    from torch.utils.flop_counter import FlopCounterMode
     from waits import WaitCounter
 
     step()
+    with FlopCounterMode(display=False) as operations:
+        step()
+    floating = {"floating-point operations": operations.get_total_flops()}
     if given.worker == "authors":
-        return {}
+        return floating
     batch = model.given_batch
     device = [*model.parameters(), *model.buffers(), batch.query_images, batch.key_images]
     if given.worker.startswith("baseline"):
@@ -193,7 +198,7 @@ def count(given: argparse.Namespace, step: Callable[[], None], model: Any) -> di
         device += [*batch.query_boxes, *batch.key_boxes]
     with WaitCounter(device) as counter:
         step()
-    return {
+    return floating | {
         "waits": sum(counter.waits.values()),
         "waits by operator": dict(counter.waits),
         "operators": counter.dispatched,

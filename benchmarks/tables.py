@@ -198,6 +198,55 @@ def lightly_train() -> str:
     return table(("", "images per second", "ceiling", "peak memory", "first step after", "lines"), rows)
 
 
+STEPS = {
+    "ccop": "CCOP",
+    "mocov2": "MoCo v2",
+    "authors": "CCOP, the authors' formulation",
+    "baseline-ccop": "CCOP before",
+    "baseline-mocov2": "MoCo v2 before",
+}
+"""Variants of a training step."""
+
+
+def step_time() -> str:
+    """Seconds of a step by variant, beside its arithmetic at the machine's ceiling."""
+    found = results("step")
+    limit = results("ceilings")["one core"]["float32, GFLOP/s"]["median"] * 1e9 * found["settings"]["threads"]
+    rows = [
+        (STEPS[name], ranged(values, seconds), seconds(found["counts"][name]["floating-point operations"] / limit))
+        for name, values in found["seconds"].items()
+    ]
+    return table(("a step of 8 images", "time", "floor"), rows)
+
+
+def step_ratios() -> str:
+    """Ratios of the times of a step, measured by turns."""
+    rows = []
+    for name, values in results("step")["ratios"].items():
+        over, under = name.split(" / ")
+        rows.append((f"{STEPS[over]} / {STEPS[under]}", ranged(values, lambda value: f"{value:.2f}")))
+    return table(("", "ratio"), rows)
+
+
+def step_counts() -> str:
+    """Waits, operators, graphs and collectives of a step, before and now."""
+    found = results("step_counts")
+    one, groups = found["counts"], found["counts with several processes"]
+    both = ("baseline-ccop", "ccop")
+    rows = [
+        (label, *(f"{one[name][key]:,}" for name in both))
+        for label, key in (
+            ("waits", "waits"),
+            ("operators on the device", "operators"),
+            ("graphs of torch.compile", "graphs"),
+        )
+    ]
+    for size in groups["ccop"]:
+        for label in ("waits", "collectives"):
+            rows.append((f"{label}, {size} processes", *(str(groups[name][size][label]) for name in both)))
+    return table(("a step of CCOP", "before", "now"), rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "machine": machine,
     "search quality": search_quality,
@@ -210,6 +259,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "merge": merge,
     "planner": planner,
     "lightly-train": lightly_train,
+    "step time": step_time,
+    "step ratios": step_ratios,
+    "step counts": step_counts,
 }
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import platform
-import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from machine import spread
 
 HERE = Path(__file__).resolve().parent
 PACKAGES = {"ccop_hub": "ccop_hub", "ccop_pretrain": "pretrain"}
@@ -63,9 +62,8 @@ def use_tree(root: Path) -> None:
 
 
 def summary(values: Sequence[float]) -> dict[str, Any]:
-    """Median, quartiles and all values."""
-    low, middle, high = statistics.quantiles(values, n=4) if len(values) > 1 else [values[0]] * 3
-    return {"median": middle, "quartiles": [low, high], "all": list(values)}
+    """Median, minimum, maximum and all values."""
+    return {**spread(values), "all": list(values)}
 
 
 def ratios(times: dict[str, list[float]], pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
@@ -84,23 +82,3 @@ def random_boxes(count: int, size: int, generator: Any) -> Any:
     centres = torch.rand(count, 2, generator=generator) * size
     sides = torch.exp(torch.rand(count, 2, generator=generator) * 2.2) * 12 * size / 224 + 12
     return torch.cat([centres - sides / 2, centres + sides / 2], 1).clamp(0, size - 1)
-
-
-def machine(threads: int) -> dict[str, Any]:
-    """Facts of the machine."""
-    import torch
-    import torchvision
-
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return {
-        "processor": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "threads": threads,
-        "load": os.getloadavg(),
-        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
-        "platform": platform.platform(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-    }
