@@ -1,11 +1,12 @@
-"""The supported networks: a timm ResNet, with or without a feature pyramid.
+"""The supported networks: a convolutional timm backbone, with or without a feature pyramid.
 
-`ResNetFPN`'s state dict defines the project's canonical names: `backbone.` + timm's ResNet names, `fpn.` +
-torchvision's `FeaturePyramidNetwork` names.
+`BackboneFPN`'s state dict defines the project's canonical names: `backbone.` + timm's names, `fpn.` + torchvision's
+`FeaturePyramidNetwork` names.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -25,19 +26,34 @@ PYRAMID_STRIDES = {"p2": 4, "p3": 8, "p4": 16, "p5": 32, "p6": 64}
 """Input pixels per cell of each pyramid level."""
 
 
-def build_backbone(arch: str) -> ResNet:
-    """Build a randomly initialised timm ResNet without a classifier (`num_classes=0`), with every BN trainable.
+STAGES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
+"""Input pixels per cell of each backbone stage."""
 
-    Uses Detectron2's initialisation, as the authors do: Kaiming normal for convolutions (fan out, ReLU), 1 for BN
-    scales (timm would zero the last one of each residual branch) and 0 for BN shifts.
+POSSIBLE = (
+    "use a convolutional timm network with features at strides 4, 8, 16 and 32: a ResNet, RegNet, ConvNeXt, "
+    f"EfficientNet or MobileNet, such as {', '.join(HUB_ARCHITECTURES)}, convnext_tiny, regnety_008 or "
+    "mobilenetv3_large_100"
+)
+"""Which backbones are possible, for errors."""
+
+
+def build_backbone(arch: str, output_stride: int = 32) -> Any:
+    """Build a randomly initialised timm network without a classifier, with every BN trainable.
+
+    A ResNet uses Detectron2's initialisation, as the authors do: Kaiming normal for convolutions (fan out, ReLU), 1 for
+    BN scales (timm would zero the last one of each residual branch) and 0 for BN shifts. All other networks use timm's,
+    and have no layers after their last stage.
 
     Args:
-        arch: name of any timm model that is a `timm.models.resnet.ResNet`.
+        arch: timm name of a convolutional network with features at strides 4, 8, 16 and 32.
+        output_stride: stride of the last stage, 32 or, by dilation instead of strides, 16.
 
     Raises:
-        UserError: timm has no such model, or the model is not a ResNet.
+        UserError: timm has no such model, or its features do not have these strides.
     """
-    backbone = _timm_resnet(arch)
+    backbone = _timm_network(arch, output_stride)
+    if not isinstance(backbone, ResNet):
+        return backbone
     for module in backbone.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -47,24 +63,24 @@ def build_backbone(arch: str) -> ResNet:
     return backbone
 
 
-def empty_backbone(arch: str) -> ResNet:
+def empty_backbone(arch: str) -> Any:
     """Build the same network as `build_backbone` on the `meta` device, for its names, shapes and types.
 
     Raises:
         UserError: as for `build_backbone`.
     """
     with uninitialised(), torch.device("meta"):
-        return _timm_resnet(arch)
+        return _timm_network(arch)
 
 
-def empty_resnet_fpn(arch: str) -> ResNetFPN:
-    """Build a `ResNetFPN` on the `meta` device, for its names, shapes and types, or to assign tensors to it.
+def empty_network(arch: str) -> BackboneFPN:
+    """Build a `BackboneFPN` on the `meta` device, for its names, shapes and types, or to assign tensors to it.
 
     Raises:
         UserError: as for `build_backbone`.
     """
     with uninitialised(), torch.device("meta"):
-        return ResNetFPN(arch)
+        return build_network(arch)
 
 
 @contextmanager
@@ -95,22 +111,79 @@ class _WithoutInitialisation(TorchFunctionMode):
         return func(*args, **named)
 
 
-def _timm_resnet(arch: str) -> ResNet:
+def _timm_network(arch: str, output_stride: int = 32) -> Any:
     if not timm.is_model(arch):
-        raise UserError(f"no network named {arch!r}: use a timm ResNet such as {', '.join(HUB_ARCHITECTURES)}")
-    backbone = timm.create_model(arch, pretrained=False, num_classes=0)
-    if not isinstance(backbone, ResNet):
-        raise UserError(f"{arch!r} is not a timm ResNet: use one, such as {', '.join(HUB_ARCHITECTURES)}")
+        raise UserError(f"no network named {arch!r}: {POSSIBLE}")
+    options = {} if output_stride == 32 else {"output_stride": output_stride}
+    try:
+        backbone = timm.create_model(arch, pretrained=False, num_classes=0, **options)
+        if isinstance(backbone, ResNet):
+            return backbone
+        _require_stages(arch, output_stride)
+        # Layers after the last stage (an EfficientNet's 1x1 convolution, a ConvNeXt's norm) would never be trained.
+        backbone.prune_intermediate_layers(stage_indices(backbone, output_stride), prune_norm=True, prune_head=True)
+        backbone.reset_classifier(0, "avg")
+    except UserError:
+        raise
+    except Exception:  # what timm raises for a network without such features or options is up to each network
+        raise UserError(f"{arch} does not compute the features that are needed here: {POSSIBLE}") from None
     return backbone
 
 
-def stage_channels(backbone: ResNet) -> list[int]:
+@functools.lru_cache(maxsize=64)
+def _require_stages(arch: str, output_stride: int) -> None:
+    """Check the sizes of a network's features for images of two sizes, without computing them.
+
+    Raises:
+        UserError: they are not feature maps of (N, C, H / stride, W / stride).
+    """
+    options = {} if output_stride == 32 else {"output_stride": output_stride}
+    with uninitialised(), torch.device("meta"):
+        network = timm.create_model(arch, pretrained=False, num_classes=0, **options).eval()
+        indices = stage_indices(network, output_stride)
+        for height, width in ((64, 96), (160, 128)):
+            maps = network.forward_intermediates(
+                torch.empty(1, 3, height, width), indices=indices, intermediates_only=True
+            )
+            for index, stride, features in zip(indices, STAGES.values(), maps, strict=True):
+                step = min(stride, output_stride)
+                expected = (1, network.feature_info[index]["num_chs"], height // step, width // step)
+                if tuple(features.shape) != expected:
+                    raise UserError(f"{arch} has features of shape {tuple(features.shape)[1:]}: {POSSIBLE}")
+
+
+def stage_indices(backbone: Any, output_stride: int = 32) -> list[int]:
+    """Return the indices in timm's `feature_info` of the features at strides 4, 8, 16 and 32.
+
+    With an output stride of 16, the last two features have that stride.
+
+    Raises:
+        UserError: a stride is missing.
+    """
+    reductions = [info["reduction"] for info in backbone.feature_info]
+    if output_stride == 16:
+        own = [index for index, reduction in enumerate(reductions) if reduction == 16]
+        first = [max(index for index, reduction in enumerate(reductions) if reduction == stride) for stride in (4, 8)]
+        return [*first, own[-2], own[-1]]
+    last = {reduction: index for index, reduction in enumerate(reductions)}
+    if not set(STAGES.values()) <= last.keys():
+        raise UserError(f"{type(backbone).__name__} has features at strides {sorted(last)}: {POSSIBLE}")
+    return [last[stride] for stride in STAGES.values()]
+
+
+def stage_channels(backbone: Any) -> list[int]:
     """Return the output channels of the four stages: [64, ..., 512] for ResNet-18, [256, ..., 2048] for ResNet-50."""
-    return [info["num_chs"] for info in backbone.feature_info[1:]]
+    return [backbone.feature_info[index]["num_chs"] for index in stage_indices(backbone)]
 
 
-class ResNetFPN(nn.Module):
-    """A timm ResNet with torchvision's feature pyramid on its four stages.
+def backbone_stages(backbone: Any, images: Tensor, indices: Sequence[int]) -> dict[str, Tensor]:
+    """Compute `{"res2": ..., ..., "res5": ...}` of any backbone; `indices` are its `stage_indices`."""
+    maps = backbone.forward_intermediates(images, indices=list(indices), intermediates_only=True)
+    return dict(zip(STAGES, maps, strict=True))
+
+
+class BackboneFPN(nn.Module):
+    """A timm backbone with torchvision's feature pyramid on its four stages.
 
     Lateral (1x1) and output (3x3) convolutions use BN and no bias. Levels are upsampled by nearest neighbour (x2) and
     summed; p6 is p5 subsampled by 2. FPN convolutions use Kaiming uniform initialisation with a = 1 (Detectron2's
@@ -118,7 +191,7 @@ class ResNetFPN(nn.Module):
 
     Attributes:
         arch: timm name of the backbone.
-        backbone: `timm.models.resnet.ResNet`, `num_classes=0`.
+        backbone: the timm network, as `build_backbone` returns it.
         fpn: `torchvision.ops.FeaturePyramidNetwork`.
         strides: input pixels per cell, by level name.
         channels: channels, by level name.
@@ -128,6 +201,7 @@ class ResNetFPN(nn.Module):
         super().__init__()
         self.arch = arch
         self.backbone = build_backbone(arch)
+        self.indices = stage_indices(self.backbone)
         self.fpn = FeaturePyramidNetwork(
             stage_channels(self.backbone), FPN_CHANNELS, extra_blocks=LastLevelMaxPool(), norm_layer=nn.BatchNorm2d
         )
@@ -146,12 +220,7 @@ class ResNetFPN(nn.Module):
         Returns:
             `{"res2": (N, C2, H/4, W/4), ..., "res5": (N, C5, H/32, W/32)}`.
         """
-        # Unrolled, since TorchScript supports neither tuples of modules nor computed attribute names.
-        body = self.backbone
-        res2 = body.layer1(body.maxpool(body.act1(body.bn1(body.conv1(images)))))
-        res3 = body.layer2(res2)
-        res4 = body.layer3(res3)
-        return {"res2": res2, "res3": res3, "res4": res4, "res5": body.layer4(res4)}
+        return backbone_stages(self.backbone, images, self.indices)
 
     def pyramid(self, stages: dict[str, Tensor]) -> dict[str, Tensor]:
         """Compute `{"p2": (N, 256, H/4, W/4), ..., "p6": (N, 256, H/64, W/64)}` from the output of `stages`."""
@@ -165,8 +234,31 @@ class ResNetFPN(nn.Module):
         return self.pyramid(self.stages(images))
 
 
-def build_resnet_fpn(arch: str, seed: int) -> ResNetFPN:
-    """Build a `ResNetFPN` with weights determined by `arch` and `seed`, leaving the global random state untouched."""
+class ResNetFPN(BackboneFPN):
+    """A `BackboneFPN` whose backbone is a `timm.models.resnet.ResNet`; it can be scripted."""
+
+    def stages(self, images: Tensor) -> dict[str, Tensor]:
+        """Compute backbone features; see `BackboneFPN.stages`."""
+        # Unrolled, since TorchScript supports neither tuples of modules nor computed attribute names.
+        body = self.backbone
+        res2 = body.layer1(body.maxpool(body.act1(body.bn1(body.conv1(images)))))
+        res3 = body.layer2(res2)
+        res4 = body.layer3(res3)
+        return {"res2": res2, "res3": res3, "res4": res4, "res5": body.layer4(res4)}
+
+
+def build_network(arch: str) -> BackboneFPN:
+    """Build a backbone with its pyramid, randomly initialised: a `ResNetFPN` for a ResNet.
+
+    Raises:
+        UserError: as for `build_backbone`.
+    """
+    is_resnet = arch in HUB_ARCHITECTURES or isinstance(empty_backbone(arch), ResNet)
+    return ResNetFPN(arch) if is_resnet else BackboneFPN(arch)
+
+
+def build_resnet_fpn(arch: str, seed: int) -> BackboneFPN:
+    """Call `build_network` with weights determined by the seed, leaving the global random state untouched."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return ResNetFPN(arch)
+        return build_network(arch)

@@ -16,6 +16,9 @@ from .sources.summary import load_call
 FLOPS_SIDE = 224
 """Side of the square input, in pixels, for which FLOPs are counted."""
 
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+"""Last parts of the names of tensors that are not trained."""
+
 _GROUPS = {
     "backbone.conv1": "stem",
     "backbone.bn1": "stem",
@@ -91,11 +94,11 @@ def describe(weights: Outline) -> Description:
     tensors: Counter[str] = Counter()
     parameters: Counter[str] = Counter()
     for name, shape in weights.shapes.items():
-        group = _GROUPS.get(".".join(name.split(".")[:2]), "other")
+        group = _group(name, weights.arch in PLAIN_RESNETS)
         tensors[group] += 1
-        if name.endswith((".weight", ".bias")):
+        if not name.endswith(_STATISTICS):
             parameters[group] += math.prod(shape)
-    order = [*dict.fromkeys(_GROUPS.values()), "other"]
+    order = [*dict.fromkeys([*_GROUPS.values(), *tensors, "other"])]
     return Description(
         name=weights.name,
         backbone=weights.arch,
@@ -114,15 +117,24 @@ def describe(weights: Outline) -> Description:
     )
 
 
+def _group(name: str, is_plain: bool) -> str:
+    """Return the stage of a tensor: for networks other than plain ResNets, timm's name of it, such as `stages.0`."""
+    part, first, *rest = name.split(".")
+    found = _GROUPS.get(f"{part}.{first}")
+    if found is not None or is_plain:
+        return found or "other"
+    return f"{first}.{rest[0]}" if rest and rest[0].isdigit() else first
+
+
 def _flops(weights: Outline) -> dict[str, int]:
     parts = {"backbone": False} | ({"backbone + fpn": True} if "fpn" in weights.parts else {})
     if weights.arch in PLAIN_RESNETS:
         return {part: multiply_adds(weights.arch, FLOPS_SIDE, with_fpn) for part, with_fpn in parts.items()}
     import torch
 
-    from .architectures import ResNetFPN
+    from .architectures import build_network
 
-    network = ResNetFPN(weights.arch).eval()
+    network = build_network(weights.arch).eval()
     images = torch.zeros(1, 3, FLOPS_SIDE, FLOPS_SIDE)
     return {part: _counted(network if with_fpn else network.backbone, images) for part, with_fpn in parts.items()}
 

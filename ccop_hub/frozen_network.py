@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .architectures import ResNetFPN, build_resnet_fpn
+from .architectures import BackboneFPN, build_resnet_fpn
 from .formats.checkpoint import Weights, tensors_digest
 from .formats.tensor_use import TensorUse, load_into
 from .normalization import PIXEL_MEAN, PIXEL_STD
 
 
-def load_network(weights: Weights, parts: Sequence[str] = ("backbone",)) -> tuple[ResNetFPN, TensorUse]:
+def load_network(weights: Weights, parts: Sequence[str] = ("backbone",)) -> tuple[BackboneFPN, TensorUse]:
     """Build a network, load weights into it, and report which tensors were used.
 
     Args:
@@ -28,7 +28,7 @@ def load_network(weights: Weights, parts: Sequence[str] = ("backbone",)) -> tupl
 
 
 class FrozenNetwork(nn.Module):
-    """A `ResNetFPN` in eval mode, without gradients, with built-in input normalisation.
+    """A `BackboneFPN` in eval mode, without gradients, with built-in input normalisation.
 
     Args:
         weights: resolved weights.

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from timm.models import FeatureListNet
-from timm.models.resnet import ResNet
+from torch import nn
 
-from .architectures import ResNetFPN
+from .architectures import BackboneFPN
 from .loading import Source, load_backbone, load_pyramid
 from .sources.resolve import RANDOM
 
 
 def ccop_resnet18(
     pretrained: bool = True, *, weights: Source | None = None, seed: int = 0, features_only: bool = False
-) -> ResNet | FeatureListNet:
+) -> nn.Module:
     """ResNet-18 backbone; see `ccop_resnet50`. No published weights: pass `weights`."""
     return load_backbone("resnet18", _chosen(pretrained, weights), seed, features_only)
 
 
 def ccop_resnet34(
     pretrained: bool = True, *, weights: Source | None = None, seed: int = 0, features_only: bool = False
-) -> ResNet | FeatureListNet:
+) -> nn.Module:
     """ResNet-34 backbone; see `ccop_resnet50`. No published weights: pass `weights`."""
     return load_backbone("resnet34", _chosen(pretrained, weights), seed, features_only)
 
 
 def ccop_resnet50(
     pretrained: bool = True, *, weights: Source | None = None, seed: int = 0, features_only: bool = False
-) -> ResNet | FeatureListNet:
+) -> nn.Module:
     """ResNet-50 backbone, pre-trained with CCOP by default.
 
     Input: (N, 3, H, W) float RGB, normalised with mean (0.485, 0.456, 0.406) and std (0.229, 0.224, 0.225) on the 0-1
@@ -47,34 +46,34 @@ def ccop_resnet50(
 
 def ccop_resnet101(
     pretrained: bool = True, *, weights: Source | None = None, seed: int = 0, features_only: bool = False
-) -> ResNet | FeatureListNet:
+) -> nn.Module:
     """ResNet-101 backbone; see `ccop_resnet50`. No published weights: pass `weights`."""
     return load_backbone("resnet101", _chosen(pretrained, weights), seed, features_only)
 
 
-def ccop_resnet18_fpn(pretrained: bool = True, *, weights: Source | None = None, seed: int = 0) -> ResNetFPN:
+def ccop_resnet18_fpn(pretrained: bool = True, *, weights: Source | None = None, seed: int = 0) -> BackboneFPN:
     """ResNet-18 with feature pyramid; see `ccop_resnet50_fpn`. No published weights: pass `weights`."""
     return load_pyramid("resnet18", _chosen(pretrained, weights), seed)
 
 
-def ccop_resnet34_fpn(pretrained: bool = True, *, weights: Source | None = None, seed: int = 0) -> ResNetFPN:
+def ccop_resnet34_fpn(pretrained: bool = True, *, weights: Source | None = None, seed: int = 0) -> BackboneFPN:
     """ResNet-34 with feature pyramid; see `ccop_resnet50_fpn`. No published weights: pass `weights`."""
     return load_pyramid("resnet34", _chosen(pretrained, weights), seed)
 
 
-def ccop_resnet50_fpn(pretrained: bool = True, *, weights: Source | None = None, seed: int = 0) -> ResNetFPN:
+def ccop_resnet50_fpn(pretrained: bool = True, *, weights: Source | None = None, seed: int = 0) -> BackboneFPN:
     """ResNet-50 with feature pyramid, both pre-trained with CCOP by default.
 
     Takes the input and the arguments of `ccop_resnet50`; the weights must include a pyramid. Output: {"p2": (N, 256,
     H/4, W/4), ..., "p6": (N, 256, H/64, W/64)}; `strides` and `channels` map level names to strides and channels.
 
     Returns:
-        A `ccop_hub.architectures.ResNetFPN`, in eval mode.
+        A `ccop_hub.architectures.ResNetFPN` (a `BackboneFPN`), in eval mode.
     """
     return load_pyramid("resnet50", _chosen(pretrained, weights), seed)
 
 
-def ccop_resnet101_fpn(pretrained: bool = True, *, weights: Source | None = None, seed: int = 0) -> ResNetFPN:
+def ccop_resnet101_fpn(pretrained: bool = True, *, weights: Source | None = None, seed: int = 0) -> BackboneFPN:
     """ResNet-101 with feature pyramid; see `ccop_resnet50_fpn`. No published weights: pass `weights`."""
     return load_pyramid("resnet101", _chosen(pretrained, weights), seed)
 

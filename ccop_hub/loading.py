@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import timm
-from timm.models import FeatureListNet
+from timm.models._features import FeatureGetterNet
 from timm.models.resnet import ResNet
-from torch import Tensor
+from torch import Tensor, nn
 
-from .architectures import ResNetFPN, build_backbone, uninitialised
+from .architectures import BackboneFPN, build_backbone, build_network, stage_indices, uninitialised
 from .errors import UserError
 from .formats.checkpoint import Weights
 from .formats.tensor_use import load_into
@@ -33,7 +33,7 @@ def load(
     pyramid: Literal[True],
     features_only: Literal[False] = ...,
     seed: int = ...,
-) -> ResNetFPN: ...
+) -> BackboneFPN: ...
 
 
 @overload
@@ -44,7 +44,7 @@ def load(
     pyramid: Literal[False] = ...,
     features_only: bool = ...,
     seed: int = ...,
-) -> ResNet | FeatureListNet: ...
+) -> nn.Module: ...
 
 
 def load(
@@ -54,7 +54,7 @@ def load(
     pyramid: bool = False,
     features_only: bool = False,
     seed: int = 0,
-) -> ResNet | FeatureListNet | ResNetFPN:
+) -> nn.Module:
     """Load a network with its weights, in eval mode.
 
     Networks take (N, 3, H, W) float RGB images, normalised with the checkpoint's mean and std, which the backbone's
@@ -70,10 +70,11 @@ def load(
         seed: seed of `random` weights.
 
     Returns:
-        By default, a timm `ResNet` without classifier: pooled (N, C) features; `forward_features` returns
-        (N, C, H/32, W/32). With `features_only`, a network that returns five feature maps, at strides 2, 4, 8, 16 and
-        32, described by its `feature_info`. With `pyramid`, a `ResNetFPN` that returns `{"p2": (N, 256, H/4, W/4), ...,
-        "p6": (N, 256, H/64, W/64)}`; its `strides` and `channels` map level names to strides and channels.
+        By default, a timm network without classifier, such as a `ResNet`: pooled (N, C) features; `forward_features`
+        returns (N, C, H/32, W/32). With `features_only`, a network that returns its feature maps, at
+        strides 2, 4, 8, 16 and 32 for a ResNet, described by its `feature_info`. With `pyramid`, a `BackboneFPN` that
+        returns `{"p2": (N, 256, H/4, W/4), ..., "p6": (N, 256, H/64, W/64)}`; its `strides` and `channels` map level
+        names to strides and channels.
 
     Raises:
         UserError: the weights do not exist, are unreadable, belong to another backbone, or lack a pyramid.
@@ -83,33 +84,36 @@ def load(
     found = resolve(registry.default_name(backbone or DEFAULT_BACKBONE) if weights is None else weights, backbone, seed)
     if pyramid:
         with uninitialised():
-            network = ResNetFPN(found.arch)
+            network = build_network(found.arch)
         load_into(network, found, ("backbone", "fpn"))
         _describe(network.backbone, found)
         return network.eval()
-    body: ResNet | FeatureListNet
     with uninitialised():
-        if features_only:
+        body = build_backbone(found.arch)
+        is_resnet = isinstance(body, ResNet)
+        if features_only and is_resnet:
             body = timm.create_model(found.arch, pretrained=False, features_only=True)
-        else:
-            body = build_backbone(found.arch)
     load_into(body, found, ("backbone",), prefix="backbone.")
+    if features_only and not is_resnet:
+        body = FeatureGetterNet(body, out_indices=list(range(stage_indices(body)[-1] + 1)))
     _describe(body, found)
-    return body.eval()
+    backbone_alone: nn.Module = body.eval()
+    return backbone_alone
 
 
-def load_backbone(
-    arch: str, weights: Source | None = None, seed: int = 0, features_only: bool = False
-) -> ResNet | FeatureListNet:
+def load_backbone(arch: str, weights: Source | None = None, seed: int = 0, features_only: bool = False) -> nn.Module:
     """Call `load` for the timm backbone `arch`."""
     return load(weights, backbone=arch, features_only=features_only, seed=seed)
 
 
-def load_pyramid(arch: str, weights: Source | None = None, seed: int = 0) -> ResNetFPN:
+def load_pyramid(arch: str, weights: Source | None = None, seed: int = 0) -> BackboneFPN:
     """Call `load` for the timm backbone `arch` with its pyramid."""
     return load(weights, backbone=arch, pyramid=True, seed=seed)
 
 
-def _describe(network: ResNet | FeatureListNet, weights: Weights) -> None:
+def _describe(network: Any, weights: Weights) -> None:
     """Replace the metadata of timm's own weights with that of these weights."""
-    network.pretrained_cfg = network.default_cfg = {"architecture": weights.arch, **pretrained_cfg(weights.facts)}
+    network.pretrained_cfg = network.default_cfg = {
+        "architecture": weights.arch,
+        **pretrained_cfg(weights.arch, weights.facts),
+    }

@@ -34,7 +34,7 @@ class InfoSettings(Validated):
 
     Args:
         weights: registry name, file or folder, hf-hub:ORG/NAME[@REVISION], https address, or random.
-        backbone: name of a timm ResNet; needed only for random weights.
+        backbone: timm name of the backbone; needed only for random weights.
     """
 
     weights: str
@@ -50,7 +50,7 @@ class ConvertSettings(Validated):
         to: target format: `safetensors` (a folder), `torchvision` (.pth), `timm` (a folder), `detectron2` (.pkl or
             .pth), `detectron2-c4` (.pkl or .pth), `mmdetection` (.pth) or `onnx` (.onnx, compared in ONNX Runtime).
         out: file or folder to write.
-        backbone: name of a timm ResNet; needed only for random weights.
+        backbone: timm name of the backbone; needed only for random weights.
         outputs: only for `onnx`: outputs of the model, `pooled`, `res2` to `res5` and `p2` to `p6`; all by default.
         overwrite: replace existing files.
     """

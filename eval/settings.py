@@ -122,7 +122,7 @@ class RunSettings(Validated):
         weights: weights to evaluate: a registry name, a file or folder, `hf-hub:ORG/NAME[@REVISION]`, or `random`.
         data: folder of the data set.
         out: folder for the result, the pictures and the state from which an interrupted run resumes.
-        backbone: name of a timm ResNet; needed only for `random` weights.
+        backbone: timm name of the backbone; needed only for `random` weights.
         seed: seed of all random draws: new layers, order, augmentation, hold-out, bootstrap, `random` weights.
         resume: resume an unfinished run with the same settings in `out`; --no-resume refuses any existing run.
         overwrite: start over, replacing the earlier run in `out`.
@@ -397,7 +397,7 @@ class VisualizeSettings(Validated):
     Args:
         images: image files, or folders of images.
         weights: one or more sets of weights.
-        backbone: name of a timm ResNet; needed only for `random` weights.
+        backbone: timm name of the backbone; needed only for `random` weights.
         out: folder for the pictures.
         features: `pyramid` (p2 to p5) or `stages` of the backbone (res2 to res5); by default, the pyramid if all
             weights have one.

@@ -291,7 +291,7 @@ class RunSettings(ObjectiveSettings, ViewSettings, OptimisationSettings, Reading
             ('train-{000..099}.tar'), COCO JSON, or folder of a COCO data set.
         out: folder of the run.
         proposals: folder written by `ccop-pretrain proposals` for the same `images`; `mocov2` needs none.
-        backbone: name of any timm ResNet.
+        backbone: timm name of a convolutional network, such as resnet50, convnext_tiny or regnety_008.
         init: initial weights (registry name, file, folder or hf-hub:ORG/NAME); random by default. Heads and queues
             always start at random.
         precision: `float32`, or autocast of the networks to `bf16` or `fp16` (GPU only); box geometry, augmentation,

@@ -101,21 +101,22 @@ def save_checkpoint(folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[
     return file
 
 
-def read_checkpoint(path: Path) -> Weights:
+def read_checkpoint(path: Path, arch: str | None = None) -> Weights:
     """Read a checkpoint from disk.
 
     Args:
         path: a folder written by `save_checkpoint`, a run folder (reads its `exported/`), a timm folder (`config.json`
             and `model.safetensors`), or a weights file in any recognised format.
+        arch: timm name of the backbone, for files that do not state it; plain ResNets are recognised without it.
 
     Raises:
-        UserError: the path does not exist, is unreadable, or does not contain a ResNet in a known format.
+        UserError: the path does not exist, is unreadable, or does not contain a backbone in a known format.
     """
     file = find_weights_file(path)
     contents = read_file(file)
     facts, is_timm = stored_facts(file, contents.metadata)
     try:
-        found = identify(contents.tree, facts.get("arch"))
+        found = identify(contents.tree, facts.get("arch", arch))
     except UserError as error:
         error.args = (f"{file}: {error}",)
         raise

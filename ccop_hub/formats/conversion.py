@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from ..architectures import build_backbone
 from ..errors import UserError
 from ..files import make_folder, replacing, scratch_folder, write_atomically
 from ..plain_resnets import COUNTER
@@ -183,10 +183,13 @@ def _write_canonical(path: Path, tensors: Mapping[str, Tensor], weights: Weights
 
 def _write_timm(path: Path, tensors: Mapping[str, Tensor], weights: Weights) -> Path:
     make_folder(path)
-    write_atomically(path / TIMM_WEIGHTS_FILE, save(dict(tensors), metadata={"format": "pt"}))
-    with torch.device("meta"):
-        channels = build_backbone(weights.arch).num_features
-    config = timm_config(weights.arch, channels, weights.facts)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        whole = timm.create_model(weights.arch, pretrained=False, num_classes=0)
+    # timm loads strictly: layers after the last stage, which have no trained values, keep their initial ones.
+    stored = {name: value.contiguous() for name, value in {**whole.state_dict(), **tensors}.items()}
+    write_atomically(path / TIMM_WEIGHTS_FILE, save(stored, metadata={"format": "pt"}))
+    config = timm_config(weights.arch, whole.num_features, weights.facts)
     write_atomically(path / TIMM_CONFIG_FILE, json.dumps(config, indent=2, sort_keys=True) + "\n")
     return path / TIMM_WEIGHTS_FILE
 

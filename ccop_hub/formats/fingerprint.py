@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..architectures import ResNetFPN, empty_resnet_fpn
+from ..architectures import BackboneFPN, empty_network
 from ..errors import UserError
 
 INPUT_SIDE = 64
@@ -35,9 +35,9 @@ def fixed_input() -> Tensor:
     return torch.stack(channels)[None].float()
 
 
-def loaded_network(arch: str, tensors: Mapping[str, Tensor]) -> ResNetFPN:
+def loaded_network(arch: str, tensors: Mapping[str, Tensor]) -> BackboneFPN:
     """Build a network in eval mode from canonical tensors; without pyramid tensors, its pyramid has no values."""
-    network = empty_resnet_fpn(arch)
+    network = empty_network(arch)
     network.backbone.load_state_dict(_part(tensors, "backbone."), assign=True)
     if pyramid := _part(tensors, "fpn."):
         network.fpn.load_state_dict(pyramid, assign=True)

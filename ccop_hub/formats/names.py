@@ -108,7 +108,7 @@ _SCHEMES: dict[str, Callable[[str, bool], str]] = {
 }
 
 SCHEMES = tuple(_SCHEMES)
-"""Naming schemes: `canonical` (timm ResNet under `backbone.`, torchvision pyramid under `fpn.`), `torchvision` (a
+"""Naming schemes: `canonical` (timm backbone under `backbone.`, torchvision pyramid under `fpn.`), `torchvision` (a
 ResNet's own names; with a pyramid `BackboneWithFPN`'s `body.` and `fpn.`), `timm`, `detectron2` (a `GeneralizedRCNN`'s
 `backbone.bottom_up.` and `backbone.fpn_*`), `detectron2-c4` (`backbone.` and `roi_heads.res5.`), `mmdetection`
 (`backbone.` and `neck.` with `norm_cfg`)."""
@@ -120,7 +120,7 @@ def to_canonical(state: Mapping[str, Tensor], source: str, arch: str | None = No
     Args:
         state: exactly the tensors of a backbone, a pyramid or both, under the names of `source`.
         source: one of `SCHEMES`.
-        arch: timm name of the backbone. Only required for timm ResNets with a non-standard stem or shortcut.
+        arch: timm name of the backbone. Only required for backbones other than plain ResNets.
 
     Raises:
         KeyMismatchError: names are unknown or missing; lists all of them.
@@ -200,7 +200,7 @@ def _candidates(arch: str | None, source: str) -> dict[str, list[str]]:
         return {name: layout.backbone_names() for name, layout in LAYOUTS.items()}
     names = backbone_names(arch)
     if source not in ("canonical", "timm") and layout_of(names) is None:
-        raise UserError(f"{source} has no names for the stem or shortcuts of {arch}: keep canonical or timm names")
+        raise UserError(f"{source} has no names for the tensors of {arch}: use safetensors, timm or onnx")
     return {arch: names}
 
 
@@ -217,7 +217,7 @@ def _table(scheme: Callable[[str, bool], str], backbone: list[str], parts: tuple
 def _require_plain_names(tensors: Mapping[str, Tensor], target: str) -> None:
     backbone = [name.removeprefix("backbone.") for name in tensors if name.startswith("backbone.")]
     if backbone and layout_of(backbone) is None:
-        raise UserError(f"{target} has no names for this ResNet's stem or shortcuts: keep canonical or timm names")
+        raise UserError(f"{target} has no names for the tensors of this backbone: use safetensors, timm or onnx")
 
 
 def _described(layout: str, parts: tuple[str, ...]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..architectures import PYRAMID_STRIDES, ResNetFPN
+from ..architectures import PYRAMID_STRIDES, BackboneFPN
 from ..errors import UserError, one_line
 from ..files import make_folder, replacing
 from ..optional import needs
@@ -116,7 +116,7 @@ def verify_onnx(path: Path) -> tuple[list[str], list[str]]:
 class _Outputs(nn.Module):
     """A network that returns some of its levels as a tuple."""
 
-    def __init__(self, network: ResNetFPN, names: Sequence[str]) -> None:
+    def __init__(self, network: BackboneFPN, names: Sequence[str]) -> None:
         super().__init__()
         self.network, self.names = network, tuple(names)
 

@@ -303,7 +303,7 @@ def _parent(prefix: str) -> str:
 
 
 def _unusual(states: Sequence[StateDict], arch: str) -> Identified | None:
-    """Identify a timm ResNet with a non-standard stem or shortcut, given its architecture."""
+    """Identify a backbone other than a plain ResNet, given its architecture."""
     expected = backbone_names(arch)
     if layout_of(expected) is not None:
         return None
@@ -320,7 +320,7 @@ def _unusual(states: Sequence[StateDict], arch: str) -> Identified | None:
                 used = {state.names[prefix + name] for name in expected if prefix + name in state.names}
                 unused = tuple(own for name, own in state.names.items() if own not in used and name not in named)
                 require_sound(named)
-                canonical = _in_full_precision(_completed(named))
+                canonical = _in_full_precision(_with_counters(named, expected))
                 scheme = "canonical" if prefix else "timm"
                 return Identified(scheme, find_arch(canonical, arch), canonical, unused)
     largest = max(states, key=lambda state: len(state.names), default=None)
@@ -372,6 +372,14 @@ def _completed(named: Mapping[str, Any]) -> dict[str, Tensor]:
         found.setdefault(f"{norm}running_var", torch.full_like(value, FROZEN_VARIANCE))
         found.setdefault(f"{norm}{COUNTER}", torch.tensor(0))
     return found
+
+
+def _with_counters(named: Mapping[str, Any], expected: Sequence[str]) -> dict[str, Tensor]:
+    """Add the batch counters that formats omit."""
+    import torch
+
+    omitted = (f"backbone.{name}" for name in expected if name.endswith(COUNTER))
+    return {**{name: torch.tensor(0) for name in omitted}, **named}
 
 
 def _in_full_precision(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

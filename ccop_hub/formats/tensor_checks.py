@@ -97,20 +97,20 @@ def find_arch(tensors: Mapping[str, Shaped], arch: str | None) -> str:
         if not wrong:
             return candidate
         first = first or wrong
-    raise UserError(f"tensors are not those of a {candidates[0]}: {_shortened(first)}. Use weights of a timm ResNet")
+    raise UserError(f"tensors are not those of a {candidates[0]}: {_shortened(first)}. Use weights of a timm backbone")
 
 
 def expected_shapes(arch: str, with_fpn: bool) -> dict[str, Shape]:
-    """Return canonical name -> shape of the tensors of any timm ResNet, in state-dict order.
+    """Return canonical name -> shape of the tensors of any backbone, in state-dict order.
 
     Raises:
-        UserError: timm has no such network, or it is not a ResNet.
+        UserError: timm has no such network, or it is not supported.
     """
     if arch in PLAIN_RESNETS:
         return canonical_shapes(arch, with_fpn)
-    from ..architectures import empty_resnet_fpn  # imports torch
+    from ..architectures import empty_network  # imports torch
 
-    state = empty_resnet_fpn(arch).state_dict()
+    state = empty_network(arch).state_dict()
     return {name: tuple(value.shape) for name, value in state.items() if with_fpn or name.startswith("backbone.")}
 
 

@@ -35,7 +35,7 @@ class TensorUse:
 def load_into(
     network: nn.Module, weights: Weights, parts: Sequence[str] = ("backbone",), prefix: str = ""
 ) -> TensorUse:
-    """Copy parts of the weights into a network with canonical names, such as a `ResNetFPN`, leaving others unchanged.
+    """Copy parts of the weights into a network with canonical names, such as a `BackboneFPN`, leaving others unchanged.
 
     Args:
         network: network with tensors named `backbone.*` and `fpn.*`, as in `Weights.tensors`.

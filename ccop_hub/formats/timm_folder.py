@@ -59,13 +59,15 @@ def timm_config(arch: str, num_features: int, facts: Mapping[str, Any]) -> dict[
         "num_classes": 0,
         "num_features": num_features,
         "global_pool": "avg",
-        "pretrained_cfg": pretrained_cfg(facts),
+        "pretrained_cfg": pretrained_cfg(arch, facts),
     }
 
 
-def pretrained_cfg(facts: Mapping[str, Any]) -> dict[str, Any]:
+def pretrained_cfg(arch: str, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Build timm's `pretrained_cfg`, with mean and std on the 0-1 scale."""
-    shown = facts["input"]
+    from timm.models import get_pretrained_cfg
+
+    shown, known = facts["input"], get_pretrained_cfg(arch)
     tag = {"tag": facts["objective"]} if facts.get("objective") else {}
     return {
         **tag,
@@ -76,7 +78,7 @@ def pretrained_cfg(facts: Mapping[str, Any]) -> dict[str, Any]:
         "interpolation": "bilinear",
         "mean": [round(value / 255, 9) for value in shown["mean"]],
         "std": [round(value / 255, 9) for value in shown["std"]],
-        "first_conv": "conv1",
-        "classifier": "fc",
+        "first_conv": getattr(known, "first_conv", None) or "conv1",
+        "classifier": getattr(known, "classifier", None) or "fc",
         "custom_load": False,
     }

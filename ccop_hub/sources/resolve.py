@@ -59,7 +59,11 @@ def in_rgb(weights: Weights) -> Weights:
             "%s was trained with strides on 1x1 convolutions; here they are on the 3x3 ones, so its features differ",
             weights.name,
         )
-    stem = next(name for name in ("backbone.conv1.weight", "backbone.conv1.0.weight") if name in weights.tensors)
+    stem = next(
+        name
+        for name, value in weights.tensors.items()
+        if name.startswith("backbone.") and value.ndim == 4 and value.shape[1] == 3
+    )
     tensors = {**weights.tensors, stem: weights.tensors[stem].flip(1).contiguous()}
     return dataclasses.replace(weights, tensors=tensors, facts=in_rgb_order(weights.facts))
 
@@ -70,7 +74,8 @@ def _find(weights: str | Path | Mapping[str, Tensor], arch: str | None, seed: in
     name = str(weights)
     if name == RANDOM:
         return _random(arch, seed)
-    found = dataclasses.replace(read_checkpoint(locate(name)), name=redact(name))
+    stated = None if arch in PLAIN_RESNETS else arch
+    found = dataclasses.replace(read_checkpoint(locate(name), stated), name=redact(name))
     return _as_published(name, found) if name in registry.REGISTRY else found
 
 

@@ -79,7 +79,7 @@ def configure(
 
     Args:
         protocol: protocol id.
-        arch: one of `HUB_ARCHITECTURES`.
+        arch: timm name of the backbone; a C4 detector needs one of `HUB_ARCHITECTURES`.
         input_facts: the checkpoint's `input` facts: per-channel mean and std, channel_order (RGB or BGR), range
             ("0-255" or "0-1"); missing ones default to the hub's.
         data: the data set; both splits are registered with Detectron2.
@@ -87,22 +87,39 @@ def configure(
         processes: number of training processes, one per GPU.
 
     Raises:
-        UserError: Detectron2's ResNet does not support the architecture, or the input facts are invalid.
+        UserError: the detector does not support the architecture, or the input facts are invalid.
     """
-    if arch not in HUB_ARCHITECTURES:
-        raise UserError(f"Detectron2 has no backbone for {arch}: use weights of {', '.join(HUB_ARCHITECTURES)}")
     configuration = Configuration(load_protocol(protocol), scorer=SCORERS.get(protocol, "coco"))
     cfg = configuration.cfg
     configuration.reference_processes = cfg.SOLVER.REFERENCE_WORLD_SIZE
     # Otherwise Detectron2 would rescale the schedule by itself, without a note in the result.
     cfg.SOLVER.REFERENCE_WORLD_SIZE = 0
-    cfg.MODEL.RESNETS.DEPTH = int(arch.removeprefix("resnet"))
-    if cfg.MODEL.RESNETS.DEPTH in NARROW_RESNETS:
-        cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 64
+    _set_backbone(cfg, protocol, arch)
     _set_input(cfg, input_facts)
     _set_data(configuration, data)
     _set_machine(configuration, device, processes)
     return configuration
+
+
+def _set_backbone(cfg: Any, protocol: str, arch: str) -> None:
+    """Use Detectron2's own ResNet where it has one, and timm's network below its pyramid otherwise."""
+    from detectron2.config import CfgNode
+
+    if arch in HUB_ARCHITECTURES:
+        cfg.MODEL.RESNETS.DEPTH = int(arch.removeprefix("resnet"))
+        if cfg.MODEL.RESNETS.DEPTH in NARROW_RESNETS:
+            cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 64
+        return
+    from . import timm_backbone
+
+    if cfg.MODEL.BACKBONE.NAME != "build_resnet_fpn_backbone":
+        possible = [name for name in protocol_ids() if "c4" not in name]
+        raise UserError(
+            f"the C4 detector of {protocol} has no backbone for {arch}: use weights of {', '.join(HUB_ARCHITECTURES)}, "
+            f"or a --protocol with a feature pyramid ({', '.join(possible)})"
+        )
+    cfg.MODEL.BACKBONE.NAME = timm_backbone.NAME
+    cfg.MODEL.TIMM = CfgNode({"ARCH": arch})
 
 
 def scale_schedule(cfg: Any, factor: float) -> None:

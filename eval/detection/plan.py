@@ -197,7 +197,7 @@ def _configuration(settings: DetectionSettings, weights: Weights, data: CocoData
 def _notes_on_parts(cfg: Any, settings: DetectionSettings, weights: Weights) -> list[str]:
     if settings.load != "backbone+fpn":
         return []
-    if cfg.MODEL.BACKBONE.NAME != "build_resnet_fpn_backbone":
+    if "fpn" not in cfg.MODEL.BACKBONE.NAME:
         return ["the protocol's detector has no feature pyramid: only the backbone is loaded"]
     return [] if "fpn" in weights.parts else ["the weights have no feature pyramid: it starts untrained"]
 

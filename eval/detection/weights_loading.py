@@ -14,19 +14,21 @@ from torch import Tensor, nn
 from ccop_hub.architectures import build_backbone
 from ccop_hub.errors import UserError
 from ccop_hub.formats.checkpoint import Weights
-from ccop_hub.formats.names import from_canonical
+from ccop_hub.formats.names import detectron2_pyramid, from_canonical
 from ccop_hub.formats.tensor_use import TensorUse, copy_exactly, require_fit, require_parts
 from ccop_hub.sources.resolve import RANDOM
 
 from ..settings import LoadedParts
 
 _NORM_AFTER_RES5 = "norm after res5"
+_TIMM = "backbone"
 
 _PARTS: dict[str, tuple[str, ...]] = {
     "stem": ("backbone.bottom_up.stem.", "backbone.stem."),
     **{f"res{stage}": (f"backbone.bottom_up.res{stage}.", f"backbone.res{stage}.") for stage in (2, 3, 4)},
     "res5": ("backbone.bottom_up.res5.", "roi_heads.res5."),
     _NORM_AFTER_RES5: ("roi_heads.res5.norm.",),
+    _TIMM: ("backbone.bottom_up.body.",),
     "FPN": ("backbone.fpn_",),
     "RPN": ("proposal_generator.",),
     "box head": ("roi_heads.box_",),
@@ -98,18 +100,33 @@ def load_weights(model: nn.Module, weights: Weights, load: LoadedParts = "backbo
     is_c4 = not hasattr(model.backbone, "bottom_up")
     wanted = tuple(part for part in load.split("+") if part in weights.parts and not (is_c4 and part == "fpn"))
     require_parts(weights, ("backbone",))
-    scheme = "detectron2-c4" if is_c4 else "detectron2"
-    converted = from_canonical(weights.tensors, scheme, parts=wanted, arch=weights.arch)
-    rows = ["stem", "res2", "res3", "res4", "res5"] + (["FPN"] if "fpn" in wanted else [])
+    is_timm = any(name.startswith(_PARTS[_TIMM]) for name in state)
+    if is_timm:
+        converted = _below_pyramid(weights, wanted)
+    else:
+        scheme = "detectron2-c4" if is_c4 else "detectron2"
+        converted = from_canonical(weights.tensors, scheme, parts=wanted, arch=weights.arch)
+    rows = [_TIMM] if is_timm else ["stem", "res2", "res3", "res4", "res5"]
+    rows += ["FPN"] if "fpn" in wanted else []
     own = {name: value for name, value in state.items() if _part_of(name) in rows}
     place = f"detector's {weights.arch}"
     require_fit(own, converted, weights.name, place)
-    _check_geometry(model, converted, weights)
+    if not is_timm:
+        _check_geometry(model, converted, weights)
     copy_exactly(own, converted, weights.name, place)
     used = [name for name in weights.tensors if name.split(".", 1)[0] in wanted]
     unused = [name for name in weights.tensors if name.split(".", 1)[0] not in wanted] + list(weights.unused)
     loaded = "nothing" if weights.source == RANDOM else "+".join(wanted)
     return _report(state, converted, used, loaded, unused)
+
+
+def _below_pyramid(weights: Weights, parts: tuple[str, ...]) -> dict[str, Tensor]:
+    """Rename the tensors to those of a timm backbone below Detectron2's pyramid."""
+    renamed = {f"backbone.bottom_up.body.{name}": value for name, value in weights.part("backbone").items()}
+    if "fpn" in parts:
+        pyramid = weights.part("fpn").items()
+        renamed |= {f"backbone.{detectron2_pyramid(name)}": value for name, value in pyramid}
+    return renamed
 
 
 def _check_geometry(model: nn.Module, converted: Mapping[str, Tensor], weights: Weights) -> None:

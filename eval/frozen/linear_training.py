@@ -11,6 +11,7 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from ccop_hub.architectures import stage_channels
 from ccop_hub.errors import UserError
 from ccop_hub.frozen_network import FrozenNetwork
 
@@ -72,7 +73,7 @@ class LinearTraining:
         self.labels = torch.tensor(train.labels)
         self.curves: dict[str, Curve] = {side: [] for side in networks}
         specs, seed = head_specs(protocol), derived_seed(settings.seed, HEAD_DRAW)
-        widths = {side: network.network.backbone.num_features for side, network in networks.items()}
+        widths = {side: stage_channels(network.network.backbone)[-1] for side, network in networks.items()}
         grids = nn.ModuleDict(
             {side: HeadGrid(width, len(train.classes), specs, seed) for side, width in widths.items()}
         )

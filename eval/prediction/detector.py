@@ -133,13 +133,17 @@ def read_config(path: Path) -> Any:
     Raises:
         UserError: the file is missing or not such a configuration.
     """
-    from detectron2.config import get_cfg
+    from detectron2.config import CfgNode, get_cfg
 
     from ..detection import c4_heads  # noqa: F401 - registers the region heads of the C4 protocols
 
     cfg = get_cfg()
     try:
         content, _ = read_yaml(path, _REMEDY)
+        if isinstance(content, dict) and "TIMM" in (content.get("MODEL") or {}):
+            from ..detection import timm_backbone  # noqa: F401 - registers the backbone
+
+            cfg.MODEL.TIMM = CfgNode({"ARCH": ""})
         cfg.merge_from_other_cfg(type(cfg)(content))
     except (OSError, ValueError, KeyError, AssertionError, TypeError, AttributeError) as error:
         what = f"is not the configuration of a detection run ({one_line(error, 120)})"

@@ -1,4 +1,4 @@
-"""The encoder: a ResNet with a feature pyramid, plus heads that embed whole images and boxes."""
+"""The encoder: a backbone with a feature pyramid, plus heads that embed whole images and boxes."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from timm.models.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm, normalize
 
-from ccop_hub.architectures import FPN_CHANNELS, ResNetFPN, stage_channels
+from ccop_hub.architectures import FPN_CHANNELS, build_network, stage_channels
 
 from .boxes import full_precision
 from .pooling import BINS, REFERENCE_IMAGE_SIZE, RoISamples, pool_samples, sample_boxes
@@ -53,7 +52,7 @@ class Encoder(nn.Module):
         groups: number of groups that a training batch is split into, so that each gets its own batch norm statistics.
 
     Attributes:
-        network: the `ResNetFPN`, which is the part that gets exported.
+        network: the `BackboneFPN`, which is the part that gets exported.
     """
 
     def __init__(
@@ -74,13 +73,14 @@ class Encoder(nn.Module):
         self.groups = groups
         self.image_size = image_size
         self.embedding_dim = embedding_dim
-        self.network = ResNetFPN(arch)
+        self.network = build_network(arch)
         channels = stage_channels(self.network.backbone)[-1]
         cells = FPN_CHANNELS * BINS
         if zero_init_last:
             for block in self.network.backbone.modules():
-                if isinstance(block, BasicBlock | Bottleneck):
-                    block.zero_init_last()
+                # timm's residual blocks have this method; the network itself may have a flag of the same name.
+                if callable(zero_init := getattr(block, "zero_init_last", None)):
+                    zero_init()
         options: dict[str, Any] = {"hidden": hidden_dim, "outputs": embedding_dim, "dropout": dropout}
         options |= {"init": head_init, "norm": head_norm}
         self.image_head = build_head(channels, **options) if image_head else None

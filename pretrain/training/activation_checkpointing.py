@@ -10,20 +10,24 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from ccop_hub.architectures import ResNetFPN
+from ccop_hub.architectures import BackboneFPN, ResNetFPN
 
 
-def checkpoint_activations(network: ResNetFPN) -> None:
-    """Store only the inputs of residual blocks and pyramid convolutions from now on.
+def checkpoint_activations(network: BackboneFPN) -> None:
+    """Store only the inputs of a ResNet's residual blocks, or another network's stages, and of pyramid convolutions.
 
     Does not change parameter names, outputs, gradients or batch norm running statistics.
     """
-    body = network.backbone
-    blocks: list[nn.Module] = [
-        block for stage in (body.layer1, body.layer2, body.layer3, body.layer4) for block in stage
-    ]
-    for block in (*blocks, *network.fpn.inner_blocks, *network.fpn.layer_blocks):
+    for block in (*_blocks(network), *network.fpn.inner_blocks, *network.fpn.layer_blocks):
         block.forward = partial(_checkpointed, block, block.forward)
+
+
+def _blocks(network: BackboneFPN) -> list[nn.Module]:
+    body = network.backbone
+    if isinstance(network, ResNetFPN):
+        return [block for stage in (body.layer1, body.layer2, body.layer3, body.layer4) for block in stage]
+    groups = [module for module in body.children() if isinstance(module, nn.Sequential | nn.ModuleList)]
+    return [part for group in groups for part in group if any(True for _ in part.parameters())]
 
 
 def _checkpointed(block: nn.Module, forward: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:

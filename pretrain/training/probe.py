@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ccop_hub.architectures import ResNetFPN
+from ccop_hub.architectures import BackboneFPN
 from ccop_hub.errors import UserError
 from ccop_hub.image_sources.skipped import SkippedImages
 from ccop_hub.image_sources.source import open_source
@@ -59,7 +59,7 @@ class LabelledFolder:
         self.labels = torch.tensor([classes.index(name) for name in names])
         self.skipped = SkippedImages()
 
-    def hits(self, network: ResNetFPN) -> Tensor:
+    def hits(self, network: BackboneFPN) -> Tensor:
         """Run leave-one-out kNN on average-pooled res5 features, with cosine similarity and unweighted votes.
 
         Uses no random numbers, and restores the network's mode and statistics.
@@ -99,7 +99,7 @@ class LabelledFolder:
         return votes.argmax(1) == labels
 
     @torch.no_grad()
-    def _embed(self, network: ResNetFPN, images: Tensor) -> Tensor:
+    def _embed(self, network: BackboneFPN, images: Tensor) -> Tensor:
         return normalize(network.stages(images)["res5"].float().mean(dim=(2, 3)))
 
     def _image(self, index: int) -> Tensor | None:

@@ -4,13 +4,13 @@ import pytest
 import torch
 from fvcore.nn import FlopCountAnalysis
 
-from ccop_hub.architectures import ResNetFPN, empty_resnet_fpn
+from ccop_hub.architectures import ResNetFPN, empty_network
 from ccop_hub.plain_resnets import PLAIN_RESNETS, canonical_shapes, multiply_adds, same_names
 
 
 @pytest.mark.parametrize("arch", PLAIN_RESNETS)
 def test_shapes_are_those_of_the_network(arch: str) -> None:
-    state = empty_resnet_fpn(arch).state_dict()
+    state = empty_network(arch).state_dict()
     assert canonical_shapes(arch, with_fpn=True) == {name: tuple(value.shape) for name, value in state.items()}
     assert list(canonical_shapes(arch, with_fpn=True)) == list(state)
     backbone = [name for name in state if name.startswith("backbone.")]

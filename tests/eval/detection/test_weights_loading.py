@@ -195,3 +195,16 @@ def test_a_tensor_of_another_shape_is_an_error_and_nothing_is_loaded(draw: Draw,
 
 def _assert_unchanged(detector: nn.Module, before: dict[str, torch.Tensor]) -> None:
     assert all(torch.equal(value, before[name]) for name, value in detector.state_dict().items())
+
+
+def test_a_timm_backbone_and_its_pyramid_are_loaded_and_computed_alike(draw: Draw, tmp_path: Path) -> None:
+    network = _network("test_convnext")
+    model = _detector(draw, tmp_path, "test_convnext").eval()
+    report = load_weights(model, _weights("test_convnext", network))
+    assert report.loaded == "backbone+fpn"
+    assert {row.part for row in report.counts if row.loaded_tensors == row.tensors} == {"backbone", "FPN"}
+    images = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        expected, found = network(images), model.backbone(images)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, atol=1e-4, rtol=1e-4)

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from ccop_eval.segmentation.network import Fcn16
 
@@ -26,3 +27,19 @@ def test_network_is_the_backbone_at_stride_16():
         ((3, 3), (6, 6), 256),
         ((1, 1), (1, 1), 3),
     ]
+
+
+@pytest.mark.parametrize("arch", ["test_convnext", "test_efficientnet", "test_resnet"])
+def test_any_backbone_is_dilated_to_stride_16_with_the_same_weights(arch):
+    weights = resolve("random", arch, 1)
+    network = Fcn16(weights, 3, dilation=1, seed=0, frozen=False).eval()
+    image = torch.rand(2, 3, 64, 96) * 255
+    seen = []
+    network.head[0].register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape))
+    with torch.no_grad():
+        assert network(image).shape == (2, 3, 64, 96)
+    assert seen[0][2:] == (4, 6)
+    for name, value in weights.part("backbone").items():
+        assert torch.equal(network.backbone.state_dict()[name], value), name
+    network.train()(image).mean().backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())

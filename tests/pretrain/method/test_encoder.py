@@ -122,3 +122,14 @@ def test_residual_blocks_may_start_as_the_identity(arch, last):
         scales = {name: module.weight.mean().item() for name, module in network.named_modules() if "bn" in name}
         assert {value for name, value in scales.items() if name.endswith(last) and "layer" in name} == {scale}
         assert scales["bn1"] == scales["layer2.0.bn1"] == 1.0
+
+
+@pytest.mark.parametrize("arch", ["test_convnext", "test_efficientnet"])
+def test_every_parameter_of_any_backbone_is_trained(arch: str) -> None:
+    encoder = tiny(arch=arch, zero_init_last=True, groups=2)
+    features = encoder(torch.randn(4, 3, 64, 64))
+    boxes = [torch.tensor([[0.0, 0, 30, 30], [5, 5, 60, 60]])] * 4
+    assert_close(features.pooled.shape[1], encoder.network.backbone.feature_info[-1]["num_chs"])
+    loss = encoder.embed_images(features.pooled)[:, 0].sum() + encoder.embed_boxes(features.pyramid, boxes)[:, 0].sum()
+    loss.backward()
+    assert [name for name, parameter in encoder.named_parameters() if parameter.grad is None] == []
