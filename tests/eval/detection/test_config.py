@@ -234,8 +234,8 @@ def test_the_cpu_trains_in_float32_and_says_so(data: CocoData) -> None:
 
 def test_an_architecture_that_the_engine_lacks_is_told(data: CocoData) -> None:
     with pytest.raises(UserError, match=r"C4 detector of coco-c4-1x has no backbone for resnet50d"):
-        configure("coco-c4-1x", arch="resnet50d", input_facts={}, data=data, device="cpu")
-    cfg = configure("coco-fpn-2fc-1x", arch="resnet50d", input_facts={}, data=data, device="cpu").cfg
+        _configure(data, "coco-c4-1x", arch="resnet50d")
+    cfg = _configure(data, "coco-fpn-2fc-1x", arch="resnet50d").cfg
     assert (cfg.MODEL.BACKBONE.NAME, cfg.MODEL.TIMM.ARCH) == ("build_timm_fpn_backbone", "resnet50d")
 
 
