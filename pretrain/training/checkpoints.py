@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import time
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -15,7 +17,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from ccop_hub.errors import UserError
+from ccop_hub.errors import UserError, one_line
 from ccop_hub.files import make_folder, remove_temporary_files, replacing
 from ccop_hub.formats.training_state import read_training_state
 from ccop_hub.regular_files import open_regular
@@ -32,6 +34,9 @@ KEPT = 2
 SAME_SIGNAL = 1.0
 """Seconds within which repeated signals count as one, since `timeout` signals its command and then the whole process
 group."""
+
+
+_REMEDY = "delete it to resume from the checkpoint before, or give --overwrite to start over"
 
 
 class WholeFiles(TorchCheckpointIO):
@@ -61,10 +66,17 @@ class WholeFiles(TorchCheckpointIO):
         """Load one file onto the CPU, accepting only tensors and plain values, since other objects could run code.
 
         Raises:
-            UserError: the file contains other objects, or is damaged.
+            UserError: the file contains other objects, or values that are not finite, or is damaged.
         """
-        remedy = "delete it to resume from the checkpoint before, or give --overwrite to start over"
-        return read_training_state(Path(path), remedy, map_location or "cpu")
+        state = read_training_state(Path(path), _REMEDY, map_location or "cpu")
+        # Without the counters of its loops, Lightning would begin at step 0 with trained weights.
+        if not isinstance(state.get("loops"), dict):
+            raise UserError(f"{path} does not say how far the run got: {_REMEDY}")
+        tensors = state.get("state_dict")
+        for name, value in tensors.items() if isinstance(tensors, dict) else ():
+            if isinstance(value, torch.Tensor) and value.is_floating_point() and not value.isfinite().all():
+                raise UserError(f"{name} in {path} is not finite: {_REMEDY}")
+        return state
 
 
 class KeepCheckpoints(Checkpoint):
@@ -78,6 +90,7 @@ class KeepCheckpoints(Checkpoint):
         steps: total steps of the run.
 
     Attributes:
+        started: whether training has started, so that any checkpoint has been restored.
         stopped_by: signal that stopped the run on this process, or None. A second signal exits immediately.
     """
 
@@ -85,6 +98,7 @@ class KeepCheckpoints(Checkpoint):
         self.folder = folder
         self.every = every
         self.steps = steps
+        self.started = False
         self.stopped_by: signal.Signals | None = None
         self._stopped_at = 0.0
         self._handlers: dict[signal.Signals, Any] = {}
@@ -101,6 +115,7 @@ class KeepCheckpoints(Checkpoint):
                 f"the processes would resume from different steps ({', '.join(map(str, steps))}): all machines must "
                 f"share the folder {self.folder.parent}"
             )
+        self.started = True
         self.stopped_by = None
         self._handlers = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
 
@@ -139,6 +154,22 @@ class KeepCheckpoints(Checkpoint):
         elif now - self._stopped_at > SAME_SIGNAL:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
+
+
+@contextlib.contextmanager
+def restoring(checkpoint: Path | None, trainer: Trainer) -> Iterator[None]:
+    """Name the checkpoint in errors that occur while it is restored, until training starts.
+
+    Raises:
+        UserError: the checkpoint does not have the form that this run writes.
+    """
+    try:
+        yield
+    except (LookupError, ValueError, TypeError, AttributeError, RuntimeError, AssertionError) as error:
+        keeper = trainer.checkpoint_callback
+        if checkpoint is None or not isinstance(keeper, KeepCheckpoints) or keeper.started:
+            raise
+        raise UserError(f"{checkpoint} is not a checkpoint of this run ({one_line(error)}): {_REMEDY}") from error
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

@@ -28,7 +28,7 @@ from ..look.inspection import write_sheets
 from ..settings import RunSettings
 from ..views.dataset import PretrainingData, images_per_process
 from ..views.listing import ImageListing
-from .checkpoints import KeepCheckpoints, checkpoint_step, newest_checkpoint, remove_others
+from .checkpoints import KeepCheckpoints, checkpoint_step, newest_checkpoint, remove_others, restoring
 from .divergence import DivergedError, likely_cause
 from .export import export, library_versions
 from .forecast import cost_before_start, warn_before_start
@@ -110,7 +110,8 @@ def run(settings: RunSettings) -> RunResult:
     announce(settings, schedule, listing, done, trainer.world_size)
     trainer.loggers = [metrics, *further_loggers(settings, folder, done, trainer.is_global_zero)]
     try:
-        trainer.fit(module, datamodule=PretrainingData(listing, settings, schedule.steps), ckpt_path=checkpoint)
+        with restoring(checkpoint, trainer):
+            trainer.fit(module, datamodule=PretrainingData(listing, settings, schedule.steps), ckpt_path=checkpoint)
     except DivergedError as error:
         if trainer.is_global_zero:
             error.record(folder.diverged, listing.paths)

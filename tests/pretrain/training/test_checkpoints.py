@@ -47,8 +47,25 @@ def test_a_checkpoint_that_would_run_code_is_refused(unfinished, tmp_path):
     assert run(settings).exit_code == 0
 
 
+def test_a_checkpoint_of_another_form_is_refused(unfinished):
+    settings, folder = unfinished
+    path = folder.checkpoints / "step-000000004.ckpt"
+    sound = torch.load(path, weights_only=True)
+    for change, told in (
+        ({"state_dict": {"a": 1}}, "is not a checkpoint of this run"),
+        ({"optimizer_states": [1]}, "is not a checkpoint of this run"),
+        ({"lr_schedulers": None}, "is not a checkpoint of this run"),
+        ({"loops": {"a": 1}}, "is not a checkpoint of this run"),
+        ({"loops": None}, "does not say how far the run got"),
+        ({"state_dict": {"a": torch.tensor([float("nan")])}}, "a in .* is not finite"),
+    ):
+        torch.save({**sound, **change}, path)
+        with pytest.raises(UserError, match=rf"{told}.*delete it to resume from the checkpoint before"):
+            run(settings)
+
+
 def test_reading_a_checkpoint_restores_what_was_written(tmp_path):
-    contents = {"step": 3, "state_dict": {"a": torch.arange(3.0)}, "skipped": {1: "too short"}}
+    contents = {"step": 3, "state_dict": {"a": torch.arange(3.0)}, "skipped": {1: "too short"}, "loops": {}}
     WholeFiles().save_checkpoint(contents, tmp_path / "step-000000003.ckpt")
     again = WholeFiles().load_checkpoint(tmp_path / "step-000000003.ckpt")
     assert (again["step"], again["skipped"]) == (3, {1: "too short"})
