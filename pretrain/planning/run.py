@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import tempfile
 import time
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import torch
 from ccop_hub.errors import UserError, one_line
 from ccop_hub.notebook import summary_html
 from ccop_hub.progress import announce, duration
-from ccop_hub.regular_files import read_regular
+from ccop_hub.regular_files import read_json
 from ccop_hub.stopping import stoppable
 from ccop_hub.validation import SettingError
 
@@ -148,10 +147,10 @@ def read_rates(path: Path) -> Rates:
     remedy = "give a file written by ccop-pretrain plan --json"
     names = {field.name for field in dataclasses.fields(Rates)}
     try:
-        found = json.loads(read_regular(path, _MOST_JSON))
+        found = read_json(path, _MOST_JSON)
         found = found.get("rates", found)
         missing, unknown = sorted(names - found.keys()), sorted(found.keys() - names)
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, AttributeError) as error:
         raise UserError(f"cannot read rates from {path} ({one_line(error)}); {remedy}") from None
     if missing or unknown:
         what = f"lacks {', '.join(missing)}" if missing else f"has unknown fields ({one_line(', '.join(unknown))})"

@@ -54,7 +54,11 @@ ALLOWED = {
     ("eval/detection/sdist_backend.py", ".read_bytes"): "the sources that pip builds",
     ("eval/detection/sdist_backend.py", ".read_text"): "the sources that pip builds",
     ("eval/detection/sdist_backend.py", "zipfile.ZipFile"): "writes the wheel",
+    ("pretrain/common/process_memory.py", ".read_text"): "the kernel's files",
+    ("pretrain/estimates.py", ".read_text"): "the kernel's files",
     # Methods of the same name on other objects.
+    ("pretrain/planning/sample.py", ".read_bytes"): "`StoredImage.read_bytes`",
+    ("pretrain/planning/step_rates.py", ".open"): "`ImageListing.open`",
     ("ccop_hub/sources/download.py", ".open"): "an address; the file is opened for writing",
     ("ccop_hub/image_sources/stored_images.py", ".read_bytes"): "`StoredImage.read_bytes`",
     ("pretrain/proposals/ledger.py", ".read_bytes"): "`StoredImage.read_bytes`",
