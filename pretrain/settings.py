@@ -312,6 +312,8 @@ class RunSettings(ObjectiveSettings, ViewSettings, OptimisationSettings, Reading
         pictures: number of images on the picture sheets in the run folder; 0 draws none.
         tensorboard: also write the metrics as TensorBoard logs.
         wandb: Weights & Biases project to also log the metrics to; needs the package `wandb`.
+        mlflow: MLflow experiment to also log the metrics to, at $MLFLOW_TRACKING_URI or in OUT/mlruns; needs the
+            package `mlflow` or `mlflow-skinny`.
         probe: folder with one subfolder of images per class; the kNN accuracy on these images is logged.
         probe_every: epochs between probes.
         resume: resume an unfinished run with the same settings in `out`; --no-resume refuses any existing run.
@@ -340,6 +342,7 @@ class RunSettings(ObjectiveSettings, ViewSettings, OptimisationSettings, Reading
     pictures: NonNegativeInt = 3
     tensorboard: bool = True
     wandb: str | None = None
+    mlflow: str | None = None
     probe: Path | None = None
     probe_every: PositiveFloat = 10.0
     resume: bool = True

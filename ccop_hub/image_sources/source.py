@@ -6,6 +6,8 @@
     a text file                  one path per line, relative to the file's folder or absolute; the key is the line
     a COCO JSON                  the images that it lists; the key is `file_name`
     a COCO data set's folder     the training split of its `annotations/`
+    `hf://ORG/NAME[:SPLIT]`      a data set on the Hugging Face Hub; the key is `SPLIT/ROW`
+    a data set's folder          the same, written by `datasets.save_to_disk`
 
 Keys are POSIX paths, sorted by code point. An image's index is the position of its key, so a run never depends on the
 order in which a disk, a list or a shard lists the images.
@@ -27,6 +29,7 @@ from ..images import (
 from ..optional import needs
 from ..packed_strings import PackedStrings
 from ..regular_files import read_text
+from .hf_datasets import is_dataset, open_dataset
 from .stored_images import ImageSource, require_different
 from .tar_index import TAR_SUFFIX, TarIndex
 
@@ -39,12 +42,14 @@ def open_source(images: Path, exclude: Collection[Path] = ()) -> ImageSource:
     """List the images of a source; see the module docstring for the supported kinds.
 
     Args:
-        images: folder, list, pattern of tar shards or COCO JSON.
+        images: folder, list, pattern of tar shards, COCO JSON, or Hugging Face data set.
         exclude: subfolders of an image folder to skip, such as the command's output folder.
 
     Raises:
         UserError: the source does not exist, has no images, or is not a valid list, JSON or shard.
     """
+    if is_dataset(images):
+        return open_dataset(images)
     if images.is_dir():
         return _open_folder(images, exclude)
     if images.is_file():
@@ -53,7 +58,7 @@ def open_source(images: Path, exclude: Collection[Path] = ()) -> ImageSource:
         return _open_pattern(images)
     raise UserError(
         f"{images} does not exist; give a folder of images, a list of their paths ({', '.join(LIST_SUFFIXES)}), tar "
-        "shards, or a COCO JSON"
+        "shards, a COCO JSON, or hf://ORG/NAME"
     )
 
 

@@ -32,7 +32,7 @@ SETTINGS_THAT_MAY_CHANGE = frozenset(
         "overwrite",
         "max_unreadable",
     }
-    | {"tensorboard", "wandb", "probe", "probe_every"}
+    | {"tensorboard", "wandb", "mlflow", "probe", "probe_every"}
 )
 """Settings that may change when a run is resumed. They do not affect the weights, except for the number of machines and
 processes, which may change between jobs on a cluster."""
@@ -102,6 +102,11 @@ class RunFolder:
         return self.path / "wandb_run_id.txt"
 
     @property
+    def mlflow(self) -> Path:
+        """MLflow run id, so that a resumed run continues the same MLflow run."""
+        return self.path / "mlflow_run_id.txt"
+
+    @property
     def skipped(self) -> Path:
         """Unreadable images, with reasons."""
         return self.path / "skipped.csv"
@@ -147,6 +152,14 @@ class RunFolder:
         if not self.wandb.is_file():
             write_atomically(self.wandb, f"{secrets.token_hex(4)}\n")
         return read_text(self.wandb).strip()
+
+    def mlflow_run_id(self) -> str | None:
+        """Return the MLflow run id of an earlier start of this run, if any."""
+        return read_text(self.mlflow).strip() if self.mlflow.is_file() else None
+
+    def write_mlflow_run_id(self, identifier: str) -> None:
+        """Record the MLflow run id."""
+        write_atomically(self.mlflow, f"{identifier}\n")
 
     def write_environment(self, facts: dict[str, Any]) -> None:
         """Write `environment.json`."""
@@ -214,6 +227,7 @@ class RunFolder:
             self.metrics,
             self.skipped,
             self.wandb,
+            self.mlflow,
             self.images,
             self.diverged,
         ):

@@ -12,10 +12,11 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
-from ccop_hub.errors import UserError
+from ccop_hub.errors import UserError, one_line
+from ccop_hub.redaction import redact
 
 from ..settings import RunSettings
 from .checkpoints import KeepCheckpoints, WholeFiles
@@ -86,7 +87,7 @@ def further_loggers(settings: RunSettings, folder: RunFolder, done: int, first: 
         first: whether this is the process that logs.
 
     Raises:
-        UserError: W&B is requested but not installed.
+        UserError: the package of a requested logger is not installed, or its server cannot be reached.
     """
     loggers: list[Logger] = []
     if settings.tensorboard:
@@ -99,7 +100,30 @@ def further_loggers(settings: RunSettings, folder: RunFolder, done: int, first: 
         # Only the first process has a W&B run; the loggers of the others do nothing.
         identifier = folder.wandb_run_id() if first else None
         loggers.append(WandbLogger(project=settings.wandb, name=where.name, save_dir=where, id=identifier))
+    if settings.mlflow is not None:
+        loggers.append(_mlflow(settings.mlflow, folder, first))
     return loggers
+
+
+def _mlflow(experiment: str, folder: RunFolder, first: bool) -> MLFlowLogger:
+    """Log to the MLflow run that an interrupted run began, or to a new one, whose id the first process records."""
+    if importlib.util.find_spec("mlflow") is None:
+        raise UserError("--mlflow needs a package that is not installed: pip install mlflow-skinny")
+    logger = MLFlowLogger(
+        experiment_name=experiment,
+        run_name=folder.path.name,
+        # Not a setting, since an address may contain a password.
+        tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"file:{folder.path.absolute() / 'mlruns'}",
+        run_id=folder.mlflow_run_id(),
+    )
+    if first:
+        try:
+            folder.write_mlflow_run_id(str(logger.run_id))
+        except Exception as error:  # MLflow's exceptions have no base that Lightning's import makes available
+            raise UserError(
+                f"--mlflow {experiment}: {redact(one_line(error, 200))}; check MLFLOW_TRACKING_URI"
+            ) from None
+    return logger
 
 
 def choose_strategy(settings: RunSettings) -> Strategy | str:

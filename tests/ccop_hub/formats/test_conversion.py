@@ -131,7 +131,7 @@ def test_refusals(weights: Weights, tmp_path: Path) -> None:
             convert(weights, target, tmp_path / name)
         assert said in str(raised.value)
     unusual = resolve("random", "resnet18d")
-    with pytest.raises(UserError, match=r"has no names for this ResNet's stem|detectron2 has no names"):
+    with pytest.raises(UserError, match=r"detectron2 has no names"):
         convert(unusual, "detectron2", tmp_path / "a.pkl")
     assert convert(unusual, "timm", tmp_path / "timm").tensors > 120
 

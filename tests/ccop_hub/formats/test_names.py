@@ -205,7 +205,7 @@ def test_other_timm_resnets_keep_canonical_and_timm_names() -> None:
     assert "backbone.conv1.6.weight" in state
     timms = from_canonical(state, "timm", ("backbone",), arch="resnet18d")
     assert set(to_canonical(timms, "timm", arch="resnet18d")) == {name for name in state if name.startswith("backbone")}
-    with pytest.raises(UserError, match="no names for the stem"):
+    with pytest.raises(UserError, match="no names for the tensors of"):
         to_canonical(timms, "detectron2", arch="resnet18d")
-    with pytest.raises(UserError, match="no names for this ResNet's stem"):
+    with pytest.raises(UserError, match="no names for the tensors of"):
         from_canonical(state, "detectron2", arch="resnet18d")

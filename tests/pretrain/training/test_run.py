@@ -337,3 +337,69 @@ def test_wandb_that_is_not_installed_is_a_mistake_of_one_line(tiny_run, monkeypa
     monkeypatch.setattr(trainer.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install wandb"):
         run(tiny_run(wandb="project"))
+
+
+@pytest.fixture
+def mlflow(tmp_path, monkeypatch):
+    """A fake `mlflow` package whose client records its calls."""
+    root = tmp_path / "packages"
+    for name, text in {
+        "mlflow/__init__.py": "def set_tracking_uri(uri): pass",
+        "mlflow/entities.py": """
+class Metric:
+    def __init__(self, key, value, timestamp, step): self.key, self.value, self.step = key, value, step
+class Param:
+    def __init__(self, key, value): pass
+""",
+        "mlflow/tracking/__init__.py": """
+import types
+made, places, steps, ended = [], [], [], []
+class MlflowClient:
+    def __init__(self, tracking_uri): places.append(tracking_uri)
+    def get_experiment_by_name(self, name): return types.SimpleNamespace(experiment_id="7", lifecycle_stage="active")
+    def create_run(self, experiment_id, tags):
+        made.append(tags)
+        info = types.SimpleNamespace(run_id=f"run{len(made)}")
+        return types.SimpleNamespace(info=info)
+    def get_run(self, run_id):
+        return types.SimpleNamespace(info=types.SimpleNamespace(run_id=run_id, experiment_id="7"))
+    def log_batch(self, run_id, metrics=(), params=()): steps.extend((run_id, one.step) for one in metrics[:1])
+    def set_terminated(self, run_id, status=None): ended.append((run_id, status))
+""",
+        "mlflow/tracking/context/__init__.py": "",
+        "mlflow/tracking/context/registry.py": "def resolve_tags(tags): return tags",
+        "mlflow/utils/__init__.py": "",
+        "mlflow/utils/mlflow_tags.py": "MLFLOW_RUN_NAME = 'mlflow.runName'",
+        "mlflow-3.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: mlflow\nVersion: 3.0\n",
+    }.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    monkeypatch.syspath_prepend(root)
+    yield importlib.import_module("mlflow.tracking")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "mlflow"]:
+        del sys.modules[name]
+
+
+def test_a_resumed_run_continues_its_mlflow_run(tiny_run, mlflow, stop_after, monkeypatch):
+    monkeypatch.setattr("lightning.pytorch.loggers.mlflow._MLFLOW_AVAILABLE", True)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@tracking.example")
+    settings = tiny_run(objective="mocov2", backbone="test_resnet", mlflow="experiment")
+    build = program.build_trainer
+    stop_after(3)
+    with pytest.raises(RuntimeError, match="crash"):
+        run(settings)
+    monkeypatch.setattr(program, "build_trainer", build)
+    assert run(settings).exit_code == 0
+    assert len(mlflow.made) == 1
+    assert mlflow.made[0]["mlflow.runName"] == "run"
+    assert sorted({step for _, step in mlflow.steps}) == [1, 2, 3, 4, 5]
+    assert {identifier for identifier, _ in mlflow.steps} == {"run1"}
+    assert set(mlflow.places) == {"https://me:secret@tracking.example"}
+    written = [path for path in settings.out.rglob("*") if path.is_file() and b"secret" in path.read_bytes()]
+    assert written == []
+
+
+def test_mlflow_that_is_not_installed_is_one_line(tiny_run, monkeypatch):
+    monkeypatch.setattr(trainer.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="pip install mlflow-skinny"):
+        run(tiny_run(mlflow="experiment"))
