@@ -60,6 +60,7 @@ ALLOWED = {
     ("pretrain/planning/sample.py", ".read_bytes"): "`StoredImage.read_bytes`",
     ("pretrain/planning/step_rates.py", ".open"): "`ImageListing.open`",
     ("ccop_hub/sources/download.py", ".open"): "an address; the file is opened for writing",
+    ("ccop_hub/image_sources/hf_datasets.py", ".read_bytes"): "`StoredImage.read_bytes`",
     ("ccop_hub/image_sources/stored_images.py", ".read_bytes"): "`StoredImage.read_bytes`",
     ("pretrain/proposals/ledger.py", ".read_bytes"): "`StoredImage.read_bytes`",
     ("pretrain/proposals/search.py", ".read_bytes"): "`StoredImage.read_bytes`",
