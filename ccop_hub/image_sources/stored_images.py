@@ -15,7 +15,16 @@ import numpy.typing as npt
 from PIL import Image
 
 from ..errors import UserError
-from ..images import MAX_PIXELS, UnreadableImageError, decode_rgb, open_regular, read_rgb
+from ..images import (
+    MAX_PIXELS,
+    Pixels,
+    Reduction,
+    UnreadableImageError,
+    decode_pixels,
+    decode_rgb,
+    open_regular,
+    read_rgb,
+)
 from ..packed_strings import PackedStrings
 from .tar_index import TarIndex
 
@@ -75,6 +84,17 @@ class StoredImage:
         if self.length is not None:
             return decode_rgb(BytesIO(self.read_bytes(max_pixels)), self.path / self.key, max_pixels)
         return read_rgb(self.path, max_pixels)
+
+    def read_pixels(self, reduction: Reduction, max_pixels: int = MAX_PIXELS) -> tuple[Pixels, int]:
+        """Decode the image into an array, possibly reduced; see `decode_pixels`.
+
+        Raises:
+            UnreadableImageError: as for `read`.
+        """
+        if self.length is not None:
+            return decode_pixels(BytesIO(self.read_bytes(max_pixels)), self.path / self.key, max_pixels, reduction)
+        with open_regular(self.path) as file:
+            return decode_pixels(file, self.path, max_pixels, reduction)
 
 
 class ImageSource:

@@ -3,8 +3,11 @@
 from ..limits import MAX_PIXELS
 from .decoding import (
     ImageHeader,
+    Pixels,
+    Reduction,
     UnreadableImageError,
     decode_header,
+    decode_pixels,
     decode_rgb,
     open_regular,
     read_class_ids,
@@ -20,8 +23,11 @@ __all__ = [
     "MAX_PIXELS",
     "ImageFiles",
     "ImageHeader",
+    "Pixels",
+    "Reduction",
     "UnreadableImageError",
     "decode_header",
+    "decode_pixels",
     "decode_rgb",
     "describe_passed_over",
     "is_hidden",

@@ -29,6 +29,15 @@ from .formats import formats_to_try, suffix_of
 
 Result = TypeVar("Result")
 
+Pixels = npt.NDArray[np.uint8]
+"""(H, W, 3) uint8 RGB."""
+
+Reduction = Callable[[tuple[int, int]], int]
+"""Maps the (width, height) of an upright image to the largest factor by which it may be reduced."""
+
+REDUCTIONS = (8, 4, 2)
+"""Factors by which libjpeg can reduce an image while decoding it, which takes a fraction of the time."""
+
 _ALPHA_BACKGROUND = (255, 255, 255)  # as in a browser
 _UINT16_TO_UINT8 = 257  # 65535 / 255
 _STRIP_PIXELS = 1 << 20  # pixels to convert at a time, to keep intermediate copies small
@@ -119,6 +128,51 @@ def decode_rgb(file: BinaryIO, path: Path, max_pixels: int = MAX_PIXELS) -> Imag
     return _decode(file, path, max_pixels, lambda image: _to_rgb(path, image))
 
 
+def decode_pixels(
+    file: BinaryIO, path: Path, max_pixels: int = MAX_PIXELS, reduction: Reduction = lambda _: 1
+) -> tuple[Pixels, int]:
+    """Decode an image into an array like `decode_rgb`, and reduce large JPEGs while decoding them.
+
+    Args:
+        file: as for `decode_rgb`.
+        path: as for `decode_rgb`.
+        max_pixels: as for `decode_rgb`; applies to the full size.
+        reduction: called with the full size before any pixel is decoded.
+
+    Returns:
+        The pixels, and the factor by which they are reduced, at most `reduction(size)`: pixel (x, y) stands for the
+        square of that side from (x, y) * factor on. The factor is 1 for other formats and small images.
+
+    Raises:
+        UnreadableImageError: as for `decode_rgb`.
+    """
+    factors = []
+
+    def prepare(image: Image.Image) -> None:
+        orientation = _orientation(image)
+        header = ImageHeader(image.width, image.height, orientation)
+        factors.append(_reduce(image, orientation, reduction(header.upright)))
+
+    def to_array(image: Image.Image) -> Pixels:
+        is_plain = image.mode == "RGB" and not image.has_transparency_data
+        return np.array(image if is_plain else _to_rgb(path, image))
+
+    return _decode(file, path, max_pixels, to_array, prepare=prepare), factors[-1]
+
+
+def _reduce(image: Image.Image, orientation: int, most: int) -> int:
+    """Make Pillow decode an unloaded JPEG at a reduced size; return the factor."""
+    if image.format != "JPEG" or image.mode not in ("RGB", "L"):
+        return 1
+    for factor in REDUCTIONS:
+        # The last pixels of a row or column may be incomplete, but a rotation would make them the first.
+        fits = orientation == 1 or not (image.width % factor or image.height % factor)
+        if factor <= most and fits:
+            image.draft(image.mode, (image.width // factor, image.height // factor))
+            return factor
+    return 1
+
+
 def read_class_ids(path: Path, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
     """Read a label image as (H, W) uint8 class ids, upright; palette images give their palette indices.
 
@@ -177,22 +231,35 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def _decode(
-    file: BinaryIO, path: Path, max_pixels: float, use: Callable[[Image.Image], Result], load: bool = True
+    file: BinaryIO,
+    path: Path,
+    max_pixels: float,
+    use: Callable[[Image.Image], Result],
+    load: bool = True,
+    prepare: Callable[[Image.Image], None] = lambda _: None,
 ) -> Result:
-    """Open an image, check its size, load it, apply its orientation, and return `use(image)`."""
+    """Open an image, check its size, call `prepare`, load it, apply its orientation, and return `use(image)`."""
     with _damage_named(file, path):
         try:
-            return _attempt(file, path, max_pixels, use, load)
+            return _attempt(file, path, max_pixels, use, load, prepare)
         except ValueError as error:
             # Pillow rejects PNGs with megabytes of text (such as generator parameters) or a huge colour profile.
             if "MAX_TEXT" not in str(error):
                 raise
-            return _attempt(_without_metadata(file), path, max_pixels, use, load)
+            return _attempt(_without_metadata(file), path, max_pixels, use, load, prepare)
 
 
-def _attempt(file: BinaryIO, path: Path, max_pixels: float, use: Callable[[Image.Image], Result], load: bool) -> Result:
+def _attempt(
+    file: BinaryIO,
+    path: Path,
+    max_pixels: float,
+    use: Callable[[Image.Image], Result],
+    load: bool,
+    prepare: Callable[[Image.Image], None],
+) -> Result:
     with _open_any_size(file, suffix_of(path.name)) as image:
         _require_affordable(path, image, max_pixels)
+        prepare(image)
         if load:
             image.load()
             _turn_upright(image)

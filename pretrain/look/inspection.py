@@ -113,13 +113,14 @@ def collect_samples(dataset: ViewDataset, count: int) -> list[pictures.ImageSamp
         looks = (dataset.views(epoch, index, index, image.size) for epoch in range(EPOCHS_LOOKED_AT))
         epoch, views = next(((epoch, views) for epoch, views in enumerate(looks) if len(views.kept)), (0, None))
         views = views or dataset.views(0, index, index, image.size)
-        query, key = (render_view(image, view, dataset.settings.image_size) for view in (views.query, views.key))
+        pixels, size = np.array(image), dataset.settings.image_size
+        query, key = (render_view(pixels, view, size) for view in (views.query, views.key))
         with seeded_cpu(derive_seed("sheet", dataset.seed, index)):
             augmented = PhotometricAugmentation(dataset.settings).augment(query.expand(AUGMENTED, -1, -1, -1))
         samples.append(
             pictures.ImageSample(
                 name=dataset.listing.paths[index],
-                image=np.asarray(image),
+                image=pixels,
                 proposals=boxes,
                 epoch=epoch,
                 views=views,

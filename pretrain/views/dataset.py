@@ -14,19 +14,19 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ccop_hub.errors import UserError
 from ccop_hub.image_sources.skipped import require_readable
-from ccop_hub.images import UnreadableImageError
+from ccop_hub.images import Pixels, UnreadableImageError
 
 from ..common.seeding import derive_seed
 from ..common.signals import ignore_stop_signals
 from ..method.batch import ViewBatch
 from ..settings import RunSettings, ViewSettings
-from .geometry import TwoViews, draw_views, render_view, two_views
+from .draws import draw_views
+from .geometry import TwoViews, most_reduction, render_view, two_views
 from .listing import ImageListing
 
 MOST_WORKERS = 8
@@ -86,11 +86,11 @@ class ViewDataset(Dataset[ViewPair]):
     def __getitem__(self, place: tuple[int, int]) -> ViewPair:
         """Return the view pair for `(epoch, index)`, which depends only on these, the seed and the files."""
         epoch, index = place
-        found, image, skipped = self._read_from(index)
-        views = self.views(epoch, index, found, image.size)
+        size = self.settings.image_size
+        found, views, pixels, reduction, skipped = self._read_from(epoch, index)
         return ViewPair(
-            render_view(image, views.query, self.settings.image_size),
-            render_view(image, views.key, self.settings.image_size),
+            render_view(pixels, views.query, size, reduction),
+            render_view(pixels, views.key, size, reduction),
             torch.from_numpy(views.query.boxes),
             torch.from_numpy(views.key.boxes),
             found,
@@ -113,13 +113,24 @@ class ViewDataset(Dataset[ViewPair]):
         draws = draw_views(size, derive_seed("views", self.seed, epoch, index), self.settings)
         return two_views(self.boxes(found), draws, self.settings)
 
-    def _read_from(self, index: int) -> tuple[int, Image.Image, list[tuple[int, str]]]:
-        """Return the index and pixels of the first readable image from `index` on, and the images skipped."""
+    def _read_from(self, epoch: int, index: int) -> tuple[int, TwoViews, Pixels, int, list[tuple[int, str]]]:
+        """Read the first readable image from `index` on, no larger than its views need.
+
+        Returns:
+            Its index, views, pixels and the factor by which they are reduced, and the images skipped.
+        """
         skipped: list[tuple[int, str]] = []
         for offset in range(len(self)):
             found = (index + offset) % len(self)
+            planned: list[TwoViews] = []
+
+            def reduction(size: tuple[int, int], found: int = found, planned: list[TwoViews] = planned) -> int:
+                planned.append(self.views(epoch, index, found, size))
+                return most_reduction(planned[-1], self.settings.image_size)
+
             try:
-                return found, self.listing.read(found), skipped
+                pixels, reduced = self.listing.read_pixels(found, reduction)
+                return found, planned[-1], pixels, reduced, skipped
             except UnreadableImageError as error:
                 skipped.append((found, error.reason))
         raise UserError(f"no image in {self.listing.root} can be read any more; restore the folder")
@@ -166,16 +177,16 @@ class RunSampler(Sampler[tuple[int, int]]):
     def __iter__(self) -> Iterator[tuple[int, int]]:
         per_epoch = self.image_count // self.batch_size
         share = self.batch_size // self.processes
-        order: list[int] = []
+        order = torch.empty(0, dtype=torch.int64)
         drawn_epoch = -1
         for step in range(self.start, self.steps):
             epoch, batch = divmod(step, per_epoch)
             if epoch != drawn_epoch:
                 generator = torch.Generator().manual_seed(derive_seed("order", self.seed, epoch))
-                order = torch.randperm(self.image_count, generator=generator).tolist()
+                order = torch.randperm(self.image_count, generator=generator)
                 drawn_epoch = epoch
             first = batch * self.batch_size + self.process * share
-            yield from ((epoch, index) for index in order[first : first + share])
+            yield from ((epoch, index) for index in order[first : first + share].tolist())
 
 
 class PretrainingData(LightningDataModule):

@@ -1,54 +1,33 @@
 """Crop two views of an image and keep the boxes that survive in both (CCOP, arXiv 2111.13651, section 3.1).
 
-Randomness is kept separate from geometry: `draw_views` draws the numbers, and `two_views` is a pure function of them.
+Randomness is kept separate from geometry: `draws` draws the numbers, and `two_views` is a pure function of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import RandomResizedCrop
-from torchvision.transforms.functional import hflip, pil_to_tensor
+from torch.nn import functional
 
-from ..common.seeding import seeded_cpu
+from ccop_hub.images import Pixels
+
 from ..settings import ViewSettings
+from .draws import Crop, ViewDraws
 
 Boxes = NDArray[np.float32]
 """(N, 4) float32 xyxy, in pixels."""
 
+KEPT_PIXELS = 2
+"""Minimum ratio of a crop's side, after a reduction, to the view's."""
+
 REFERENCE_SIZE = 224
 """View side in pixels at which `ViewSettings.min_box_area` applies."""
-
-
-class Crop(NamedTuple):
-    """A crop of an image, in pixels: top, left, height, width."""
-
-    top: int
-    left: int
-    height: int
-    width: int
-
-
-@dataclass(frozen=True)
-class ViewDraws:
-    """All random draws for two views.
-
-    Attributes:
-        tries: candidate crops of the first and of the second view, in order.
-        flips: uniform in [0, 1) per view; a view is mirrored if the value is at least 0.5.
-        swap: uniform in [0, 1); the views are swapped if the value is below 0.5.
-    """
-
-    tries: tuple[Sequence[Crop], Sequence[Crop]]
-    flips: tuple[float, float]
-    swap: float
 
 
 @dataclass(frozen=True)
@@ -81,26 +60,6 @@ class TwoViews:
     kept: NDArray[np.int64]
 
 
-def draw_views(size: tuple[int, int], seed: int, settings: ViewSettings) -> ViewDraws:
-    """Draw the random numbers for two views of an image.
-
-    Args:
-        size: (width, height) of the image in pixels.
-        seed: seed of all draws; torch's global generator is left unchanged.
-        settings: crop areas, aspect ratios and number of tries.
-    """
-    width, height = size
-    canvas = torch.empty((1, height, width), device="meta")
-    area, ratio = list(settings.crop_area), list(settings.crop_ratio)
-    with seeded_cpu(seed):
-        flip_first, flip_second, swap = torch.rand(3, dtype=torch.float64).tolist()
-        tries = [
-            [Crop(*RandomResizedCrop.get_params(canvas, area, ratio)) for _ in range(settings.crop_tries)]
-            for _ in range(2)
-        ]
-    return ViewDraws((tries[0], tries[1]), (flip_first, flip_second), swap)
-
-
 def two_views(boxes: Boxes, draws: ViewDraws, settings: ViewSettings) -> TwoViews:
     """Choose both crops, keep the boxes that survive in both, then flip, clamp and swap.
 
@@ -114,12 +73,13 @@ def two_views(boxes: Boxes, draws: ViewDraws, settings: ViewSettings) -> TwoView
     """
     boxes = np.asarray(boxes, dtype=np.float32).reshape(-1, 4)
     size = settings.image_size
-    crops = [choose_crop(boxes, tries, settings) for tries in draws.tries]
+    chosen = [_chosen(boxes, tries, settings) for tries in draws.tries]
+    crops = [crop for crop, _ in chosen]
     inside = [boxes_in_crop(boxes, crop, size) for crop in crops]
     survives = np.ones(len(boxes), dtype=bool)
-    for crop, placed in zip(crops, inside, strict=True):
-        smallest = settings.min_box_area * (size / REFERENCE_SIZE) ** 2
-        survives &= (kept_share(boxes, crop) > settings.kept_share) & (_area(placed) > smallest)
+    smallest = settings.min_box_area * (size / REFERENCE_SIZE) ** 2
+    for (_, is_kept), placed in zip(chosen, inside, strict=True):
+        survives &= is_kept & (_area(placed) > smallest)
     views = []
     for crop, placed, flip in zip(crops, inside, draws.flips, strict=True):
         flipped = flip >= 0.5
@@ -137,12 +97,18 @@ def choose_crop(boxes: Boxes, tries: Sequence[Crop], settings: ViewSettings) -> 
 
     Ties go to the last crop.
     """
+    return _chosen(boxes, tries, settings)[0]
+
+
+def _chosen(boxes: Boxes, tries: Sequence[Crop], settings: ViewSettings) -> tuple[Crop, NDArray[np.bool_]]:
+    """Return the chosen crop, and which boxes it keeps."""
     enough = min(settings.min_boxes, len(boxes))
-    best, most = tries[0], -1
+    best, most = (tries[0], np.zeros(len(boxes), dtype=bool)), -1
     for crop in tries:
-        count = int((kept_share(boxes, crop) > settings.kept_share).sum())
+        is_kept = kept_share(boxes, crop) > settings.kept_share
+        count = int(np.count_nonzero(is_kept))
         if count >= most:
-            best, most = crop, count
+            best, most = (crop, is_kept), count
         if count >= enough:
             break
     return best
@@ -163,12 +129,34 @@ def boxes_in_crop(boxes: Boxes, crop: Crop, size: int) -> Boxes:
     return (_clip_to(boxes, crop) - corner) * scale
 
 
-def render_view(image: Image.Image, view: View, size: int) -> Tensor:
-    """Crop a PIL RGB image and resize it with PIL's bilinear filter: -> (3, size, size) uint8 RGB."""
+def most_reduction(views: TwoViews, size: int) -> int:
+    """Return the largest factor by which an image may be reduced before views of side `size` are cut from it.
+
+    Both crops keep at least `KEPT_PIXELS` times as many pixels a side as the views, so that the views hardly change.
+    """
+    smallest = min(min(view.crop.width, view.crop.height) for view in (views.query, views.key))
+    return max(1, smallest // (KEPT_PIXELS * size))
+
+
+def render_view(pixels: Pixels, view: View, size: int, reduction: int = 1) -> Tensor:
+    """Crop an image and resize it with an antialiased bilinear filter, as Pillow's: -> (3, size, size) uint8 RGB.
+
+    Args:
+        pixels: the image, whose pixels each stand for `reduction` x `reduction` of those that the crop counts.
+        view: the view.
+        size: side of the view in pixels.
+        reduction: 1, 2, 4 or 8.
+    """
     top, left, height, width = view.crop
-    part = image.crop((left, top, left + width, top + height)).resize((size, size), Image.Resampling.BILINEAR)
-    pixels: Tensor = pil_to_tensor(part)
-    return hflip(pixels) if view.flipped else pixels
+    if reduction == 1:
+        part = torch.from_numpy(pixels[top : top + height, left : left + width]).permute(2, 0, 1)
+        resized = functional.interpolate(part[None], (size, size), mode="bilinear", antialias=True)[0]
+    else:
+        # torch cannot crop between pixels; Pillow takes twice as long.
+        box = (left / reduction, top / reduction, (left + width) / reduction, (top + height) / reduction)
+        image = Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR, box)
+        resized = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    return (resized.flip(-1) if view.flipped else resized).contiguous()
 
 
 def _clip_to(boxes: Boxes, crop: Crop) -> Boxes:

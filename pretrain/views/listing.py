@@ -13,8 +13,8 @@ from PIL import Image
 from ccop_hub.errors import UserError
 from ccop_hub.image_sources.skipped import SkippedImages, require_readable
 from ccop_hub.image_sources.source import open_source
-from ccop_hub.image_sources.stored_images import ImageSource
-from ccop_hub.images import UnreadableImageError
+from ccop_hub.image_sources.stored_images import ImageSource, StoredImage
+from ccop_hub.images import Pixels, Reduction, UnreadableImageError
 from ccop_hub.proposals.store import ProposalStore
 
 from ..settings import ReadingSettings
@@ -99,16 +99,27 @@ class ImageListing:
         Raises:
             UnreadableImageError: the image cannot be decoded, or could not be when the proposals were computed.
         """
-        stored = self.source[index]
-        if self.proposals is not None and stored.key in self.proposals.skipped:
-            raise UnreadableImageError(self.root / stored.key, self.proposals.skipped[stored.key])
-        return stored.read(self.reading.max_pixels)
+        return self._stored(index).read(self.reading.max_pixels)
+
+    def read_pixels(self, index: int, reduction: Reduction) -> tuple[Pixels, int]:
+        """Return the image at `index` as an array, possibly reduced; see `ccop_hub.images.decode_pixels`.
+
+        Raises:
+            UnreadableImageError: as for `read`.
+        """
+        return self._stored(index).read_pixels(reduction, self.reading.max_pixels)
 
     def boxes(self, index: int) -> NDArray[np.float32]:
         """Return the proposals of a readable image, (N, 4) float32 xyxy in image pixels; N is 0 without proposals."""
         if self.proposals is None:
             return np.zeros((0, 4), dtype=np.float32)
         return self.proposals.boxes(self.paths[index])
+
+    def _stored(self, index: int) -> StoredImage:
+        stored = self.source[index]
+        if self.proposals is not None and stored.key in self.proposals.skipped:
+            raise UnreadableImageError(self.root / stored.key, self.proposals.skipped[stored.key])
+        return stored
 
     def _check_some(self) -> None:
         """Check that at least one of a few images decodes, and that their sizes match their proposals."""

@@ -3,7 +3,8 @@ import pytest
 import torch
 from ccop_pretrain.common.seeding import derive_seed
 from ccop_pretrain.settings import ViewSettings
-from ccop_pretrain.views.geometry import Crop, View, ViewDraws, draw_views, kept_share, render_view, two_views
+from ccop_pretrain.views.draws import Crop, ViewDraws, draw_views
+from ccop_pretrain.views.geometry import TwoViews, View, kept_share, most_reduction, render_view, two_views
 from PIL import Image
 
 WHOLE = [Crop(0, 0, 100, 100)]
@@ -79,13 +80,57 @@ def test_pixels_and_boxes_of_a_flipped_view_agree():
     draws = ViewDraws(([Crop(10, 10, 80, 160)], [Crop(0, 0, 100, 200)]), (0.9, 0.1), 0.9)
     views = two_views(boxes, draws, SETTINGS)
     for view in (views.query, views.key):
-        red = render_view(image, view, 100)[0].float() / 255
+        red = render_view(np.array(image), view, 100)[0].float() / 255
         left, top, right, bottom = view.boxes[0].astype(int)
         assert red[top + 2 : bottom - 2, left + 2 : right - 2].min() > 0.9
         assert red.sum() == pytest.approx((right - left) * (bottom - top), rel=0.15)
 
 
 def test_render_is_rgb_uint8():
-    pixels = render_view(Image.new("RGB", (8, 8), (1, 2, 3)), View(Crop(0, 0, 8, 8), False, np.zeros((0, 4))), 4)
+    pixels = render_view(np.full((8, 8, 3), (1, 2, 3), np.uint8), View(Crop(0, 0, 8, 8), False, np.zeros((0, 4))), 4)
     assert pixels.dtype == torch.uint8
     assert pixels[:, 0, 0].tolist() == [1, 2, 3]
+
+
+def views_of(*sides):
+    crops = [View(Crop(0, 0, height, width), False, np.zeros((0, 4), np.float32)) for width, height in sides]
+    return TwoViews(crops[0], crops[1], np.zeros(0, np.int64))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "most"),
+    [
+        ((480, 360), (480, 360), 1),
+        ((800, 900), (1000, 900), 2),
+        ((799, 900), (1000, 900), 1),
+        ((1600, 1700), (2**14, 1600), 4),
+    ],
+)
+def test_the_smaller_crop_decides_by_how_much_an_image_is_reduced(first, second, most):
+    assert most_reduction(views_of(first, second), 200) == most
+
+
+@pytest.mark.parametrize("flipped", [False, True])
+@pytest.mark.parametrize(
+    "crop", [Crop(3, 5, 100, 90), Crop(0, 0, 200, 300), Crop(40, 50, 20, 11), Crop(199, 299, 1, 1)]
+)
+def test_rendering_is_pillows_but_for_rounding(crop, flipped):
+    pixels = np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)
+    top, left, height, width = crop
+    part = Image.fromarray(pixels).crop((left, top, left + width, top + height))
+    expected = np.asarray(part.resize((64, 64), Image.Resampling.BILINEAR)).astype(int)
+    found = render_view(pixels, View(crop, flipped, np.zeros((0, 4))), 64).permute(1, 2, 0).numpy()
+    assert np.abs(found - (expected[:, ::-1] if flipped else expected)).max() <= 1
+
+
+@pytest.mark.parametrize("flipped", [False, True])
+def test_a_view_of_a_reduced_image_has_the_geometry_of_the_full_one(flipped):
+    rows, columns = np.mgrid[:400, :600]
+    pixels = np.stack([rows * 0.6, columns * 0.4, 255 * ((rows // 80 + columns // 80) % 2)], axis=-1).astype(np.uint8)
+    reduced = pixels.reshape(200, 2, 300, 2, 3).mean((1, 3)).round().astype(np.uint8)
+    view = View(Crop(33, 77, 301, 405), flipped, np.zeros((0, 4)))
+    full = render_view(pixels, view, 64).float()
+    other = render_view(reduced, view, 64, 2).float()
+    assert (full - other).abs().mean() < 1
+    # A shift by half a pixel of the reduced image would change these ramps everywhere.
+    assert (full - other)[:2].abs().max() <= 2

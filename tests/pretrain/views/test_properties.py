@@ -3,19 +3,16 @@
 import numpy as np
 import torch
 from ccop_pretrain.settings import ViewSettings
+from ccop_pretrain.views.draws import Crop, ViewDraws, draw_views
 from ccop_pretrain.views.geometry import (
-    Crop,
     View,
-    ViewDraws,
     boxes_in_crop,
-    draw_views,
     kept_share,
     render_view,
     two_views,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 SIDE = 32
 SETTINGS = ViewSettings(image_size=SIDE, min_box_area=0, kept_share=0.3)
@@ -111,7 +108,7 @@ def test_flipping_both_views_mirrors_the_boxes(size, data) -> None:
 @settings(max_examples=25, deadline=None)
 @given(size=st.tuples(st.integers(1, 40), st.integers(1, 40)), seed=st.integers(0, 1000), flipped=st.booleans())
 def test_any_crop_is_rendered_at_the_size_of_the_view(size, seed, flipped) -> None:
-    image = Image.new("RGB", size, (10, 20, 30))
+    image = np.full((size[1], size[0], 3), (10, 20, 30), np.uint8)
     for crop in draw_views(size, seed, SETTINGS).tries[0][:2]:
         pixels = render_view(image, View(crop, flipped, np.zeros((0, 4), np.float32)), SIDE)
         assert pixels.shape == (3, SIDE, SIDE)
