@@ -16,18 +16,17 @@ import argparse
 import io
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from machine import facts
 from PIL import Image
 
 EXPECTATION = (
@@ -105,7 +104,7 @@ def serve(folder: Path) -> None:
     sizes = {key: Image.open(folder / key).size for key in source.keys}
     listing = ImageListing(source, Boxes(sizes), ReadingSettings())  # type: ignore[arg-type]
     dataset = module.ViewDataset(listing, ViewSettings(image_size=224), 0)
-    places = [(epoch, index) for epoch in range(2) for index in range(len(source))]
+    places = [(0, index) for index in range(len(source))]
     for place in places:
         dataset[place]
     for line in sys.stdin:
@@ -230,17 +229,6 @@ def spread(seconds: list[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "least": min(values), "greatest": max(values)}
 
 
-def machine() -> dict[str, Any]:
-    """Return the facts of the machine that the times depend on."""
-    model = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    return {
-        "processor": model[0].partition(":")[2].strip() if model else platform.processor(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        **{name: metadata.version(name) for name in ("torch", "torchvision", "pillow", "numpy")},
-    }
-
-
 def main() -> None:
     """Measure and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -248,6 +236,7 @@ def main() -> None:
     parser.add_argument("--before", help="Python interpreter of an environment with an earlier version")
     parser.add_argument("--images", type=Path, help="folder of images; synthetic ones by default")
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--sides", type=int, nargs="+", default=SIDES, help="longest sides of the images in pixels")
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.serve:
@@ -256,7 +245,11 @@ def main() -> None:
     if given.out is None:
         parser.error("--out is missing")
     pythons = {**({"before": given.before} if given.before else {}), "after": sys.executable}
-    results: dict[str, Any] = {"expectation": EXPECTATION, "machine": machine(), "milliseconds per image": {}}
+    results: dict[str, Any] = {
+        "expectation": EXPECTATION,
+        "machine": facts("torch", "torchvision", "pillow", "numpy"),
+        "milliseconds per image": {},
+    }
     with tempfile.TemporaryDirectory() as temporary:
         images = given.images
         if images is None:
@@ -264,12 +257,12 @@ def main() -> None:
 
             images = Path(temporary) / "scenes"
             ccop_pretrain.scenes(out=images, images=IMAGES, size=480)
-        for side in SIDES:
+        for side in given.sides:
             folder = Path(temporary) / str(side)
             folder.mkdir()
             prepare(images, folder, side)
             # A pass over large images takes ten times as long.
-            rounds = given.rounds if side == SIDES[0] else max(3, given.rounds // 5)
+            rounds = given.rounds if side == SIDES[0] else max(3, given.rounds // 3)
             results["milliseconds per image"][str(side)] = compare(folder, rounds, pythons)
     given.out.write_text(json.dumps(results, indent=2) + "\n")
     print(json.dumps(results["milliseconds per image"], indent=2))

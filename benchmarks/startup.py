@@ -16,15 +16,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from importlib import metadata
 from pathlib import Path
-from typing import Any
+
+from machine import facts
 
 EXPECTATION = (
     "--help of the three programs at most 0.2 s: imports take the time, and it needs no YAML, logging or metadata. "
@@ -64,7 +63,7 @@ def once():
     {body}
 once()
 times = []
-for _ in range(5):
+for _ in range(3):
     begun = time.process_time()
     once()
     times.append(time.process_time() - begun)
@@ -120,7 +119,7 @@ def measure(pythons: dict[str, str], rounds: int) -> dict[str, dict[str, dict[st
         for turn in range(rounds + 1):  # the first turn fills the caches of the disk and is not counted
             for case in todo["after"]:
                 # Loading takes seconds, and varies less than the programs' start.
-                if turn > max(5, rounds // 4) and "help" not in case and "pass" not in case:
+                if turn > max(2, rounds // 10) and "help" not in case and "pass" not in case:
                     continue
                 for version, python in pythons.items():
                     taken = processor_seconds(python, *todo[version][case])
@@ -141,18 +140,6 @@ def loading_ratios(found: dict[str, dict[str, float]]) -> dict[str, float]:
     return {kind: found[f"hub, {kind}"]["median"] / found[f"timm, {kind}"]["median"] for kind in kinds}
 
 
-def machine() -> dict[str, Any]:
-    """Return the facts of the machine that the times depend on."""
-    model = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    versions = {name: metadata.version(name) for name in ("torch", "timm", "safetensors", "cyclopts")}
-    return {
-        "processor": model[0].partition(":")[2].strip() if model else platform.processor(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        **versions,
-    }
-
-
 def main() -> None:
     """Measure and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -166,7 +153,7 @@ def main() -> None:
     ratios = {version: loading_ratios(found) for version, found in seconds.items()}
     content = {
         "expectation": EXPECTATION,
-        "machine": machine(),
+        "machine": facts("torch", "timm", "safetensors", "cyclopts"),
         "processor_seconds": seconds,
         "ratios": ratios,
         "minutes": (time.time() - begun) / 60,

@@ -247,6 +247,44 @@ def step_counts() -> str:
     return table(("a step of CCOP", "before", "now"), rows)
 
 
+def data_path() -> str:
+    """Milliseconds an image by stage, before and now, with the floor."""
+    found = results("data_path")["milliseconds per image"]
+    rows = []
+    for side, versions in found.items():
+        for stage, label in (
+            ("decode", "decode"),
+            ("draw", "draw the crops"),
+            ("boxes", "boxes"),
+            ("render", "cut out and resize both views"),
+            ("all", "all"),
+        ):
+            both = (versions["before"][stage], versions["after"][stage])
+            floor = ranged(versions["floor"], lambda value: f"{value:.2f}") if stage in ("decode", "all") else ""
+            rows.append(
+                (f"{side} pixels: {label}", *(ranged(one, lambda value: f"{value:.2f}") for one in both), floor)
+            )
+        rates = [f"{versions[name]['images a second']:.0f}" for name in ("before", "after")]
+        rows.append((f"{side} pixels: images a second", *rates, f"{1000 / versions['floor']['median']:.0f}"))
+    return table(("milliseconds an image", "before", "now", "floor"), rows)
+
+
+def pixels_changed() -> str:
+    """Difference of the views' pixels between the versions."""
+    names = ("mean of the pixels", "99.9th percentile", "greatest")
+    found = results("data_path")["milliseconds per image"]
+    rows = [(f"{side} pixels", *(f"{one['difference'][name]:.3g}" for name in names)) for side, one in found.items()]
+    return table(("images of", "mean", "99.9th percentile", "greatest"), rows)
+
+
+def reader_memory() -> str:
+    """Memory and start-up of the data loader by number of images."""
+    found = results("reader_memory")["images"]
+    counts = list(found)
+    rows = [(name, *(f"{found[count][name]:.3g}" for count in counts)) for name in found[counts[0]]]
+    return table(("images", *(f"{int(count):,}" for count in counts)), rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "machine": machine,
     "search quality": search_quality,
@@ -262,6 +300,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "step time": step_time,
     "step ratios": step_ratios,
     "step counts": step_counts,
+    "data path": data_path,
+    "pixels changed": pixels_changed,
+    "reader memory": reader_memory,
 }
 
 

@@ -123,7 +123,6 @@ COMMANDS: list[Command] = [
         tasks.detection,
         common=(*_RUN, "protocol", "against", "few_images", "iterations", "batch_size"),
         **_PRINTED,
-        takes_long=True,
     ),
     Command(
         "segmentation",
@@ -132,7 +131,6 @@ COMMANDS: list[Command] = [
         tasks.segmentation,
         common=(*_RUN, "protocol", "frozen", "iterations", "batch_size"),
         **_PRINTED,
-        takes_long=True,
     ),
     Command(
         "linear",
@@ -141,7 +139,6 @@ COMMANDS: list[Command] = [
         tasks.linear,
         common=(*_RUN, "protocol", "against", "epochs", "batch_size", "image_size"),
         **_PRINTED,
-        takes_long=True,
     ),
     Command(
         "knn",
@@ -150,7 +147,6 @@ COMMANDS: list[Command] = [
         tasks.knn,
         common=(*_RUN, "against", "neighbours", "image_size"),
         **_PRINTED,
-        takes_long=True,
     ),
     Command(
         "voc-svm",
@@ -159,7 +155,6 @@ COMMANDS: list[Command] = [
         tasks.voc_svm,
         common=(*_RUN, "against", "costs"),
         **_PRINTED,
-        takes_long=True,
     ),
     Command(
         "regions",
@@ -168,7 +163,6 @@ COMMANDS: list[Command] = [
         tasks.regions,
         common=(*_RUN, "against", "features", "neighbours"),
         **_PRINTED,
-        takes_long=True,
     ),
     Command(
         "visualize",
@@ -177,7 +171,6 @@ COMMANDS: list[Command] = [
         tasks.visualize,
         ("images",),
         show=_show_pictures,
-        takes_long=True,
     ),
     Command(
         "predict",
@@ -187,7 +180,6 @@ COMMANDS: list[Command] = [
         ("run",),
         show=_show_prediction,
         document=_prediction_document,
-        takes_long=True,
     ),
     Command(
         "compare",

@@ -24,7 +24,6 @@ from ccop_hub.files import check_folder
 from ccop_hub.formats.checkpoint import Weights
 from ccop_hub.frozen_network import FrozenNetwork
 from ccop_hub.images import read_header
-from ccop_hub.progress import tracked
 from ccop_hub.saved_settings import save_settings
 from ccop_hub.sources.resolve import resolve
 
@@ -122,7 +121,7 @@ def run(settings: VisualizeSettings) -> list[Path]:
     titles = []
     for number, weights in enumerate(networks):
         network = FrozenNetwork(weights, parts).to(fabric.device)
-        maps = [_maps(network, image, fabric.device) for image in tracked(images, weights.name, len(images))]
+        maps = [_maps(network, image, fabric.device) for image in images]
         for file, features in zip(files, maps, strict=True):
             for level in features.values():
                 require_finite(level, f"{file} by {weights.name}")

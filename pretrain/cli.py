@@ -86,7 +86,6 @@ COMMANDS: list[Command] = [
         SceneSettings,
         tasks.scenes,
         show=_show_scenes,
-        takes_long=True,
     ),
     Command(
         "proposals",
@@ -98,7 +97,6 @@ COMMANDS: list[Command] = [
         show=_show_proposals,
         document=_proposals_document,
         code=_proposals_code,
-        takes_long=True,
     ),
     Command(
         "inspect",
@@ -108,7 +106,6 @@ COMMANDS: list[Command] = [
         common=("count", "draws", "seed", "image_size", "crop_area", "jitters"),
         show=_show_inspection,
         document=_inspection_document,
-        takes_long=True,
     ),
     Command(
         "plan",
@@ -133,7 +130,6 @@ COMMANDS: list[Command] = [
         ),
         named_settings=NAMED_SETTINGS,
         show=_run_code,
-        takes_long=True,
     ),
 ]
 

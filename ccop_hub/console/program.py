@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from ..errors import UserError
 from ..markup import visible
@@ -21,15 +20,10 @@ from .command import Command, version
 from .errors import describe_os_error
 from .output import print_json, reserved_stdout
 
-if TYPE_CHECKING:
-    from .parsing import Invocation
-
 EXIT_WRONG_INPUT = 2
 EXIT_INTERRUPTED = 130
 EXIT_UNREAD = 141
 """128 plus the signal number (SIGINT, SIGPIPE), as shells report it."""
-
-_SECONDS_OF_SILENCE = 1.5
 
 _EXTRAS = {"ccop-hub": "hub", "ccop-pretrain": "pretrain", "ccop-eval": "eval"}
 
@@ -119,27 +113,6 @@ def _run(program: str, description: str, commands: Sequence[Command], words: lis
     invocation = parse(program, description, [*commands, completion], words)
     if invocation is None:
         return 0
-    command = invocation.command
-    with _announced(f"{program} {command.name}: starting ..." if command.takes_long else ""):
-        return _carry_out(invocation)
-
-
-@contextlib.contextmanager
-def _announced(line: str) -> Iterator[None]:
-    """Print a line if the block takes more than a moment, since importing torch alone takes seconds."""
-    if not line or "torch" in sys.modules:
-        yield
-        return
-    timer = threading.Timer(_SECONDS_OF_SILENCE, lambda: print(line, file=sys.stderr, flush=True))
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
-def _carry_out(invocation: Invocation) -> int:
     command, settings = invocation.command, invocation.settings
     if invocation.json and command.document is not None:
         with reserved_stdout():

@@ -20,7 +20,6 @@ from torch.utils.data import DataLoader, Subset
 
 from ccop_hub.errors import UserError
 from ccop_hub.files import bytes_digest, file_digest, make_folder, replacing, write_atomically
-from ccop_hub.progress import Progress
 from ccop_hub.regular_files import open_regular, read_text
 from ccop_hub.sources.cache import cache_root
 
@@ -68,13 +67,9 @@ def cached_features(
         if fabric.broadcast(fabric.global_rank == 0 and not _is_whole(folder, sum(rows))):
             make_folder(parts)
             chunks = [range(start, min(start + CHUNK, len(rows))) for start in range(0, len(rows), CHUNK)]
-            mine = range(fabric.global_rank, len(chunks), fabric.world_size)
-            total = sum(sum(rows[item] for item in chunks[number]) for number in mine)
-            unit = "images" if all(count == 1 for count in rows) else "boxes"
-            shown = Progress("computing features", total, unit=unit) if fabric.global_rank == 0 else None
-            with failing_together(fabric), shown or nullcontext():
-                for number in mine:
-                    _compute_chunk(parts / f"{number:06d}.npy", chunks[number], paths, rows, compute, shown)
+            with failing_together(fabric):
+                for number in range(fabric.global_rank, len(chunks), fabric.world_size):
+                    _compute_chunk(parts / f"{number:06d}.npy", chunks[number], paths, rows, compute)
             if fabric.global_rank == 0:
                 _join([parts / f"{number:06d}.npy" for number in range(len(chunks))], file)
                 write_atomically(folder / DIGEST_FILE, file_digest(file) + "\n")
@@ -184,20 +179,12 @@ def _compute_chunk(
     paths: Sequence[Path],
     rows: Sequence[int],
     compute: Callable[[Sequence[int]], Iterable[Tensor]],
-    progress: Progress | None,
 ) -> None:
     """Compute the features of some images and write them to `file`, unless an interrupted run already did."""
     expected = sum(rows[item] for item in items)
     if _load(file, expected) is not None:
-        if progress is not None:
-            progress.advance(count=expected)
         return
-    computed_parts = []
-    for part in compute(items):
-        computed_parts.append(part)
-        if progress is not None:
-            progress.advance(count=len(part))
-    computed = torch.cat(computed_parts).float()
+    computed = torch.cat(list(compute(items))).float()
     if len(computed) != expected:
         raise RuntimeError(f"{len(computed)} feature rows, expected {expected}")
     start = 0

@@ -14,7 +14,6 @@ from torch.utils.data import DataLoader
 from ccop_hub.architectures import stage_channels
 from ccop_hub.errors import UserError
 from ccop_hub.frozen_network import FrozenNetwork
-from ccop_hub.progress import tracked
 
 from ..common.compute import all_finite, derived_seed, failing_together, gather_rows, readable, share, share_buffers
 from ..common.images import ClassFolders, SeededImages, test_transform, train_transform
@@ -148,10 +147,7 @@ class LinearTraining:
         share_buffers(self.fabric, self.heads)
         self.heads.eval()
         with failing_together(self.fabric):
-            count = -(-len(mine) // batch)
-            for pixels, index in tracked(
-                readable(loader), "scoring", count, unit="batches", shown=self.fabric.global_rank == 0
-            ):
+            for pixels, index in readable(loader):
                 truth = labels[index].to(self.fabric.device)
                 features = self._features(pixels)
                 for side, logits in self.heads(features).items():
@@ -175,9 +171,7 @@ class LinearTraining:
         loader = DataLoader(images, batch_sampler=self._epoch_batches(epoch), num_workers=self.settings.workers)
         totals = {side: torch.zeros(len(head_specs(self.protocol))) for side in self.networks}
         self.grids.train()
-        what = f"epoch {epoch + 1} of {self.protocol.epochs}"
-        batches = tracked(readable(loader), what, self._steps(), unit="steps", shown=self.fabric.global_rank == 0)
-        for step, (pixels, index) in enumerate(batches):
+        for step, (pixels, index) in enumerate(readable(loader)):
             done = epoch + (step / self._steps() if self.protocol.steps is None else 0.0)
             set_rates(self.optimizer.optimizer, done, self.protocol.epochs, self.protocol.steps)
             truth = self.labels[index].to(self.fabric.device)

@@ -15,7 +15,6 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision.transforms.functional import pil_to_tensor
 
 from ccop_hub.errors import UserError
-from ccop_hub.progress import tracked
 
 from ..common.compute import all_finite, failing_together, gather_rows, readable, share, share_buffers
 from ..common.run_folder import RunFolder
@@ -107,9 +106,8 @@ class Segmentation:
         batches = [list(range(step * batch + rank, (step + 1) * batch, world)) for step in range(start, total)]
         losses: list[float] = []
         report = max(1, total // 50)
-        loader = readable(DataLoader(crops, batch_sampler=batches, num_workers=self.workers))
         for iteration, (pixels, truth) in enumerate(
-            tracked(loader, "training", total, start, "iterations", folder.main), start=start
+            readable(DataLoader(crops, batch_sampler=batches, num_workers=self.workers)), start=start
         ):
             losses.append(self._step(iteration, pixels, truth))
             done = iteration + 1
@@ -143,8 +141,7 @@ class Segmentation:
         mine = share(self.fabric, len(images))
         matrices = [torch.zeros(0, self.classes, self.classes, dtype=torch.int64)]
         with failing_together(self.fabric):
-            loader = readable(DataLoader(Subset(images, mine), batch_size=None, num_workers=self.workers))
-            for pixels, truth in tracked(loader, "scoring", len(mine), shown=self.fabric.global_rank == 0):
+            for pixels, truth in readable(DataLoader(Subset(images, mine), batch_size=None, num_workers=self.workers)):
                 predicted = self.predict(pixels, (truth.shape[0], truth.shape[1]))
                 matrices.append(confusion(predicted.cpu(), truth.long(), self.classes).unsqueeze(0))
         gathered: np.ndarray = gather_rows(self.fabric, torch.cat(matrices), len(images)).numpy()

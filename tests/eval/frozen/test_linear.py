@@ -136,8 +136,7 @@ def test_mistakes_in_the_data_are_one_line(image_folders, tmp_path, capsys, chan
     assert linear(data, tmp_path / "out", "--epochs", "1", "--workers", "1") == 2
     message = capsys.readouterr().err
     assert says in message
-    assert "Traceback" not in message
-    assert message.strip().splitlines()[-1].startswith("ccop-eval: ")
+    assert message.strip().count("\n") == 0
 
 
 def test_features_that_are_not_finite_are_refused(image_folders, overflowing_weights, tmp_path, capsys):
@@ -145,8 +144,7 @@ def test_features_that_are_not_finite_are_refused(image_folders, overflowing_wei
     assert linear(image_folders / "learnable", tmp_path / "out", *flags) == 2
     message = capsys.readouterr().err
     assert "are not finite" in message
-    assert "Traceback" not in message
-    assert message.strip().splitlines()[-1].startswith("ccop-eval: ")
+    assert message.strip().count("\n") == 0
     assert not (tmp_path / "out" / "result.json").exists()
 
 

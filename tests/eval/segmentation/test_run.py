@@ -96,8 +96,7 @@ def test_loss_that_is_not_finite_stops_the_run(scenes, tmp_path, capsys):
     message = capsys.readouterr().err
     assert "at iteration" in message
     assert "--lr" in message
-    assert "Traceback" not in message
-    assert message.strip().splitlines()[-1].startswith("ccop-eval: ")
+    assert message.strip().count("\n") == 0
     assert not (tmp_path / "out" / "result.json").exists()
 
 
