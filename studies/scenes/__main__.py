@@ -9,8 +9,9 @@ from pathlib import Path
 
 from ccop_hub.errors import UserError
 
-from .data import StudyData, propose, shrink
+from .data import StudyData, copy_key, propose, shrink
 from .plan import Plan
+from .proposal_facts import write_proposal_facts
 from .report import write_page
 from .runs import Study, run_arm
 
@@ -43,6 +44,12 @@ def run(out: Path, data: Path | None, scale: str, results: Path, page: Path | No
     study = Study(plan, given, out, results / f"{scale}-{given.name}", device)
     shrink(given.training, study.images, plan.shortest_side)
     propose(study.images, study.proposals)
+    boxes = given.labelled["boxes"]
+    folder = boxes / "train2017"
+    place = given.training.index(folder)
+    write_proposal_facts(
+        study.images, study.proposals, boxes, lambda path: copy_key(place, path.relative_to(folder)), study.results
+    )
     for arm, seed in plan.runs:
         if not run_arm(study, arm, seed):
             return STOPPED

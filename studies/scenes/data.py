@@ -75,7 +75,7 @@ def shrink(folders: Sequence[Path], out: Path, shortest_side: int) -> int:
     if note.is_file() and note.read_text(encoding="utf-8") == wanted:
         return len(files)
     for place, path in files:
-        copy = out / str(place) / path.relative_to(folders[place]).with_suffix(".jpg")
+        copy = out / copy_key(place, path.relative_to(folders[place]))
         copy.parent.mkdir(parents=True, exist_ok=True)
         image = read_rgb(path)
         scale = min(1.0, shortest_side / min(image.size))
@@ -83,6 +83,11 @@ def shrink(folders: Sequence[Path], out: Path, shortest_side: int) -> int:
         image.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0).save(copy, quality=QUALITY)
     write_atomically(note, wanted)
     return len(files)
+
+
+def copy_key(place: int, relative: Path) -> str:
+    """The path of the shrunk copy of an image, given the number of its folder and its path there."""
+    return (Path(str(place)) / relative.with_suffix(".jpg")).as_posix()
 
 
 def propose(images: Path, out: Path) -> None:

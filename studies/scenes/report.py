@@ -16,6 +16,8 @@ from scipy import stats
 from ccop_hub.files import write_atomically
 
 from .plan import REFERENCE, UNTRAINED, Plan
+from .proposal_facts import FILE as FACTS
+from .proposal_facts import ON_BACKGROUND, ON_OBJECT
 
 HERE = Path(__file__).parent
 RESULTS, PAGE, TEXT = HERE / "results", HERE.parents[1] / "docs" / "study.md", HERE / "page.md"
@@ -31,6 +33,9 @@ NAMES = {
     "fixed_end": "no curriculum: noise as at its end",
 }
 SETS = {"packs": "photographs", "drawn": "synthetic images"}
+
+ON_THESE_IMAGES = " with other seeds on these images; with other images, it is not shown"
+"""Said of a difference whose interval over the seeds excludes 0, but no interval over the images does."""
 
 DIAGNOSIS = {
     "loss_image": "image loss",
@@ -103,18 +108,22 @@ class Campaign:
         plan: the plan.
         data: `packs` or `drawn`.
         results: (arm, seed) -> contents of the result file.
+        proposals: figures of the proposals; see `proposal_facts`.
     """
 
     plan: Plan
     data: str
     results: dict[tuple[str, int], dict[str, Any]]
+    proposals: dict[str, float]
 
     @classmethod
     def read(cls, folder: Path) -> Campaign:
         """Read a folder of result files named SCALE-DATA."""
         scale, _, data = folder.name.partition("-")
-        files = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
-        return cls(Plan.read(scale), data, {(entry["arm"], entry["seed"]): entry for entry in files})
+        files = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*-seed*.json"))]
+        facts = folder / FACTS
+        proposals = json.loads(facts.read_text(encoding="utf-8")) if facts.is_file() else {}
+        return cls(Plan.read(scale), data, {(entry["arm"], entry["seed"]): entry for entry in files}, proposals)
 
     @property
     def arms(self) -> list[str]:
@@ -221,10 +230,10 @@ def _statements(campaign: Campaign) -> str:
             continue
         known = [limit for limit in found.limits if limit is not None]
         above, below = sum(low > 0 for low, _ in known), sum(high < 0 for _, high in known)
+        doubt = "" if found.verdict not in ("better", "worse") or above + below else ON_THESE_IMAGES
         lines.append(
-            f"- {NAMES[arm]} - {NAMES[other]}: {found.over_seeds} points over {len(found.values)} seeds: "
-            f"**{found.verdict}**. Over images, the interval is above 0 in {above} and below 0 in {below} of "
-            f"{len(found.values)} seeds."
+            f"- {NAMES[arm]} - {NAMES[other]}: {found.over_seeds} points: **{found.verdict}**{doubt} "
+            f"(seeds: {len(found.values)}; interval over images above 0: {above}, below 0: {below})."
         )
     return "\n".join(lines) + "\n"
 
@@ -260,9 +269,21 @@ def _diagnosis(campaign: Campaign) -> str:
     )
     found = "\n".join(f"- {warning}" for warning in warnings)
     return (
-        "The first logged step, and the mean over the last quarter of the run; means over seeds.\n\n"
+        _proposals(campaign.proposals)
+        + "The first logged step, and the mean over the last quarter of the run; means over seeds.\n\n"
         + _table(rows)
         + (f"\nWarnings of the runs:\n\n{found}\n" if found else "\nNo run gave a warning.\n")
+    )
+
+
+def _proposals(facts: dict[str, float]) -> str:
+    if not facts:
+        return ""
+    return (
+        f"The {facts['annotated images']} annotated training images have {facts['proposals per image']:.0f} proposals "
+        f"each. {facts['on an object']:.0%} of these have an IoU of {ON_OBJECT} or more with an annotated object; "
+        f"{facts['on background']:.0%} have less than {ON_BACKGROUND} with all of them. {facts['objects found']:.0%} "
+        f"of the objects have a proposal with an IoU of {ON_OBJECT} or more.\n\n"
     )
 
 

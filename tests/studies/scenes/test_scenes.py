@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import ccop_pretrain
 import pytest
 import torch
 from ccop_pretrain.training.schedule import Schedule
@@ -12,6 +13,7 @@ from ccop_hub.formats.checkpoint import read_checkpoint
 from studies.scenes.__main__ import main
 from studies.scenes.data import StudyData, shrink
 from studies.scenes.plan import Plan
+from studies.scenes.proposal_facts import write_proposal_facts
 from studies.scenes.report import PAGE, Campaign, Difference, write_page
 from studies.scenes.runs import Study
 
@@ -28,7 +30,7 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_arm_and_seed_has_a_result(smoke: Path) -> None:
-    files = {path.name: json.loads(path.read_text()) for path in (smoke / "results" / "smoke-drawn").iterdir()}
+    files = {path.name: json.loads(path.read_text()) for path in (smoke / "results" / "smoke-drawn").glob("*-seed*")}
     assert set(files) == {f"{arm}-seed0.json" for arm in ("untrained", "ccop", "mocov2")}
     for name, entry in files.items():
         regions = entry["measures"]["regions"]
@@ -60,6 +62,20 @@ def test_a_finished_run_is_not_repeated_and_a_lost_result_comes_back(
     assert main(["--out", str(smoke), "--scale", "smoke"]) == 0
     assert json.loads(lost.read_text())["measures"] == before["measures"]
     assert kept.stat().st_mtime_ns == written
+
+
+def test_the_share_of_proposals_on_objects_is_counted(smoke: Path, tmp_path: Path) -> None:
+    facts = json.loads((smoke / "results" / "smoke-drawn" / "proposals.json").read_text())
+    assert facts["annotated images"] == 39
+    assert 0 < facts["on an object"] < 1 - facts["on background"] < 1
+    # Proposals that are the objects themselves: all are on an object, and all objects are found.
+    truth = smoke / "drawn" / "annotations" / "instances_train2017.json"
+    ccop_pretrain.propose(images=smoke / "drawn" / "train2017", out=tmp_path / "boxes", from_coco=truth)
+    write_proposal_facts(
+        smoke / "drawn" / "train2017", tmp_path / "boxes", smoke / "drawn", lambda path: path.name, tmp_path
+    )
+    perfect = json.loads((tmp_path / "proposals.json").read_text())
+    assert (perfect["on an object"], perfect["on background"], perfect["objects found"]) == (1, 0, 1)
 
 
 @pytest.mark.parametrize("arm", ["ccop", "mocov2"])
