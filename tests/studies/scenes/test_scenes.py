@@ -66,7 +66,7 @@ def test_a_finished_run_is_not_repeated_and_a_lost_result_comes_back(
 
 def test_the_share_of_proposals_on_objects_is_counted(smoke: Path, tmp_path: Path) -> None:
     facts = json.loads((smoke / "results" / "smoke-drawn" / "proposals.json").read_text())
-    assert facts["annotated images"] == 39
+    assert facts["annotated images"] == 40
     assert 0 < facts["on an object"] < 1 - facts["on background"] < 1
     # Proposals that are the objects themselves: all are on an object, and all objects are found.
     truth = smoke / "drawn" / "annotations" / "instances_train2017.json"
@@ -82,7 +82,7 @@ def test_the_share_of_proposals_on_objects_is_counted(smoke: Path, tmp_path: Pat
 def test_every_arm_of_a_seed_starts_from_the_untrained_weights(smoke: Path, arm: str) -> None:
     study = Study(SMOKE, StudyData("drawn", (), {}, {}), smoke, smoke / "results", "cpu")
     settings = study.settings(arm, 0)
-    start = PretrainingModule(settings, Schedule.of(settings, 39)).objective.query.network.state_dict()
+    start = PretrainingModule(settings, Schedule.of(settings, 40)).objective.query.network.state_dict()
     saved = read_checkpoint(study.settings("untrained", 0).out).tensors
     assert saved
     for name, value in saved.items():
