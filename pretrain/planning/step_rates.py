@@ -12,9 +12,11 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from PIL import Image
 
+from ccop_hub.errors import UserError
+
 from ..common.process_memory import memory_in_use
 from ..settings import PlanSettings, RunSettings
-from ..training.forecast import Forecast
+from ..training.forecast import Forecast, cost_before_start, warn_before_start
 from ..training.metrics_file import MetricsFile
 from ..training.pace import Pace
 from ..training.run_folder import RunFolder
@@ -99,13 +101,30 @@ def planned_run(settings: PlanSettings, images: Path, proposals: Path, out: Path
     return RunSettings(**same, pictures=0, tensorboard=False)
 
 
+def require_memory(settings: RunSettings, module: PretrainingModule, sample: ImageListing, steps: int) -> None:
+    """Check that a step fits into this machine, rather than run out of memory.
+
+    Raises:
+        UserError: it does not.
+    """
+    boxes = 0.0 if sample.proposals is None else sample.proposals.manifest.boxes / len(sample)
+    cost = cost_before_start(settings, module.objective, steps, len(sample), boxes, boxes)
+    for warning in warn_before_start(dataclasses.replace(cost, disk=0), settings.out):
+        raise UserError(f"{warning}; or measure on another machine, and give its --rates")
+
+
 def measure_steps(job: StepJob) -> StepRates:
-    """Train for a few steps; call it in a new process."""
+    """Train for a few steps; call it in a new process.
+
+    Raises:
+        UserError: a step does not fit into memory.
+    """
     settings = job.settings
     near = ImageListing.open(settings.images, settings.proposals, settings)
     listing = RepeatedListing(near.source, near.proposals, settings, images=max(job.images, settings.batch_size))
     schedule = Schedule.of(settings, len(listing))
     module = PretrainingModule(settings, schedule)
+    require_memory(settings, module, near, schedule.steps)
     folder = RunFolder(settings.out)
     folder.path.mkdir()
     trainer = build_trainer(settings, schedule, folder, MetricsFile(folder.metrics))

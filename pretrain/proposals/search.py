@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from io import BytesIO
 
@@ -16,6 +17,7 @@ from ccop_hub.progress import Progress, announce
 from ccop_hub.proposals.shards import SKIPPED, ImageProposals, content_digest
 
 from ..common.parallel import OrderedMap, available_cores, one_opencv_thread
+from ..estimates import BYTES_A_BOX, BYTES_AN_IMAGE, Cost, shortages
 from ..settings import ProposalSettings
 from .ledger import Ledger, PartWriter
 from .opencv_search import load_opencv
@@ -37,6 +39,7 @@ def search(settings: ProposalSettings, ledger: Ledger) -> dict[int, str]:
     pending = np.fromiter(ledger.pending(), dtype=np.int64)
     if not len(pending):
         return {}
+    _warn_of_disk(settings, len(pending))
     if settings.engine == "fast":
         _compile_search()
     total = ledger.kept + len(pending)
@@ -84,6 +87,13 @@ def propose_image(settings: ProposalSettings, stored: StoredImage) -> ImagePropo
     except load_opencv().error as error:
         return f"selective search failed: {' '.join(str(error).split())}"
     return ImageProposals(stored.key, pixels.shape[1], pixels.shape[0], boxes, len(data), content_digest(data))
+
+
+def _warn_of_disk(settings: ProposalSettings, images: int) -> None:
+    """Warn if the disk may be too small for the parts and the shards, which exist at the same time."""
+    most = 2 * images * (settings.keep * BYTES_A_BOX + BYTES_AN_IMAGE)
+    for warning in shortages({"the search": Cost(0.0, 0, 0, most, 0.0)}, settings.out):
+        print(f"warning: {warning}", file=sys.stderr, flush=True)
 
 
 def _compile_search() -> None:

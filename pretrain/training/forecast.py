@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Iterable
 from pathlib import Path
@@ -131,8 +132,7 @@ def warn_before_start(cost: Cost, out: Path) -> list[str]:
     """Return a warning for each resource of which the run needs more than this machine has."""
     gpu = torch.cuda.get_device_properties(0).total_memory if cost.device_memory else 0
     written = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) if out.exists() else 0
-    left = Cost(cost.seconds, cost.memory, cost.device_memory, max(0, cost.disk - written), cost.kwh)
-    return shortages({"the run": left}, out, gpu)
+    return shortages({"the run": dataclasses.replace(cost, disk=max(0, cost.disk - written))}, out, gpu)
 
 
 def saved_bytes(encoder: nn.Module, images: int, side: int) -> int:

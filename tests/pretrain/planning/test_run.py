@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from ccop_pretrain.cli import main
 from ccop_pretrain.estimates import Rates
-from ccop_pretrain.planning import feature_rates, run, search_rates
+from ccop_pretrain.planning import feature_rates, run, search_rates, step_rates
 from ccop_pretrain.planning.sample import DRAWN, write_sample
 from ccop_pretrain.settings import PlanSettings
 from ccop_pretrain.training import pace
@@ -144,6 +144,17 @@ def test_measured_rates(scenes: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     plan = run.run(dataclasses.replace(settings, rates=_written(rates, tmp_path)))
     assert plan.rates == rates
     assert "pre-training" in plan._repr_html_()
+
+
+def test_a_step_that_does_not_fit_is_not_tried(
+    scenes: Path, scene_proposals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ccop_pretrain.estimates.total_memory", lambda: 8 << 30)
+    small = {"backbone": "test_resnet", "image_size": 32, "accelerator": "cpu", "image_queue": 8, "box_queue": 8}
+    settings = PlanSettings(images=10**6, batch_size=2**20, **small)
+    job = step_rates.planned_run(settings, scenes, scene_proposals, tmp_path / "run")
+    with pytest.raises(UserError, match=r"of memory, this machine has 8.59 GB.*--batch-size.*--rates"):
+        step_rates.measure_steps(step_rates.StepJob(job, settings.images, 0.0))
 
 
 def _written(rates: Rates, folder: Path) -> Path:

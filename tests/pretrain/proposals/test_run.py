@@ -176,6 +176,19 @@ def test_proposals_made_before_there_were_engines_are_opencvs(
         make_proposals(wanted(images, tmp_path / "out"))
 
 
+def test_too_little_disk_space_is_a_warning_before_the_search(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("ccop_pretrain.estimates.free_disk", lambda folder: 10_000)
+    make_proposals(wanted(images, tmp_path / "out"))
+    err = capsys.readouterr().err
+    # Nine images, at most 50 boxes of 16 bytes each, twice.
+    assert "warning: the search needs about 15.8 kB of disk space" in err
+    assert err.index("warning") < err.index("selective search: 0 of 9")
+    make_proposals(wanted(images, tmp_path / "few", keep=1))
+    assert "warning" not in capsys.readouterr().err
+
+
 def test_compiling_is_announced_once(
     images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
