@@ -6,7 +6,8 @@
 Each program trains for a few steps as its user would start it from Python: lightly-train's SimCLR, and MoCo v2 and CCOP
 of this project. They take turns, on the same images, with the same batch, network, image size, precision and number of
 data-loading processes, each in a process of its own. A hook on the optimiser notes when each step ends. Speed is
-measured from the end of the second step to the last; memory is the peak of the process plus the private memory of its
+measured from the end of the second step to the last, by the clock and by the processor time of the training process,
+which does not depend on what else the machine does; memory is the peak of the process plus the private memory of its
 data-loading processes.
 """
 
@@ -32,7 +33,7 @@ import time, torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 torch.set_num_threads({threads})
 notes = open({notes!r}, "w")
-register_optimizer_step_post_hook(lambda *_: print(time.time(), file=notes, flush=True))
+register_optimizer_step_post_hook(lambda *_: print(time.time(), time.process_time(), file=notes, flush=True))
 """
 
 PROGRAMS = {
@@ -83,11 +84,13 @@ def trained(program: str, backbone: str, size: int, batch: int, given: argparse.
             while running.poll() is None:
                 memory = max(memory, tree_memory(running.pid))
                 time.sleep(0.2)
-        ended = [float(line) for line in notes.read_text().split()] if notes.exists() else []
+        lines = notes.read_text().splitlines() if notes.exists() else []
+        ended, worked = zip(*(map(float, line.split()) for line in lines), strict=True) if lines else ((), ())
         if running.returncode or len(ended) < given.steps:
             raise SystemExit(f"{program} failed after {len(ended)} steps:\n{log.read_text()[-2000:]}")
     return {
         "images/s": batch * (len(ended) - 2) / (ended[-1] - ended[1]),
+        "images/s of processor time": batch * (len(ended) - 2) / (worked[-1] - worked[1]),
         "first step, s": ended[0] - begun,
         "memory, MB": memory / 2**20,
     }
@@ -108,7 +111,7 @@ def operations(backbone: str, size: int) -> dict[str, float]:
     return dict(zip(PROGRAMS, (2 * 3 * forward, 3 * forward + forward, 3 * both + both), strict=True))
 
 
-def lines(program: str) -> int:
+def line_count(program: str) -> int:
     """Count the lines that a user writes."""
     return len(PROGRAMS[program].strip().splitlines())
 
@@ -144,7 +147,7 @@ def main() -> None:
             flags = {name: getattr(given, name) for name in ("batch", "steps", "rounds", "workers", "threads")}
             entry = {"settings": flags, "machine": machine, "programs": programs}
             entry["operations per image"] = operations(backbone, size)
-            update(given.out, {f"{backbone}, {size} px": entry, "lines": {each: lines(each) for each in PROGRAMS}})
+            update(given.out, {f"{backbone}, {size} px": entry, "lines": {each: line_count(each) for each in PROGRAMS}})
 
 
 if __name__ == "__main__":

@@ -50,11 +50,21 @@ def count(folder: Path) -> int:
 def planned(given: argparse.Namespace, labelled: int) -> dict[str, Any]:
     """Run the planner."""
     command = [str(BIN / "ccop-pretrain"), "plan", "--json", "--images", str(count(given.images)), *shared(given)]
-    command += ["--sample", str(given.images), "--eval-images", str(labelled), "--eval-passes", str(given.passes)]
+    command += ["--sample", str(given.images), "--eval-images", str(labelled), "--eval-passes", str(passes(given))]
     command += ["--eval-size", str(given.eval_size)]
     begun = time.perf_counter()
     found: dict[str, Any] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     return found | {"planning took, s": time.perf_counter() - begun}
+
+
+def passes(given: argparse.Namespace) -> float:
+    """Return how often the evaluation reads the labelled images, on average.
+
+    Each epoch of the linear probe trains on nine tenths of the training images and scores the rest, which are scored
+    once more at the end, with the validation images; kNN reads all images once.
+    """
+    train, val = (count(given.labelled / split) for split in ("train", "val"))
+    return (given.epochs * train + 0.1 * train + val) / (train + val) + 1
 
 
 def shared(given: argparse.Namespace) -> list[str]:
@@ -73,12 +83,12 @@ def carried_out(given: argparse.Namespace, place: Path) -> dict[str, dict[str, f
     training = measured([*command, *shared(given)])
     weights = str(run / "exported")
     probe = ["--image-size", str(given.eval_size), "--accelerator", "cpu"]
-    epochs = round((given.passes - 2) / 1.0)
+    shared_flags = ["--weights", weights, "--data", str(given.labelled), *probe]
     linear = measured(
-        [evaluate, "linear", weights, str(given.labelled), str(place / "linear"), "--epochs", str(epochs), *probe]
+        [evaluate, "linear", *shared_flags, "--out", str(place / "linear"), "--epochs", str(given.epochs)]
     )
     cache = ["--cache", str(place / "features")]
-    knn = measured([evaluate, "knn", weights, str(given.labelled), str(place / "knn"), *cache, *probe])
+    knn = measured([evaluate, "knn", *shared_flags, "--out", str(place / "knn"), *cache])
     return {
         "proposals": search | {"disk": size(proposals)},
         "pre-training": training | {"disk": size(run)},
@@ -101,7 +111,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--eval-size", type=int, default=64)
-    parser.add_argument("--passes", type=float, default=4, help="passes over the labelled images: epochs + 2")
+    parser.add_argument("--epochs", type=int, default=1, help="epochs of the linear probe")
     parser.add_argument("--out", type=Path, help="JSON file for the results, updated if it exists; printed by default")
     given = parser.parse_args()
     machine = facts("torch", "numba")

@@ -188,14 +188,26 @@ def lightly_train() -> str:
             rows.append(
                 (
                     f"{case}: {program}",
-                    ranged(values["images/s"], lambda value: f"{value:.3g}"),
+                    ranged(values["images/s of processor time"], lambda value: f"{value:.3g}"),
+                    f"{values['images/s']['median']:.3g}",
                     f"{limit / entry['operations per image'][program]:.3g}",
                     f"{values['memory, MB']['median']:.0f} MB",
                     f"{values['first step, s']['median']:.1f} s",
                     str(found["lines"][program]),
                 )
             )
-    return table(("", "images per second", "ceiling", "peak memory", "first step after", "lines"), rows)
+    return table(
+        (
+            "",
+            "images per second of processor time",
+            "by the clock",
+            "ceiling",
+            "peak memory",
+            "first step after",
+            "lines",
+        ),
+        rows,
+    )
 
 
 STEPS = {
