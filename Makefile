@@ -8,7 +8,7 @@ CONSTRAINTS ?= constraints.txt
 TORCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint types unit faults fuzz demo docs constraints clean
+.PHONY: help install test lint types unit faults soak fuzz demo docs constraints clean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -40,11 +40,12 @@ unit: install ## run the tests
 faults: install ## try injected faults on real commands and rewrite docs/reliability.md, in up to 20 minutes
 	$(BIN)/python -m tests.faults --results benchmarks/results/faults.json
 
-# Minutes that `make fuzz` spends on each target.
-MINUTES ?= 5
+soak: install ## load and kill real commands for MINUTES=30 and rewrite docs/reliability.md
+	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),30) --results benchmarks/results/soak.json
 
 fuzz: install ## fuzz the readers of untrusted files; MINUTES=5 each (needs the extra "fuzz")
-	for target in $$($(BIN)/python -W ignore -m tests.fuzz); do $(BIN)/python -m tests.fuzz $$target --minutes $(MINUTES) || exit 1; done
+	for target in $$($(BIN)/python -W ignore -m tests.fuzz); do \
+		$(BIN)/python -m tests.fuzz $$target --minutes $(or $(MINUTES),5) || exit 1; done
 
 demo: install ## run the full pipeline on synthetic images, in minutes on two CPU cores
 	$(BIN)/python scripts/demo.py

@@ -70,6 +70,8 @@ def _show_conversion(done: Converted | OnnxModel, settings: ConvertSettings) -> 
     if done.config is not None:
         print(f"{done.config}: merge this file into the detector's configuration; without it, the features are wrong")
         print(read_text(done.config), end="")
+    if settings.to in ("safetensors", "timm", "torchvision"):
+        print(f"next: ccop-hub info {shlex.quote(visible(done.path))}")
 
 
 def _show_checks(found: Verification, _: VerifySettings) -> int:
@@ -129,6 +131,7 @@ COMMANDS = [
         common=("features", "boxes", "resize", "image_size", "batch_size", "workers", "accelerator", "overwrite"),
         show=_show_embedded,
         document=_embedded_document,
+        takes_long=True,
     ),
     Command(
         "verify",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import os
+import platform
 import re
 import secrets
 import shutil
@@ -19,13 +21,14 @@ from .errors import UserError
 from .regular_files import open_regular
 
 _SUFFIX = ".partial"
-_TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<process>\d+)-[0-9a-f]{8}\.partial", re.DOTALL)
+_TEMPORARY = re.compile(
+    r"\.(?P<name>.+)\.(?:(?P<machine>[0-9a-f]{8})-)?(?P<process>\d+)-[0-9a-f]{8}\.partial", re.DOTALL
+)
 _LONGEST_NAME = 200
 """Bytes of a file name kept in its temporary name; most file systems allow 255 in total."""
 
-_ABANDONED_AFTER = 60.0
-"""Seconds without a write before the temporary file of a dead process is removed. The writer could be alive on another
-machine that shares the folder."""
+_ABANDONED_AFTER = 3600.0
+"""Seconds without a write before another machine's temporary file is removed. Its writer could still be alive there."""
 
 _tidied: set[Path] = set()
 
@@ -47,7 +50,7 @@ def replacing(path: Path, sync: bool = True) -> Iterator[Path]:
 
     Readers of `path` see either the old file or the complete new one, even with several concurrent writers: each writes
     to a separate temporary file in the same folder, and the last one to finish wins. The temporary file is removed if
-    the block fails. If the process is killed, the next one to write to the folder removes it.
+    the block fails. If the process is killed, the next one on this machine to write to the folder removes it.
 
     Symbolic links are followed: their target is replaced and the link is kept. Anything but a regular file, such as
     `/dev/null` or a pipe, cannot be replaced; the contents are written to it at the end.
@@ -66,7 +69,7 @@ def replacing(path: Path, sync: bool = True) -> Iterator[Path]:
         return
     target = _behind_links(path)
     _remove_abandoned(target.parent)
-    temporary = target.with_name(f".{_shortened(target.name)}.{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}")
+    temporary = target.with_name(_temporary_name(target.name))
     try:
         yield temporary
         if sync:
@@ -84,9 +87,13 @@ def replacing(path: Path, sync: bool = True) -> Iterator[Path]:
 
 
 def write_atomically(path: Path, content: bytes | str, sync: bool = True) -> None:
-    """Write `content` (text as UTF-8, line endings unchanged) to `path` with `replacing`."""
+    """Write `content` to `path` with `replacing`.
+
+    Text is written as UTF-8, with unchanged line endings. What UTF-8 cannot express, such as a file name in another
+    encoding, is written as backslash escapes.
+    """
     with replacing(path, sync) as temporary:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.write_bytes(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
 
 
 @contextlib.contextmanager
@@ -100,8 +107,10 @@ def scratch_folder(path: Path) -> Iterator[Path]:
             names `path` instead.
     """
     place = path if path.is_dir() else path.parent
+    _remove_abandoned(place)
+    scratch = place / _temporary_name(path.name)
     try:
-        scratch = Path(tempfile.mkdtemp(prefix=f".{_shortened(path.name)[:100]}.", suffix=_SUFFIX, dir=place))
+        scratch.mkdir(mode=0o700)
     except OSError as error:
         raise _cannot_write(path, error) from error
     try:
@@ -150,6 +159,18 @@ def is_temporary(path: Path) -> bool:
     return path.name.endswith(_SUFFIX)
 
 
+def was_interrupted(path: Path) -> bool:
+    """Whether a killed process left a temporary file or folder that would have become `path`."""
+    with contextlib.suppress(OSError):
+        for left in path.parent.glob(f".*{_SUFFIX}"):
+            match = _TEMPORARY.fullmatch(left.name)
+            if match is None or match["name"] != _shortened(path.name):
+                continue
+            if match["machine"] != _machine() or not _is_running(int(match["process"])):
+                return True
+    return False
+
+
 def final_path(path: Path) -> Path:
     """Return the final path of a temporary file; other paths are returned unchanged."""
     match = _TEMPORARY.fullmatch(path.name)
@@ -162,7 +183,7 @@ def final_path(path: Path) -> Path:
 def remove_temporary_files(folder: Path) -> None:
     """Delete the temporary files in a folder; no other process may be writing to it."""
     for path in folder.glob(f"*{_SUFFIX}"):
-        path.unlink(missing_ok=True)
+        _remove(path)
 
 
 def bytes_digest(content: bytes, algorithm: str = "sha256") -> str:
@@ -193,13 +214,34 @@ def files_digest(root: Path, files: Iterable[Path]) -> str:
     with ThreadPoolExecutor() as pool:
         contents = pool.map(lambda item: file_digest(item[1]), named)
         for (name, _), content in zip(named, contents, strict=True):
-            total.update(f"{name}\0{content}\n".encode())
+            total.update(f"{name}\0{content}\n".encode(errors="surrogateescape"))
     return f"sha256:{total.hexdigest()}"
 
 
 def _shortened(name: str) -> str:
     encoded = os.fsencode(name)
     return name if len(encoded) <= _LONGEST_NAME else hashlib.sha256(encoded).hexdigest()
+
+
+def _temporary_name(name: str) -> str:
+    """Make a unique name that says which process of which machine writes the file."""
+    return f".{_shortened(name)}.{_machine()}-{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}"
+
+
+@functools.cache
+def _machine() -> str:
+    """Return 8 hex digits for this boot of this machine, and this container on it, where process ids are unique."""
+    parts = [platform.node()]
+    with contextlib.suppress(OSError):
+        parts += [Path("/proc/sys/kernel/random/boot_id").read_text(), str(Path("/proc/self/ns/pid").readlink())]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:8]
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _remove_abandoned(folder: Path) -> None:
@@ -210,10 +252,14 @@ def _remove_abandoned(folder: Path) -> None:
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             match = _TEMPORARY.fullmatch(entry.name)
-            if match is None or _is_running(int(match["process"])):
+            if match is None:
                 continue
-            if time.time() - entry.stat().st_mtime > _ABANDONED_AFTER:
-                Path(entry.path).unlink(missing_ok=True)
+            if match["machine"] == _machine():
+                abandoned = not _is_running(int(match["process"]))
+            else:
+                abandoned = time.time() - entry.stat(follow_symlinks=False).st_mtime > _ABANDONED_AFTER
+            if abandoned:
+                _remove(Path(entry.path))
 
 
 def _is_running(process: int) -> bool:

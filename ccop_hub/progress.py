@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from types import TracebackType
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+
+T = TypeVar("T")
 
 SECONDS_BETWEEN_LINES = 60.0
 
@@ -56,11 +60,11 @@ class Progress:
             self._bar.start()
         return self
 
-    def advance(self, note: str = "") -> None:
-        """Count one more item as done; the bar shows `note` behind the remaining time."""
-        self._done += 1
+    def advance(self, note: str = "", count: int = 1) -> None:
+        """Count `count` more items as done; the bar shows `note` behind the remaining time."""
+        self._done += count
         if self._bar is not None:
-            self._bar.update(self._task, advance=1, note=note)
+            self._bar.update(self._task, advance=count, note=note)
         elif time.monotonic() >= self._next:
             self._print()
             self._next = self._last + SECONDS_BETWEEN_LINES
@@ -80,6 +84,19 @@ class Progress:
             left = (self._last - self._begun) * (self._total - self._done) / (self._done - self._first)
             line += f", about {duration(left)} left"
         print(line, file=sys.stderr, flush=True)
+
+
+def tracked(
+    items: Iterable[T], what: str, total: int, done: int = 0, unit: str = "images", shown: bool = True
+) -> Iterator[T]:
+    """Yield items and show, unless `shown` is off, how many are done; takes the arguments of `Progress`."""
+    if not shown:
+        yield from items
+        return
+    with Progress(what, total, done, unit) as progress:
+        for item in items:
+            yield item
+            progress.advance()
 
 
 def duration(seconds: float) -> str:

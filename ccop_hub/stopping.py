@@ -1,16 +1,24 @@
-"""Graceful shutdown on signals from the terminal (SIGINT, SIGHUP), or a time limit or scheduler (SIGTERM)."""
+"""Graceful shutdown on signals from the terminal (SIGINT, SIGHUP), or a time limit or scheduler (SIGTERM, SIGUSR1)."""
 
 from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
+from types import FrameType, TracebackType
+from typing import Any
 
 STOP_SIGNALS = tuple(
-    number for name in ("SIGINT", "SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None
+    number for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if (number := getattr(signal, name, None)) is not None
 )
+"""Stop signals: SIGINT from Ctrl-C, SIGTERM from `timeout` and Kubernetes, SIGTERM or SIGUSR1 from SLURM before a time
+limit, SIGHUP from a closed terminal. All are sent to every process of a command, including its workers."""
+
+SAME_SIGNAL = 1.0
+"""Seconds within which repeated signals count as one, since `timeout` signals its command and then the whole process
+group."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -52,6 +60,69 @@ def stoppable() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+class StopRequest:
+    """Notes stop signals instead of raising, so that a loop can finish its step, save its state and stop.
+
+    Use it as a context manager, which raises `Stopped` at its end if the loop did not, or call `start` and `end`. A
+    signal that arrives more than a second after the first one ends the process immediately. Does nothing outside the
+    main thread.
+
+    Attributes:
+        signal: the first stop signal received, or None.
+    """
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+        self._noted_at = 0.0
+        self._before: dict[int, Any] = {}
+
+    def start(self) -> None:
+        """Note signals from now on; call it again if something else has set handlers meanwhile."""
+        if threading.current_thread() is threading.main_thread():
+            watched = [number for number in STOP_SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+            replaced = {number: signal.signal(number, self._note) for number in watched}
+            self._before = self._before or replaced
+
+    def end(self) -> None:
+        """Restore the previous signal handlers."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def __enter__(self) -> StopRequest:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.end()
+        if kind is None and self.signal is not None:
+            raise Stopped(self.signal)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Let signals raise again in the block, such as a long evaluation between two steps.
+
+        Raises:
+            Stopped: a signal was noted before, or arrives in the block.
+        """
+        self.end()
+        if self.signal is not None:
+            raise Stopped(self.signal)
+        with stoppable():
+            yield
+        self.start()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self.signal is None:
+            self.signal, self._noted_at = signal.Signals(number), now
+        elif now - self._noted_at > SAME_SIGNAL:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
 
 
 @contextmanager

@@ -123,6 +123,7 @@ COMMANDS: list[Command] = [
         tasks.detection,
         common=(*_RUN, "protocol", "against", "few_images", "iterations", "batch_size"),
         **_PRINTED,
+        takes_long=True,
     ),
     Command(
         "segmentation",
@@ -131,6 +132,7 @@ COMMANDS: list[Command] = [
         tasks.segmentation,
         common=(*_RUN, "protocol", "frozen", "iterations", "batch_size"),
         **_PRINTED,
+        takes_long=True,
     ),
     Command(
         "linear",
@@ -139,6 +141,7 @@ COMMANDS: list[Command] = [
         tasks.linear,
         common=(*_RUN, "protocol", "against", "epochs", "batch_size", "image_size"),
         **_PRINTED,
+        takes_long=True,
     ),
     Command(
         "knn",
@@ -147,6 +150,7 @@ COMMANDS: list[Command] = [
         tasks.knn,
         common=(*_RUN, "against", "neighbours", "image_size"),
         **_PRINTED,
+        takes_long=True,
     ),
     Command(
         "voc-svm",
@@ -155,6 +159,7 @@ COMMANDS: list[Command] = [
         tasks.voc_svm,
         common=(*_RUN, "against", "costs"),
         **_PRINTED,
+        takes_long=True,
     ),
     Command(
         "regions",
@@ -163,6 +168,7 @@ COMMANDS: list[Command] = [
         tasks.regions,
         common=(*_RUN, "against", "features", "neighbours"),
         **_PRINTED,
+        takes_long=True,
     ),
     Command(
         "visualize",
@@ -171,6 +177,7 @@ COMMANDS: list[Command] = [
         tasks.visualize,
         ("images",),
         show=_show_pictures,
+        takes_long=True,
     ),
     Command(
         "predict",
@@ -180,6 +187,7 @@ COMMANDS: list[Command] = [
         ("run",),
         show=_show_prediction,
         document=_prediction_document,
+        takes_long=True,
     ),
     Command(
         "compare",

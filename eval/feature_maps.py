@@ -20,10 +20,12 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from ccop_hub.architectures import PYRAMID_STRIDES
 from ccop_hub.errors import UserError
-from ccop_hub.files import check_folder
+from ccop_hub.files import check_folder, make_folder
 from ccop_hub.formats.checkpoint import Weights
 from ccop_hub.frozen_network import FrozenNetwork
 from ccop_hub.images import read_header
+from ccop_hub.locks import folder_lock
+from ccop_hub.progress import tracked
 from ccop_hub.saved_settings import save_settings
 from ccop_hub.sources.resolve import resolve
 
@@ -114,6 +116,21 @@ def run(settings: VisualizeSettings) -> list[Path]:
     fabric = Fabric(accelerator=settings.accelerator, devices=1)
     networks = [resolve(name, settings.backbone, settings.seed) for name in settings.weights]
     parts = _parts(networks, settings.features)
+    check_folder(settings.out)
+    make_folder(settings.out)
+    with folder_lock(settings.out):
+        return _draw(fabric, settings, files, images, boxes, networks, parts)
+
+
+def _draw(
+    fabric: Fabric,
+    settings: VisualizeSettings,
+    files: Sequence[Path],
+    images: Sequence[Image.Image],
+    boxes: Sequence[Box],
+    networks: Sequence[Weights],
+    parts: tuple[str, ...],
+) -> list[Path]:
     _prepare(settings)
     resolved = [file.resolve() for file in files]
     digest = data_digest(Path(os.path.commonpath([file.parent for file in resolved])), resolved)
@@ -121,7 +138,7 @@ def run(settings: VisualizeSettings) -> list[Path]:
     titles = []
     for number, weights in enumerate(networks):
         network = FrozenNetwork(weights, parts).to(fabric.device)
-        maps = [_maps(network, image, fabric.device) for image in images]
+        maps = [_maps(network, image, fabric.device) for image in tracked(images, weights.name, len(images))]
         for file, features in zip(files, maps, strict=True):
             for level in features.values():
                 require_finite(level, f"{file} by {weights.name}")
@@ -178,7 +195,6 @@ def _parts(networks: Sequence[Weights], features: str | None) -> tuple[str, ...]
 
 
 def _prepare(settings: VisualizeSettings) -> None:
-    check_folder(settings.out)
     if not settings.overwrite and any(settings.out.glob(f"*/{RESULT_FILE}")):
         require_same(settings.out, settings)
     save_settings(settings, settings.out / SETTINGS_FILE)

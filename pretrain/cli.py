@@ -86,6 +86,7 @@ COMMANDS: list[Command] = [
         SceneSettings,
         tasks.scenes,
         show=_show_scenes,
+        takes_long=True,
     ),
     Command(
         "proposals",
@@ -97,6 +98,7 @@ COMMANDS: list[Command] = [
         show=_show_proposals,
         document=_proposals_document,
         code=_proposals_code,
+        takes_long=True,
     ),
     Command(
         "inspect",
@@ -106,6 +108,7 @@ COMMANDS: list[Command] = [
         common=("count", "draws", "seed", "image_size", "crop_area", "jitters"),
         show=_show_inspection,
         document=_inspection_document,
+        takes_long=True,
     ),
     Command(
         "plan",
@@ -130,6 +133,7 @@ COMMANDS: list[Command] = [
         ),
         named_settings=NAMED_SETTINGS,
         show=_run_code,
+        takes_long=True,
     ),
 ]
 

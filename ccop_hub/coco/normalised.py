@@ -107,7 +107,7 @@ def normalise(
         found = find_images(path, listing, folder)
         files = sorted((name, status.st_size, status.st_mtime_ns) for name, status in found.items())
     identity = json.dumps([RULES, source_digest, files, masks, roots, classes])
-    place = cache_root() / _FOLDER / hashlib.sha256(identity.encode()).hexdigest()[:16]
+    place = cache_root() / _FOLDER / hashlib.sha256(identity.encode(errors="surrogateescape")).hexdigest()[:16]
     copy = place / f"{path.stem}.json"
     report = copy.with_suffix(REPORT_SUFFIX)
     known = _known(copy, report)

@@ -33,6 +33,7 @@ class Command:
         show: prints the result and may return an exit code. Without it, an integer result is the exit code.
         document: converts the result to JSON values; enables `--json`.
         code: computes the exit code from the result under `--json`.
+        takes_long: whether the command may take more than some seconds; it then says so before it imports its packages.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Command:
     show: Callable[[Any, Any], int | None] | None = None
     document: Callable[[Any, Any], Any] | None = None
     code: Callable[[Any], int] = lambda _: 0
+    takes_long: bool = False
 
     def setting_names(self) -> list[str]:
         """Return the names that `--setting` accepts, sorted."""

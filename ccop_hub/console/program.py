@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import functools
+import gc
 import io
+import multiprocessing
+import multiprocessing.process
 import os
+import signal
 import sys
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ..errors import UserError
 from ..markup import visible
-from ..stopping import Stopped
+from ..stopping import Stopped, ignore_stop_signals, stoppable
 from ..validation import Validated
 from .command import Command, version
 from .errors import describe_os_error
 from .output import print_json, reserved_stdout
 
+if TYPE_CHECKING:
+    from .parsing import Invocation
+
 EXIT_WRONG_INPUT = 2
 EXIT_INTERRUPTED = 130
 EXIT_UNREAD = 141
 """128 plus the signal number (SIGINT, SIGPIPE), as shells report it."""
+
+_SECONDS_OF_SILENCE = 1.5
 
 _EXTRAS = {"ccop-hub": "hub", "ccop-pretrain": "pretrain", "ccop-eval": "eval"}
 
@@ -61,6 +73,17 @@ def run_program(program: str, description: str, commands: Sequence[Command], arg
     # timm and torchvision still script functions on import; users cannot do anything about it.
     warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
     threading.excepthook = lambda failure: _report_thread(program, failure)
+    _ignore_stop_signals_at_exit()
+    others = set(multiprocessing.active_children())
+    # Around the cleanup as well: the second of two signals must not interrupt it.
+    with stoppable():
+        try:
+            return _exit_code(program, description, commands, words)
+        finally:
+            _end_workers(others)
+
+
+def _exit_code(program: str, description: str, commands: Sequence[Command], words: list[str]) -> int:
     try:
         code = _run(program, description, commands, words)
         sys.stdout.flush()
@@ -89,6 +112,24 @@ def run_program(program: str, description: str, commands: Sequence[Command], arg
         return EXIT_WRONG_INPUT
 
 
+@functools.cache
+def _ignore_stop_signals_at_exit() -> None:
+    """Keep stop signals from interrupting Python's own cleanup, which would show a traceback."""
+    atexit.register(ignore_stop_signals)
+
+
+def _end_workers(others: set[multiprocessing.process.BaseProcess]) -> None:
+    """End the worker processes of an interrupted command; they ignore the SIGTERM that Python sends at exit."""
+    if multiprocessing.active_children() == list(others):
+        return
+    gc.collect()  # ends those whose data loader is no longer used
+    remaining = [process for process in multiprocessing.active_children() if process not in others]
+    if remaining and hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises when a worker is killed
+    for process in remaining:
+        process.kill()
+
+
 def _report_thread(program: str, failure: threading.ExceptHookArgs) -> None:
     """Report an operating system error in a background thread, such as TensorBoard's writer, in one line."""
     if isinstance(failure.exc_value, OSError):
@@ -113,6 +154,27 @@ def _run(program: str, description: str, commands: Sequence[Command], words: lis
     invocation = parse(program, description, [*commands, completion], words)
     if invocation is None:
         return 0
+    command = invocation.command
+    with _announced(f"{program} {command.name}: starting ..." if command.takes_long else ""):
+        return _carry_out(invocation)
+
+
+@contextlib.contextmanager
+def _announced(line: str) -> Iterator[None]:
+    """Print a line if the block takes more than a moment, since importing torch alone takes seconds."""
+    if not line or "torch" in sys.modules:
+        yield
+        return
+    timer = threading.Timer(_SECONDS_OF_SILENCE, lambda: print(line, file=sys.stderr, flush=True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _carry_out(invocation: Invocation) -> int:
     command, settings = invocation.command, invocation.settings
     if invocation.json and command.document is not None:
         with reserved_stdout():

@@ -7,14 +7,13 @@ from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from ..architectures import PYRAMID_STRIDES
 from ..box_features import padded, pool_boxes, pyramid_features, stage_features
 from ..errors import UserError
 from ..frozen_network import FrozenNetwork
+from ..readers import Reader
 from ..settings import FeatureLevel
-from ..stopping import ignore_stop_signals
 from .views import View, Views
 
 T = TypeVar("T")
@@ -30,12 +29,7 @@ def parts_of(level: FeatureLevel) -> tuple[Literal["backbone", "fpn"], ...]:
 
 def read_views(views: Views, workers: int) -> Iterable[View]:
     """Yield all images in order, read by worker processes; the order does not depend on their number."""
-    return DataLoader(views, batch_size=None, num_workers=workers, worker_init_fn=_start_worker if workers else None)
-
-
-def _start_worker(_: int) -> None:
-    ignore_stop_signals()
-    torch.set_num_threads(1)
+    return Reader(views, batch_size=None, num_workers=workers)
 
 
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from numpy.lib.format import write_array, write_array_header_1_0
 
 from ..errors import UserError
-from ..files import make_folder, replacing, scratch_folder, write_atomically
+from ..files import make_folder, replacing, scratch_folder, was_interrupted, write_atomically
 from ..optional import needs
 
 SUFFIXES = (".npy", ".npz", ".parquet")
@@ -90,9 +90,10 @@ def check_output(out: Path, overwrite: bool) -> None:
     if out.suffix.lower() == ".parquet":
         with needs("embed"):
             import pyarrow.parquet  # noqa: F401
-    existing = next((path for path in written_files(out) if path.exists()), None)
-    if existing is not None and not overwrite:
-        raise UserError(f"{existing} exists: pass --overwrite to replace it, or another --out")
+    existing = [path for path in written_files(out) if path.exists()]
+    # The file of features is written last: without it, the others may be what a killed command left.
+    if existing and not overwrite and (out in existing or not was_interrupted(out)):
+        raise UserError(f"{existing[0]} exists: pass --overwrite to replace it, or another --out")
     if out.is_dir():
         raise UserError(f"--out {out} is a folder: give the name of a file")
     make_folder(out.parent)
@@ -125,13 +126,20 @@ def write_output(out: Path, features: FeatureFile, rows: RowTable, facts: Mappin
 
 def _write_npy(out: Path, features: FeatureFile, columns: Mapping[str, npt.NDArray[Any]], facts: str) -> None:
     _, names, about = written_files(out)
-    with replacing(names) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
-    write_atomically(about, facts + "\n")
-    with replacing(out) as temporary, temporary.open("wb") as binary:
-        _write_features(binary, features)
+    new = [path for path in (names, about) if not path.exists()]
+    try:
+        with replacing(out) as whole:
+            with whole.open("wb") as binary:
+                _write_features(binary, features)
+            with replacing(names) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file, lineterminator="\n")
+                writer.writerow(columns)
+                writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
+            write_atomically(about, facts + "\n")
+    except BaseException:
+        for path in new:
+            path.unlink(missing_ok=True)
+        raise
 
 
 def _write_npz(out: Path, features: FeatureFile, columns: Mapping[str, npt.NDArray[Any]], facts: str) -> None:
@@ -159,7 +167,11 @@ def _write_parquet(out: Path, features: FeatureFile, columns: Mapping[str, npt.N
     fields = [pa.field(name, kinds[name] or pa.from_numpy_dtype(column.dtype)) for name, column in columns.items()]
     fields.append(pa.field("features", pa.list_(pa.float32(), features.dimension)))
     schema = pa.schema(fields, metadata={METADATA_KEY: facts})
-    with replacing(out) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+    with (
+        replacing(out) as temporary,
+        temporary.open("wb") as file,  # Arrow opens only paths that are valid UTF-8
+        pq.ParquetWriter(file, schema, compression="zstd") as writer,
+    ):
         start = 0
         for block in features.blocks():
             part = {name: column[start : start + len(block)] for name, column in columns.items()}

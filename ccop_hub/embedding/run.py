@@ -14,7 +14,8 @@ from ..frozen_network import FrozenNetwork
 from ..image_sources.skipped import SkippedImages, require_readable
 from ..image_sources.source import open_source
 from ..image_sources.stored_images import ImageSource
-from ..markup import visible
+from ..locks import output_lock
+from ..markup import utf8_text, visible
 from ..notebook import summary_html
 from ..progress import Progress, announce
 from ..settings import EmbedSettings
@@ -69,7 +70,8 @@ def run(settings: EmbedSettings) -> Embedded:
     """Compute the features and write them, in the order of the image keys.
 
     Raises:
-        UserError: the images, boxes or weights are unusable, or the output cannot be written.
+        UserError: the images, boxes or weights are unusable, another process is writing the output, or it cannot be
+            written.
     """
     check_output(settings.out, settings.overwrite)
     device = choose_device(settings.accelerator)
@@ -82,7 +84,7 @@ def run(settings: EmbedSettings) -> Embedded:
     network = FrozenNetwork(weights, parts_of(settings.features)).to(device)
     rows = RowTable(ids=None if source.ids is None else [], boxes=None if boxes is None else [])
     skipped = SkippedImages()
-    with stoppable(), collecting(settings.out) as features:
+    with stoppable(), output_lock(settings.out), collecting(settings.out) as features:
         _extract(settings, views, network, features, rows, skipped)
         if not features.rows:
             what = "no image has a box" if boxes is not None else "no image can be read"
@@ -143,7 +145,7 @@ def _extract(
 
 
 def _key(source: ImageSource, view: View) -> str:
-    return source.keys[view.index].encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return utf8_text(source.keys[view.index])
 
 
 def _require_finite(features: torch.Tensor, network: FrozenNetwork) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import filecmp
 import json
 import pickle
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..files import make_folder, replacing, scratch_folder, write_atomically
+from ..locks import output_lock
 from ..plain_resnets import COUNTER
 from .checkpoint import Weights, read_checkpoint, save_checkpoint
 from .detectron2_config import detectron2_c4_config, detectron2_config
@@ -85,7 +87,8 @@ def convert(weights: Weights, target: str, out: Path, overwrite: bool = False) -
         overwrite: replace existing files.
 
     Raises:
-        UserError: the target is unknown, does not support the file suffix, the file exists, or the output differs.
+        UserError: the target is unknown, does not support the file suffix, the file exists, another process is writing
+            it, or the output differs.
     """
     chosen = require_target(target, out, overwrite)
     parts = tuple(part for part in weights.parts if part in chosen.parts)
@@ -93,7 +96,7 @@ def convert(weights: Weights, target: str, out: Path, overwrite: bool = False) -
     if not chosen.counters:
         named = {name: value for name, value in named.items() if not name.endswith(COUNTER)}
     make_folder(out.parent)
-    with scratch_folder(out) as scratch:
+    with output_lock(out), scratch_folder(out) as scratch:
         written = scratch / out.name
         file = chosen.write(written, {name: value.contiguous() for name, value in named.items()}, weights)
         difference = _compare(weights, parts, file, out, chosen.counters)
@@ -137,13 +140,20 @@ def require_file(target: str, out: Path, suffixes: tuple[str, ...], overwrite: b
 
 
 def _move(scratch: Path, written: Path, out: Path, overwrite: bool) -> None:
-    """Move finished files from the scratch folder to their destination: all of them, or none if one exists."""
+    """Move finished files from the scratch folder to their destination: all of them, or none if one exists.
+
+    What a killed conversion has already moved does not count: some of the same files, but not all.
+    """
     if written.is_dir():
         moves = {path: out / path.name for path in sorted(written.iterdir())}
     else:
-        moves = {path: out.with_name(path.name) for path in sorted(scratch.iterdir())}
+        # The weights last, since their file decides whether a conversion is finished.
+        moves = {path: out.with_name(path.name) for path in sorted(scratch.iterdir(), key=lambda path: path == written)}
     existing = [target for target in moves.values() if target.exists()]
-    if existing and not overwrite:
+    unfinished = len(existing) < len(moves) and all(
+        target not in existing or filecmp.cmp(source, target, shallow=False) for source, target in moves.items()
+    )
+    if existing and not overwrite and not unfinished:
         raise UserError(f"{existing[0]} exists: pass --overwrite to replace it, or another --out")
     if written.is_dir():
         make_folder(out)

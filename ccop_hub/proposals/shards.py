@@ -235,7 +235,9 @@ def write_shard(path: Path, rows: Sequence[ImageProposals], notes: ShardNotes, c
     ]
     schema = _SCHEMA.with_metadata({_NOTES_KEY: json.dumps(asdict(notes), sort_keys=True).encode()})
     with replacing(path) as temporary:
-        pq.write_table(pa.table(columns, schema=schema), temporary, compression="zstd")
+        # Arrow opens only paths that are valid UTF-8.
+        with temporary.open("wb") as file:
+            pq.write_table(pa.table(columns, schema=schema), file, compression="zstd")
         os.utime(temporary, ns=(compared_ns, compared_ns))
 
 

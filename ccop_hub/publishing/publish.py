@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -20,11 +21,13 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]
 
 from ..bounded_yaml import dump_yaml
 from ..errors import UserError, one_line
-from ..files import check_folder, make_folder, write_atomically
+from ..files import check_folder, is_temporary, make_folder, scratch_folder, write_atomically
 from ..formats.checkpoint import Weights, read_checkpoint
 from ..formats.conversion import convert
 from ..formats.detectron2_config import detectron2_config
-from ..formats.weights_files import FACTS_FILE, find_weights_file
+from ..formats.timm_folder import TIMM_CONFIG_FILE, TIMM_WEIGHTS_FILE
+from ..formats.weights_files import FACTS_FILE, WEIGHTS_FILES, find_weights_file
+from ..locks import LOCK_FILE, folder_lock
 from ..redaction import redact
 from ..regular_files import read_regular
 from ..sources.cache import is_offline
@@ -49,6 +52,12 @@ SETTINGS_FILE = "settings.yaml"
 
 _LARGEST_EXPORT = 1 << 32
 """Maximum size in bytes of an exported file."""
+
+_TREE = {
+    *(FACTS_FILE, *WEIGHTS_FILES, TIMM_CONFIG_FILE, TIMM_WEIGHTS_FILE, SETTINGS_FILE, CARD_FILE, "results"),
+    *(DETECTRON2_FILE, str(Path(DETECTRON2_FILE).with_suffix(".yaml"))),
+}
+"""Names of everything that a dry run writes."""
 
 _BUSY = (409, 412, 429, 500, 502, 503, 504)
 """HTTP status codes worth a retry: a concurrent commit, or a busy server."""
@@ -88,7 +97,8 @@ def publish(settings: PublishSettings) -> Published:
         The files written or pushed.
 
     Raises:
-        UserError: the export fails a check, a result belongs to other weights, or the Hub rejects the push.
+        UserError: the export fails a check, a result belongs to other weights, another process is writing to the
+            output folder, or the Hub rejects the push.
     """
     require_repository(settings.repo)
     folder = settings.out or settings.run / "published"
@@ -100,9 +110,15 @@ def publish(settings: PublishSettings) -> Published:
     licence = licence_of(weights.facts, settings.licence)
     evaluations = [read_evaluation(path, weights.digest) for path in settings.results]
     if settings.dry_run:
-        files = write_tree(folder, weights, settings.repo, licence, evaluations)
-        told = f"wrote {len(files)} files to {folder}; nothing was pushed"
-        return Published(settings.repo, _relative(files, folder), folder, told)
+        make_folder(folder)
+        with folder_lock(folder):
+            _remove_unfinished(folder)
+            with scratch_folder(folder) as scratch:
+                tree = scratch / folder.name
+                names = _relative(write_tree(tree, weights, settings.repo, licence, evaluations), tree)
+                _move(tree, names, folder)
+        told = f"wrote {len(names)} files to {folder}; nothing was pushed"
+        return Published(settings.repo, names, folder, told)
     with tempfile.TemporaryDirectory() as scratch:
         files = write_tree(Path(scratch), weights, settings.repo, licence, evaluations)
         told = _push(Path(scratch), settings, len(files))
@@ -142,11 +158,34 @@ def write_tree(
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
+def _move(tree: Path, names: Sequence[str], folder: Path) -> None:
+    """Move the finished files to their final places, the card last."""
+    for name in sorted(names, key=lambda name: (name == CARD_FILE, name)):
+        make_folder((folder / name).parent)
+        (tree / name).replace(folder / name)
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Remove the files of a dry run that was killed while moving them into place."""
+    if _is_unfinished(folder):
+        shutil.rmtree(folder / "results", ignore_errors=True)
+        for name in _TREE:
+            if name != "results":
+                (folder / name).unlink(missing_ok=True)
+
+
+def _is_unfinished(folder: Path) -> bool:
+    """Whether the folder contains nothing but what a killed dry run leaves: some of its files and a scratch folder."""
+    there = [path for path in folder.iterdir() if path.name != LOCK_FILE]
+    scratch = [path for path in there if is_temporary(path) and path.is_dir()]
+    return bool(scratch) and {path.name for path in there if path not in scratch} <= _TREE
+
+
 def _require_own(folder: Path) -> None:
     """Reject a folder with other contents, whose README.md would be overwritten."""
     check_folder(folder)
-    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if names and not {CARD_FILE, FACTS_FILE, SETTINGS_FILE} <= names:
+    names = {path.name for path in folder.iterdir()} - {LOCK_FILE} if folder.is_dir() else set()
+    if names and not {CARD_FILE, FACTS_FILE, SETTINGS_FILE} <= names and not _is_unfinished(folder):
         raise UserError(f"{folder} holds something else than an earlier dry run: give --out a new or an empty folder")
 
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-
-from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 
 from ..errors import UserError
 from ..files import bytes_digest, file_digest, has_digest, make_folder, write_atomically
+from ..locks import LOCK_FILE, waiting_lock
 from ..redaction import redact
 from ..regular_files import read_json
 
@@ -81,7 +79,7 @@ class Slot:
             UserError: network access is disabled, or the digest does not match the published or recorded one.
         """
         make_folder(self.file.parent)
-        with _exclusive(self.file.with_name(".lock")):
+        with waiting_lock(self.file.with_name(LOCK_FILE), "downloads the same file"):
             recorded = self._recorded()
             if self.file.is_file() and recorded is not None:
                 if file_digest(self.file) == recorded:
@@ -130,9 +128,3 @@ class Slot:
             self.partial.unlink()
             raise UserError(f"the file at {redact(self.address)} {wrong}: do not use it; ask its publisher")
         return digest
-
-
-@contextlib.contextmanager
-def _exclusive(lock: Path) -> Iterator[None]:
-    with WeakFileLock(lock):
-        yield

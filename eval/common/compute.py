@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -12,6 +12,7 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from ccop_hub.errors import UserError, one_line
+from ccop_hub.stopping import Stopped, StopRequest
 
 from ..settings import Precision, RunSettings
 from .state_file import PlainState
@@ -96,6 +97,36 @@ def all_finite(fabric: Fabric, values: Tensor) -> bool:
     least = fabric.all_reduce(finite.to(fabric.device, torch.float32), reduce_op="sum")
     assert isinstance(least, Tensor)
     return int(least) == fabric.world_size
+
+
+def raise_if_stopped(fabric: Fabric, request: StopRequest, save: Callable[[], None]) -> None:
+    """Save and raise `Stopped` in all processes if any of them has received a stop signal. Collective.
+
+    Args:
+        fabric: the processes; all of them must call this.
+        request: this process's noted signal.
+        save: saves the state to resume from; collective as well.
+    """
+    number = request.signal or 0
+    if fabric.world_size > 1:
+        # The same in every process, which may have received different signals or none.
+        greatest = fabric.all_gather(torch.tensor(int(number), device=fabric.device))
+        assert isinstance(greatest, Tensor)
+        number = int(greatest.max())
+    if number:
+        save()
+        raise Stopped(number)
+
+
+@contextmanager
+def saved_if_stopped(fabric: Fabric, save: Callable[[], None]) -> Iterator[None]:
+    """Save if `Stopped` is raised in the block; several processes, which it can find in different places, do not."""
+    try:
+        yield
+    except Stopped:
+        if fabric.world_size == 1:
+            save()
+        raise
 
 
 def share_buffers(fabric: Fabric, module: nn.Module) -> None:

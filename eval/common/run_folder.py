@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import lightning
@@ -16,6 +17,7 @@ from lightning.fabric import Fabric
 from ccop_hub.console.errors import describe_os_error
 from ccop_hub.errors import UserError, one_line
 from ccop_hub.files import check_folder, make_folder, replacing
+from ccop_hub.locks import folder_lock
 from ccop_hub.saved_settings import differences, plain, read_settings, save_settings
 
 from ..results.result import RESULT_FILE, Engine, Result
@@ -28,6 +30,9 @@ PICTURES = "pictures"
 
 _PLAIN = (int, float, str, list, dict)
 """Types of the values in a state that are neither modules nor optimizers."""
+
+_ADDED = ("losses", "step", "totals")
+"""Values that the states of earlier versions lack; they keep their initial values."""
 
 MAY_DIFFER = frozenset(
     {
@@ -46,6 +51,8 @@ def lightning_engine() -> Engine:
 class RunFolder:
     """A run's output folder: `settings.yaml`, `state.ckpt` (to resume from), `pictures/` and `result.json`.
 
+    It is locked until the end of the `with` block that it is used in.
+
     Args:
         fabric: the processes; all of them call this, rank 0 writes.
         settings: the run's settings (`out`, `resume`, `overwrite`, `seed`), saved to `settings.yaml`.
@@ -54,7 +61,8 @@ class RunFolder:
         finished: this run's result if an earlier call finished it, in which case there is nothing left to do.
 
     Raises:
-        UserError: the folder contains a run with different settings, or any run if `resume` is off.
+        UserError: another process is running in the folder, or it contains a run with different settings, or any run if
+            `resume` is off.
     """
 
     def __init__(self, fabric: Fabric, settings: RunSettings) -> None:
@@ -62,15 +70,27 @@ class RunFolder:
         self.state, self.pictures = self.out / STATE_FILE, self.out / PICTURES
         self.main = fabric.global_rank == 0
         self._started = time.monotonic()
+        self._lock = ExitStack()
         # Only rank 0 checks: the others might see files that it has just written.
         mistake, self.finished = fabric.broadcast(self._prepare() if self.main else (None, None))
         if mistake:
+            self._lock.close()
             raise UserError(mistake)
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._lock.close()
 
     def _prepare(self) -> tuple[str | None, Result | None]:
         """Prepare the folder; returns the user's mistake, if any, and the result of a finished run."""
         try:
             check_folder(self.out)
+            make_folder(self.out)
+            self._lock.enter_context(folder_lock(self.out))
             finished = None if self.settings.overwrite else self._look()
             if finished is None:
                 self._make()
@@ -82,7 +102,6 @@ class RunFolder:
 
     def _make(self) -> None:
         """Remove anything that cannot be resumed, and write the settings."""
-        make_folder(self.out)
         if self.settings.overwrite or not self.state.exists():
             for name in (SETTINGS_FILE, STATE_FILE, RESULT_FILE):
                 (self.out / name).unlink(missing_ok=True)
@@ -135,7 +154,12 @@ class RunFolder:
         identity = state["identity"]
         plain_types = {name: type(value) for name, value in state.items() if isinstance(value, _PLAIN)}
         try:
-            self.fabric.load(self.state, state)
+            try:
+                self.fabric.load(self.state, state)
+            except KeyError:
+                earlier = {name: value for name, value in state.items() if name not in _ADDED}
+                self.fabric.load(self.state, earlier)
+                state.update(earlier)
             for name, kind in plain_types.items():
                 if not isinstance(state[name], kind):
                     raise TypeError(f"{name} is a {type(state[name]).__name__}, not a {kind.__name__}")

@@ -158,9 +158,9 @@ def _split(normalised: NormalisedCoco, images: Path, training: bool) -> CocoSpli
     with open_regular(content) as file:
         digest = hashlib.file_digest(file, "sha256")
     digest.update("\n".join(f"{name} {size}" for name, size in normalised.files).encode(errors="surrogateescape"))
-    named = f"{normalised.copy.resolve()}\n{images.resolve()}\n{digest.hexdigest()}"
+    named = f"{normalised.copy.resolve()}\n{images.resolve()}\n{digest.hexdigest()}".encode(errors="surrogateescape")
     return CocoSplit(
-        name=f"coco-format-{normalised.source.stem}-{hashlib.sha256(named.encode()).hexdigest()[:12]}",
+        name=f"coco-format-{normalised.source.stem}-{hashlib.sha256(named).hexdigest()[:12]}",
         source=normalised.source,
         annotations=normalised.copy,
         images=images,

@@ -16,7 +16,9 @@ import torch
 from detectron2.data import DatasetFromList
 from detectron2.data.samplers import TrainingSampler
 from detectron2.utils import comm
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
+
+from ccop_hub.readers import Reader
 
 Record = dict[str, Any]
 """One image with its annotations, in Detectron2's dataset dict format."""
@@ -88,7 +90,7 @@ class ResumableLoader:
 
     def __iter__(self) -> Iterator[list[Record]]:
         """Return an iterator that reads `first` only when it starts."""
-        loader = DataLoader(
+        loader = Reader(
             self._samples,
             batch_sampler=_Order(self._batches, self.first),
             num_workers=self._workers,

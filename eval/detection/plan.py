@@ -80,7 +80,7 @@ class Plan:
             "parts to load": self.settings.load,
             "protocol": self.settings.protocol,
             "processes": str(self.settings.processes),
-            "settings": hashlib.sha256(cfg.dump().encode()).hexdigest(),
+            "settings": hashlib.sha256(cfg.dump().encode(errors="surrogateescape")).hexdigest(),
         }
 
 
@@ -134,11 +134,11 @@ def open_output(plan: Plan) -> None:
             (settings.out / name).unlink(missing_ok=True)
     make_folder(folder)
     save_settings(settings, settings.out / SETTINGS_FILE)
-    write_atomically(folder / IDENTITY_FILE, (json.dumps(plan.identity(), indent=2) + "\n").encode())
-    write_atomically(folder / "config.yaml", plan.configuration.cfg.dump().encode())
+    write_atomically(folder / IDENTITY_FILE, json.dumps(plan.identity(), indent=2) + "\n")
+    write_atomically(folder / "config.yaml", plan.configuration.cfg.dump())
     if settings.few_images is not None:
         listed = "".join(f"{name}\n" for name in image_names(plan.data.train))
-        write_atomically(settings.out / FEW_IMAGES_FILE, listed.encode())
+        write_atomically(settings.out / FEW_IMAGES_FILE, listed)
 
 
 def _holds_a_run(out: Path) -> bool:

@@ -75,7 +75,9 @@ def logs_in(folder: Path) -> Iterator[None]:
     """Redirect Detectron2's logs and warnings to `folder/log.txt` (`log.rankN.txt` on other ranks)."""
     make_folder(folder)
     rank = comm.get_rank()
-    handler = logging.FileHandler(folder / (LOG_FILE if rank == 0 else f"log.rank{rank}.txt"), encoding="utf-8")
+    handler = logging.FileHandler(
+        folder / (LOG_FILE if rank == 0 else f"log.rank{rank}.txt"), encoding="utf-8", errors="backslashreplace"
+    )
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s: %(message)s"))
     before = {}
     for name in _CHATTY:

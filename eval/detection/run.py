@@ -11,7 +11,8 @@ from typing import Any
 from torch import nn
 
 from ccop_hub.errors import UserError
-from ccop_hub.files import write_atomically
+from ccop_hub.files import make_folder, write_atomically
+from ccop_hub.locks import folder_lock
 from ccop_hub.markup import visible
 
 from ..results.result import RESULT_FILE, Result
@@ -31,15 +32,23 @@ def run(settings: DetectionSettings) -> Result | None:
         The result; None on all machines except the first.
 
     Raises:
-        UserError: the weights, data, protocol or output folder are invalid.
+        UserError: the weights, data, protocol or output folder are invalid, or another process is running in that
+            folder.
     """
     plans = [make_plan(settings)]
     if settings.against is not None:
         other = dataclasses.replace(settings, weights=settings.against, against=None, out=settings.out / AGAINST_FOLDER)
         plans.append(make_plan(other))
-    if settings.node_rank == 0:
-        for plan in plans:
-            check_output(plan)
+    if settings.node_rank != 0:
+        return _carry_out_all(settings, plans)
+    for plan in plans:
+        check_output(plan)
+    make_folder(settings.out)
+    with folder_lock(settings.out):
+        return _carry_out_all(settings, plans)
+
+
+def _carry_out_all(settings: DetectionSettings, plans: list[Plan]) -> Result | None:
     finished = None if settings.overwrite or settings.eval_only else _finished(settings)
     if finished is not None:
         print(f"{settings.out} contains this run, finished: nothing to do (--overwrite starts over)")

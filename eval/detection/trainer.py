@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import weakref
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.data import DatasetMapper, build_detection_test_loader, get_detection_dataset_dicts
 from detectron2.data.detection_utils import SizeMismatchError
 from detectron2.engine import DefaultTrainer, HookBase
-from detectron2.engine.hooks import PreciseBN
+from detectron2.engine.hooks import EvalHook, PreciseBN
 from detectron2.evaluation import COCOEvaluator
 from detectron2.modeling import build_model
 from detectron2.utils import comm
@@ -27,7 +28,9 @@ from torch import nn
 from ccop_hub.errors import UserError
 from ccop_hub.files import write_atomically
 from ccop_hub.formats.training_state import read_training_state
+from ccop_hub.readers import Reader
 from ccop_hub.regular_files import read_text
+from ccop_hub.stopping import Stopped, StopRequest
 
 from .average_precision import Scorer, voc_scores
 from .data_order import GroupedBatches, NumberedSamples, ResumableLoader
@@ -62,6 +65,7 @@ class Trainer(DefaultTrainer):  # type: ignore[misc]
 
     def __init__(self, cfg: Any, prepare: Callable[[nn.Module], None]) -> None:
         self._prepare = prepare
+        self._request = StopRequest()
         super().__init__(cfg)
 
     def build_model(self, cfg: Any) -> nn.Module:
@@ -85,8 +89,15 @@ class Trainer(DefaultTrainer):  # type: ignore[misc]
 
     @classmethod
     def build_test_loader(cls, cfg: Any, dataset_name: str) -> Any:
-        """Build Detectron2's test loader with `Mapper`."""
-        return build_detection_test_loader(cfg, dataset_name, mapper=Mapper(cfg, is_train=False))
+        """Build Detectron2's test loader with `Mapper`, and with workers that leave stop signals to this process."""
+        theirs = build_detection_test_loader(cfg, dataset_name, mapper=Mapper(cfg, is_train=False))
+        return Reader(
+            theirs.dataset,
+            batch_size=theirs.batch_size,
+            sampler=theirs.sampler,
+            num_workers=theirs.num_workers,
+            collate_fn=theirs.collate_fn,
+        )
 
     @classmethod
     def build_evaluator(cls, cfg: Any, dataset_name: str) -> COCOEvaluator:
@@ -97,7 +108,7 @@ class Trainer(DefaultTrainer):  # type: ignore[misc]
     def test(cls, cfg: Any, model: nn.Module, evaluators: Any = None) -> Any:
         """Run Detectron2's test, redirecting pycocotools' output to the log."""
         log = Path(cfg.OUTPUT_DIR) / LOG_FILE
-        with log.open("a", encoding="utf-8") as file, contextlib.redirect_stdout(file):
+        with log.open("a", encoding="utf-8", errors="backslashreplace") as file, contextlib.redirect_stdout(file):
             return super().test(cfg, model, evaluators)
 
     def build_hooks(self) -> list[HookBase]:
@@ -105,7 +116,41 @@ class Trainer(DefaultTrainer):  # type: ignore[misc]
         self.checkpointer = Checkpointer(self.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         return [self._replacement(hook) for hook in super().build_hooks()]
 
+    def train(self) -> Any:
+        """Train; a stop signal ends the training after a step, with a checkpoint to resume from.
+
+        Raises:
+            Stopped: a stop signal was received.
+        """
+        with self._request:
+            return super().train()
+
+    def after_step(self) -> None:
+        """Run the hooks; then save and stop if any process has received a stop signal."""
+        super().after_step()
+        # The same in every process, which may have received different signals or none.
+        number = max(comm.all_gather(int(self._request.signal or 0)))
+        if number:
+            self._save()
+            raise Stopped(number)
+
+    def _save(self) -> None:
+        """Save a checkpoint of the current iteration, as Detectron2's periodic checkpoints."""
+        self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
+
+    def _evaluate(self, function: Callable[[], Any]) -> Any:
+        """Evaluate during training. A stop signal interrupts it; a single process then saves a checkpoint."""
+        try:
+            with self._request.paused():
+                return function()
+        except Stopped:
+            if comm.get_world_size() == 1 and self.iter < self.max_iter - 1:
+                self._save()
+            raise
+
     def _replacement(self, hook: HookBase) -> HookBase:
+        if isinstance(hook, EvalHook):
+            return EvalHook(hook._period, functools.partial(self._evaluate, hook._func))
         if isinstance(hook, PreciseBN) and not hook._disabled:
             test = self.cfg.TEST
             return StatisticsFromStart(test.EVAL_PERIOD, self.model, hook._data_loader, test.PRECISE_BN.NUM_ITER)

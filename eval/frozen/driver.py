@@ -185,9 +185,12 @@ def run_probe(probe: Probe[Any]) -> Result:
     fabric = launch(settings)
     read = probe.read()
     require_regular(read.files)
-    folder = RunFolder(fabric, settings)
-    if folder.finished is not None:
-        return folder.finished
+    with RunFolder(fabric, settings) as folder:
+        return folder.finished or _carry_out(probe, fabric, read, folder)
+
+
+def _carry_out(probe: Probe[Any], fabric: Fabric, read: ProbeData, folder: RunFolder) -> Result:
+    settings = probe.settings
     sides = resolve_sides(settings)
     probe.adapt(sides)
     data = DataIdentity(name=read.name, digest=data_digest(read.root, read.files, read.contents), images=read.images)

@@ -12,14 +12,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 from lightning.fabric import Fabric
 from numpy.lib.format import write_array_header_1_0
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import Subset
 
 from ccop_hub.errors import UserError
 from ccop_hub.files import bytes_digest, file_digest, make_folder, replacing, write_atomically
+from ccop_hub.locks import waiting_lock
+from ccop_hub.progress import Progress
+from ccop_hub.readers import Reader
 from ccop_hub.regular_files import open_regular, read_text
 from ccop_hub.sources.cache import cache_root
 
@@ -67,9 +69,13 @@ def cached_features(
         if fabric.broadcast(fabric.global_rank == 0 and not _is_whole(folder, sum(rows))):
             make_folder(parts)
             chunks = [range(start, min(start + CHUNK, len(rows))) for start in range(0, len(rows), CHUNK)]
-            with failing_together(fabric):
-                for number in range(fabric.global_rank, len(chunks), fabric.world_size):
-                    _compute_chunk(parts / f"{number:06d}.npy", chunks[number], paths, rows, compute)
+            mine = range(fabric.global_rank, len(chunks), fabric.world_size)
+            total = sum(sum(rows[item] for item in chunks[number]) for number in mine)
+            unit = "images" if all(count == 1 for count in rows) else "boxes"
+            shown = Progress("computing features", total, unit=unit) if fabric.global_rank == 0 else None
+            with failing_together(fabric), shown or nullcontext():
+                for number in mine:
+                    _compute_chunk(parts / f"{number:06d}.npy", chunks[number], paths, rows, compute, shown)
             if fabric.global_rank == 0:
                 _join([parts / f"{number:06d}.npy" for number in range(len(chunks))], file)
                 write_atomically(folder / DIGEST_FILE, file_digest(file) + "\n")
@@ -83,11 +89,10 @@ def cached_features(
 def _alone(fabric: Fabric, lock: Path) -> Iterator[None]:
     """Lock out other evaluations; rank 0 holds the lock for all processes of this one."""
     try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        lock.touch()
-    except OSError as error:
-        raise UserError(f"cannot cache features in {lock.parent} ({error.strerror}): give another --cache") from None
-    with WeakFileLock(lock) if fabric.global_rank == 0 else nullcontext():
+        make_folder(lock.parent)
+    except UserError as error:
+        raise UserError(f"{error}, or give another --cache") from None
+    with waiting_lock(lock, "computes the same features") if fabric.global_rank == 0 else nullcontext():
         fabric.barrier()
         yield
 
@@ -113,7 +118,7 @@ def image_features(
     images = SeededImages(paths, transform)
 
     def compute(items: Sequence[int]) -> Iterable[Tensor]:
-        loader = DataLoader(Subset(images, items), batch_size=batch_size, num_workers=workers)
+        loader = Reader(Subset(images, items), batch_size=batch_size, num_workers=workers)
         for batch, _ in readable(loader):
             with torch.no_grad(), fabric.autocast():
                 yield network(fabric.to_device(batch)).float().cpu()
@@ -179,12 +184,20 @@ def _compute_chunk(
     paths: Sequence[Path],
     rows: Sequence[int],
     compute: Callable[[Sequence[int]], Iterable[Tensor]],
+    progress: Progress | None,
 ) -> None:
     """Compute the features of some images and write them to `file`, unless an interrupted run already did."""
     expected = sum(rows[item] for item in items)
     if _load(file, expected) is not None:
+        if progress is not None:
+            progress.advance(count=expected)
         return
-    computed = torch.cat(list(compute(items))).float()
+    computed_parts = []
+    for part in compute(items):
+        computed_parts.append(part)
+        if progress is not None:
+            progress.advance(count=len(part))
+    computed = torch.cat(computed_parts).float()
     if len(computed) != expected:
         raise RuntimeError(f"{len(computed)} feature rows, expected {expected}")
     start = 0

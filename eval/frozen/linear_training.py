@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,13 +10,24 @@ from typing import Any
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from ccop_hub.architectures import stage_channels
 from ccop_hub.errors import UserError
 from ccop_hub.frozen_network import FrozenNetwork
+from ccop_hub.progress import tracked
+from ccop_hub.readers import Reader
+from ccop_hub.stopping import StopRequest
 
-from ..common.compute import all_finite, derived_seed, failing_together, gather_rows, readable, share, share_buffers
+from ..common.compute import (
+    all_finite,
+    derived_seed,
+    failing_together,
+    gather_rows,
+    raise_if_stopped,
+    readable,
+    share,
+    share_buffers,
+)
 from ..common.images import ClassFolders, SeededImages, test_transform, train_transform
 from ..common.run_folder import RunFolder
 from ..protocols import LinearProtocol
@@ -85,24 +97,26 @@ class LinearTraining:
         self.grids, self.optimizer = fabric.setup(self.heads, make_optimizer(groups))
 
     def train(self, folder: RunFolder, identity: dict[str, Any]) -> None:
-        """Train all heads for the protocol's epochs, saving the state after each."""
-        state = {
+        """Train all heads for the protocol's epochs, saving the state after each, and when asked to stop."""
+        state: dict[str, Any] = {
             "grids": self.grids,
             "optimizer": self.optimizer,
             "epoch": 0,
+            "step": 0,
+            "totals": {},
             "curves": self.curves,
             "identity": identity,
         }
         folder.load_state(state)
         self.curves = state["curves"]
         for epoch in range(state["epoch"], self.protocol.epochs):
-            losses = self._train_epoch(epoch)
+            losses = self._train_epoch(epoch, state, folder)
             watched = self.score(self.holdout, self.train_split) if self.holdout else self.score(None, self.val_split)
             where = "holdout" if self.holdout else "val"
             for side, curve in self.curves.items():
                 best = float(100 * watched[side].top1.double().mean(1).max())
                 curve.append({"step": (epoch + 1) * self._steps(), "train/loss": losses[side], f"{where}/top1": best})
-            state |= {"epoch": epoch + 1, "curves": self.curves}
+            state |= {"epoch": epoch + 1, "step": 0, "totals": {}, "curves": self.curves}
             folder.save_state(state)
             if folder.main:
                 shown = ", ".join(f"{side} {curve[-1][f'{where}/top1']:.1f}" for side, curve in self.curves.items())
@@ -140,14 +154,17 @@ class LinearTraining:
         mine = [wanted[position] for position in share(self.fabric, len(wanted))]
         images = SeededImages(split.paths, test_transform(self.protocol.image_size))
         batch = max(1, self.protocol.batch_size // self.fabric.world_size)
-        loader = DataLoader(images, batch_sampler=_batches(mine, batch), num_workers=self.settings.workers)
+        loader = Reader(images, batch_sampler=_batches(mine, batch), num_workers=self.settings.workers)
         labels = torch.tensor(split.labels)
         heads = len(head_specs(self.protocol))
         found: dict[str, list[Tensor]] = {side: [torch.zeros(0, heads, 3, dtype=torch.int64)] for side in self.networks}
         share_buffers(self.fabric, self.heads)
         self.heads.eval()
         with failing_together(self.fabric):
-            for pixels, index in readable(loader):
+            count = -(-len(mine) // batch)
+            for pixels, index in tracked(
+                readable(loader), "scoring", count, unit="batches", shown=self.fabric.global_rank == 0
+            ):
                 truth = labels[index].to(self.fabric.device)
                 features = self._features(pixels)
                 for side, logits in self.heads(features).items():
@@ -163,27 +180,46 @@ class LinearTraining:
             for side, rows in gathered.items()
         }
 
-    def _train_epoch(self, epoch: int) -> dict[str, float]:
-        """Train one epoch and return the mean loss of each side's best head."""
+    def _train_epoch(self, epoch: int, state: dict[str, Any], folder: RunFolder) -> dict[str, float]:
+        """Train one epoch, or its rest after step `state["step"]`; return the mean loss of each side's best head.
+
+        Raises:
+            Stopped: a stop signal was received; the state is saved.
+        """
+        start = state["step"]
         images = SeededImages(
             self.train_split.paths, train_transform(self.protocol.image_size), self.settings.seed, epoch
         )
-        loader = DataLoader(images, batch_sampler=self._epoch_batches(epoch), num_workers=self.settings.workers)
-        totals = {side: torch.zeros(len(head_specs(self.protocol))) for side in self.networks}
+        loader = Reader(images, batch_sampler=self._epoch_batches(epoch)[start:], num_workers=self.settings.workers)
+        totals = state["totals"] or {side: torch.zeros(len(head_specs(self.protocol))) for side in self.networks}
         self.grids.train()
-        for step, (pixels, index) in enumerate(readable(loader)):
-            done = epoch + (step / self._steps() if self.protocol.steps is None else 0.0)
-            set_rates(self.optimizer.optimizer, done, self.protocol.epochs, self.protocol.steps)
-            truth = self.labels[index].to(self.fabric.device)
-            features = self._features(pixels)
-            losses = {side: head_losses(logits.float(), truth) for side, logits in self.grids(features).items()}
-            self._require_finite(features, losses)
-            self.optimizer.zero_grad()
-            self.fabric.backward(torch.cat(list(losses.values())).sum())
-            self.optimizer.step()
-            for side, loss in losses.items():
-                totals[side] += loss.detach().cpu()
+        what = f"epoch {epoch + 1} of {self.protocol.epochs}"
+        shown = self.fabric.global_rank == 0
+        batches = tracked(readable(loader), what, self._steps(), start, unit="steps", shown=shown)
+
+        def save(step: int) -> None:
+            state.update(step=step, totals=totals)
+            folder.save_state(state)
+
+        with StopRequest() as request:
+            for step, (pixels, index) in enumerate(batches, start=start):
+                self._step(epoch, step, pixels, index, totals)
+                raise_if_stopped(self.fabric, request, functools.partial(save, step + 1))
         return {side: float(total.min()) / self._steps() for side, total in totals.items()}
+
+    def _step(self, epoch: int, step: int, pixels: Tensor, index: Tensor, totals: dict[str, Tensor]) -> None:
+        """Train all heads on one batch and add their losses to `totals`."""
+        done = epoch + (step / self._steps() if self.protocol.steps is None else 0.0)
+        set_rates(self.optimizer.optimizer, done, self.protocol.epochs, self.protocol.steps)
+        truth = self.labels[index].to(self.fabric.device)
+        features = self._features(pixels)
+        losses = {side: head_losses(logits.float(), truth) for side, logits in self.grids(features).items()}
+        self._require_finite(features, losses)
+        self.optimizer.zero_grad()
+        self.fabric.backward(torch.cat(list(losses.values())).sum())
+        self.optimizer.step()
+        for side, loss in losses.items():
+            totals[side] += loss.detach().cpu()
 
     def _require_finite(self, features: Mapping[str, Tensor], losses: Mapping[str, Tensor]) -> None:
         """Raise a `UserError` with the likely cause in all processes if any of them has a non-finite loss."""

@@ -15,6 +15,7 @@ from ccop_hub.embedding.extraction import choose_device
 from ccop_hub.errors import UserError, one_line
 from ccop_hub.files import replacing, write_atomically
 from ccop_hub.formats.training_state import read_training_state
+from ccop_hub.markup import utf8_text
 
 from ..common import pictures
 from ..detection.engine import load_engine
@@ -83,7 +84,7 @@ class Detector:
         for entry in entries:
             entry["category_id"] = ids[entry["category_id"]]
         self._results += entries
-        escaped = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        escaped = utf8_text(name)
         self._images.append({"id": image_id, "file_name": escaped, "width": image.width, "height": image.height})
         scores = sorted(instances.scores.tolist(), reverse=True)
         self._empty += not any(score >= self._threshold for score in scores)

@@ -14,6 +14,7 @@ from ccop_hub.files import make_folder
 from ccop_hub.image_sources.skipped import SkippedImages, require_readable
 from ccop_hub.image_sources.source import open_source
 from ccop_hub.images import UnreadableImageError
+from ccop_hub.locks import folder_lock
 from ccop_hub.notebook import summary_html
 from ccop_hub.progress import Progress, announce
 from ccop_hub.stopping import stoppable
@@ -82,15 +83,21 @@ def run(settings: PredictSettings) -> Prediction:
     """Predict for all images; write pictures, and COCO results (detection) or label images (segmentation).
 
     Raises:
-        UserError: the run is not finished or predicts nothing, too many images are unreadable, or the output exists.
+        UserError: the run is not finished or predicts nothing, too many images are unreadable, the output exists, or
+            another process is writing it.
     """
     result = _finished(settings.run)
     names = FileNames(settings.out)
-    names.make_room(settings.overwrite)
+    make_folder(settings.out)
+    with folder_lock(settings.out):
+        names.make_room(settings.overwrite)
+        return _predict(settings, result, names)
+
+
+def _predict(settings: PredictSettings, result: Result, names: FileNames) -> Prediction:
     announce(f"listing {settings.images}")
     source = open_source(settings.images, exclude=[settings.out])
     announce(f"loading the network of {settings.run}")
-    make_folder(settings.out)
     predictor = _predictor(settings, result)
     skipped = SkippedImages()
     pictures: list[Path] = []

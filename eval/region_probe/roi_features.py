@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import Dataset, Subset
 from torchvision.transforms.functional import pil_to_tensor
 
 from ccop_hub.box_features import padded, pyramid_features, stage_features
 from ccop_hub.frozen_network import FrozenNetwork
+from ccop_hub.readers import Reader
 
 from ..common.compute import readable
 from ..common.images import read_rgb
@@ -55,7 +56,7 @@ def box_features(
     pool = pyramid_features if kind == "pyramid" else stage_features
 
     def compute(items: Sequence[int]) -> Iterable[Tensor]:
-        loader = DataLoader(Subset(images, items), batch_size=None, num_workers=workers)
+        loader = Reader(Subset(images, items), batch_size=None, num_workers=workers)
         for image, boxes in readable(loader):
             pixels, regions = fabric.to_device(image), fabric.to_device(boxes)
             with torch.no_grad(), fabric.autocast():

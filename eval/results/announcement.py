@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from ccop_hub.console import table_console
@@ -26,3 +27,5 @@ def announce(result: Result, out: Path) -> None:
     told = visible(f"protocol {result.protocol}; loaded {result.loaded}; effective lr {rate}")
     console.print(told, soft_wrap=True, markup=False)
     console.print(visible(f"wrote {out / RESULT_FILE}, with pictures beside it"), soft_wrap=True, markup=False)
+    place = shlex.quote(visible(out))
+    console.print(f"next: ccop-eval compare {place} --html {place}/comparison.html", soft_wrap=True, markup=False)

@@ -25,6 +25,7 @@ from ccop_hub.errors import UserError, one_line
 from ccop_hub.files import make_folder, write_atomically
 from ccop_hub.formats.checkpoint import Weights
 from ccop_hub.formats.tensor_use import TensorUse
+from ccop_hub.markup import utf8_text
 from ccop_hub.notebook import summary_html
 from ccop_hub.regular_files import read_regular
 
@@ -222,13 +223,13 @@ class Result:
         target = path / RESULT_FILE if path.is_dir() or not path.suffix else path
         make_folder(target.parent)
         content = json.dumps(self.document(), indent=2, allow_nan=False, ensure_ascii=False)
-        write_atomically(target, (content + "\n").encode())
+        write_atomically(target, content + "\n")
         object.__setattr__(self, "folder", target.parent)
         return target
 
     def document(self) -> dict[str, Any]:
         """The contents of `result.json`, with non-finite numbers replaced by None."""
-        document: dict[str, Any] = _finite(_RESULT.dump_python(self, by_alias=True, mode="json"))
+        document: dict[str, Any] = _writable(_RESULT.dump_python(self, by_alias=True, mode="json"))
         return document
 
     @staticmethod
@@ -290,10 +291,12 @@ def defined(values: Mapping[str, float]) -> Metrics:
     return {name: None if math.isnan(value) else value for name, value in values.items()}
 
 
-def _finite(value: Any) -> Any:
-    """Replace NaN and infinities, which JSON cannot represent, with None."""
+def _writable(value: Any) -> Any:
+    """Replace what JSON cannot represent: NaN and infinities by None, bytes of file names by escapes."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {utf8_text(key): _writable(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_finite(item) for item in value]
+        return [_writable(item) for item in value]
+    if isinstance(value, str):
+        return utf8_text(value)
     return None if isinstance(value, float) and not math.isfinite(value) else value

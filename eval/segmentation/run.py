@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
+from lightning.fabric import Fabric
 from torch import Tensor
 
 from ccop_hub.errors import UserError
@@ -39,9 +40,18 @@ def run(settings: SegmentationSettings) -> Result:
     protocol = in_iterations(protocol, len(data.train.images))
     check_batch(protocol, fabric.world_size)
     check_windows(protocol)
-    folder = RunFolder(fabric, settings)
-    if folder.finished is not None:
-        return folder.finished
+    with RunFolder(fabric, settings) as folder:
+        return folder.finished or _carry_out(fabric, settings, data, protocol, protocol_id, folder)
+
+
+def _carry_out(
+    fabric: Fabric,
+    settings: SegmentationSettings,
+    data: LabelledImages,
+    protocol: SegmentationProtocol,
+    protocol_id: str,
+    folder: RunFolder,
+) -> Result:
     files = [*data.train.images, *data.train.labels, *data.val.images, *data.val.labels]
     require_regular(files)
     weights = resolve(settings.weights, settings.backbone, settings.seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -11,12 +12,24 @@ import torch.nn.functional as F
 from lightning.fabric import Fabric
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import Dataset, Subset
 from torchvision.transforms.functional import pil_to_tensor
 
 from ccop_hub.errors import UserError
+from ccop_hub.progress import tracked
+from ccop_hub.readers import Reader
+from ccop_hub.stopping import StopRequest
 
-from ..common.compute import all_finite, failing_together, gather_rows, readable, share, share_buffers
+from ..common.compute import (
+    all_finite,
+    failing_together,
+    gather_rows,
+    raise_if_stopped,
+    readable,
+    saved_if_stopped,
+    share,
+    share_buffers,
+)
 from ..common.run_folder import RunFolder
 from ..protocols import SegmentationProtocol
 from ..results.result import Curve
@@ -98,30 +111,44 @@ class Segmentation:
         """
         total, batch = self.protocol.iterations, self.protocol.batch_size
         state = {"network": self.module, "optimizer": self.optimizer, "iteration": 0, "curve": [], "identity": identity}
+        state["losses"] = []  # since the last entry of the curve
         folder.load_state(state)
-        self.curve = state["curve"]
-        start = state["iteration"]
+        self.curve, losses, start = state["curve"], state["losses"], state["iteration"]
         crops = TrainingCrops(self.data, self.protocol, self.seed, total * batch)
         rank, world = self.fabric.global_rank, self.fabric.world_size
         batches = [list(range(step * batch + rank, (step + 1) * batch, world)) for step in range(start, total)]
-        losses: list[float] = []
         report = max(1, total // 50)
-        for iteration, (pixels, truth) in enumerate(
-            readable(DataLoader(crops, batch_sampler=batches, num_workers=self.workers)), start=start
-        ):
-            losses.append(self._step(iteration, pixels, truth))
-            done = iteration + 1
-            if done % report == 0 or done == total:
-                entry: dict[str, float | None] = {"step": done, "train/loss": float(np.mean(losses))}
-                losses.clear()
-                self.curve.append(entry)
-                if folder.main:
-                    print(f"iteration {done}/{total}: loss {entry['train/loss']:.4f}", flush=True)
-            if evaluate_every and done % evaluate_every == 0 and done < total:
+
+        def save(done: int) -> None:
+            state.update(iteration=done, curve=self.curve, losses=losses)
+            folder.save_state(state)
+
+        def evaluate(done: int) -> None:
+            due = evaluate_every and 0 < done < total and done % evaluate_every == 0
+            if due and not any(entry["step"] == done and "mIoU" in entry for entry in self.curve):
                 self.curve.append({"step": done, **segmentation_metrics(self.score(self.data.val).sum(0))})
-            if done % save_every == 0 or done == total:
-                state |= {"iteration": done, "curve": self.curve}
-                folder.save_state(state)
+
+        evaluate(start)  # unless it was done before the run was stopped
+        loader = readable(Reader(crops, batch_sampler=batches, num_workers=self.workers))
+        read = tracked(loader, "training", total, start, "iterations", folder.main)
+        with StopRequest() as request:
+            for done, (pixels, truth) in enumerate(read, start=start + 1):
+                losses.append(self._step(done - 1, pixels, truth))
+                if done % report == 0 or done == total:
+                    self._report(done, losses, folder)
+                if done % save_every == 0 or done == total:
+                    save(done)
+                raise_if_stopped(self.fabric, request, functools.partial(save, done))
+                with saved_if_stopped(self.fabric, functools.partial(save, done)), request.paused():
+                    evaluate(done)
+
+    def _report(self, done: int, losses: list[float], folder: RunFolder) -> None:
+        """Add the mean of `losses` to the curve, and clear them."""
+        mean = float(np.mean(losses))
+        losses.clear()
+        self.curve.append({"step": done, "train/loss": mean})
+        if folder.main:
+            print(f"iteration {done}/{self.protocol.iterations}: loss {mean:.4f}", flush=True)
 
     @torch.no_grad()
     def predict(self, pixels: Tensor, size: tuple[int, int]) -> Tensor:
@@ -141,7 +168,8 @@ class Segmentation:
         mine = share(self.fabric, len(images))
         matrices = [torch.zeros(0, self.classes, self.classes, dtype=torch.int64)]
         with failing_together(self.fabric):
-            for pixels, truth in readable(DataLoader(Subset(images, mine), batch_size=None, num_workers=self.workers)):
+            loader = readable(Reader(Subset(images, mine), batch_size=None, num_workers=self.workers))
+            for pixels, truth in tracked(loader, "scoring", len(mine), shown=self.fabric.global_rank == 0):
                 predicted = self.predict(pixels, (truth.shape[0], truth.shape[1]))
                 matrices.append(confusion(predicted.cpu(), truth.long(), self.classes).unsqueeze(0))
         gathered: np.ndarray = gather_rows(self.fabric, torch.cat(matrices), len(images)).numpy()

@@ -15,8 +15,9 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from ccop_hub.files import write_atomically
+from ccop_hub.files import make_folder, write_atomically
 from ccop_hub.images import UnreadableImageError
+from ccop_hub.locks import folder_lock
 from ccop_hub.markup import visible
 from ccop_hub.notebook import summary_html
 
@@ -61,11 +62,13 @@ class Inspection:
 def run(settings: InspectSettings) -> Inspection:
     """Write `proposals.png`, `views.png`, `jitters.png`, `augmentation.png` and `summary.csv`."""
     listing = ImageListing.open(settings.images, settings.proposals, settings, exclude=[settings.out])
-    sheets = write_sheets(listing, settings, settings.out, settings.count)
-    rows = summarise(listing, settings, settings.draws)
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows([("measure", "value"), *rows])
-    write_atomically(settings.out / "summary.csv", text.getvalue())
+    make_folder(settings.out)
+    with folder_lock(settings.out):
+        sheets = write_sheets(listing, settings, settings.out, settings.count)
+        rows = summarise(listing, settings, settings.draws)
+        text = io.StringIO(newline="")
+        csv.writer(text, lineterminator="\n").writerows([("measure", "value"), *rows])
+        write_atomically(settings.out / "summary.csv", text.getvalue())
     return Inspection(dict(rows), sheets, settings.draws)
 
 

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import IterableDataset
 from torchvision.transforms import v2
 
 from ccop_hub.architectures import build_backbone
 from ccop_hub.image_sources.source import open_source
 from ccop_hub.image_sources.stored_images import ImageSource
+from ccop_hub.readers import Reader
 
 from ..common.process_memory import memory_in_use
 
@@ -71,7 +72,7 @@ def measure_features(job: FeatureJob) -> FeatureRates:
     device = torch.device("cuda" if job.gpu else "cpu")
     network: nn.Module = build_backbone(job.backbone).to(device).eval()
     images = EndlessImages(open_source(job.images), job.side)
-    loader = DataLoader(images, batch_size=BATCH, num_workers=WORKERS, pin_memory=job.gpu)
+    loader = Reader(images, batch_size=BATCH, num_workers=WORKERS, pin_memory=job.gpu)
     begun, seen, width = 0.0, -3 * BATCH, 0  # the first batches are loaded in advance
     for batch in loader:
         # On a GPU, copying the features back waits for them, as the evaluations do.

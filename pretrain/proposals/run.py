@@ -11,12 +11,12 @@ from ccop_hub.files import make_folder
 from ccop_hub.image_sources.skipped import SkippedImages
 from ccop_hub.image_sources.source import open_source
 from ccop_hub.image_sources.stored_images import ImageSource
+from ccop_hub.locks import LOCK_FILE, folder_lock
 from ccop_hub.notebook import summary_html
 from ccop_hub.progress import announce
 from ccop_hub.proposals.shards import Manifest
 from ccop_hub.stopping import stoppable
 
-from ..common.folder_lock import LOCK_FILE, folder_lock
 from ..common.parallel import available_cores
 from ..settings import ProposalSettings
 from .check import CheckReport, check_proposals

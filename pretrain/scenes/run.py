@@ -18,11 +18,11 @@ from typing import Any
 
 from ccop_hub.errors import UserError
 from ccop_hub.files import make_folder, write_atomically
+from ccop_hub.locks import folder_lock
 from ccop_hub.progress import Progress
 from ccop_hub.saved_settings import differences, read_settings, save_settings
 from ccop_hub.stopping import stoppable
 
-from ..common.folder_lock import folder_lock
 from ..common.parallel import OrderedMap, available_cores, one_opencv_thread
 from ..settings import SceneSettings
 from .drawing import SPLITS, Job, coco_document, draw

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import signal
-import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -21,19 +18,15 @@ from ccop_hub.errors import UserError, one_line
 from ccop_hub.files import make_folder, remove_temporary_files, replacing
 from ccop_hub.formats.training_state import read_training_state
 from ccop_hub.regular_files import open_regular
+from ccop_hub.stopping import StopRequest
 
 from ..common import distributed
-from ..common.signals import STOP_SIGNALS
 from .divergence import require_finite_state
 
 LOG = logging.getLogger("ccop_pretrain.training.checkpoints")
 
 KEPT = 2
 """Number of checkpoints to keep; the second is a fallback if the newest is damaged."""
-
-SAME_SIGNAL = 1.0
-"""Seconds within which repeated signals count as one, since `timeout` signals its command and then the whole process
-group."""
 
 
 _REMEDY = "delete it to resume from the checkpoint before, or give --overwrite to start over"
@@ -91,7 +84,7 @@ class KeepCheckpoints(Checkpoint):
 
     Attributes:
         started: whether training has started, so that any checkpoint has been restored.
-        stopped_by: signal that stopped the run on this process, or None. A second signal exits immediately.
+        request: the stop signal noted by this process, if any; started and ended by the run.
     """
 
     def __init__(self, folder: Path, every: int, steps: int) -> None:
@@ -99,12 +92,10 @@ class KeepCheckpoints(Checkpoint):
         self.every = every
         self.steps = steps
         self.started = False
-        self.stopped_by: signal.Signals | None = None
-        self._stopped_at = 0.0
-        self._handlers: dict[signal.Signals, Any] = {}
+        self.request = StopRequest()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Replace Lightning's signal handlers, which would not save a checkpoint.
+        """Replace Lightning's signal handlers, which would end the run without a checkpoint.
 
         Raises:
             UserError: the processes found different checkpoints.
@@ -116,8 +107,8 @@ class KeepCheckpoints(Checkpoint):
                 f"share the folder {self.folder.parent}"
             )
         self.started = True
-        self.stopped_by = None
-        self._handlers = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
+        self.request.start()
+        trainer._signal_connector.received_sigterm = False
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -128,7 +119,7 @@ class KeepCheckpoints(Checkpoint):
             DivergedError: the state to save is not finite.
         """
         done = trainer.global_step
-        stop = distributed.any_process(self.stopped_by is not None, pl_module.device)
+        stop = distributed.any_process(self.request.signal is not None, pl_module.device)
         if stop or done % self.every == 0 or done == self.steps:
             require_finite_state(done, pl_module, batch.indices)
             trainer.save_checkpoint(self.folder / f"step-{done:09d}.ckpt")
@@ -136,24 +127,6 @@ class KeepCheckpoints(Checkpoint):
                 remove_others(self.folder, keep=KEPT)
         if stop:
             trainer.should_stop = True
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Restore the previous signal handlers."""
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        self._handlers = {}
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Restore the previous signal handlers."""
-        self.on_train_end(trainer, pl_module)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        now = time.monotonic()
-        if self.stopped_by is None:
-            self.stopped_by, self._stopped_at = signal.Signals(number), now
-        elif now - self._stopped_at > SAME_SIGNAL:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
 
 
 @contextlib.contextmanager

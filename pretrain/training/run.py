@@ -15,12 +15,14 @@ import torch
 from lightning.pytorch import Trainer
 
 from ccop_hub.errors import UserError
-from ccop_hub.files import remove_temporary_files
+from ccop_hub.files import make_folder, remove_temporary_files
 from ccop_hub.formats.weights_files import BACKBONE_FILE, WEIGHTS_FILE, find_weights_file
 from ccop_hub.image_sources.skipped import SkippedImages
 from ccop_hub.images import UnreadableImageError
+from ccop_hub.locks import folder_lock
 from ccop_hub.notebook import summary_html
 from ccop_hub.progress import shows_bars
+from ccop_hub.stopping import StopRequest
 
 from ..common import distributed
 from ..estimates import size
@@ -82,7 +84,7 @@ def run(settings: RunSettings) -> RunResult:
 
     Raises:
         UserError: the input is invalid (see `check_machine`, `ImageListing.open`, `Schedule.of`, `RunFolder.prepare`),
-            the run diverged, or the disk is full.
+            another process runs in the folder, the run diverged, or the disk is full.
     """
     check_machine(settings)
     listing = open_listing(settings)
@@ -92,6 +94,24 @@ def run(settings: RunSettings) -> RunResult:
     metrics = MetricsFile(folder.metrics)
     trainer = build_trainer(settings, schedule, folder, metrics)
     images_per_process(settings, trainer.world_size)
+    if not trainer.is_global_zero:
+        return _carry_out(settings, listing, schedule, module, folder, metrics, trainer)
+    folder.state()  # before the lock creates a folder or a file
+    make_folder(settings.out)
+    with folder_lock(settings.out):
+        return _carry_out(settings, listing, schedule, module, folder, metrics, trainer)
+
+
+def _carry_out(
+    settings: RunSettings,
+    listing: ImageListing,
+    schedule: Schedule,
+    module: PretrainingModule,
+    folder: RunFolder,
+    metrics: MetricsFile,
+    trainer: Trainer,
+) -> RunResult:
+    """Train in a folder that no other run uses, starting from its last checkpoint, and export the network."""
     # A launcher starts all processes at once, so only the first may modify the folder.
     finished = folder.prepare(settings) is RunState.FINISHED if trainer.is_global_zero else folder.is_finished
     if finished and not settings.overwrite:
@@ -109,6 +129,8 @@ def run(settings: RunSettings) -> RunResult:
         warn(settings, schedule, listing, module)
     announce(settings, schedule, listing, done, trainer.world_size)
     trainer.loggers = [metrics, *further_loggers(settings, folder, done, trainer.is_global_zero)]
+    request = stop_request(trainer)
+    request.start()  # not only for the steps: Lightning would exit with 1 while it sets up
     try:
         with restoring(checkpoint, trainer):
             trainer.fit(module, datamodule=PretrainingData(listing, settings, schedule.steps), ckpt_path=checkpoint)
@@ -116,9 +138,11 @@ def run(settings: RunSettings) -> RunResult:
         if trainer.is_global_zero:
             error.record(folder.diverged, listing.paths)
         raise UserError(diverged(error, settings, folder)) from error
+    finally:
+        request.end()
     if trainer.global_step < schedule.steps:
         LOG.info("stopped after step %d; rerun the command to resume", trainer.global_step)
-        return RunResult(folder.path, None, trainer.global_step, metrics.last(), stop_signal(trainer))
+        return RunResult(folder.path, None, trainer.global_step, metrics.last(), request.signal)
     finish(trainer, module, settings, schedule, listing, folder)
     # Other processes may get here before the first one has written the file.
     exported = folder.exported / (WEIGHTS_FILE if settings.uses_boxes else BACKBONE_FILE)
@@ -243,10 +267,10 @@ def collect_skipped(listing: ImageListing, found: set[int]) -> SkippedImages:
     return skipped
 
 
-def stop_signal(trainer: Trainer) -> signal.Signals | None:
-    """Return the signal that stopped this process; None if another process was signalled."""
+def stop_request(trainer: Trainer) -> StopRequest:
+    """Return what notes the signals that stop a run."""
     keeper = trainer.checkpoint_callback
-    return keeper.stopped_by if isinstance(keeper, KeepCheckpoints) else None
+    return keeper.request if isinstance(keeper, KeepCheckpoints) else StopRequest()
 
 
 def environment() -> dict[str, Any]:
@@ -268,7 +292,7 @@ def start_logging(path: Path) -> None:
     for handler in list(parent.handlers):
         parent.removeHandler(handler)
         handler.close()
-    file = logging.FileHandler(path, encoding="utf-8")
+    file = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     console = logging.StreamHandler(sys.stderr)
     bar = shows_bars()

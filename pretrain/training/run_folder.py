@@ -13,6 +13,7 @@ from typing import Any
 from ccop_hub.errors import UserError, one_line
 from ccop_hub.files import check_folder, is_temporary, make_folder, write_atomically
 from ccop_hub.formats.weights_files import FACTS_FILE
+from ccop_hub.locks import LOCK_FILE
 from ccop_hub.regular_files import read_json, read_text
 from ccop_hub.saved_settings import differences, read_settings, save_settings
 
@@ -202,8 +203,8 @@ class RunFolder:
         if not self.path.is_dir():
             check_folder(self.path)
             return RunState.NEW
-        # A run killed while writing its settings only leaves a hidden temporary file.
-        if all(map(is_temporary, self.path.iterdir())):
+        # A run killed while writing its settings only leaves a lock file and a hidden temporary file.
+        if all(is_temporary(path) or path.name == LOCK_FILE for path in self.path.iterdir()):
             return RunState.NEW
         if not self.settings.is_file():
             raise UserError(f"{self.path} contains something that is not a run; give --out a new or an empty folder")

@@ -6,6 +6,7 @@ import importlib.util
 import logging
 import os
 import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +25,8 @@ from .forecast import Forecast
 from .metrics_file import MetricsFile
 from .run_folder import RunFolder
 from .schedule import Schedule
+
+LOG = logging.getLogger("ccop_pretrain.training.trainer")
 
 LIGHTNING_PRECISION: dict[str, Any] = {"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 """Lightning's names for the precisions; parameters are always float32."""
@@ -90,7 +93,9 @@ def further_loggers(settings: RunSettings, folder: RunFolder, done: int, first: 
         UserError: the package of a requested logger is not installed, or its server cannot be reached.
     """
     loggers: list[Logger] = []
-    if settings.tensorboard:
+    if settings.tensorboard and not _is_utf8(folder.tensorboard):
+        LOG.warning("TensorBoard cannot write to %s, whose name is not UTF-8: its logs are left out", folder.path)
+    elif settings.tensorboard:
         where = folder.tensorboard
         loggers.append(TensorBoardLogger(where.parent, name=where.name, version="", purge_step=done + 1))
     if settings.wandb is not None:
@@ -124,6 +129,14 @@ def _mlflow(experiment: str, folder: RunFolder, first: bool) -> MLFlowLogger:
                 f"--mlflow {experiment}: {redact(one_line(error, 200))}; check MLFLOW_TRACKING_URI"
             ) from None
     return logger
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def choose_strategy(settings: RunSettings) -> Strategy | str:

@@ -20,9 +20,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ccop_hub.errors import UserError
 from ccop_hub.image_sources.skipped import require_readable
 from ccop_hub.images import Pixels, UnreadableImageError
+from ccop_hub.readers import Reader
 
 from ..common.seeding import derive_seed
-from ..common.signals import ignore_stop_signals
 from ..method.batch import ViewBatch
 from ..settings import RunSettings, ViewSettings
 from .draws import draw_views
@@ -235,14 +235,13 @@ class PretrainingData(LightningDataModule):
             processes,
             start=trainer.global_step,
         )
-        return DataLoader(
+        return Reader(
             ViewDataset(self.listing, settings, settings.seed),
             batch_size=images_per_process(settings, processes),
             sampler=sampler,
             num_workers=default_workers() if settings.workers is None else settings.workers,
             collate_fn=collate,
             pin_memory=trainer.strategy.root_device.type == "cuda",
-            worker_init_fn=_start_reader,
         )
 
 
@@ -273,9 +272,3 @@ def default_workers() -> int:
     """Return the default number of data loader workers: one per usable core, at most `MOST_WORKERS`."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, MOST_WORKERS)
-
-
-def _start_reader(_: int) -> None:
-    torch.set_num_threads(1)
-    # A worker exits when the training process closes its queue or dies.
-    ignore_stop_signals()

@@ -203,25 +203,38 @@ with replacing(Path(sys.argv[1])) as temporary:
 """
 
 
-def test_what_a_killed_writer_left_is_removed_by_a_later_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_killed_writer_left_is_removed_by_the_next_one(tmp_path: Path) -> None:
     write_atomically(tmp_path / "a", "old")
     done = subprocess.run([sys.executable, "-c", _KILLED, tmp_path / "a"], check=False)
     assert done.returncode == -signal.SIGKILL
     (left,) = [path for path in tmp_path.iterdir() if path.name != "a"]
     assert (tmp_path / "a").read_text() == "old"
-    files._tidied.clear()
-    write_atomically(tmp_path / "b", "new")
-    assert left.exists()  # it may belong to a live process on another machine
-    old = time.time() - 3600
-    os.utime(left, (old, old))
+    folder = tmp_path / left.name.replace(".a.", ".folder.")
+    folder.mkdir()
+    (folder / "half").touch()
+    elsewhere = tmp_path / left.name.replace(files._machine(), "0" * 8)
+    unnamed = tmp_path / ".a.123-00000000.partial"
+    for path in (elsewhere, unnamed):
+        path.touch()
     files._tidied.clear()
     with replacing(tmp_path / "c") as of_live_process:
         of_live_process.write_text("new")
+        old = time.time() - 7200
         os.utime(of_live_process, (old, old))
         files._tidied.clear()
         write_atomically(tmp_path / "b", "new")
         assert of_live_process.exists()
-    assert not left.exists()
+        assert not left.exists()
+        assert not folder.exists()
+        assert elsewhere.exists()  # its process may be alive there
+        assert unnamed.exists()
+        for path in (elsewhere, unnamed):
+            os.utime(path, (old, old))
+        files._tidied.clear()
+        write_atomically(tmp_path / "b", "new")
+        assert not elsewhere.exists()
+        assert not unnamed.exists()
+    folder.mkdir()
     (tmp_path / f".d.{os.getpid()}-00000000.partial").write_text("half")
     remove_temporary_files(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c"]

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from ccop_hub.markup import markdown_text, visible
+from ccop_hub.markup import markdown_text, utf8_text, visible
 
 HOSTILE = [
     "[/red]x",
@@ -53,3 +53,9 @@ def test_a_markdown_cell_shows_the_text_itself(text):
     assert len(cells) == 2
     assert {child.type for child in cells[0]} <= {"text", "text_special"}
     assert "".join(child.content for child in cells[0]) == visible(text).strip()
+
+
+def test_text_for_files_only_loses_what_utf8_cannot_express() -> None:
+    assert utf8_text("größe 日本語\n\x1b") == "größe 日本語\n\x1b"
+    assert utf8_text("caf\udce9 \ud800") == r"caf\xe9 \ud800"
+    utf8_text("\udcff\udfff").encode()

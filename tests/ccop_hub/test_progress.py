@@ -60,3 +60,14 @@ def test_a_notebook_gets_a_bar(monkeypatch):
     assert not shows_bars()
     monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
     assert shows_bars()
+
+
+def test_tracked_items_are_counted_in_steps(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "shows_bars", lambda: False)
+    assert list(progress.tracked("abc", "reading", 5, 2, "letters")) == ["a", "b", "c"]
+    assert capsys.readouterr().err.splitlines() == ["reading: 2 of 5 letters", "reading: 5 of 5 letters"]
+    assert list(progress.tracked("abc", "reading", 3, shown=False)) == ["a", "b", "c"]
+    assert capsys.readouterr().err == ""
+    with Progress("reading", 6) as shown:
+        shown.advance(count=6)
+    assert capsys.readouterr().err.splitlines()[-1] == "reading: 6 of 6 images"

@@ -17,6 +17,11 @@ BIN = Path(sys.executable).parent
 TIMEOUT = 300.0
 """Seconds after which a command counts as hanging."""
 
+GRACE = 10.0
+"""Seconds in which the workers of a killed command must end."""
+
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+
 CPU_BUDGET = 5.0
 """Extra CPU seconds allowed for a hostile file, compared with a missing file."""
 
@@ -35,6 +40,7 @@ class Outcome:
         cpu: CPU time in seconds, including processes that it waited for.
         memory: peak resident memory of the command or any of its processes, in bytes.
         wall: wall time in seconds.
+        orphans: processes of the command that were still running some seconds after it had ended.
     """
 
     code: int
@@ -43,6 +49,7 @@ class Outcome:
     cpu: float
     memory: int
     wall: float
+    orphans: tuple[str, ...] = ()
 
     @property
     def last(self) -> str:
@@ -62,21 +69,21 @@ class Outcome:
             return "never ended"
         if "Traceback (most recent call last)" in self.output:
             return f"a traceback: {self.last}"
+        if self.orphans:
+            return f"left running: {', '.join(self.orphans)}"
         return "" if self.code in (0, 2, 130, 143) else f"exit code {self.code}: {self.last}"
 
 
-def run(
-    argv: Sequence[object], interfere: Callable[[subprocess.Popen[bytes]], None] | None = None, timeout: float = TIMEOUT
-) -> Outcome:
+def run(argv: Sequence[object], interfere: Callable[[int], None] | None = None, timeout: float = TIMEOUT) -> Outcome:
     """Run one of the programs, or any other command.
 
     Args:
         argv: the command line; `ccop-...` commands come from this Python's environment.
-        interfere: called in a separate thread once the process has started.
+        interfere: called with the process id in a separate thread once the process has started.
         timeout: seconds until the whole process group is killed; the exit code is then 124.
     """
     words = [str(BIN / str(word)) if str(word).startswith("ccop-") else os.fspath(str(word)) for word in argv]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    environment = {**os.environ, **ENVIRONMENT}
     begun = time.monotonic()
     with (
         Path(os.devnull).open("rb") as nothing,
@@ -93,7 +100,7 @@ def run(
 
         def expire() -> None:
             expired.set()
-            send(process, signal.SIGKILL)
+            send(process.pid, signal.SIGKILL)
 
         texts: dict[str, bytes] = {}
 
@@ -104,7 +111,7 @@ def run(
         timer = threading.Timer(timeout, expire)
         threads = [*readers, timer]
         if interfere is not None:
-            threads.append(threading.Thread(target=interfere, args=(process,)))
+            threads.append(threading.Thread(target=interfere, args=(process.pid,)))
         for thread in threads:
             thread.start()
         _, status, usage = os.wait4(process.pid, 0)
@@ -112,9 +119,7 @@ def run(
         timer.cancel()
         wall = time.monotonic() - begun
         # Processes that outlive the command would keep its pipes open.
-        for thread in readers:
-            thread.join(5.0)
-        send(process, signal.SIGKILL)
+        orphans = survivors(process.pid)
         for thread in threads:
             thread.join()
     code = process.returncode if process.returncode >= 0 else 128 - process.returncode
@@ -122,20 +127,44 @@ def run(
     output = texts.get("stdout", b"").decode(errors="replace") + error
     # Linux reports kilobytes, macOS bytes.
     memory = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return Outcome(124 if expired.is_set() else code, output, error, usage.ru_utime + usage.ru_stime, memory, wall)
+    cpu = usage.ru_utime + usage.ru_stime
+    return Outcome(124 if expired.is_set() else code, output, error, cpu, memory, wall, orphans)
 
 
-def send(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    """Signal the command's process group, as a terminal or scheduler does."""
+def send(process: int, number: signal.Signals) -> None:
+    """Signal a command's process group, as a terminal or scheduler does."""
     try:
-        os.killpg(process.pid, number)
+        os.killpg(process, number)
     except ProcessLookupError:
         return
 
 
-def unfinished(folder: Path) -> list[str]:
-    """Temporary files in a folder, recursively."""
-    return sorted(path.name for path in folder.rglob("*.partial")) if folder.is_dir() else []
+def survivors(process: int) -> tuple[str, ...]:
+    """Wait for the processes of an ended command, then kill and return those that are still running after `GRACE`."""
+    until = time.monotonic() + GRACE
+    while _runs(process) and time.monotonic() < until:
+        time.sleep(0.02)
+    if not _runs(process):
+        return ()
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            name, _, fields = stat.read_text().rpartition(")")
+            if fields.split()[2] == str(process):
+                found.append(f"{name.partition('(')[2]} {stat.parent.name}")
+        except OSError:
+            continue
+    send(process, signal.SIGKILL)
+    return tuple(found or ["a process"])
+
+
+def _runs(process: int) -> bool:
+    """Whether a process group has a process; zombies count, and vanish when init has read their status."""
+    try:
+        os.killpg(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def contents(folder: Path, wanted: Callable[[Path], bool] = lambda path: True) -> dict[str, str]:

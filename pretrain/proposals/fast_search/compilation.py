@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
-from filelock import FileLock
 from llvmlite import binding
 
 from ccop_hub.files import bytes_digest
+from ccop_hub.locks import LOCK_FILE, waiting_lock
 from ccop_hub.sources.cache import cache_root
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -68,7 +68,7 @@ def load_kernels() -> None:
     if (folder / _COMPLETE).exists():
         _import_kernels(folder)
         return
-    with FileLock(folder / ".lock"):
+    with waiting_lock(folder / LOCK_FILE, "compiles the same functions"):
         _import_kernels(folder)
         (folder / _COMPLETE).touch()
 

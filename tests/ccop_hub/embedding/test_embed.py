@@ -1,6 +1,8 @@
 import csv
 import json
 import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,8 +16,11 @@ from torchvision.transforms.functional import pil_to_tensor
 import ccop_hub
 from ccop_hub.box_features import padded, pool_boxes, pyramid_features, stage_features
 from ccop_hub.cli import main
+from ccop_hub.embedding import output
+from ccop_hub.embedding.output import RowTable, check_output, collecting, write_output
 from ccop_hub.embedding.run import Embedded
 from ccop_hub.errors import UserError
+from ccop_hub.files import scratch_folder
 from ccop_hub.frozen_network import FrozenNetwork
 from ccop_hub.proposals.shards import ImageProposals, Manifest, notes_of, shard_path, write_shard
 from ccop_hub.sources.resolve import resolve
@@ -209,6 +214,41 @@ def test_an_earlier_file_is_kept_unless_told_otherwise(photos: Path, tiny_run: P
         embed(photos, tiny_run, tmp_path / "f.npy")
     embed(photos, tiny_run, tmp_path / "f.npy", overwrite=True)
     assert (tmp_path / "f.rows.csv").read_text().startswith("image\n")
+
+
+def test_what_a_killed_command_left_is_not_an_earlier_file(tmp_path: Path) -> None:
+    (tmp_path / "f.rows.csv").write_text("image")
+    with pytest.raises(UserError, match=r"f\.rows\.csv exists: pass --overwrite"):
+        check_output(tmp_path / "f.npy", overwrite=False)
+    with subprocess.Popen([sys.executable, "-c", KILLED, tmp_path / "f.npy"]) as killed:
+        assert killed.wait() == -signal.SIGKILL
+    check_output(tmp_path / "f.npy", overwrite=False)
+    with scratch_folder(tmp_path / "f.npy"):  # of this process, which is alive: the files are its own
+        (left,) = tmp_path.glob(".f.npy.*")
+        assert f"-{os.getpid()}-" in left.name
+        with pytest.raises(UserError, match="exists"):
+            check_output(tmp_path / "f.npy", overwrite=False)
+
+
+def test_a_failed_write_leaves_no_names_without_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(output, "write_atomically", fail)
+    with collecting(tmp_path / "f.npy") as features:
+        features.append(np.zeros((1, 3), np.float32))
+        with pytest.raises(KeyboardInterrupt):
+            write_output(tmp_path / "f.npy", features, RowTable(images=["a"]), {})
+    assert list(tmp_path.iterdir()) == []
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from ccop_hub.embedding.output import collecting
+with collecting(Path(sys.argv[1])):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
 def test_the_command_prints_json_and_a_command_that_reads_the_file(

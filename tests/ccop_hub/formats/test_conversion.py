@@ -149,6 +149,24 @@ def test_existing_files_are_replaced_only_if_asked(weights: Weights, tmp_path: P
     assert torch.equal(found.tensors["backbone.conv1.weight"], other["backbone.conv1.weight"])
 
 
+@pytest.mark.parametrize(("target", "name", "last"), [("detectron2", "a.pkl", "a.pkl"), ("timm", "a", "a/config.json")])
+def test_a_conversion_killed_between_its_files_is_finished(
+    weights: Weights, tmp_path: Path, target: str, name: str, last: str
+) -> None:
+    convert(weights, target, tmp_path / name)
+    whole = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert len(whole) == 2
+    (tmp_path / last).unlink()
+    convert(weights, target, tmp_path / name)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == whole
+    (other,) = whole.keys() - {tmp_path / last}
+    (tmp_path / last).unlink()
+    other.write_text("of the user")
+    with pytest.raises(UserError, match=f"{other.name} exists: pass --overwrite"):
+        convert(weights, target, tmp_path / name)
+    assert other.read_text() == "of the user"
+
+
 def test_a_file_without_a_pyramid_is_not_named_after_one(weights: Weights, tmp_path: Path) -> None:
     backbone = resolve({key: value for key, value in weights.tensors.items() if key.startswith("backbone")})
     convert(weights, "safetensors", tmp_path / "a")

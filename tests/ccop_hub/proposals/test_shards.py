@@ -3,7 +3,7 @@ import errno
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -118,8 +118,8 @@ def test_a_missing_or_damaged_shard_is_no_shard(shard: Path) -> None:
 def test_a_failed_write_leaves_the_old_shard(shard: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = shard.read_bytes()
 
-    def full_disk(table: object, path: Path, **options: object) -> None:
-        Path(path).write_bytes(b"half")
+    def full_disk(table: object, file: BinaryIO, **options: object) -> None:
+        file.write(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(proposal_shards.pq, "write_table", full_disk)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -103,6 +104,33 @@ def test_a_dry_run_replaces_nothing_but_an_earlier_one(settings: PublishSettings
     assert {path.name: path.read_text() for path in mine.iterdir()} == {"README.md": "mine"}
     again = dataclasses.replace(asked, out=tmp_path / "new")
     assert publish(again).files == publish(again).files
+
+
+def test_a_killed_dry_run_is_no_obstacle_but_an_export_is(
+    settings: PublishSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = dataclasses.replace(settings, dry_run=True, out=tmp_path / "new")
+    move = Path.replace
+
+    def killed(source: Path, target: Path) -> Path:
+        if target == tmp_path / "new" / "facts.json":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return move(source, target)
+
+    child = os.fork()
+    if not child:
+        monkeypatch.setattr(Path, "replace", killed)
+        publish(asked)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert (tmp_path / "new" / "config.json").exists()
+    assert not (tmp_path / "new" / "README.md").exists()
+    files = publish(asked).files
+    assert {path.relative_to(tmp_path / "new").as_posix() for path in (tmp_path / "new").rglob("*")} == set(files)
+    exported = tmp_path / "export"
+    shutil.copytree(settings.run / "exported", exported)
+    with pytest.raises(UserError, match="export holds something else"):
+        publish(dataclasses.replace(asked, out=exported))
 
 
 def test_without_a_server_nothing_is_checked_first(

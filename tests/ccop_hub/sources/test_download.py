@@ -118,7 +118,7 @@ def test_first_download_and_cache(server: FileServer) -> None:
     assert downloads_folder() in file.parents
     assert fetch_url(server.url("some%20dir/my%20weights.pth")) == file
     assert len(server.seen) == 1
-    assert sorted(path.name for path in file.parent.iterdir()) == [".lock", "my weights.pth", "record.json"]
+    assert sorted(path.name for path in file.parent.iterdir()) == ["my weights.pth", "record.json"]
 
 
 @pytest.mark.parametrize("digest", [f"sha256:{SHA256}", f"md5:{MD5}", f"md5:{MD5[:8]}", f"sha256:{SHA256[:8].upper()}"])

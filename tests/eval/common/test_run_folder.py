@@ -157,6 +157,16 @@ def test_a_state_of_other_types_is_refused(launched: Fabric, settings: KnnSettin
         folder.load_state({"epoch": 0, "curve": [], "identity": {"seed": 0}, "network": network})
 
 
+def test_a_state_of_an_earlier_version_lacks_some_values(launched: Fabric, settings: KnnSettings) -> None:
+    folder = RunFolder(launched, settings)
+    torch.save({"epoch": 3, "identity": {"seed": 0}}, folder.state)
+    state = {"epoch": 0, "losses": [], "step": 0, "totals": {}, "identity": {"seed": 0}}
+    folder.load_state(state)
+    assert state == {"epoch": 3, "losses": [], "step": 0, "totals": {}, "identity": {"seed": 0}}
+    with pytest.raises(UserError, match="not a state of this run"):
+        folder.load_state({**state, "curve": []})
+
+
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"text", b"\x80\x02]."])
 def test_a_damaged_state_is_named(launched: Fabric, settings: KnnSettings, content: bytes) -> None:
     folder = RunFolder(launched, settings)

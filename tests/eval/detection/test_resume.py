@@ -29,11 +29,11 @@ def kill():
     os.kill(os.getpid(), signal.SIGKILL)
 
 def kill_at(place, number):
-    if place == "step":
+    if place in ("step", "signal"):
         step = trainer.Trainer.run_step
         def run_step(self):
             if self.iter == number:
-                kill()
+                kill() if place == "step" else signal.raise_signal(signal.SIGTERM)
             step(self)
         trainer.Trainer.run_step = run_step
     elif place == "scoring":
@@ -58,21 +58,22 @@ for place, number, arguments in json.loads(sys.argv[1]):
     child = os.fork()
     if not child:
         kill_at(place, number)
-        main(arguments)
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL, place
+        os._exit(main(arguments))
+    expected = 143 if place == "signal" else -signal.SIGKILL
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == expected, place
 """
 
 PLACES = [
     ("step", 0, None),
     ("step", 3, "after iteration 2 of 4"),
+    ("signal", 0, "after iteration 1 of 4"),
     ("checkpoint", 3, "after iteration 2 of 4"),
     ("scoring", 1, "after iteration 2 of 4"),
     ("last checkpoint", 3, "the training is finished: scoring it"),
     ("scoring", 2, "the training is finished: scoring it"),
 ]
-"""Where a run is killed (before a step, while writing a checkpoint, or during scoring), and what the same command
-prints when it resumes."""
+"""Where a run is killed (before a step, while writing a checkpoint, or during scoring) or signalled (which saves a
+checkpoint after the step), and what the same command prints when it resumes."""
 
 
 @pytest.fixture(scope="module")

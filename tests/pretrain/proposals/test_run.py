@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from ccop_pretrain.cli import main
-from ccop_pretrain.common.folder_lock import folder_lock
 from ccop_pretrain.proposals import fast_search
 from ccop_pretrain.proposals import publication as proposal_publication
 from ccop_pretrain.proposals import search as proposal_search
@@ -25,6 +24,7 @@ from PIL import Image
 
 from ccop_hub.errors import UserError
 from ccop_hub.image_sources.source import open_source
+from ccop_hub.locks import folder_lock
 from ccop_hub.proposals import shards as proposal_shards
 from ccop_hub.proposals.shards import ImageProposals, Manifest
 from ccop_hub.proposals.store import ProposalStore
@@ -398,8 +398,8 @@ def test_runs_killed_outright_lose_little_and_change_nothing(images: Path, tmp_p
 GROUP_RUN = """
 import sys
 from ccop_pretrain.cli import main
-from ccop_pretrain.common.folder_lock import folder_lock
 from ccop_hub.progress import Progress
+from ccop_hub.locks import folder_lock
 Progress.advance = lambda self: print("done", flush=True)
 raise SystemExit(main(["proposals", sys.argv[1], "--out", sys.argv[2], "--workers", "2", "--max-unreadable", "1"]))
 """

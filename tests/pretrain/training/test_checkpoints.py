@@ -8,7 +8,7 @@ import time
 import pytest
 import torch
 import yaml
-from ccop_pretrain.training.checkpoints import KeepCheckpoints, WholeFiles
+from ccop_pretrain.training.checkpoints import WholeFiles
 from ccop_pretrain.training.run import run
 from ccop_pretrain.training.run_folder import RunFolder
 
@@ -98,22 +98,6 @@ def test_a_signal_to_the_whole_group_saves_and_stops(tiny_run, tmp_path, number,
     assert steps >= 3
     assert f"stopped after step {steps}" in said
     assert "Traceback" not in said
-
-
-def test_a_second_signal_after_a_while_ends_the_process(tmp_path, monkeypatch):
-    now = iter([10.0, 10.5, 12.0])
-    monkeypatch.setattr("ccop_pretrain.training.checkpoints.time.monotonic", lambda: next(now))
-    raised = []
-    monkeypatch.setattr("ccop_pretrain.training.checkpoints.signal.raise_signal", raised.append)
-    keeper = KeepCheckpoints(tmp_path, 1, 1)
-    before = signal.getsignal(signal.SIGUSR1)
-    try:
-        for _ in range(3):
-            keeper._note(signal.SIGUSR1, None)
-    finally:
-        signal.signal(signal.SIGUSR1, before)
-    assert keeper.stopped_by == signal.SIGUSR1
-    assert raised == [signal.SIGUSR1]
 
 
 def test_a_run_resumes_on_its_own_images_alone(unfinished, scenes):

@@ -1,0 +1,105 @@
+import signal
+
+import pytest
+
+from ccop_hub import stopping
+from ccop_hub.stopping import STOP_SIGNALS, Stopped, StopRequest, stoppable
+
+pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="signals are POSIX's")
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_the_first_signal_raises_and_further_ones_do_not_interrupt_the_cleanup(number: signal.Signals) -> None:
+    before = {each: signal.getsignal(each) for each in STOP_SIGNALS}
+    cleaned = []
+
+    def stop() -> None:
+        with stoppable():
+            try:
+                signal.raise_signal(number)
+            finally:
+                signal.raise_signal(signal.SIGTERM)
+                cleaned.append(True)
+
+    with pytest.raises(Stopped) as stopped:
+        stop()
+    assert (stopped.value.signal, stopped.value.exit_code, cleaned) == (number, 128 + number, [True])
+    assert {each: signal.getsignal(each) for each in STOP_SIGNALS} == before
+
+
+def test_an_ignored_signal_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stoppable(), StopRequest() as request:
+            signal.raise_signal(signal.SIGHUP)
+        assert request.signal is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_request_lets_the_step_finish() -> None:
+    steps = []
+
+    def loop() -> None:
+        with stoppable(), StopRequest() as request:
+            for step in range(5):
+                if step == 2:
+                    signal.raise_signal(signal.SIGTERM)
+                    signal.raise_signal(signal.SIGINT)  # the same request, sent to the group as well
+                steps.append(step)
+                if request.signal is not None:
+                    raise Stopped(request.signal)
+
+    with pytest.raises(Stopped) as stopped:
+        loop()
+    assert steps == [0, 1, 2]
+    assert stopped.value.signal == signal.SIGTERM
+
+
+def test_a_request_after_the_last_step_is_not_lost() -> None:
+    def finish() -> None:
+        with stoppable(), StopRequest():
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Stopped):
+        finish()
+
+
+def test_a_pause_raises_at_once() -> None:
+    done = []
+
+    def evaluate(before: bool) -> None:
+        with stoppable(), StopRequest() as request:
+            if before:
+                signal.raise_signal(signal.SIGUSR1)
+            with request.paused():
+                done.append("begun")
+                signal.raise_signal(signal.SIGINT)
+                done.append("ended")
+
+    with pytest.raises(Stopped) as stopped:
+        evaluate(before=True)
+    assert (stopped.value.signal, done) == (signal.SIGUSR1, [])
+    with pytest.raises(Stopped) as stopped:
+        evaluate(before=False)
+    assert (stopped.value.signal, done) == (signal.SIGINT, ["begun"])
+
+
+def test_a_second_signal_after_a_while_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([10.0, 10.5, 12.0])
+    monkeypatch.setattr(stopping.time, "monotonic", lambda: next(now))
+    raised: list[int] = []
+    request = StopRequest()
+    before = signal.getsignal(signal.SIGUSR1)
+    request.start()
+    try:
+        for _ in range(2):
+            signal.raise_signal(signal.SIGUSR1)
+        monkeypatch.setattr(stopping.signal, "raise_signal", raised.append)
+        request._note(signal.SIGUSR1, None)
+        assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
+    finally:
+        request.end()
+    assert request.signal == signal.SIGUSR1
+    assert raised == [signal.SIGUSR1]
+    assert signal.getsignal(signal.SIGUSR1) == before
