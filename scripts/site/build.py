@@ -10,6 +10,7 @@ import posixpath
 import re
 import shutil
 import sys
+import tomllib
 from pathlib import Path
 
 from reference import PROGRAMS, program_page, python_page, torch_hub_page
@@ -19,6 +20,10 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 PAGES_ELSEWHERE = {"README.md": "index.md", "CHANGELOG.md": "CHANGELOG.md", "CONTRIBUTING.md": "CONTRIBUTING.md"}
 """Pages that are not in docs/, and their addresses on the site."""
+
+URLS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["urls"]
+PICTURES = URLS["Source"].replace("://github.com/", "://raw.githubusercontent.com/") + "/HEAD/"
+"""Start of the addresses of pictures in the README, which must be absolute on PyPI."""
 
 LINK = re.compile(r"\]\(([^)\s#:]+)((?:#[^)\s]*)?)\)")
 
@@ -44,7 +49,7 @@ def main(out: Path = ROOT / "build" / "site") -> int:
 def gather(source: Path) -> None:
     """Write every page of the site, and the pictures and files that pages link to, into a folder."""
     pages = {path.relative_to(ROOT / "docs").as_posix(): path.read_text("utf-8") for path in ROOT.glob("docs/**/*.md")}
-    pages |= {address: (ROOT / name).read_text("utf-8") for name, address in PAGES_ELSEWHERE.items()}
+    pages |= {at: (ROOT / name).read_text("utf-8").replace(PICTURES, "") for name, at in PAGES_ELSEWHERE.items()}
     pages |= {f"notebooks/{path.stem}.md": notebook_page(path) for path in sorted(ROOT.glob("notebooks/*.ipynb"))}
     pages |= {f"reference/{program}.md": program_page(program) for program in PROGRAMS}
     pages |= {"reference/python.md": python_page(), "reference/torch-hub.md": torch_hub_page()}

@@ -7,6 +7,7 @@ from typing import Any
 
 import ccop_eval
 import pytest
+from ccop_eval.results.published import published_numbers
 
 ROOT = Path(__file__).parents[2]
 BLOCKS = re.findall(
@@ -31,3 +32,17 @@ def test_functions_take_the_arguments_that_are_shown() -> None:
         keywords = dict(re.findall(r'(\w+)="([^"]*)"', arguments))
         assert keywords
         inspect.signature(getattr(ccop_eval, name)).bind(**keywords)
+
+
+def test_the_tables_repeat_the_published_and_the_measured_numbers() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    published, measured = re.findall(r"(?:^\|.*\n){3,}", text, re.MULTILINE)
+    known = {tuple(row.metrics.values()) for row in published_numbers("coco-fpn-4conv1fc-1x", 5000)}
+    pairs = re.findall(r"\| (\d\d\.\d) \| (\d\d\.\d) \|", published)
+    assert len(pairs) == 4
+    assert {(float(box), float(mask)) for box, mask in pairs} <= known
+    study = (ROOT / "docs" / "study.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\w[\w ]*) \| (\d\.\d\d) \| (.*?) ?\|$", measured, re.MULTILINE)
+    assert [name for name, _, _ in rows] == ["untrained", "MoCo v2", "CCOP"]
+    for name, value, difference in rows:
+        assert re.search(rf"^\| {name} \|.*\| {value} \| {re.escape(difference)} \|", study, re.MULTILINE), name
