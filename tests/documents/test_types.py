@@ -37,8 +37,8 @@ from ccop_hub.errors import UserError
 from ccop_hub.formats.checkpoint import Weights
 from ccop_hub.formats.facts import checked_facts
 from ccop_hub.formats.fingerprint import fingerprint
-from ccop_hub.formats.safe_reading import facts_in
 from ccop_hub.formats.timm_folder import timm_facts
+from ccop_hub.formats.weights_files import facts_in
 from ccop_hub.image_sources.tar_index import TarIndex
 from ccop_hub.normalization import INPUT_FACTS
 from ccop_hub.proposals.shards import ImageProposals, notes_of, write_shard
