@@ -21,6 +21,10 @@ QUALITY = 92
 """JPEG quality of the shrunk copies."""
 
 
+CAMVID: dict[str, Any] = {"ignore": [11]}
+"""Arguments of evaluations on CamVid: label 11 is void."""
+
+
 @dataclass(frozen=True)
 class StudyData:
     """The images to train on, and the labelled data to measure with.
@@ -49,7 +53,7 @@ class StudyData:
         for folder in (*training, *labelled.values()):
             if not folder.is_dir():
                 raise UserError(f"there is no folder {folder}: give --data a folder as described in docs/study.md")
-        return cls("packs", training, labelled, {"labels": {"ignore": [11]}})  # CamVid's 11 is void
+        return cls("packs", training, labelled, {"labels": CAMVID})
 
     @classmethod
     def drawn(cls, out: Path, arguments: dict[str, Any]) -> StudyData:

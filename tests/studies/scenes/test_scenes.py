@@ -6,12 +6,13 @@ from pathlib import Path
 import ccop_pretrain
 import pytest
 import torch
+from ccop_eval import settings
 from ccop_pretrain.training.schedule import Schedule
 from ccop_pretrain.training.step import PretrainingModule
 
 from ccop_hub.formats.checkpoint import read_checkpoint
 from studies.scenes.__main__ import main
-from studies.scenes.data import StudyData, shrink
+from studies.scenes.data import CAMVID, StudyData, shrink
 from studies.scenes.plan import Plan
 from studies.scenes.proposal_facts import write_proposal_facts
 from studies.scenes.report import PAGE, Campaign, Difference, write_page
@@ -81,8 +82,8 @@ def test_the_share_of_proposals_on_objects_is_counted(smoke: Path, tmp_path: Pat
 @pytest.mark.parametrize("arm", ["ccop", "mocov2"])
 def test_every_arm_of_a_seed_starts_from_the_untrained_weights(smoke: Path, arm: str) -> None:
     study = Study(SMOKE, StudyData("drawn", (), {}, {}), smoke, smoke / "results", "cpu")
-    settings = study.settings(arm, 0)
-    start = PretrainingModule(settings, Schedule.of(settings, 40)).objective.query.network.state_dict()
+    own = study.settings(arm, 0)
+    start = PretrainingModule(own, Schedule.of(own, 40)).objective.query.network.state_dict()
     saved = read_checkpoint(study.settings("untrained", 0).out).tensors
     assert saved
     for name, value in saved.items():
@@ -94,10 +95,10 @@ def test_the_arms_differ_only_in_what_the_plan_says(scale: str, tmp_path: Path) 
     study = Study(Plan.read(scale), StudyData("drawn", (), {}, {}), tmp_path, tmp_path, "cpu")
     ccop = study.settings("ccop", 0)
     for arm, changes in study.plan.arms.items():
-        settings = study.settings(arm, 0)
-        fields = set(vars(settings)) - {"out"}
-        assert {name for name in fields if getattr(settings, name) != getattr(ccop, name)} == set(changes)
-        assert settings.reads_boxes, "all arms take their crops from proposals"
+        own = study.settings(arm, 0)
+        fields = set(vars(own)) - {"out"}
+        assert {name for name in fields if getattr(own, name) != getattr(ccop, name)} == set(changes)
+        assert own.reads_boxes, "all arms take their crops from proposals"
 
 
 def test_the_interval_over_seeds_decides() -> None:
@@ -146,3 +147,17 @@ def test_the_page_reports_missing_runs(smoke: Path, tmp_path: Path) -> None:
     text = (tmp_path / "page.md").read_text()
     assert "3 of 21 runs" in text
     assert "one seed: no conclusion" in text
+
+
+@pytest.mark.parametrize("scale", ["smoke", "cpu", "gpu"])
+def test_the_options_of_every_measure_are_settings_of_its_task(scale: str, tmp_path: Path) -> None:
+    classes = {
+        "regions": settings.RegionSettings,
+        "knn": settings.KnnSettings,
+        "linear": settings.LinearSettings,
+        "segment": settings.SegmentationSettings,
+        "detect": settings.DetectionSettings,
+    }
+    for measure in Plan.read(scale).measures:
+        for given in ({}, CAMVID if measure.data == "labels" else {}):
+            classes[measure.task](weights="w", data=tmp_path, out=tmp_path, **measure.options, **given)
