@@ -23,7 +23,7 @@ from .recognition import candidates_in
 from .state_dicts import state_dict
 from .styles import CAFFE2
 from .tensor_checks import find_arch
-from .weights_files import find_weights_file, stored_facts
+from .weights_files import LARGEST_HEADER, find_weights_file, stored_facts
 
 if TYPE_CHECKING:
     from .checkpoint import Weights
@@ -103,7 +103,8 @@ def read_outline(path: Path) -> Outline | None:
     try:
         file = find_weights_file(path)
         with open_regular(file) as stream:
-            if stream.read(9)[8:] != b"{":
+            start = stream.read(9)
+            if start[8:] != b"{" or int.from_bytes(start[:8], "little") > LARGEST_HEADER:
                 return None
         with safe_open(file, framework="numpy") as opened:
             return _outline(path, file, opened)

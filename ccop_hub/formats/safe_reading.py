@@ -24,6 +24,7 @@ from ..regular_files import open_regular
 from .inert_pickle import DamagedPickleError, HostilePickleError, Note, Rebuilder, read_pickle
 from .rebuilders import Arrays, NumpyArray, container_names
 from .torch_files import LEGACY_START, ZIP_START, archive_entries, mapped, read_torch_legacy, read_torch_zip
+from .weights_files import LARGEST_HEADER
 
 _NPZ_RATIO = 8
 """Maximum compression ratio of an `.npz` file; trained weights barely compress."""
@@ -85,7 +86,12 @@ def _read(path: Path) -> Contents:
         return Contents(_finished(read_torch_zip(path, entries)), {}, "torch")
     if start.startswith(LEGACY_START):
         return Contents(_finished(read_torch_legacy(path)), {}, "torch")
-    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= path.stat().st_size:
+    header = int.from_bytes(start[:8], "little")
+    if start[8:9] == b"{" and header <= path.stat().st_size:
+        if header > LARGEST_HEADER:
+            raise UserError(
+                f"{path} has a header of {header >> 20} MiB, larger than that of any network: do not use it"
+            )
         tensors, metadata = _read_safetensors(path)
         return Contents(tensors, metadata, "safetensors")
     if start[:1] == b"\x80" or (path.suffix in (".pkl", ".pickle") and not _is_text(start)):
@@ -144,7 +150,8 @@ def _read_npz(path: Path, entries: list[zipfile.ZipInfo]) -> dict[str, Tensor]:
             return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
     except TypeError:
         raise UserError(f"{path} contains non-numeric arrays: keep only the weights") from None
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    # The header of an array can ask for any amount of memory.
+    except (ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is not a complete .npz file ({one_line(error)}): download it again") from None
 
 

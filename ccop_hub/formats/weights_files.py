@@ -25,6 +25,10 @@ FACTS_FILE = "facts.json"
 METADATA_KEY = "ccop"
 """Key in the safetensors metadata of the facts, stored as JSON."""
 
+LARGEST_HEADER = 8 << 20
+"""Maximum size in bytes of the header of a safetensors file; reading it takes up to 25 times as much memory. Headers of
+real networks take less than a megabyte."""
+
 
 def find_weights_file(path: Path) -> Path:
     """Return the weights file for a path: the path itself, or the file in a checkpoint, run or timm folder.

@@ -583,3 +583,19 @@ def test_negative_variances_are_refused() -> None:
 def test_numbers_that_are_not_finite_in_float32_are_refused(value: float) -> None:
     with pytest.raises(UserError, match=r"(NaN or infinite|too large for float32).* in b:"):
         require_sound({"a": torch.tensor([1e38], dtype=torch.float64), "b": torch.tensor([value], dtype=torch.float64)})
+
+
+def test_a_header_larger_than_that_of_any_network_is_not_parsed(tmp_path: Path) -> None:
+    header = b'{"a":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}' + b" " * (8 << 20) + b"}"
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(UserError, match="has a header of 8 MiB"):
+        read_file(path)
+
+
+def test_an_array_that_asks_for_terabytes_is_refused(tmp_path: Path) -> None:
+    header = "{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000,), }".ljust(117) + "\n"
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("a.npy", b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + header.encode())
+    with pytest.raises(UserError, match=r"not a complete \.npz file"):
+        read_file(tmp_path / "a.npz")
