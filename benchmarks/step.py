@@ -46,11 +46,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--baseline", type=Path, help="checkout of another version to compare with")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--backbone", default="resnet50")
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--boxes", type=int, default=20, help="boxes per image")
     parser.add_argument("--rounds", type=int, default=9, help="timed steps of each variant; 0 only counts")
+    parser.add_argument(
+        "--no-graphs", action="store_true", help="do not count torch.compile's graphs, which takes longest"
+    )
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--processes", type=int, nargs="*", default=[2, 8], help="group sizes to count collectives for")
     parser.add_argument("--channels-last", action="store_true", help="in every variant but the authors'")
@@ -60,7 +64,7 @@ def main() -> None:
     if given.worker:
         work(given)
         return
-    chosen = [name for name in VARIANTS if given.baseline or not name.startswith("baseline")]
+    chosen = [name for name in given.variants if given.baseline or not name.startswith("baseline")]
     workers = {name: Variant("step.py", [*sys.argv[1:], "--worker", name]) for name in chosen}
     counts = {name: worker.ask("count") for name, worker in workers.items()}
     times: dict[str, list[float]] = {name: [] for name in chosen}
@@ -79,7 +83,9 @@ def main() -> None:
     result = {
         "expected": EXPECTED,
         "settings": {
-            key: value for key, value in vars(given).items() if key not in ("out", "worker", "group", "baseline")
+            key: value
+            for key, value in vars(given).items()
+            if key not in ("out", "worker", "group", "baseline", "no_graphs", "variants")
         },
         "seconds": {name: summary(values) for name, values in times.items()} if given.rounds else {},
         "ratios": ratios(times, RATIOS),
@@ -202,7 +208,7 @@ def count(given: argparse.Namespace, step: Callable[[], None], model: Any) -> di
         "waits": sum(counter.waits.values()),
         "waits by operator": dict(counter.waits),
         "operators": counter.dispatched,
-        **graphs(model, batch),
+        **({} if given.no_graphs else graphs(model, batch)),
     }
 
 
