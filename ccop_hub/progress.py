@@ -74,7 +74,7 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
-        elif self._done > self._first:
+        elif self._done > self._first and kind is None:  # otherwise, the error is the last line
             self._print()
 
     def _print(self) -> None:

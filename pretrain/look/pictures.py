@@ -15,6 +15,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from ccop_hub.files import make_folder, replacing
+from ccop_hub.markup import visible
 
 from ..views.geometry import Boxes, TwoViews, View
 
@@ -153,7 +154,7 @@ def _grid(rows: int, columns: int, title: str, aspect: float = 1.0) -> tuple[Fig
     height = rows * (SHEET_INCHES / columns * aspect + TITLE_INCHES) + 0.8
     figure = Figure(figsize=(SHEET_INCHES, height), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=14, fontweight="bold")
+    figure.suptitle(visible(title), fontsize=14, fontweight="bold")
     cells: NDArray[Any] = figure.subplots(rows, columns, squeeze=False)
     for cell in cells.flat:
         cell.axis("off")
@@ -162,7 +163,7 @@ def _grid(rows: int, columns: int, title: str, aspect: float = 1.0) -> tuple[Fig
 
 def _show(cell: Any, pixels: Pixels, title: str) -> None:
     cell.imshow(pixels, interpolation="nearest")
-    cell.set_title(title, fontsize=9)
+    cell.set_title(visible(title), fontsize=9)
     height, width = pixels.shape[:2]
     cell.set_xlim(-0.5, width - 0.5)
     cell.set_ylim(height - 0.5, -0.5)
