@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from ccop_hub.files import (
     scratch_folder,
     write_atomically,
 )
+from ccop_hub.stopping import Stopped
 
 
 def test_bytes_and_text_are_written_as_they_are(tmp_path: Path) -> None:
@@ -66,6 +68,29 @@ def test_a_failed_block_leaves_the_old_file_and_its_own_error(error: BaseExcepti
     assert raised.value is error
     assert (tmp_path / "a").read_text() == "old"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_an_interrupt_is_not_hidden_by_a_writer_that_fails_to_close(tmp_path: Path) -> None:
+    class Interrupting:
+        def __init__(self, file: BinaryIO) -> None:
+            self.file, self.calls = file, 0
+
+        def write(self, data: bytes) -> int:
+            self.calls += 1
+            if self.calls == 3:
+                raise Stopped(signal.SIGTERM)
+            return self.file.write(data)
+
+        def flush(self) -> None:
+            self.file.flush()
+
+    def save() -> None:
+        with replacing(tmp_path / "a.pth") as temporary, temporary.open("wb") as file:
+            torch.save({"a": torch.zeros(1000)}, Interrupting(file))
+
+    with pytest.raises(Stopped):
+        save()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_errors_name_the_final_path(tmp_path: Path) -> None:
