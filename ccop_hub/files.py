@@ -121,7 +121,8 @@ def scratch_folder(path: Path) -> Iterator[Path]:
         error.args = (str(error).replace(str(scratch / path.name), str(path)),)
         raise
     except OSError as error:
-        if str(scratch) not in f"{error.filename} {error.filename2}":
+        # A failed write names no file; the block writes nowhere else.
+        if error.filename is not None and str(scratch) not in f"{error.filename} {error.filename2}":
             raise
         raise _cannot_write(path, error) from error
     finally:

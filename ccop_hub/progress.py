@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from types import TracebackType
 from typing import TypeVar
 
@@ -88,7 +88,7 @@ class Progress:
 
 def tracked(
     items: Iterable[T], what: str, total: int, done: int = 0, unit: str = "images", shown: bool = True
-) -> Iterator[T]:
+) -> Generator[T, None, None]:
     """Yield items and show, unless `shown` is off, how many are done; takes the arguments of `Progress`."""
     if not shown:
         yield from items

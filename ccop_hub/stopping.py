@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +20,13 @@ limit, SIGHUP from a closed terminal. All are sent to every process of a command
 SAME_SIGNAL = 1.0
 """Seconds within which repeated signals count as one, since `timeout` signals its command and then the whole process
 group."""
+
+
+_AGAIN = 0.05
+"""Seconds until `Stopped` is raised again after a finalizer has swallowed it."""
+
+_raising: set[Any] = set()
+"""The handlers of the `stoppable` blocks that are running."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -54,12 +62,34 @@ def stoppable() -> Iterator[None]:
             signal.signal(each, signal.SIG_IGN)
         raise Stopped(number)
 
+    def swallowed(unraisable: Any) -> None:
+        # Python ignores exceptions in a finalizer, such as that of a data loader: raise this one again soon after.
+        if not isinstance(unraisable.exc_value, Stopped):
+            hook(unraisable)
+            return
+        for each in watched:
+            signal.signal(each, stop)
+        threading.Timer(_AGAIN, _signal_main_thread, (unraisable.exc_value.signal,)).start()
+
+    _raising.add(stop)
+    hook, sys.unraisablehook = sys.unraisablehook, swallowed
     before = {number: signal.signal(number, stop) for number in watched}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        sys.unraisablehook = hook
+        _raising.discard(stop)
+
+
+def _signal_main_thread(number: int) -> None:
+    """Signal the main thread, interrupting what it waits for where the system can."""
+    main = threading.main_thread().ident
+    if hasattr(signal, "pthread_kill") and main is not None:
+        signal.pthread_kill(main, number)
+    else:
+        signal.raise_signal(number)
 
 
 class StopRequest:
@@ -88,7 +118,9 @@ class StopRequest:
     def end(self) -> None:
         """Restore the previous signal handlers."""
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            # Once noted, further signals are ignored until the end of the `stoppable` block, as if it had raised.
+            ignored = self.signal is not None and handler in _raising
+            signal.signal(number, signal.SIG_IGN if ignored else handler)
         self._before = {}
 
     def __enter__(self) -> StopRequest:

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import gc
 import io
+import logging
 import multiprocessing
 import multiprocessing.process
 import os
@@ -72,6 +73,7 @@ def run_program(program: str, description: str, commands: Sequence[Command], arg
             stream.reconfigure(errors="backslashreplace")  # not all file names are UTF-8, nor all terminals Unicode
     # timm and torchvision still script functions on import; users cannot do anything about it.
     warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
+    logging.raiseExceptions = False  # a log on a full disk must not print a traceback for each message
     threading.excepthook = lambda failure: _report_thread(program, failure)
     _ignore_stop_signals_at_exit()
     others = set(multiprocessing.active_children())

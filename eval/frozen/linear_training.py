@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -201,7 +202,7 @@ class LinearTraining:
             state.update(step=step, totals=totals)
             folder.save_state(state)
 
-        with StopRequest() as request:
+        with contextlib.closing(batches), StopRequest() as request:
             for step, (pixels, index) in enumerate(batches, start=start):
                 self._step(epoch, step, pixels, index, totals)
                 raise_if_stopped(self.fabric, request, functools.partial(save, step + 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from typing import Any
@@ -131,7 +132,7 @@ class Segmentation:
         evaluate(start)  # unless it was done before the run was stopped
         loader = readable(Reader(crops, batch_sampler=batches, num_workers=self.workers))
         read = tracked(loader, "training", total, start, "iterations", folder.main)
-        with StopRequest() as request:
+        with contextlib.closing(read), StopRequest() as request:
             for done, (pixels, truth) in enumerate(read, start=start + 1):
                 losses.append(self._step(done - 1, pixels, truth))
                 if done % report == 0 or done == total:

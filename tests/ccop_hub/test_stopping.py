@@ -1,4 +1,5 @@
 import signal
+import time
 
 import pytest
 
@@ -25,6 +26,44 @@ def test_the_first_signal_raises_and_further_ones_do_not_interrupt_the_cleanup(n
         stop()
     assert (stopped.value.signal, stopped.value.exit_code, cleaned) == (number, 128 + number, [True])
     assert {each: signal.getsignal(each) for each in STOP_SIGNALS} == before
+
+
+class Finalized:
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_a_finalizer_does_not_swallow_the_signal(capsys: pytest.CaptureFixture[str]) -> None:
+    def stop() -> None:
+        with stoppable():
+            Finalized()
+            time.sleep(30)
+            pytest.fail("the sleep was not interrupted")
+
+    with pytest.raises(Stopped) as stopped:
+        stop()
+    assert stopped.value.signal == signal.SIGINT
+    assert "Exception ignored" not in capsys.readouterr().err
+
+
+def test_a_second_signal_does_not_interrupt_the_cleanup_after_a_request() -> None:
+    cleaned = []
+
+    def stop() -> None:
+        with stoppable():
+            try:
+                with StopRequest() as request:
+                    signal.raise_signal(signal.SIGTERM)
+                    assert request.signal is not None
+            finally:
+                signal.raise_signal(signal.SIGTERM)
+                cleaned.append(True)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Stopped):
+        stop()
+    assert cleaned == [True]
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_an_ignored_signal_stays_ignored() -> None:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from ..faults.command import BIN, ENVIRONMENT, send, survivors
 from ..faults.material import RUN_SETTINGS, Material
@@ -80,7 +81,10 @@ def loads(material: Material) -> dict[str, list[object]]:
     out = material.root / "load"
     many = out / "images"
     many.mkdir(parents=True)
-    images = sorted(material.images.iterdir())
+    images = []
+    for image in sorted(material.images.iterdir()):  # at a usual size: the search must last until it is stopped
+        images.append(out / image.name)
+        Image.open(image).resize((480, 480)).save(images[-1])
     for number in range(40_000):
         os.link(images[number % len(images)], many / f"{number:06d}{images[number % len(images)].suffix}")
     changed = {**RUN_SETTINGS, "workers": 2, "steps": 10**6, "save_every": 100, "log_every": 10}
