@@ -237,4 +237,4 @@ def test_the_first_three_settings_of_an_evaluation_may_be_given_by_position(name
 
 
 def test_formats_of_convert() -> None:
-    assert list(typing.get_args(Format)) == list(TARGETS)
+    assert list(typing.get_args(Format)) == [*TARGETS, "onnx"]

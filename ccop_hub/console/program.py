@@ -7,7 +7,6 @@ import contextlib
 import functools
 import gc
 import io
-import logging
 import multiprocessing
 import multiprocessing.process
 import os
@@ -73,7 +72,6 @@ def run_program(program: str, description: str, commands: Sequence[Command], arg
             stream.reconfigure(errors="backslashreplace")  # not all file names are UTF-8, nor all terminals Unicode
     # timm and torchvision still script functions on import; users cannot do anything about it.
     warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
-    logging.raiseExceptions = False  # a log on a full disk must not print a traceback for each message
     threading.excepthook = lambda failure: _report_thread(program, failure)
     _ignore_stop_signals_at_exit()
     others = set(multiprocessing.active_children())
@@ -177,6 +175,9 @@ def _announced(line: str) -> Iterator[None]:
 
 
 def _carry_out(invocation: Invocation) -> int:
+    import logging  # the help does without
+
+    logging.raiseExceptions = False  # a log on a full disk must not print a traceback for each message
     command, settings = invocation.command, invocation.settings
     if invocation.json and command.document is not None:
         with reserved_stdout():

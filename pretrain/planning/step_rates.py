@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from PIL import Image
 
 from ccop_hub.errors import UserError
+from ccop_hub.image_sources.stored_images import StoredImage
 
 from ..common.process_memory import memory_in_use
 from ..settings import PlanSettings, RunSettings
@@ -61,9 +61,8 @@ class RepeatedListing(ImageListing):
     def __len__(self) -> int:
         return self.images
 
-    def read(self, index: int) -> Image.Image:
-        """Return the image at `index` modulo the number of images that are there."""
-        return super().read(index % len(self.source))
+    def _stored(self, index: int) -> StoredImage:
+        return super()._stored(index % len(self.source))
 
     def boxes(self, index: int) -> Any:
         """Return the proposals of the image at `index` modulo the number of images that are there."""
