@@ -189,7 +189,6 @@ def build(given: argparse.Namespace) -> tuple[Callable[[], None], Any]:
 def count(given: argparse.Namespace, step: Callable[[], None], model: Any) -> dict[str, Any]:
     """Count waits, operators and graph breaks; the authors' formulation is only timed."""
     from torch.utils.flop_counter import FlopCounterMode
-    from waits import WaitCounter
 
     step()
     with FlopCounterMode(display=False) as operations:
@@ -197,6 +196,14 @@ def count(given: argparse.Namespace, step: Callable[[], None], model: Any) -> di
     floating = {"floating-point operations": operations.get_total_flops()}
     if given.worker == "authors":
         return floating
+    waits, operators = count_waits(given, step, model)
+    return floating | waits | {"operators": operators, **({} if given.no_graphs else graphs(model, model.given_batch))}
+
+
+def count_waits(given: argparse.Namespace, step: Callable[[], None], model: Any) -> tuple[dict[str, Any], int]:
+    """Run one step; return how often it waits for the device, in all and by operator, and its number of operators."""
+    from waits import WaitCounter
+
     batch = model.given_batch
     device = [*model.parameters(), *model.buffers(), batch.query_images, batch.key_images]
     if given.worker.startswith("baseline"):
@@ -204,12 +211,8 @@ def count(given: argparse.Namespace, step: Callable[[], None], model: Any) -> di
         device += [*batch.query_boxes, *batch.key_boxes]
     with WaitCounter(device) as counter:
         step()
-    return floating | {
-        "waits": sum(counter.waits.values()),
-        "waits by operator": dict(counter.waits),
-        "operators": counter.dispatched,
-        **({} if given.no_graphs else graphs(model, batch)),
-    }
+    waits = {"waits": sum(counter.waits.values()), "waits by operator": dict(counter.waits)}
+    return waits, counter.dispatched
 
 
 def graphs(model: Any, batch: Any) -> dict[str, int]:
@@ -226,7 +229,7 @@ def run_in_group(given: argparse.Namespace) -> dict[str, Any]:
     import torch.distributed as dist
     from torch import Tensor
     from torch.utils._pytree import tree_leaves
-    from waits import WaitCounter, mark
+    from waits import mark
 
     meeting, rank, size = given.group[0], int(given.group[1]), int(given.group[2])
     given.backbone, given.image_size, given.batch, given.boxes, given.threads = "test_resnet", 64, 4, 3, 1
@@ -249,16 +252,9 @@ def run_in_group(given: argparse.Namespace) -> dict[str, Any]:
     step, model = build(given)
     step()
     collectives.clear()
-    batch = model.given_batch
-    device = [*model.parameters(), *model.buffers(), batch.query_images, batch.key_images]
-    if given.worker.startswith("baseline"):
-        device += [*batch.query_boxes, *batch.key_boxes]
-    with WaitCounter(device) as counter:
-        step()
+    waits, _ = count_waits(given, step, model)
     dist.destroy_process_group()
-    return {
-        "waits": sum(counter.waits.values()),
-        "waits by operator": dict(counter.waits),
+    return waits | {
         "collectives": sum(collectives.values()),
         "collectives by name": dict(collectives),
     }

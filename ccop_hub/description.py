@@ -93,7 +93,7 @@ def describe(weights: Outline) -> Description:
     """Count the tensors, parameters and FLOPs of a set of weights."""
     tensors: Counter[str] = Counter()
     parameters: Counter[str] = Counter()
-    for name, shape in weights.shapes.items():
+    for name, shape in weights.tensors.items():
         group = _group(name, weights.arch in PLAIN_RESNETS)
         tensors[group] += 1
         if not name.endswith(_STATISTICS):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .markup import visible
 from .redaction import redact
 
@@ -24,3 +26,9 @@ def one_line(text: object, limit: int = 160) -> str:
     shown = "".join(letter if letter.isprintable() else " " for letter in str(text)[: 4 * limit])
     shown = " ".join(shown.split())
     return shown if len(shown) <= limit else shown[: limit - 3] + "..."
+
+
+def first_names(names: Sequence[str], most: int) -> str:
+    """List the first `most` of untrusted names for a message, and the number of the others."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(one_line(name, 200) for name in names[:most]) + more

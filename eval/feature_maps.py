@@ -15,10 +15,10 @@ from lightning.fabric import Fabric
 from matplotlib import colormaps
 from PIL import Image, ImageDraw
 from torch import Tensor
-from torchvision.ops import roi_align
 from torchvision.transforms.functional import pil_to_tensor
 
 from ccop_hub.architectures import PYRAMID_STRIDES
+from ccop_hub.box_features import padded, pool_boxes
 from ccop_hub.errors import UserError
 from ccop_hub.files import check_folder, make_folder
 from ccop_hub.formats.checkpoint import Weights
@@ -43,7 +43,6 @@ Box = tuple[float, float, float, float]
 LEVELS = {"p2": "res2", "p3": "res3", "p4": "res4", "p5": "res5"}
 """Pyramid levels, and the backbone stages of the same strides."""
 
-_DIVISOR = 32
 _TILE = (240, 180)
 
 
@@ -102,10 +101,8 @@ def box_similarity(features: Tensor, box: Box, stride: int) -> Tensor:
     Returns:
         (h, w) float in [-1, 1].
     """
-    region = roi_align(
-        features[None], [features.new_tensor([box])], 7, spatial_scale=1 / stride, sampling_ratio=0, aligned=True
-    )
-    return F.cosine_similarity(features, region.mean((2, 3))[0][:, None, None], dim=0)
+    region = pool_boxes(features[None], features.new_tensor([box]), stride)[0]
+    return F.cosine_similarity(features, region[:, None, None], dim=0)
 
 
 def run(settings: VisualizeSettings) -> list[Path]:
@@ -221,8 +218,8 @@ def _maps(network: FrozenNetwork, image: Image.Image, device: torch.device) -> d
     """(C, h, w) features by level, with padding cells removed."""
     pixels: Tensor = pil_to_tensor(image).to(device)
     height, width = pixels.shape[-2:]
-    padded = F.pad(pixels, (0, -width % _DIVISOR, 0, -height % _DIVISOR))[None]
-    outputs = network.pyramid(padded) if "fpn" in network.loaded else network.stages(padded)
+    image_batch = padded(pixels)
+    outputs = network.pyramid(image_batch) if "fpn" in network.loaded else network.stages(image_batch)
     maps = {}
     for level, stage in LEVELS.items():
         stride = PYRAMID_STRIDES[level]

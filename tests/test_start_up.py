@@ -21,6 +21,7 @@ SLOW = {
     "importlib.metadata",
     "lightning",
     "logging",
+    "multiprocessing",
     "numpy",
     "PIL",
     "pydantic",

@@ -7,8 +7,6 @@ import contextlib
 import functools
 import gc
 import io
-import multiprocessing
-import multiprocessing.process
 import os
 import signal
 import sys
@@ -28,6 +26,8 @@ from .errors import describe_os_error
 from .output import print_json, reserved_stdout
 
 if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+
     from .parsing import Invocation
 
 EXIT_WRONG_INPUT = 2
@@ -74,7 +74,7 @@ def run_program(program: str, description: str, commands: Sequence[Command], arg
     warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
     threading.excepthook = lambda failure: _report_thread(program, failure)
     _ignore_stop_signals_at_exit()
-    others = set(multiprocessing.active_children())
+    others = _workers()
     # Around the cleanup as well: the second of two signals must not interrupt it.
     with stoppable():
         try:
@@ -118,12 +118,18 @@ def _ignore_stop_signals_at_exit() -> None:
     atexit.register(ignore_stop_signals)
 
 
-def _end_workers(others: set[multiprocessing.process.BaseProcess]) -> None:
+def _workers() -> set[BaseProcess]:
+    """Return the running worker processes; there are none before `multiprocessing`, which the help does without."""
+    loaded = sys.modules.get("multiprocessing")
+    return set() if loaded is None else set(loaded.active_children())
+
+
+def _end_workers(others: set[BaseProcess]) -> None:
     """End the worker processes of an interrupted command; they ignore the SIGTERM that Python sends at exit."""
-    if multiprocessing.active_children() == list(others):
+    if _workers() <= others:
         return
     gc.collect()  # ends those whose data loader is no longer used
-    remaining = [process for process in multiprocessing.active_children() if process not in others]
+    remaining = _workers() - others
     if remaining and hasattr(signal, "SIGCHLD"):
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises when a worker is killed
     for process in remaining:

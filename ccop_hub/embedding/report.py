@@ -21,9 +21,6 @@ def report(done: Embedded) -> None:
         print(f"wrote {visible(path)}")
     print(f"{done.rows} rows of {done.dimension} features ({done.facts['features']}), from {done.images} images")
     if done.skipped:
-        skipped = SkippedImages()
-        for image, reason in done.skipped.items():
-            skipped.add(image, reason)
-        print(skipped.summary())
+        print(SkippedImages(done.skipped).summary())
     reader = _READERS[done.path.suffix.lower()]
     print(f'next: python -c "{reader}" {shlex.quote(visible(done.path))}')

@@ -21,6 +21,7 @@ from ..files import bytes_digest, file_digest, make_folder, write_atomically
 from ..normalization import INPUT_FACTS
 from .recognition import identify
 from .safe_reading import read_file
+from .weight_set import WeightSet
 from .weights_files import (
     BACKBONE_FILE,
     FACTS_FILE,
@@ -33,41 +34,12 @@ from .weights_files import (
 
 
 @dataclasses.dataclass(frozen=True)
-class Weights:
-    """A set of weights from any source.
-
-    Attributes:
-        name: name in result tables (a registry name, a path, `hf-hub:...` or `random`).
-        arch: timm name of the backbone.
-        tensors: canonical name -> tensor (CPU); `backbone.*`, and `fpn.*` if the source has a pyramid.
-        facts: metadata (objective, data set, steps, input mean/std, ...); empty if unknown.
-        digest: `sha256:` + hex digest of the file, or of the tensors if there is no file.
-        source: path or URL they were read from; `random` for an untrained network.
-        format: naming scheme of the source (`canonical`, `torchvision`, `timm`, `detectron2`, ...).
-        unused: source names of tensors in neither part (heads, queues, ...).
-        taken: location of the network in the checkpoint file: keys, and the prefix of its names.
-        others: locations of other complete networks in the file, such as a key encoder.
-    """
-
-    name: str
-    arch: str
-    tensors: Mapping[str, Tensor]
-    facts: Mapping[str, Any]
-    digest: str
-    source: str
-    format: str
-    unused: tuple[str, ...] = ()
-    taken: str = ""
-    others: tuple[str, ...] = ()
+class Weights(WeightSet[Tensor]):
+    """A set of weights from any source; `tensors` maps canonical names to tensors on the CPU."""
 
     def part(self, prefix: str) -> dict[str, Tensor]:
         """Return the tensors of one part (`backbone` or `fpn`), with the prefix removed."""
         return {key[len(prefix) + 1 :]: value for key, value in self.tensors.items() if key.startswith(prefix + ".")}
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """The available parts, in order: `("backbone",)` or `("backbone", "fpn")`."""
-        return tuple(part for part in ("backbone", "fpn") if any(key.startswith(part + ".") for key in self.tensors))
 
 
 def save_checkpoint(folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Path:

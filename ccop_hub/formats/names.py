@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ..errors import UserError, one_line
+from ..errors import UserError, first_names
 from ..plain_resnets import LAYOUTS, PLAIN_RESNETS, fpn_names
 
 if TYPE_CHECKING:
@@ -32,7 +32,11 @@ class KeyMismatchError(UserError):
     def __init__(self, source: str, layout: str, unknown: Sequence[str], missing: Sequence[str]) -> None:
         self.unknown = tuple(unknown)
         self.missing = tuple(missing)
-        told = [f"{word}: {_shortened(names)}" for word, names in (("unknown", unknown), ("missing", missing)) if names]
+        told = [
+            f"{word}: {first_names(names, _LISTED)}"
+            for word, names in (("unknown", unknown), ("missing", missing))
+            if names
+        ]
         super().__init__(
             f"these tensors are not exactly a {layout} in {source} names; {'; '.join(told)}. "
             "Take a file of that architecture and format"
@@ -222,8 +226,3 @@ def _require_plain_names(tensors: Mapping[str, Tensor], target: str) -> None:
 
 def _described(layout: str, parts: tuple[str, ...]) -> str:
     return {PARTS: f"{layout} with feature pyramid", ("backbone",): layout}.get(parts, "feature pyramid")
-
-
-def _shortened(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(one_line(name, 200) for name in names[:_LISTED]) + more

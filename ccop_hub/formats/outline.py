@@ -23,6 +23,7 @@ from .recognition import candidates_in
 from .state_dicts import state_dict
 from .styles import CAFFE2
 from .tensor_checks import find_arch
+from .weight_set import WeightSet
 from .weights_files import LARGEST_HEADER, find_weights_file, stored_facts
 
 if TYPE_CHECKING:
@@ -33,37 +34,8 @@ _INTEGERS = ("BOOL", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64")
 
 
 @dataclasses.dataclass(frozen=True)
-class Outline:
-    """A set of weights without its tensors; the fields have the meaning of those of `Weights`.
-
-    Attributes:
-        name: name in result tables.
-        arch: timm name of the backbone.
-        shapes: canonical name -> shape.
-        facts: metadata.
-        digest: digest of the file, or of the tensors if there is no file.
-        source: path or URL they were read from.
-        format: naming scheme of the source.
-        unused: source names of tensors in neither part.
-        taken: location of the network in the file.
-        others: locations of other complete networks in the file.
-    """
-
-    name: str
-    arch: str
-    shapes: Mapping[str, Shape]
-    facts: Mapping[str, Any]
-    digest: str
-    source: str
-    format: str
-    unused: tuple[str, ...] = ()
-    taken: str = ""
-    others: tuple[str, ...] = ()
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """The available parts, in order: `("backbone",)` or `("backbone", "fpn")`."""
-        return tuple(part for part in ("backbone", "fpn") if any(name.startswith(f"{part}.") for name in self.shapes))
+class Outline(WeightSet[Shape]):
+    """A set of weights without its tensors; `tensors` maps canonical names to shapes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,9 +57,9 @@ class TensorHeader:
 
 def outline_of(weights: Weights) -> Outline:
     """Return the outline of weights in memory."""
-    shapes = {name: tuple(value.shape) for name, value in weights.tensors.items()}
-    kept = {field.name: getattr(weights, field.name) for field in dataclasses.fields(Outline) if field.name != "shapes"}
-    return Outline(shapes=shapes, **kept)
+    return Outline(
+        **{**vars(weights), "tensors": {name: tuple(value.shape) for name, value in weights.tensors.items()}}
+    )
 
 
 def read_outline(path: Path) -> Outline | None:
@@ -130,7 +102,7 @@ def _outline(path: Path, file: Path, opened: Any) -> Outline | None:
     return Outline(
         name=str(path),
         arch=arch,
-        shapes=canonical_shapes(arch, any(name.startswith("fpn.") for name in names)),
+        tensors=canonical_shapes(arch, any(name.startswith("fpn.") for name in names)),
         facts=in_rgb_order({"input": INPUT_FACTS, **facts, "arch": arch}),
         digest=file_digest(file),
         source=str(file),

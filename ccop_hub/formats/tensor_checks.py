@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
-from ..errors import UserError, one_line
+from ..errors import UserError, first_names, one_line
 from ..plain_resnets import COUNTER, PLAIN_RESNETS, Shape, canonical_shapes, same_names
 from .inert_pickle import NotDense
 from .names import layout_of
@@ -51,14 +51,20 @@ def require_sound(tensors: Mapping[str, Tensor | NotDense]) -> None:
     numbers = {name: value for name, value in tensors.items() if not isinstance(value, NotDense)}
     bad = [name for name, value in numbers.items() if value.is_floating_point() and not _is_finite(value)]
     if bad:
-        raise UserError(f"NaN or infinite numbers in {_shortened(bad)}: use weights from before the run diverged")
+        raise UserError(
+            f"NaN or infinite numbers in {first_names(bad, _LISTED)}: use weights from before the run diverged"
+        )
     negative = [name for name, value in numbers.items() if name.endswith("running_var") and bool((value < 0).any())]
     if negative:
-        raise UserError(f"negative variances in {_shortened(negative)}: use weights from before the run diverged")
+        raise UserError(
+            f"negative variances in {first_names(negative, _LISTED)}: use weights from before the run diverged"
+        )
     wide = {name: value for name, value in numbers.items() if value.is_floating_point() and value.element_size() > 4}
     large = [name for name, value in wide.items() if not value.float().isfinite().all()]
     if large:
-        raise UserError(f"numbers too large for float32 in {_shortened(large)}: use weights that did not diverge")
+        raise UserError(
+            f"numbers too large for float32 in {first_names(large, _LISTED)}: use weights that did not diverge"
+        )
 
 
 def _is_dense(value: Tensor) -> bool:
@@ -97,7 +103,9 @@ def find_arch(tensors: Mapping[str, Shaped], arch: str | None) -> str:
         if not wrong:
             return candidate
         first = first or wrong
-    raise UserError(f"tensors are not those of a {candidates[0]}: {_shortened(first)}. Use weights of a timm backbone")
+    raise UserError(
+        f"tensors are not those of a {candidates[0]}: {first_names(first, _LISTED)}. Use weights of a timm backbone"
+    )
 
 
 def expected_shapes(arch: str, with_fpn: bool) -> dict[str, Shape]:
@@ -126,8 +134,3 @@ def _wrong_tensors(tensors: Mapping[str, Shaped], arch: str) -> list[str]:
         elif name.endswith(COUNTER) == value.is_floating_point():
             wrong.append(f"{name} is of type {str(value.dtype).removeprefix('torch.')}")
     return wrong
-
-
-def _shortened(names: list[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(one_line(name, 200) for name in names[:_LISTED]) + more

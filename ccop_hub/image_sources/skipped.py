@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import UserError
@@ -11,10 +12,14 @@ from ..markup import visible
 
 
 class SkippedImages:
-    """Images left out of a run, with the reason for each path."""
+    """Images left out of a run, with the reason for each path.
 
-    def __init__(self) -> None:
-        self._reasons: dict[str, str] = {}
+    Args:
+        reasons: path -> reason of those known from the start.
+    """
+
+    def __init__(self, reasons: Mapping[str, str] | None = None) -> None:
+        self._reasons = dict(reasons or {})
 
     def __len__(self) -> int:
         return len(self._reasons)

@@ -13,10 +13,7 @@ def report(found: Prediction) -> None:
     counts = ", ".join(f"{count} {name}" for name, count in found.counts.items())
     print(f"{found.images} images: {counts}")
     if found.skipped:
-        skipped = SkippedImages()
-        for image, reason in found.skipped.items():
-            skipped.add(image, reason)
-        print(skipped.summary())
+        print(SkippedImages(found.skipped).summary())
     what = "predictions.json" if found.task == "detection" else "labels/"
     print(f"wrote {visible(found.folder / what)}")
     if found.pictures:

@@ -19,7 +19,7 @@ from ..settings import LeaderboardSettings
 from .comparison import Group, Row, group_results
 from .published import Published
 from .result import RESULT_FILE, Result
-from .tables import PUBLISHED, document, published_cell, title
+from .tables import PUBLISHED, caption, document, published_cell, table_row, title
 
 MAX_PAGE_BYTES = 64 * 2**20
 """Maximum size of an earlier page to compare with; real ones take some kilobytes."""
@@ -97,7 +97,7 @@ def _page(groups: Sequence[Group], out: Path) -> str:
 def _section(group: Group, out: Path) -> str:
     names = group.metric_names()
     header = ["", "weights", "seed", *map(visible, names), "record"]
-    lines = [f"## {markdown_text(title(group))}", "", _line(header), _line(["---"] * len(header))]
+    lines = [f"## {markdown_text(title(group))}", "", table_row(header), table_row(["---"] * len(header))]
     first = names[0] if names else ""
     rows: list[Row | Published] = [*group.rows, *group.published]
     rows.sort(key=lambda row: math.inf if (value := row.metrics.get(first)) is None else -value)
@@ -108,10 +108,10 @@ def _section(group: Group, out: Path) -> str:
         else:
             label, seed, record = row.label, str(row.result.seed), _record(row, out)
             values = [_cell(row, name) for name in names]
-        lines.append(_line([str(place), markdown_text(visible(label)), seed, *values, record]))
-    notes = dict.fromkeys(visible(note) for row in group.rows for note in row.result.notes)
+        lines.append(table_row([str(place), markdown_text(visible(label)), seed, *values, record]))
+    notes = [markdown_text(text), ""] if (text := caption(group)) else []
     picture = f"![{markdown_text(title(group))}]({_relative(_plot_file(group, out), out)})"
-    return "\n".join([*lines, "", *(f"{markdown_text('; '.join(notes))}\n" for _ in range(bool(notes))), picture, ""])
+    return "\n".join([*lines, "", *notes, picture, ""])
 
 
 def _cell(row: Row, metric: str) -> str:
@@ -152,7 +152,3 @@ def _content(path: Path) -> bytes:
         return read_regular(path, MAX_PAGE_BYTES)
     except FileNotFoundError:
         return b""
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

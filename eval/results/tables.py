@@ -89,18 +89,18 @@ def markdown(groups: Sequence[Group], metrics: Sequence[str] = ()) -> str:
         lines += [
             f"### {markdown_text(title(group))}",
             "",
-            _line(map(markdown_text, header)),
-            _line(["---"] * len(header)),
+            table_row(map(markdown_text, header)),
+            table_row(["---"] * len(header)),
         ]
         for row in group.rows:
             shared = shared_cells(group, row)
             texts = (markdown_text(shared[name]) for name in SHARED_COLUMNS)
-            lines.append(_line([*texts, *(cell(group, row, name) for name in names)]))
+            lines.append(table_row([*texts, *(cell(group, row, name) for name in names)]))
         for published in group.published:
             shared = dict.fromkeys(SHARED_COLUMNS, "") | {"weights": published.label, "loaded": PUBLISHED}
             shared |= {"data": visible(group.data), "protocol": visible(group.protocol), "engine": published.source}
             texts = (markdown_text(shared[name]) for name in SHARED_COLUMNS)
-            lines.append(_line([*texts, *(published_cell(published, name) for name in names)]))
+            lines.append(table_row([*texts, *(published_cell(published, name) for name in names)]))
         notes = caption(group)
         lines += ["", *([markdown_text(notes), ""] if notes else [])]
     return "\n".join(lines)
@@ -190,5 +190,6 @@ def caption(group: Group) -> str | None:
     return visible("; ".join(notes)) or None
 
 
-def _line(cells: Iterable[str]) -> str:
+def table_row(cells: Iterable[str]) -> str:
+    """Format the cells of one row of a Markdown table."""
     return "| " + " | ".join(cells) + " |"

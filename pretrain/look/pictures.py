@@ -82,7 +82,7 @@ def draw_proposals(samples: Sequence[ImageSample], path: Path) -> None:
     aspect = max(sample.image.shape[0] / sample.image.shape[1] for sample in samples)
     figure, cells = _grid(rows, columns, "Proposals of selective search", min(aspect, 0.9))
     for cell, sample in zip(cells.flat, samples, strict=False):
-        _show(cell, sample.image, f"{visible(sample.name)}: {len(sample.proposals)} boxes")
+        _show(cell, sample.image, f"{sample.name}: {len(sample.proposals)} boxes")
         for index, box in enumerate(sample.proposals):
             _outline(cell, box, COLOURS[index % len(COLOURS)], width=1.2)
     _save(figure, path)
@@ -95,7 +95,7 @@ def draw_views(samples: Sequence[ImageSample], path: Path) -> None:
     )
     for row, sample in zip(cells, samples, strict=True):
         kept = len(sample.views.kept)
-        _show(row[0], sample.image, f"{visible(sample.name)}: {kept} of {len(sample.proposals)} boxes in both views")
+        _show(row[0], sample.image, f"{sample.name}: {kept} of {len(sample.proposals)} boxes in both views")
         for view, style in ((sample.views.query, "-"), (sample.views.key, "--")):
             top, left, height, width = view.crop
             crop = np.array([left, top, left + width, top + height], dtype=np.float32)

@@ -52,6 +52,7 @@ from ccop_hub.saved_settings import differences, plain, read_settings
 from ccop_hub.sources.resolve import in_rgb
 
 from ..eval.conftest import make_result
+from ..proposal_manifest import complete_manifest
 
 RAW = {"NaN": "\0nan", "1e400": "\0huge", "-Infinity": "\0minus"}
 """JSON text that no Python value is written as -> the placeholder that stands for it."""
@@ -211,19 +212,7 @@ ROWS = [ImageProposals(name, 32, 24, BOXES, 100, 7) for name in ("a.png", "b.png
 
 
 def manifest() -> Any:
-    return {
-        "root": "a",
-        "images": 2,
-        "listing": DIGEST,
-        "settings": {"mode": "fast", "keep": 10},
-        "settings_digest": DIGEST,
-        "versions": {"numpy": "2"},
-        "skipped": 0,
-        "boxes": 4,
-        "empty": 0,
-        "complete": True,
-        "format_version": 2,
-    }
+    return complete_manifest(DIGEST)
 
 
 def write_manifest(folder: Path, content: Any) -> None:

@@ -28,7 +28,6 @@ from ccop_hub.formats.safe_reading import read_file
 from ccop_hub.image_sources.source import open_source
 from ccop_hub.image_sources.tar_index import TarIndex
 from ccop_hub.proposals.shards import (
-    FORMAT_VERSION,
     ImageProposals,
     ShardRows,
     notes_of,
@@ -37,6 +36,8 @@ from ccop_hub.proposals.shards import (
     write_shard,
 )
 from ccop_hub.proposals.store import ProposalStore
+
+from ..proposal_manifest import complete_manifest
 
 CORPUS = Path(__file__).with_name("corpus")
 """One folder per target, with inputs that once made a reader fail."""
@@ -114,20 +115,7 @@ _ROWS = [
 
 
 def _manifests() -> list[bytes]:
-    facts = {
-        "root": "a",
-        "images": 2,
-        "listing": _DIGEST,
-        "settings": {"mode": "fast", "keep": 10},
-        "settings_digest": _DIGEST,
-        "versions": {"numpy": "2"},
-        "skipped": 0,
-        "boxes": 4,
-        "empty": 0,
-        "complete": True,
-        "format_version": FORMAT_VERSION,
-    }
-    return [json.dumps(facts).encode()]
+    return [json.dumps(complete_manifest(_DIGEST)).encode()]
 
 
 def _shards() -> list[bytes]:

@@ -1,3 +1,4 @@
+import contextlib
 import csv
 import dataclasses
 import importlib
@@ -289,12 +290,23 @@ def test_a_resumed_run_keeps_what_the_probe_found_at_the_start(tiny_run, tmp_pat
         assert change == pytest.approx(expected, abs=1e-5)
 
 
+@contextlib.contextmanager
+def fake_package(root, files, module, monkeypatch):
+    """Write a package's files, import one of its modules and remove the package at the end."""
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    monkeypatch.syspath_prepend(root)
+    yield importlib.import_module(module)
+    package = module.partition(".")[0]
+    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+        del sys.modules[name]
+
+
 @pytest.fixture
 def wandb(tmp_path, monkeypatch):
     """A fake `wandb` package that records its calls."""
-    root = tmp_path / "packages"
-    (root / "wandb" / "sdk" / "lib").mkdir(parents=True)
-    for name, text in {
+    files = {
         "wandb/__init__.py": """
 run, started, logged = None, [], []
 class Experiment:
@@ -307,13 +319,9 @@ def init(**given):
         "wandb/sdk/lib/__init__.py": "class RunDisabled: pass",
         "wandb/wandb_run.py": "class Run: pass",
         "wandb-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: wandb\nVersion: 1.0\n",
-    }.items():
-        (root / name).parent.mkdir(exist_ok=True)
-        (root / name).write_text(text)
-    monkeypatch.syspath_prepend(root)
-    yield importlib.import_module("wandb")
-    for name in [name for name in sys.modules if name.partition(".")[0] == "wandb"]:
-        del sys.modules[name]
+    }
+    with fake_package(tmp_path / "packages", files, "wandb", monkeypatch) as module:
+        yield module
 
 
 def test_a_continued_run_goes_on_at_wandb_too(tiny_run, wandb, stop_after, monkeypatch):
@@ -342,8 +350,7 @@ def test_wandb_that_is_not_installed_is_a_mistake_of_one_line(tiny_run, monkeypa
 @pytest.fixture
 def mlflow(tmp_path, monkeypatch):
     """A fake `mlflow` package whose client records its calls."""
-    root = tmp_path / "packages"
-    for name, text in {
+    files = {
         "mlflow/__init__.py": "def set_tracking_uri(uri): pass",
         "mlflow/entities.py": """
 class Metric:
@@ -371,13 +378,9 @@ class MlflowClient:
         "mlflow/utils/__init__.py": "",
         "mlflow/utils/mlflow_tags.py": "MLFLOW_RUN_NAME = 'mlflow.runName'",
         "mlflow-3.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: mlflow\nVersion: 3.0\n",
-    }.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
-    monkeypatch.syspath_prepend(root)
-    yield importlib.import_module("mlflow.tracking")
-    for name in [name for name in sys.modules if name.partition(".")[0] == "mlflow"]:
-        del sys.modules[name]
+    }
+    with fake_package(tmp_path / "packages", files, "mlflow.tracking", monkeypatch) as module:
+        yield module
 
 
 def test_a_resumed_run_continues_its_mlflow_run(tiny_run, mlflow, stop_after, monkeypatch):
