@@ -19,6 +19,7 @@ from pathlib import Path
 
 from .errors import UserError
 from .regular_files import open_regular
+from .stopping import interrupt_behind
 
 _SUFFIX = ".partial"
 _TEMPORARY = re.compile(
@@ -77,7 +78,7 @@ def replacing(path: Path, sync: bool = True) -> Iterator[Path]:
                 os.fsync(file.fileno())
         temporary.replace(target)
     except (OSError, RuntimeError) as error:
-        if (interrupt := _interrupt(error)) is not None:
+        if (interrupt := interrupt_behind(error)) is not None:
             raise interrupt from None
         cause = _write_error(error, temporary)
         if cause is None:
@@ -273,14 +274,6 @@ def _is_running(process: int) -> bool:
     except (OSError, OverflowError):
         return True
     return True
-
-
-def _interrupt(error: BaseException) -> KeyboardInterrupt | None:
-    """Return the interrupt behind an error: torch's writer fails again when it closes a half-written archive."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, KeyboardInterrupt):
-        cause = cause.__context__
-    return cause
 
 
 def _write_error(error: BaseException, temporary: Path) -> OSError | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,7 +15,8 @@ class Reader(DataLoader[Any]):
     """A `DataLoader` whose workers leave stop signals to the main process, which needs them to finish its step.
 
     Terminals and schedulers send SIGINT and SIGTERM to the whole process group, and the main process fails if one of
-    its workers dies. Each worker uses one thread of torch.
+    its workers dies. With workers, a stop signal is deferred while a batch is being fetched. Each worker uses one
+    thread of torch.
 
     Args:
         dataset: the samples.
@@ -27,7 +29,18 @@ class Reader(DataLoader[Any]):
     def __iter__(self) -> Any:
         # Workers start with stop signals blocked, so that none arrives before they are ignored.
         with stop_signals_blocked():
-            return super().__iter__()
+            batches = super().__iter__()
+        return _fetched(batches) if self.num_workers else batches
+
+
+def _fetched(batches: Iterator[Any]) -> Iterator[Any]:
+    while True:
+        with stop_signals_blocked():
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+        yield batch
 
 
 def _start_worker(_: int) -> None:

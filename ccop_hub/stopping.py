@@ -29,6 +29,22 @@ _raising: set[Any] = set()
 """The handlers of the `stoppable` blocks that are running."""
 
 
+class _Deferral:
+    """Blocks of the main thread that must not be interrupted.
+
+    Attributes:
+        depth: number of nested blocks.
+        noted: the signal that arrived in them, or None.
+    """
+
+    def __init__(self) -> None:
+        self.depth = 0
+        self.noted: int | None = None
+
+
+_deferral = _Deferral()
+
+
 class Stopped(KeyboardInterrupt):
     """Raised by the first stop signal.
 
@@ -46,6 +62,17 @@ class Stopped(KeyboardInterrupt):
         return 128 + self.signal
 
 
+def interrupt_behind(error: BaseException) -> KeyboardInterrupt | None:
+    """Return the interrupt during whose handling an error was raised, if any.
+
+    The cleanup of a library can fail when it is interrupted: torch's writer when it closes a half-written archive.
+    """
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, KeyboardInterrupt):
+        cause = cause.__context__
+    return cause
+
+
 @contextmanager
 def stoppable() -> Iterator[None]:
     """Raise `Stopped` on the first stop signal in the block; ignore further ones, so as not to interrupt the cleanup.
@@ -58,6 +85,9 @@ def stoppable() -> Iterator[None]:
     watched = [number for number in STOP_SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
 
     def stop(number: int, frame: FrameType | None) -> None:
+        if _deferral.depth:
+            _deferral.noted = number
+            return
         for each in watched:
             signal.signal(each, signal.SIG_IGN)
         raise Stopped(number)
@@ -159,19 +189,32 @@ class StopRequest:
 
 @contextmanager
 def stop_signals_blocked() -> Iterator[None]:
-    """Defer stop signals to the end of the block; processes started inside inherit the blocked signals."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    """Defer stop signals to the end of the block; processes and threads started inside inherit the blocked signals.
+
+    Use it around code that takes locks or starts processes: `Stopped` raised inside `threading` or `multiprocessing`
+    can leave a lock taken or a condition released. Waiting belongs outside.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    masks = hasattr(signal, "pthread_sigmask")
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ()) if masks else set()
+    # The mask alone is not enough: a signal that another thread receives is handled in the main thread.
+    _deferral.depth += main
     try:
+        if masks:
+            signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if masks:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        _deferral.depth -= main
+        if main and not _deferral.depth and (noted := _deferral.noted) is not None:
+            _deferral.noted = None
+            signal.raise_signal(noted)
 
 
 def ignore_stop_signals() -> None:
     """Ignore stop signals in a worker process: they reach the whole process group, but the parent handles them."""
+    _deferral.depth, _deferral.noted = 0, None  # a forked worker is inside the block that started it
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):

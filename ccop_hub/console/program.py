@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ..errors import UserError
 from ..markup import visible
-from ..stopping import Stopped, ignore_stop_signals, stoppable
+from ..stopping import Stopped, ignore_stop_signals, interrupt_behind, stoppable
 from ..validation import Validated
 from .command import Command, version
 from .errors import describe_os_error
@@ -97,12 +97,8 @@ def _exit_code(program: str, description: str, commands: Sequence[Command], word
             raise
         print(f"{program}: needs the package {error.name!r}: pip install 'ccop-hub[{extra}]'", file=sys.stderr)
         return EXIT_WRONG_INPUT
-    except Stopped as stopped:
-        print(f"{program}: {stopped}", file=sys.stderr)
-        return stopped.exit_code
-    except KeyboardInterrupt:
-        print(f"{program}: interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
+    except KeyboardInterrupt as interrupt:
+        return _interrupted(program, interrupt)
     except BrokenPipeError:
         # Discard what is left in the buffer; otherwise Python reports a broken pipe at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -110,6 +106,19 @@ def _exit_code(program: str, description: str, commands: Sequence[Command], word
     except OSError as error:
         print(f"{program}: {visible(describe_os_error(error))}", file=sys.stderr)
         return EXIT_WRONG_INPUT
+    except Exception as error:
+        # A stop signal can hit a library at a moment at which its own cleanup fails.
+        if (hidden := interrupt_behind(error)) is None:
+            raise
+        return _interrupted(program, hidden)
+
+
+def _interrupted(program: str, interrupt: KeyboardInterrupt) -> int:
+    if isinstance(interrupt, Stopped):
+        print(f"{program}: {interrupt}", file=sys.stderr)
+        return interrupt.exit_code
+    print(f"{program}: interrupted", file=sys.stderr)
+    return EXIT_INTERRUPTED
 
 
 @functools.cache

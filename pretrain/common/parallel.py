@@ -10,6 +10,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from multiprocessing import active_children, get_context, parent_process, set_start_method
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Generic, TypeVar
 
@@ -67,6 +68,7 @@ class OrderedMap(Generic[Item, Outcome]):
         self._workers = workers
         self._initialize = initialize
         self._waiting: deque[Future[Outcome]] = deque()
+        self._first = 0  # position of the first one waiting
         self._pool: ProcessPoolExecutor | None = None
         self._others = set(active_children())
 
@@ -83,26 +85,27 @@ class OrderedMap(Generic[Item, Outcome]):
             for item in self._items:
                 self._submit(item)
                 if len(self._waiting) >= self._workers * _WAITING_PER_WORKER:
-                    yield self._take()
+                    yield from self._next()
             while self._waiting:
-                yield self._take()
+                yield from self._next()
         except BrokenProcessPool:
             raise UserError(
                 "a worker process died, probably out of memory; use fewer --workers or smaller images"
             ) from None
 
     def finished(self) -> Iterator[tuple[int, Outcome]]:
-        """Yield the finished but not yet consumed results after an interruption, as (offset, result).
+        """Yield the finished results from the last one taken on, after an interruption, as (position, result).
 
-        Waits a few seconds for items in progress and cancels all others. Offset 0 is the item after the last one
-        consumed.
+        Waits a few seconds for items in progress and cancels all others. Positions count the items from 0. The last
+        result taken is among them, since an interruption can come before its consumer has received it.
         """
-        for future in self._waiting:
-            future.cancel()
-        wait([future for future in self._waiting if not future.cancelled()], timeout=_GRACE)
-        for distance, future in enumerate(self._waiting):
+        with stop_signals_blocked():
+            for future in self._waiting:
+                future.cancel()
+            wait([future for future in self._waiting if not future.cancelled()], timeout=_GRACE)
+        for position, future in enumerate(self._waiting, start=self._first):
             if future.done() and not future.cancelled() and future.exception() is None:
-                yield distance, future.result()
+                yield position, future.result()
         self._waiting.clear()
 
     def __exit__(
@@ -110,32 +113,40 @@ class OrderedMap(Generic[Item, Outcome]):
     ) -> None:
         if self._pool is None:
             return
-        if kind is not None:
-            for process in set(active_children()) - self._others:
-                process.kill()  # workers ignore SIGTERM, and one image can take minutes
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        with stop_signals_blocked():
+            if kind is not None:
+                for process in set(active_children()) - self._others:
+                    process.kill()  # workers ignore SIGTERM, and one image can take minutes
+            self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _submit(self, item: Item) -> None:
-        if self._pool is not None:
-            self._waiting.append(self._pool.submit(self._function, item))
-            return
-        # Forking a process with running threads (OpenCV's, Arrow's) can hang, so spawn. Workers start with stop signals
-        # blocked, so that none kills them before they can ignore it. Block them twice, because the pool first starts a
-        # helper process, which unblocks them again.
+        # Workers start with stop signals blocked, so that none kills them before they can ignore it; any call may start
+        # one. Block them twice, because the pool first starts a helper process, which unblocks them again.
         with stop_signals_blocked():
-            self._pool = ProcessPoolExecutor(
-                self._workers,
-                mp_context=get_context("spawn"),
-                initializer=_start_worker,
-                initargs=(self._initialize,),
-            )
+            if self._pool is None:
+                # Forking a process with running threads (OpenCV's, Arrow's) can hang, so spawn.
+                self._pool = ProcessPoolExecutor(
+                    self._workers,
+                    mp_context=get_context("spawn"),
+                    initializer=_start_worker,
+                    initargs=(self._initialize,),
+                )
         with stop_signals_blocked():
             self._waiting.append(self._pool.submit(self._function, item))
 
-    def _take(self) -> Outcome:
-        outcome = self._waiting[0].result()
-        self._waiting.popleft()
-        return outcome
+    def _next(self) -> Iterator[Outcome]:
+        with stop_signals_blocked():
+            future = self._waiting[0]
+            done: SimpleQueue[Future[Outcome]] = SimpleQueue()
+            future.add_done_callback(done.put)
+        # Unlike waiting for a future, this can be interrupted at any moment: it takes no lock that would stay taken.
+        done.get()
+        with stop_signals_blocked():
+            outcome = future.result()
+        yield outcome
+        with stop_signals_blocked():
+            self._waiting.popleft()
+            self._first += 1
 
 
 def in_own_process(function: Callable[[Item], Outcome], argument: Item) -> Outcome:

@@ -15,6 +15,7 @@ from ccop_hub.image_sources.stored_images import ImageSource, StoredImage
 from ccop_hub.images import UnreadableImageError, decode_rgb
 from ccop_hub.progress import Progress, announce
 from ccop_hub.proposals.shards import SKIPPED, ImageProposals, content_digest
+from ccop_hub.stopping import stop_signals_blocked
 
 from ..common.parallel import OrderedMap, available_cores, one_opencv_thread
 from ..estimates import BYTES_A_BOX, BYTES_AN_IMAGE, Cost, shortages
@@ -54,18 +55,19 @@ def search(settings: ProposalSettings, ledger: Ledger) -> dict[int, str]:
     ):
         try:
             for outcome in outcomes:
-                index, taken = int(pending[taken]), taken + 1
-                if isinstance(outcome, ImageProposals):
-                    writer.add(index, outcome)
-                else:
-                    skipped[index] = outcome
-                    if len(skipped) > settings.max_unreadable * total:
-                        _require_readable(settings, named(ledger.source, skipped), total)
+                with stop_signals_blocked():
+                    if isinstance(outcome, ImageProposals):
+                        writer.add(int(pending[taken]), outcome)
+                    else:
+                        skipped[int(pending[taken])] = outcome
+                    taken += 1
+                if len(skipped) > settings.max_unreadable * total:
+                    _require_readable(settings, named(ledger.source, skipped), total)
                 progress.advance()
         finally:
-            for distance, outcome in outcomes.finished():
-                if isinstance(outcome, ImageProposals):
-                    writer.add(int(pending[taken + distance]), outcome)
+            for position, outcome in outcomes.finished():
+                if position >= taken and isinstance(outcome, ImageProposals):
+                    writer.add(int(pending[position]), outcome)
             writer.flush()
     return skipped
 

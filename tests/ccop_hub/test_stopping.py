@@ -1,10 +1,11 @@
 import signal
+import threading
 import time
 
 import pytest
 
 from ccop_hub import stopping
-from ccop_hub.stopping import STOP_SIGNALS, Stopped, StopRequest, stoppable
+from ccop_hub.stopping import STOP_SIGNALS, Stopped, StopRequest, stop_signals_blocked, stoppable
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="signals are POSIX's")
 
@@ -26,6 +27,39 @@ def test_the_first_signal_raises_and_further_ones_do_not_interrupt_the_cleanup(n
         stop()
     assert (stopped.value.signal, stopped.value.exit_code, cleaned) == (number, 128 + number, [True])
     assert {each: signal.getsignal(each) for each in STOP_SIGNALS} == before
+
+
+@pytest.mark.parametrize("by_another_thread", [False, True])
+def test_a_signal_waits_for_the_end_of_a_block_wherever_it_arrives(by_another_thread: bool) -> None:
+    steps = []
+    ended = threading.Event()
+    thread = threading.Thread(target=ended.wait)
+    thread.start()
+
+    def stop() -> None:
+        with stoppable():
+            with stop_signals_blocked():
+                with stop_signals_blocked():
+                    if by_another_thread:
+                        signal.pthread_kill(thread.ident or 0, signal.SIGTERM)
+                    else:
+                        signal.raise_signal(signal.SIGTERM)
+                    time.sleep(0.05)
+                    steps.append("inner")
+                steps.append("outer")
+            steps.append("after")
+
+    try:
+        with pytest.raises(Stopped) as stopped:
+            stop()
+    finally:
+        ended.set()
+        thread.join()
+    assert (stopped.value.signal, steps) == (signal.SIGTERM, ["inner", "outer"])
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
+    with stoppable(), stop_signals_blocked():
+        steps.append("once")
+    assert steps[-1] == "once"
 
 
 class Finalized:

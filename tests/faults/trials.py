@@ -92,11 +92,11 @@ class Bench:
         folder.mkdir()
         return folder / f"out{writer.suffix}"
 
-    def undisturbed(self, writer: Writer) -> tuple[object, float]:
-        """A command's output when undisturbed, and its duration in seconds."""
+    def undisturbed(self, writer: Writer, warm: Warm | None = None) -> tuple[object, float]:
+        """A command's output when undisturbed, and its duration in seconds; `warm` runs it, by default the first."""
         if writer.name not in self._whole:
             out = self.place("whole", writer)
-            outcome = self.warm.run(writer.command(out))
+            outcome = (warm or self.warm).run(writer.command(out))
             if outcome.code or outcome.flaw():
                 raise RuntimeError(f"{writer.name} failed undisturbed: {outcome.flaw()} {outcome.error}")
             self._whole[writer.name] = (writer.essence(out), outcome.wall)

@@ -7,7 +7,6 @@ import datetime
 import json
 import os
 import platform
-import random
 import tempfile
 import threading
 import time
@@ -45,7 +44,7 @@ def main() -> int:
             thread = threading.Thread(target=load)
             thread.start()
             killed = []
-            for one in random_kills(bench, random.Random(seed), begun + seconds):
+            for one in random_kills(bench, seed, begun + seconds):
                 killed.append(one)
                 if one.failed:
                     print(f"lost  {one}", flush=True)

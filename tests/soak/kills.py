@@ -5,20 +5,24 @@ from __future__ import annotations
 import random
 import shutil
 import signal
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 
 from ..faults.command import Outcome, run
 from ..faults.interruptions import after, is_finished, stopped
 from ..faults.material import Writer
 from ..faults.trials import Bench, damaged, leftovers
+from ..faults.warm import Warm
 
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 """Each kill takes one of these, sent to the whole process group."""
 
-MOST_KILLS = 4
+MOST_KILLS = 6
 """Kills of one command before it may finish."""
 
 FULL_PROCESSES = 0.04
@@ -62,21 +66,65 @@ class Killed:
         return asdict(self)
 
 
-def random_kills(bench: Bench, random_numbers: random.Random, until: float) -> Iterator[Killed]:
-    """Kill commands until a moment of `time.monotonic`; each command takes its turn, in random order."""
-    number = 0
-    while True:
-        for writer in random_numbers.sample(bench.writers, len(bench.writers)):
-            if time.monotonic() > until:
-                return
-            number += 1
-            yield _kill(bench, random_numbers, writer, f"soak {number}")
+class Turns:
+    """Deals out the commands; next is the one on which the least time was spent, in random order at first.
+
+    All commands so take the same time, and short ones are killed more often.
+    """
+
+    def __init__(self, writers: Sequence[Writer], random_numbers: random.Random) -> None:
+        self._writers = random_numbers.sample(writers, len(writers))
+        self._spent = dict.fromkeys((writer.name for writer in self._writers), 0.0)
+        self._busy: set[str] = set()
+        self._number = 0
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def take(self) -> Iterator[tuple[int, Writer]]:
+        """A command that no other thread has taken, and the number of the turn."""
+        with self._lock:
+            free = [writer for writer in self._writers if writer.name not in self._busy]
+            writer = min(free, key=lambda each: self._spent[each.name])
+            self._busy.add(writer.name)
+            self._number += 1
+            number = self._number
+        begun = time.monotonic()
+        try:
+            yield number, writer
+        finally:
+            with self._lock:
+                self._spent[writer.name] += time.monotonic() - begun
+                self._busy.discard(writer.name)
 
 
-def _kill(bench: Bench, random_numbers: random.Random, writer: Writer, name: str) -> Killed:
-    whole, duration = bench.undisturbed(writer)
+def random_kills(bench: Bench, seed: int, until: float) -> Iterator[Killed]:
+    """Kill commands until a moment of `time.monotonic`, two at a time."""
+    turns = Turns(bench.writers, random.Random(seed))
+    found: SimpleQueue[Killed | BaseException | None] = SimpleQueue()
+
+    def loop(warm: Warm, random_numbers: random.Random) -> None:
+        try:
+            while time.monotonic() < until:
+                with turns.take() as (number, writer):
+                    found.put(_kill(bench, warm, random_numbers, writer, f"soak {number}", until))
+            found.put(None)
+        except BaseException as error:
+            found.put(error)
+
+    both = (bench.warm, bench.second)
+    for number, warm in enumerate(both):
+        threading.Thread(target=loop, args=(warm, random.Random(f"{seed} {number}")), daemon=True).start()
+    for _ in both:
+        while (one := found.get()) is not None:
+            if isinstance(one, BaseException):
+                raise one
+            yield one
+
+
+def _kill(bench: Bench, warm: Warm, random_numbers: random.Random, writer: Writer, name: str, until: float) -> Killed:
+    whole, duration = bench.undisturbed(writer, warm)
     full = random_numbers.random() < FULL_PROCESSES
-    start: Callable[..., Outcome] = run if full else bench.warm.run
+    start: Callable[..., Outcome] = run if full else warm.run
     out = bench.place(name, writer)
     found = Killed(writer.name, full)
     for _ in range(random_numbers.randint(1, MOST_KILLS)):
@@ -90,7 +138,7 @@ def _kill(bench: Bench, random_numbers: random.Random, writer: Writer, name: str
         found.orphans += outcome.orphans
         if number != signal.SIGKILL or not interrupted:
             found.refused = found.refused or _refused(outcome, number, when, out, "SIGKILL" in found.kills)
-        if outcome.code in (0, 2):
+        if outcome.code in (0, 2) or time.monotonic() > until:
             break
     again = start(writer.command(out))
     found.orphans += again.orphans

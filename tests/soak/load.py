@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from ..faults.command import BIN, ENVIRONMENT, send, survivors
+from ..faults.interruptions import STOP_WITHIN
 from ..faults.material import RUN_SETTINGS, Material
 
 PERIOD = 1.0
@@ -22,6 +23,9 @@ PERIOD = 1.0
 
 WARM_UP = 0.3
 """Share of the time in which memory may still grow: caches fill and allocators settle."""
+
+NICE = 5
+"""Lower priority of a load than that of the commands that are killed meanwhile."""
 
 GROWTH_BUDGET = 1.0
 """Percent by which resident memory may grow after the warm-up."""
@@ -106,7 +110,8 @@ def loads(material: Material) -> dict[str, list[object]]:
 
 def run_load(name: str, argv: Sequence[object], seconds: float) -> Load:
     """Run a command for some time, sample it, and stop it by SIGTERM to its process group."""
-    words = [str(BIN / str(argv[0])), *map(str, argv[1:])]
+    # Behind the commands that are killed meanwhile, which the load would otherwise slow down to a third.
+    words = ["nice", "-n", str(NICE), str(BIN / str(argv[0])), *map(str, argv[1:])]
     samples: list[Sample] = []
     process = subprocess.Popen(
         words,
@@ -127,7 +132,8 @@ def run_load(name: str, argv: Sequence[object], seconds: float) -> Load:
         said = process.stderr.read().decode(errors="replace")
         code, took = process.wait(), time.monotonic() - stopped
     lost = ""
-    if early or code != 128 + signal.SIGTERM or took > 10 or "Traceback" in said:
+    overload = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    if early or code != 128 + signal.SIGTERM or took > STOP_WITHIN * overload or "Traceback" in said:
         lost = f"ended with {code} {took:.1f} s after SIGTERM: {said.strip().splitlines()[-1:]}"
     return summary(name, samples, lost or ", ".join(survivors(process.pid)))
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from ..faults import report
-from ..faults.material import Material
+from ..faults.material import Material, Writer
 from ..faults.trials import damaged, leftovers
+from . import kills
 from .__main__ import results
 from .kills import Killed
 from .load import Load, Sample, run_load, summary
@@ -66,6 +67,23 @@ def test_files_that_cannot_be_read_are_half_written(tmp_path: Path) -> None:
     (tmp_path / ".lock").touch()
     assert [name.partition(" ")[0] for name in damaged(tmp_path)] == ["a.json", "b.png"]
     assert leftovers(tmp_path) == [".d.png.0123abcd-7-0123abcd.partial", ".lock"]
+
+
+def test_each_command_has_its_turn_and_the_quick_ones_more_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(kills.time, "monotonic", lambda: now)
+    seconds = {"quick": 1.0, "slow": 10.0, "slowest": 20.0}
+    writers = [Writer(name, lambda _: [], lambda _: None) for name in seconds]
+    turns, taken = kills.Turns(writers, random.Random(0)), list[str]()
+    for _ in range(40):
+        with turns.take() as (number, writer):
+            assert number == len(taken) + 1
+            taken.append(writer.name)
+            now += seconds[writer.name]
+    assert set(taken[:3]) == set(seconds)
+    assert taken.count("quick") > 3 * taken.count("slow") > 3 * taken.count("slowest") >= 3
+    with turns.take() as (_, first), turns.take() as (_, second), turns.take() as (_, third):
+        assert {first.name, second.name, third.name} == set(seconds)
 
 
 def test_the_section_counts_kills_and_names_failures() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ import pytest
 from ccop_hub import __version__
 from ccop_hub.console import Command, run_program
 from ccop_hub.errors import UserError
+from ccop_hub.stopping import Stopped
 
 from .conftest import Lookup, Program
 
@@ -46,6 +48,17 @@ def test_interrupt_and_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_program("painter", "", _failing(KeyboardInterrupt()), ["look"]) == 130
     assert capsys.readouterr().err == "painter: interrupted\n"
     assert run_program("painter", "", [Command("look", "Look.", Lookup, lambda _: 1)], ["look"]) == 1
+
+
+def test_an_interrupt_stays_one_if_the_cleanup_after_it_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    def run(_: Lookup) -> None:
+        try:
+            raise Stopped(signal.SIGTERM)
+        finally:
+            threading.RLock().release()
+
+    assert run_program("painter", "", [Command("look", "Look.", Lookup, run)], ["look"]) == 143
+    assert capsys.readouterr().err == "painter: stopped by SIGTERM\n"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8:strict", "ascii:strict"])

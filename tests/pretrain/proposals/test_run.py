@@ -420,7 +420,7 @@ def test_a_signal_to_the_whole_group_loses_nothing(images: Path, tmp_path: Path,
             assert process.stdout.readline() == "done\n"
         os.killpg(process.pid, number)
         output, errors = process.communicate()
-    assert process.returncode == 128 + number
+    assert process.returncode == 128 + number, errors
     assert errors.splitlines()[-1] == f"ccop-pretrain: stopped by {number.name}"
     assert "Traceback" not in errors
     kept = sum(pq.read_metadata(path).num_rows for path in out.glob("parts/*/*.parquet"))
