@@ -71,22 +71,36 @@ def replacing(path: Path, sync: bool = True) -> Iterator[Path]:
     target = _behind_links(path)
     _remove_abandoned(target.parent)
     temporary = target.with_name(_temporary_name(target.name))
-    try:
+    with writing_whole(path, temporary):
         yield temporary
         if sync:
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
         temporary.replace(target)
-    except (OSError, RuntimeError) as error:
-        if (interrupt := interrupt_behind(error)) is not None:
-            raise interrupt from None
-        cause = _write_error(error, temporary)
-        if cause is None:
-            raise
-        raise _cannot_write(path, cause) from error
-    finally:
+
+
+@contextlib.contextmanager
+def writing_whole(path: Path, temporary: Path) -> Iterator[None]:
+    """Report a failed write as `replacing` does, where a library writes to a temporary file of its own choice.
+
+    Args:
+        path: the final file, for the message.
+        temporary: the file that the block writes to; removed if the block fails.
+
+    Raises:
+        UserError: the file cannot be written; the message names `path` and the reason. Other errors propagate.
+    """
+    try:
+        yield
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError | RuntimeError):
+            if (interrupt := interrupt_behind(error)) is not None:
+                raise interrupt from None
+            if (cause := _write_error(error, temporary)) is not None:
+                raise _cannot_write(path, cause) from error
+        raise
 
 
 def write_atomically(path: Path, content: bytes | str, sync: bool = True) -> None:

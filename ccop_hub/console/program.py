@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import functools
 import gc
 import io
@@ -36,6 +37,9 @@ EXIT_UNREAD = 141
 """128 plus the signal number (SIGINT, SIGPIPE), as shells report it."""
 
 _SECONDS_OF_SILENCE = 1.5
+
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""Errors that only writing causes."""
 
 _EXTRAS = {"ccop-hub": "hub", "ccop-pretrain": "pretrain", "ccop-eval": "eval"}
 
@@ -193,6 +197,16 @@ def _carry_out(invocation: Invocation) -> int:
     import logging  # the help does without
 
     logging.raiseExceptions = False  # a log on a full disk must not print a traceback for each message
+    try:
+        return _carried_out(invocation)
+    except OSError as error:
+        out = getattr(invocation.settings, "out", None)
+        if error.filename is None and error.errno in _OF_THE_DISK and isinstance(out, Path):
+            error.filename = str(out)  # a library, such as a logger, wrote a file of its own there
+        raise
+
+
+def _carried_out(invocation: Invocation) -> int:
     command, settings = invocation.command, invocation.settings
     if invocation.json and command.document is not None:
         with reserved_stdout():

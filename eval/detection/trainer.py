@@ -26,7 +26,7 @@ from pycocotools.cocoeval import COCOeval
 from torch import nn
 
 from ccop_hub.errors import UserError
-from ccop_hub.files import write_atomically
+from ccop_hub.files import write_atomically, writing_whole
 from ccop_hub.formats.training_state import read_training_state
 from ccop_hub.readers import Reader
 from ccop_hub.regular_files import read_text
@@ -275,7 +275,9 @@ class Checkpointer(DetectionCheckpointer):  # type: ignore[misc]
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Write a checkpoint under a temporary name; `tag_last_checkpoint` gives it its final one."""
-        super().save(f"{name}{_UNFINISHED}", **kwargs)
+        folder = Path(self.save_dir)
+        with writing_whole(folder / f"{name}.pth", folder / f"{name}{_UNFINISHED}.pth"):
+            super().save(f"{name}{_UNFINISHED}", **kwargs)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Rename the file just written, tag it as the last checkpoint, and remove earlier ones."""

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from ccop_hub import __version__
 from ccop_hub.console import Command, run_program
 from ccop_hub.errors import UserError
 from ccop_hub.stopping import Stopped
+from ccop_hub.validation import Validated
 
 from .conftest import Lookup, Program
 
@@ -48,6 +50,25 @@ def test_interrupt_and_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_program("painter", "", _failing(KeyboardInterrupt()), ["look"]) == 130
     assert capsys.readouterr().err == "painter: interrupted\n"
     assert run_program("painter", "", [Command("look", "Look.", Lookup, lambda _: 1)], ["look"]) == 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing(Validated):
+    """Draw.
+
+    Args:
+        out: folder.
+    """
+
+    out: Path
+
+
+def test_a_full_disk_under_a_library_names_the_output(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    def run(_: Drawing) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    assert run_program("painter", "", [Command("draw", "Draw.", Drawing, run)], ["draw", f"--out={tmp_path}"]) == 2
+    assert capsys.readouterr().err.startswith(f"painter: {tmp_path}: no space left on the disk")
 
 
 def test_an_interrupt_stays_one_if_the_cleanup_after_it_fails(capsys: pytest.CaptureFixture[str]) -> None:

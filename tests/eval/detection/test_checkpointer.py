@@ -74,3 +74,11 @@ def test_a_checkpoint_with_code_damage_or_nan_is_refused(network, tmp_path: Path
     with pytest.raises(UserError, match=r"is damaged.*--overwrite"):
         checkpointer.resume_or_load("", resume=True)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_names_the_checkpoint_and_leaves_nothing(network, tmp_path: Path):
+    (tmp_path / "model_0000001.unfinished.pth").symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"cannot write .*model_0000001\.pth \(No space left on device\)"):
+        Checkpointer(network, str(tmp_path)).save("model_0000001", iteration=1)
+    assert not list(tmp_path.iterdir())
