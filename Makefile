@@ -8,7 +8,7 @@ CONSTRAINTS ?= constraints.txt
 TORCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint types unit faults soak fuzz demo docs constraints clean
+.PHONY: help install test lint types unit faults soak fuzz demo docs leaderboard constraints clean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -52,6 +52,9 @@ demo: install ## run the full pipeline on synthetic images, in minutes on two CP
 
 docs: install ## build the documentation site, build/site/index.html
 	$(BIN)/python scripts/site/build.py
+
+leaderboard: install ## rebuild docs/leaderboard.md from the records in results/
+	$(BIN)/ccop-eval leaderboard results docs/leaderboard.md
 
 constraints: install ## rewrite constraints.txt for pyproject.toml; UPGRADE=1 moves every pin to its newest version
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv

@@ -18,6 +18,9 @@ HF_PREFIX = "hf-hub:"
 DRIVE_PREFIX = "gdrive:"
 """Prefix of files on Google Drive: `gdrive:ID`."""
 
+PACKAGE_PREFIX = "package:"
+"""Prefix of files that are part of `ccop_hub`, in its folder `weights`: `package:FOLDER`."""
+
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 

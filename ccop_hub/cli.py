@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import tasks
-from .console import Command, run_program
+from .console import Command, next_step, run_program
 from .markup import visible
 from .regular_files import read_text
 from .settings import ConvertSettings, EmbedSettings, InfoSettings, ListSettings, PublishSettings, VerifySettings
@@ -31,8 +30,10 @@ def _list(_: ListSettings) -> None:
 
 def _show_list(_: None, __: ListSettings) -> None:
     from .reports import print_registry
+    from .sources.registry import DEFAULTS
 
     print_registry()
+    next_step("ccop-hub", "info", next(iter(DEFAULTS.values())))
 
 
 def _list_document(_: None, __: ListSettings) -> list[dict[str, Any]]:
@@ -45,10 +46,12 @@ def _list_document(_: None, __: ListSettings) -> list[dict[str, Any]]:
     ]
 
 
-def _show_info(found: Description, _: InfoSettings) -> None:
+def _show_info(found: Description, settings: InfoSettings) -> None:
     from .reports import print_description
 
     print_description(found)
+    backbone = () if settings.backbone is None else ("--backbone", settings.backbone)
+    next_step("ccop-hub", "embed", "IMAGES", "--weights", settings.weights, *backbone, "--out", "features.npy")
 
 
 def _info_document(found: Description, _: InfoSettings) -> dict[str, Any]:
@@ -62,7 +65,7 @@ def _show_conversion(done: Converted | OnnxModel, settings: ConvertSettings) -> 
         outputs = ", ".join(f"{name} ({channels})" for name, channels in done.outputs.items())
         print(f"{visible(done.path)}: ONNX opset {done.opset}; images (N, 3, H, W), any N, H and W -> {outputs}")
         print(f"features differ by at most {done.largest_difference:.2g} between ONNX Runtime and PyTorch")
-        print(f"next: ccop-hub verify {shlex.quote(visible(done.path))}")
+        next_step("ccop-hub", "verify", done.path)
         return
     print(f"{done.path}: {done.tensors} tensors, equal when read back; features differ by {done.largest_difference:g}")
     if done.left_out:
@@ -70,14 +73,15 @@ def _show_conversion(done: Converted | OnnxModel, settings: ConvertSettings) -> 
     if done.config is not None:
         print(f"{done.config}: merge this file into the detector's configuration; without it, the features are wrong")
         print(read_text(done.config), end="")
-    if settings.to in ("safetensors", "timm", "torchvision"):
-        print(f"next: ccop-hub info {shlex.quote(visible(done.path))}")
+    next_step("ccop-hub", "info", done.path)
 
 
-def _show_checks(found: Verification, _: VerifySettings) -> int:
+def _show_checks(found: Verification, settings: VerifySettings) -> int:
     from .reports import print_checks
 
     print_checks(found.checks)
+    note = "" if found.passed else "do not use them: download or export them again"
+    next_step("ccop-hub", "info", settings.weights, note=note)
     return _checks_code(found)
 
 
@@ -89,8 +93,13 @@ def _checks_code(found: Verification) -> int:
     return 0 if found.passed else EXIT_DIFFERENT
 
 
-def _show_published(published: Published, _: PublishSettings) -> None:
+def _show_published(published: Published, settings: PublishSettings) -> None:
     print(published.told)
+    if settings.dry_run:
+        next_step("ccop-hub", "publish", settings.run, "--repo", settings.repo, note="without --dry-run")
+    else:
+        revision = "" if settings.revision == "main" else f"@{settings.revision}"
+        next_step("ccop-hub", "info", f"hf-hub:{published.repo}{revision}")
 
 
 def _show_embedded(done: Embedded, settings: EmbedSettings) -> None:

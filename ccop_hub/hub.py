@@ -9,6 +9,13 @@ from .loading import Source, load_backbone, load_pyramid
 from .sources.resolve import RANDOM
 
 
+def ccop_resnet10t(
+    pretrained: bool = True, *, weights: Source | None = None, seed: int = 0, features_only: bool = False
+) -> nn.Module:
+    """ResNet-10-T backbone, timm's small ResNet with a tiered stem; see `ccop_resnet50`."""
+    return load_backbone("resnet10t", _chosen(pretrained, weights), seed, features_only)
+
+
 def ccop_resnet18(
     pretrained: bool = True, *, weights: Source | None = None, seed: int = 0, features_only: bool = False
 ) -> nn.Module:
@@ -49,6 +56,11 @@ def ccop_resnet101(
 ) -> nn.Module:
     """ResNet-101 backbone; see `ccop_resnet50`. No published weights: pass `weights`."""
     return load_backbone("resnet101", _chosen(pretrained, weights), seed, features_only)
+
+
+def ccop_resnet10t_fpn(pretrained: bool = True, *, weights: Source | None = None, seed: int = 0) -> BackboneFPN:
+    """ResNet-10-T with feature pyramid; see `ccop_resnet50_fpn`."""
+    return load_pyramid("resnet10t", _chosen(pretrained, weights), seed)
 
 
 def ccop_resnet18_fpn(pretrained: bool = True, *, weights: Source | None = None, seed: int = 0) -> BackboneFPN:

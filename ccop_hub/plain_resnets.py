@@ -15,7 +15,7 @@ FPN_CHANNELS = 256
 """Channels of every pyramid level (Detectron2's `MODEL.FPN.OUT_CHANNELS`, which the authors use too)."""
 
 HUB_ARCHITECTURES = ("resnet18", "resnet34", "resnet50", "resnet101")
-"""Architectures with an entry point in `hubconf.py` and with Detectron2 names."""
+"""Plain ResNets with an entry point in `hubconf.py` and with Detectron2 names."""
 
 COUNTER = "num_batches_tracked"
 """Tensor of a batch norm that counts batches: the only one that is an integer and has no dimension."""

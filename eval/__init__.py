@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api import compare, detect, knn, leaderboard, linear, predict, regions, segment, visualize, voc_svm
+    from .api import compare, demo, detect, knn, leaderboard, linear, predict, regions, segment, visualize, voc_svm
     from .results.compare import Comparison
     from .results.result import Result
 
@@ -20,6 +20,7 @@ __all__ = [
     "Comparison",
     "Result",
     "compare",
+    "demo",
     "detect",
     "knn",
     "leaderboard",

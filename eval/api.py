@@ -7,6 +7,7 @@ from ccop_hub.front import front
 from . import tasks
 from .settings import (
     CompareSettings,
+    DemoSettings,
     DetectionSettings,
     KnnSettings,
     LeaderboardSettings,
@@ -31,6 +32,7 @@ linear = front("linear", LinearSettings, tasks.linear, _RESULT)
 knn = front("knn", KnnSettings, tasks.knn, _RESULT)
 regions = front("regions", RegionSettings, tasks.regions, _RESULT)
 voc_svm = front("voc_svm", VocSvmSettings, tasks.voc_svm, _RESULT)
+demo = front("demo", DemoSettings, tasks.demo, "Both accuracies and chance, as a `Demonstration`.")
 compare = front(
     "compare",
     CompareSettings,

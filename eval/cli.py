@@ -6,12 +6,13 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ccop_hub.console import Command, run_program
+from ccop_hub.console import Command, next_step, run_program
 from ccop_hub.markup import visible
 
 from . import tasks
 from .settings import (
     CompareSettings,
+    DemoSettings,
     DetectionSettings,
     DoctorSettings,
     InstallSettings,
@@ -29,6 +30,7 @@ from .settings import (
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from .demonstration.run import Demonstration
     from .doctor import Finding
     from .prediction.run import Prediction
     from .results.compare import Comparison
@@ -58,6 +60,7 @@ def _is_first() -> bool:
 def _show_pictures(written: list[Path], _: VisualizeSettings) -> None:
     for path in written:
         print(visible(f"wrote {path}"))
+    next_step("python", "-m", "webbrowser", written[0])
 
 
 def _show_prediction(found: Prediction, _: PredictSettings) -> None:
@@ -84,14 +87,27 @@ def _show_leaderboard(board: Leaderboard, settings: LeaderboardSettings) -> int:
     if settings.check:
         state = "differs from" if board.stale else "agrees with"
         print(visible(f"{board.path} {state} the results in {settings.records}"))
+        check = () if board.stale else ("--check",)
+        next_step("ccop-eval", "leaderboard", settings.records, settings.out, *check)
         return int(board.stale)
     rows = sum(len(group.rows) for group in board.groups)
     print(visible(f"wrote {board.path}: {rows} rows in {len(board.groups)} tables, {len(board.plots)} plots"))
+    next_step("ccop-eval", "leaderboard", settings.records, settings.out, "--check", note="1 if out of date, for CI")
     return 0
 
 
 def _leaderboard_document(board: Leaderboard, _: LeaderboardSettings) -> list[dict[str, Any]]:
     return board.document()
+
+
+def _show_demonstration(found: Demonstration, _: DemoSettings) -> None:
+    from .demonstration.report import report
+
+    report(found)
+
+
+def _demonstration_document(found: Demonstration, _: DemoSettings) -> dict[str, Any]:
+    return found.document()
 
 
 def _show_findings(findings: list[Finding], settings: DoctorSettings) -> int:
@@ -116,6 +132,15 @@ _RUN = ("backbone", "seed", "resume", "overwrite", "accelerator", "devices")
 _PRINTED: dict[str, Any] = {"show": _show_result, "document": _result_document}
 
 COMMANDS: list[Command] = [
+    Command(
+        "demo",
+        "Compare a trained network with an untrained one, in half a minute and without data.",
+        DemoSettings,
+        tasks.demo,
+        show=_show_demonstration,
+        document=_demonstration_document,
+        takes_long=True,
+    ),
     Command(
         "detection",
         "Train Mask R-CNN (Detectron2) on COCO, VOC or Cityscapes data: box and mask AP.",

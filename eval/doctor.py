@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.markup import escape
 
+from ccop_hub.console import next_step
 from ccop_hub.errors import UserError
 from ccop_hub.markup import visible
 
@@ -107,8 +108,10 @@ def show(findings: Sequence[Finding], settings: DoctorSettings) -> int:
     if absent:
         parts = "1 needed part is" if len(absent) == 1 else f"{len(absent)} needed parts are"
         console.print(f"\n{settings.task}: {parts} missing: {', '.join(absent)}")
+        next_step("ccop-eval", "doctor", "--task", settings.task, note="after the fixes above")
     else:
         console.print(f"\n{settings.task}: everything needed is here")
+        next_step(*(("ccop-pretrain", "scenes", "--help") if settings.task == "pretrain" else ("ccop-eval", "demo")))
     return exit_code(findings)
 
 

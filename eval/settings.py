@@ -375,6 +375,27 @@ class DetectionSettings(PairedSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DemoSettings(Validated):
+    """Compare a trained network with an untrained one on synthetic images, in half a minute and without any data.
+
+    Objects of ten shapes, in any colour and texture, are drawn and classified by their nearest neighbours in the
+    features of each network. Nothing is downloaded or written.
+
+    Args:
+        weights: trained weights: a registry name, a file or folder, or `hf-hub:ORG/NAME[@REVISION]`; by default those
+            that are part of the package.
+        seed: seed of the images and of the untrained network.
+        noise: replace the images with noise: both networks fall to chance.
+        accelerator: `auto` (a GPU if there is one), `cpu`, `gpu`, `cuda` or `mps`.
+    """
+
+    weights: str | None = None
+    seed: Seed = 0
+    noise: bool = False
+    accelerator: Accelerator = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
 class DoctorSettings(Validated):
     """Check what works on this machine, one line per component; exit code 1 if the task lacks a component.
 

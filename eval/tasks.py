@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from .settings import (
     CompareSettings,
+    DemoSettings,
     DetectionSettings,
     DoctorSettings,
     InstallSettings,
@@ -25,6 +26,7 @@ from .settings import (
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from .demonstration.run import Demonstration
     from .doctor import Finding
     from .prediction.run import Prediction
     from .results.compare import Comparison
@@ -98,6 +100,13 @@ def compare(settings: CompareSettings) -> Comparison:
 def leaderboard(settings: LeaderboardSettings) -> Leaderboard:
     """Rank the results below a folder."""
     from .results.record_book import run
+
+    return run(settings)
+
+
+def demo(settings: DemoSettings) -> Demonstration:
+    """Compare a trained network with an untrained one on synthetic images."""
+    from .demonstration.run import run
 
     return run(settings)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ccop_hub.console import Command, run_program
+from ccop_hub.console import Command, next_step, run_program
 
 from . import tasks
 from .settings import InspectSettings, PlanSettings, ProposalSettings, RunSettings, SceneSettings
@@ -55,10 +55,10 @@ def _proposals_code(result: ProposalsResult | CheckReport) -> int:
     return 1 if isinstance(result, CheckReport) and result.missing else 0
 
 
-def _show_inspection(inspection: Inspection, _: InspectSettings) -> None:
+def _show_inspection(inspection: Inspection, settings: InspectSettings) -> None:
     from .look.inspection import show
 
-    show(inspection)
+    show(inspection, settings)
 
 
 def _inspection_document(inspection: Inspection, _: InspectSettings) -> dict[str, Any]:
@@ -75,8 +75,17 @@ def _plan_document(plan: Plan, _: PlanSettings) -> dict[str, Any]:
     return plan.document()
 
 
-def _run_code(result: RunResult, _: RunSettings) -> int:
+def _show_run(result: RunResult, _: RunSettings) -> int:
+    if result.exported is not None and _is_first():
+        next_step("ccop-hub", "info", result.out)
     return result.exit_code
+
+
+def _is_first() -> bool:
+    """Whether this process prints what is next; every process of a multi-device run returns the same result."""
+    from lightning.fabric.utilities import rank_zero_only
+
+    return not getattr(rank_zero_only, "rank", 0)
 
 
 COMMANDS: list[Command] = [
@@ -132,7 +141,7 @@ COMMANDS: list[Command] = [
             *("seed", "accelerator", "devices", "precision", "workers", "resume", "overwrite"),
         ),
         named_settings=NAMED_SETTINGS,
-        show=_run_code,
+        show=_show_run,
         takes_long=True,
     ),
 ]

@@ -7,7 +7,7 @@ the defaults, a named setting (`--setting`), YAML files (`--config`) and flags; 
 from __future__ import annotations
 
 from .command import Command
-from .output import table_console
+from .output import next_step, table_console
 from .program import run_program
 
-__all__ = ["Command", "run_program", "table_console"]
+__all__ = ["Command", "next_step", "run_program", "table_console"]

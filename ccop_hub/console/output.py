@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TextIO
+
+from ..markup import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,6 +47,17 @@ def reserved_stdout() -> Iterator[TextIO]:
         if saved is not None:
             os.dup2(saved, stdout.fileno())
             os.close(saved)
+
+
+def next_step(*words: object, note: str = "") -> None:
+    """Print the last line of a finished command: the command to run next.
+
+    Args:
+        words: the command's words, quoted for the shell if necessary.
+        note: a further remark, shown as a shell comment.
+    """
+    command = shlex.join(visible(word) for word in words)
+    print(f"next: {command}" + (f"   # {note}" if note else ""))
 
 
 def print_json(document: Any) -> None:

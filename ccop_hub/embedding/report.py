@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
-
+from ..console import next_step
 from ..image_sources.skipped import SkippedImages
 from ..markup import visible
 from .run import Embedded
@@ -23,4 +22,4 @@ def report(done: Embedded) -> None:
     if done.skipped:
         print(SkippedImages(done.skipped).summary())
     reader = _READERS[done.path.suffix.lower()]
-    print(f'next: python -c "{reader}" {shlex.quote(visible(done.path))}')
+    next_step("python", "-c", reader, done.path)

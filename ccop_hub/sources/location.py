@@ -5,13 +5,18 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
-from ..addresses import DRIVE_PREFIX, HF_PREFIX
+from ..addresses import DRIVE_PREFIX, HF_PREFIX, PACKAGE_PREFIX
 from ..errors import UserError
+from ..files import has_digest
+from ..formats.weights_files import find_weights_file
 from ..plain_resnets import HUB_ARCHITECTURES
 from ..redaction import redact
 from . import registry
 
 RANDOM = "random"
+
+PACKAGED = Path(__file__).parents[1] / "weights"
+"""Weights that are part of this package: a checkpoint folder each, with its model card, settings and results."""
 
 
 def locate(name: str) -> Path:
@@ -40,6 +45,8 @@ def locate(name: str) -> Path:
 
 
 def _fetch_published(name: str, entry: registry.Entry) -> Path:
+    if entry.url.startswith(PACKAGE_PREFIX):
+        return _packaged(name, entry)
     from . import download, google_drive
 
     try:
@@ -49,6 +56,14 @@ def _fetch_published(name: str, entry: registry.Entry) -> Path:
     except UserError as error:
         error.args = (f"{name}: {error}",)
         raise
+
+
+def _packaged(name: str, entry: registry.Entry) -> Path:
+    folder = PACKAGED / entry.url.removeprefix(PACKAGE_PREFIX)
+    file = find_weights_file(folder)
+    if entry.digest is not None and not has_digest(file, entry.digest):
+        raise UserError(f"{name}: {file} does not have the digest {entry.digest}: reinstall ccop-hub")
+    return folder
 
 
 def _not_found(name: str) -> str:

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from ..addresses import PACKAGE_PREFIX
 from ..errors import UserError
 from ..normalization import PIXEL_MEAN, PIXEL_STD
 
@@ -36,7 +37,7 @@ class Entry:
     Attributes:
         arch: timm name of the backbone.
         objective: `ccop` or `mocov2`.
-        url: download URL, or `gdrive:ID` for a file on Google Drive.
+        url: download URL, `gdrive:ID` for a file on Google Drive, or `package:FOLDER` for weights in this package.
         formats: formats (`formats.families.FAMILIES`) in which the authors distribute the file.
         digest: `md5:` or `sha256:` + leading hex digits, as published by the authors; None if unpublished.
         licence: SPDX id if there is one, else the authors' own wording.
@@ -171,3 +172,15 @@ def default_name(arch: str) -> str:
             f"hf-hub:ORG/NAME, or use an architecture with published weights ({', '.join(DEFAULTS)})"
         )
     return DEFAULTS[arch]
+
+
+def packaged_name() -> str:
+    """Return the registry name of the weights that are part of this package.
+
+    Raises:
+        UserError: there are none.
+    """
+    found = [name for name, entry in REGISTRY.items() if entry.url.startswith(PACKAGE_PREFIX)]
+    if not found:
+        raise UserError("no weights are part of this version of ccop-hub: give --weights, such as a finished run")
+    return found[0]

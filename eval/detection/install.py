@@ -17,6 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from ccop_hub.console import next_step
 from ccop_hub.errors import UserError
 
 from ..settings import InstallSettings
@@ -40,6 +41,7 @@ def install(settings: InstallSettings) -> None:
     compiled = "compiled" if engine.compiled else "not compiled, which Mask R-CNN does not need"
     state = "is already installed" if present else "is now installed"
     print(f"Detectron2 {engine.version} {state} ({engine.where}; {compiled})")
+    next_step("ccop-eval", "doctor", "--task", "detection")
 
 
 def install_from_registry(sha256: str = SHA256) -> None:

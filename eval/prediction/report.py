@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ccop_hub.console import next_step
 from ccop_hub.image_sources.skipped import SkippedImages
 from ccop_hub.markup import visible
 
@@ -17,4 +18,6 @@ def report(found: Prediction) -> None:
     what = "predictions.json" if found.task == "detection" else "labels/"
     print(f"wrote {visible(found.folder / what)}")
     if found.pictures:
-        print(f"next: look at {visible(found.folder / PICTURES)}/")
+        next_step("python", "-m", "webbrowser", found.folder / PICTURES)
+    else:
+        next_step("ls", found.folder)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
-from ccop_hub.console import table_console
+from ccop_hub.console import next_step, table_console
 from ccop_hub.markup import visible
 
 from .comparison import group_results
@@ -27,5 +26,4 @@ def announce(result: Result, out: Path) -> None:
     told = visible(f"protocol {result.protocol}; loaded {result.loaded}; effective lr {rate}")
     console.print(told, soft_wrap=True, markup=False)
     console.print(visible(f"wrote {out / RESULT_FILE}, with pictures beside it"), soft_wrap=True, markup=False)
-    place = shlex.quote(visible(out))
-    console.print(f"next: ccop-eval compare {place} --html {place}/comparison.html", soft_wrap=True, markup=False)
+    next_step("ccop-eval", "compare", out, "--html", out / "comparison.html")

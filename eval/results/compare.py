@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import difflib
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ccop_hub.console import table_console
+from ccop_hub.console import next_step, table_console
 from ccop_hub.errors import UserError
 from ccop_hub.files import make_folder, write_atomically
-from ccop_hub.markup import visible
 from ccop_hub.notebook import page_html
 
 from ..settings import CompareSettings
@@ -78,8 +76,9 @@ def show(comparison: Comparison, settings: CompareSettings) -> None:
         if path is not None:
             console.print(f"wrote {path}", soft_wrap=True, markup=False)
     if settings.html is None:
-        results = " ".join(shlex.quote(visible(path)) for path in settings.results)
-        console.print(f"next: ccop-eval compare {results} --html comparison.html", soft_wrap=True, markup=False)
+        next_step("ccop-eval", "compare", *settings.results, "--html", "comparison.html")
+    else:
+        next_step("python", "-m", "webbrowser", settings.html)
 
 
 def _require_metrics(groups: Sequence[Group], wanted: Sequence[str]) -> None:

@@ -37,7 +37,7 @@ class Leaderboard:
         page: the Markdown page.
         path: the page's file.
         plots: file -> SVG.
-        stale: whether the file differs from the page; always False if the file was written.
+        stale: whether the file differs from the page or a plot is missing; always False if the files were written.
     """
 
     groups: list[Group]
@@ -63,7 +63,8 @@ def run(settings: LeaderboardSettings) -> Leaderboard:
     groups = [_ranked(group) for group in group_results([Result.read(file) for file in files])]
     groups.sort(key=lambda group: (group.task, group.data, group.protocol, group.engine, group.digest))
     page, plots = _page(groups, settings.out), _plots(groups, settings.out)
-    stale = settings.check and _content(settings.out) != page.encode()
+    current = _content(settings.out) == page.encode() and all(path.is_file() for path in plots)
+    stale = settings.check and not current
     if not settings.check:
         make_folder(_plot_folder(settings.out))
         for path, svg in plots.items():
@@ -73,8 +74,10 @@ def run(settings: LeaderboardSettings) -> Leaderboard:
 
 
 def _ranked(group: Group) -> Group:
-    """Sort the rows by the task's first main metric, best first."""
+    """Sort the rows by the task's first main metric, best first; each network appears once."""
     names = group.metric_names()
+    once = {(row.measured.weights.digest, row.result.seed, str(row.metrics)): row for row in reversed(group.rows)}
+    group.rows[:] = once.values()
 
     def rank(row: Row) -> tuple[float, str, int]:
         value = row.metrics.get(names[0]) if names else None

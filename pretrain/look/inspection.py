@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
+from ccop_hub.console import next_step
 from ccop_hub.files import make_folder, write_atomically
 from ccop_hub.images import UnreadableImageError
 from ccop_hub.locks import folder_lock
@@ -72,8 +73,8 @@ def run(settings: InspectSettings) -> Inspection:
     return Inspection(dict(rows), sheets, settings.draws)
 
 
-def show(inspection: Inspection) -> None:
-    """Print the table and the paths of the sheets."""
+def show(inspection: Inspection, settings: InspectSettings) -> None:
+    """Print the table, the paths of the sheets and the next step."""
     table = Table("measure", "value", title=f"{inspection.draws} draws of two views")
     for name, value in inspection.measures.items():
         table.add_row(name, Text(visible(value)))
@@ -81,6 +82,8 @@ def show(inspection: Inspection) -> None:
     console.print(table)
     for path in inspection.sheets:
         console.print(visible(path), soft_wrap=True, highlight=False, markup=False)
+    where = ("--images", settings.images, "--proposals", settings.proposals)
+    next_step("ccop-pretrain", "run", *where, "--out", "RUN")
 
 
 def write_sheets(

@@ -172,7 +172,7 @@ def report(plan: Plan, settings: PlanSettings) -> None:
     """Print the plan as a table, and what it assumes."""
     from rich.table import Table
 
-    from ccop_hub.console import table_console
+    from ccop_hub.console import next_step, table_console
 
     rates = plan.rates
     table = Table("part", "time", "memory", "GPU memory", "disk", "energy")
@@ -191,3 +191,4 @@ def report(plan: Plan, settings: PlanSettings) -> None:
     print(f"energy at {settings.core_watts:g} W per core{gpu}; this machine has {size(total_memory())} of memory")
     for warning in plan.warnings:
         print(f"warning: {warning}")
+    next_step("ccop-pretrain", "proposals", "IMAGES", "--out", "PROPOSALS")

@@ -11,8 +11,8 @@ from ccop_hub.errors import UserError
 from ccop_hub.image_sources.source import open_source
 from ccop_hub.image_sources.stored_images import ImageSource
 from ccop_hub.images import UnreadableImageError
+from ccop_hub.synthetic.painting import paint_scene
 
-from ..scenes.painting import paint_scene
 from ..settings import PlanSettings
 
 SAMPLED = 32

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
-
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ccop_hub.console import next_step
 from ccop_hub.images import describe_passed_over
 from ccop_hub.markup import visible
 from ccop_hub.proposals.shards import SKIPPED
@@ -24,7 +23,6 @@ def report(result: ProposalsResult | CheckReport) -> int:
     """
     if isinstance(result, CheckReport):
         return _report_check(result)
-    folder = shlex.quote(str(result.folder))
     if result.share is not None:
         part = f"{result.share.number}/{result.share.of}"
         print(f"part {part} is searched: {result.proposed} images; {result.skipped.summary()}")
@@ -42,7 +40,8 @@ def report(result: ProposalsResult | CheckReport) -> int:
     print(f"proposals: {result.folder}")
     if result.coco is not None:
         print(f"COCO JSON: {result.coco[0]} ({result.coco[1]} boxes)")
-    print(f"next: ccop-pretrain run --images {shlex.quote(str(result.images))} --proposals {folder} --out RUN")
+    where = ("--images", result.images, "--proposals", result.folder)
+    next_step("ccop-pretrain", "run", *where, "--out", "RUN")
     return 0
 
 
@@ -55,6 +54,6 @@ def _report_check(report: CheckReport) -> int:
         print(visible(f"note: {report.note}"))
     if not report.missing:
         return 0
-    images, folder = shlex.quote(str(report.images)), shlex.quote(str(report.folder))
-    print(f"next: ccop-pretrain proposals {images} --out {folder}, with the same settings as the first time")
+    words = ("ccop-pretrain", "proposals", report.images, "--out", report.folder)
+    next_step(*words, note="with the same settings as the first time")
     return 1

@@ -13,11 +13,11 @@ from PIL import Image
 
 from ccop_hub import __version__
 from ccop_hub.files import replacing
+from ccop_hub.synthetic.painting import Scene, paint_scene
+from ccop_hub.synthetic.shapes import SHAPES
 
 from ..settings import SceneSettings
 from .mask_polygons import mask_to_polygons
-from .painting import Scene, paint_scene
-from .shapes import SHAPES
 
 BACKGROUND_LABEL = 0  # in the label images, where class k of the JSON has label k
 IGNORE_LABEL = 255

@@ -10,23 +10,23 @@ from __future__ import annotations
 
 import functools
 import json
-import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ccop_hub.console import next_step
 from ccop_hub.errors import UserError
 from ccop_hub.files import make_folder, write_atomically
 from ccop_hub.locks import folder_lock
 from ccop_hub.progress import Progress
 from ccop_hub.saved_settings import differences, read_settings, save_settings
 from ccop_hub.stopping import stoppable
+from ccop_hub.synthetic.shapes import SHAPES
 
 from ..common.parallel import OrderedMap, available_cores, one_opencv_thread
 from ..settings import SceneSettings
 from .drawing import SPLITS, Job, coco_document, draw
-from .shapes import SHAPES
 
 SETTINGS = "settings.yaml"
 
@@ -65,7 +65,7 @@ def report(result: ScenesResult) -> None:
     sizes = ", ".join(f"{result.counts[split]} {split}" for split in SPLITS)
     print(f"{sum(result.counts.values())} scenes ({sizes}), {len(SHAPES)} classes: {', '.join(SHAPES)}")
     print(f"scenes: {result.folder}" + ("" if result.drawn else " (finished before; nothing to do)"))
-    print(f"next: ccop-pretrain proposals {shlex.quote(str(result.folder / 'train2017'))} --out PROPOSALS")
+    next_step("ccop-pretrain", "proposals", result.folder / "train2017", "--out", "PROPOSALS")
 
 
 def make_scenes(settings: SceneSettings) -> ScenesResult:

@@ -38,7 +38,7 @@ def test_list_and_help(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "owner_ccop-hub_main").symlink_to(ROOT)
     repo = {"github": "owner/ccop-hub:main", "skip_validation": True, "trust_repo": True}
     names = torch.hub.list(**repo)
-    assert {f"ccop_{arch}{end}" for arch in HUB_ARCHITECTURES for end in ("", "_fpn")} == set(names)
+    assert {f"ccop_{arch}{end}" for arch in (*HUB_ARCHITECTURES, "resnet10t") for end in ("", "_fpn")} == set(names)
     for name in names:
         told = torch.hub.help(model=name, **repo)
         assert told.startswith("ResNet-")
@@ -84,11 +84,11 @@ def test_pyramid_from_a_run(run: Path, tensors: dict[str, Tensor]) -> None:
     assert set(network.channels.values()) == {FPN_CHANNELS}
 
 
-@pytest.mark.parametrize("arch", HUB_ARCHITECTURES)
+@pytest.mark.parametrize("arch", [*HUB_ARCHITECTURES, "resnet10t"])
 def test_random_networks(arch: str) -> None:
     one, same_seed, other = (load(f"ccop_{arch}", weights="random", seed=seed) for seed in (1, 1, 2))
     assert same(one, same_seed.state_dict())
-    assert not torch.equal(one.conv1.weight, other.conv1.weight)
+    assert not torch.equal(one.layer1[0].conv1.weight, other.layer1[0].conv1.weight)
     assert same(load(f"ccop_{arch}_fpn", pretrained=False, seed=1).backbone, one.state_dict())
 
 

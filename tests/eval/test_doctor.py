@@ -38,7 +38,8 @@ def test_a_missing_part_is_an_error_for_the_tasks_that_need_it(
     place = next(number for number, line in enumerate(lines) if name in line)
     assert lines[place].startswith("missing")
     assert fix in lines[place + 1]
-    assert f"{task}: 1 needed part is missing: {name}" in lines[-1]
+    assert f"{task}: 1 needed part is missing: {name}" in lines[-2]
+    assert lines[-1].startswith(f"next: ccop-eval doctor --task {task}")
     assert main(["doctor", "--task=knn"]) == 0
     assert f"absent  {name}" in capsys.readouterr().out
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from ccop_pretrain.cli import main
 from ccop_pretrain.scenes.run import make_scenes
-from ccop_pretrain.scenes.shapes import SHAPES
 from ccop_pretrain.settings import SceneSettings
 from PIL import Image
 
 from ccop_hub.errors import UserError
+from ccop_hub.synthetic.shapes import SHAPES
 
 SIZE = 128
 

@@ -7,14 +7,17 @@ import ccop_pretrain
 import pytest
 import torch
 from ccop_eval import settings
+from ccop_eval.results.result import Result
 from ccop_pretrain.training.schedule import Schedule
 from ccop_pretrain.training.step import PretrainingModule
 
+from ccop_hub.errors import UserError
 from ccop_hub.formats.checkpoint import read_checkpoint
 from studies.scenes.__main__ import main
 from studies.scenes.data import CAMVID, StudyData, shrink
 from studies.scenes.plan import Plan
 from studies.scenes.proposal_facts import write_proposal_facts
+from studies.scenes.records import keep_records, without_places
 from studies.scenes.report import PAGE, Campaign, Difference, write_page
 from studies.scenes.runs import Study
 
@@ -161,3 +164,18 @@ def test_the_options_of_every_measure_are_settings_of_its_task(scale: str, tmp_p
     for measure in Plan.read(scale).measures:
         for given in ({}, CAMVID if measure.data == "labels" else {}):
             classes[measure.task](weights="w", data=tmp_path, out=tmp_path, **measure.options, **given)
+
+
+def test_records_are_whole_results_without_the_places_of_a_machine(smoke: Path, tmp_path: Path) -> None:
+    written = keep_records(smoke, "smoke-drawn", tmp_path)
+    record = tmp_path / "smoke-drawn" / "ccop-seed0" / "regions-untrained" / "result.json"
+    assert record in written
+    found = Result.read(record)
+    assert found.weights.name == "ccop-seed0"
+    assert found.against is not None
+    assert found.against.weights.name == "untrained-seed0"
+    assert found.metrics == Result.read(smoke / "evaluations" / "ccop-seed0" / "regions-untrained").metrics
+    assert str(smoke) not in "".join(path.read_text() for path in written)
+    assert without_places({"data": ["/a/photos", "b/c"]}, smoke) == {"data": ["photos", "b/c"]}
+    with pytest.raises(UserError, match=r"contains no result\.json"):
+        keep_records(tmp_path / "none", "smoke-drawn", tmp_path)

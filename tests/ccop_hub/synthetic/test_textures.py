@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
-from ccop_pretrain.scenes.textures import _PATTERNS, fractal_noise, palette, texture
+
+from ccop_hub.synthetic.textures import _PATTERNS, fractal_noise, palette, texture
 
 
 def test_textures_are_colours_in_range_and_vary() -> None:

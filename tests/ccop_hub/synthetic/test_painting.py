@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
-from ccop_pretrain.scenes.painting import NO_OBJECT, Scene, paint_scene
-from ccop_pretrain.scenes.shapes import SHAPES
+
+from ccop_hub.synthetic.painting import NO_OBJECT, Scene, paint_scene
+from ccop_hub.synthetic.shapes import SHAPES
 
 SIZE = 160
 

@@ -1,7 +1,8 @@
 import cv2
 import numpy as np
 import pytest
-from ccop_pretrain.scenes.shapes import SHAPES, outline, place
+
+from ccop_hub.synthetic.shapes import SHAPES, outline, place
 
 
 def fill(contours: list[np.ndarray], size: int = 200) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""Draws synthetic images of textured shapes, in memory."""

@@ -1,0 +1,1 @@
+"""A trained and an untrained network on synthetic images, for `ccop-eval demo`."""
