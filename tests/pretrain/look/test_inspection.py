@@ -29,7 +29,7 @@ def test_sheets_and_table_are_written(settings, capsys):
     green = (colours(settings.out / "jitters.png") == (0x2E, 0xCC, 0x40)).all(1)
     assert green.sum() > 50
     assert capsys.readouterr().out == ""
-    show(inspection)
+    show(inspection, settings)
     printed = capsys.readouterr().out
     with (settings.out / "summary.csv").open() as file:
         rows = dict(csv.reader(file))
