@@ -408,9 +408,9 @@ class ProposalSettings(ReadingSettings):
         workers: number of processes; all cores by default. Does not affect the result.
         mode: `fast` (the paper's) or `quality` (more boxes before the NMS, several times slower).
         engine: `fast` (over ten times as fast as OpenCV) or `opencv` (exactly the authors' boxes).
-        max_side: search a copy of the image whose longest side has this many pixels; by default, the image itself.
-            Boxes are always in pixels of the original. 300 takes a sixth of the time of 640 x 427 and finds fewer
-            objects.
+        max_side: search a copy of the image whose longest side has this many pixels; by default, the image itself, or a
+            copy of 16.8 megapixels if it is larger. Boxes are always in pixels of the original. 300 takes a sixth of
+            the time of 640 x 427 and finds fewer objects.
         keep: maximum number of boxes kept per image.
         seed: seed of the random scores with which non-maximum suppression ranks overlapping boxes.
         resume: resume an unfinished run with the same settings in `out`; --no-resume refuses any existing proposals.

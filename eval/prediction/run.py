@@ -83,15 +83,17 @@ def run(settings: PredictSettings) -> Prediction:
     """Predict for all images; write pictures, and COCO results (detection) or label images (segmentation).
 
     Raises:
-        UserError: the run is not finished or predicts nothing, too many images are unreadable, the output exists, or
-            another process is writing it.
+        UserError: the run is not finished or predicts nothing, too many images are unreadable, the folder contains
+            other predictions, or another process is writing to it.
     """
     result = _finished(settings.run)
     names = FileNames(settings.out)
     make_folder(settings.out)
     with folder_lock(settings.out):
         names.make_room(settings.overwrite)
-        return _predict(settings, result, names)
+        prediction = _predict(settings, result, names)
+        names.complete()
+        return prediction
 
 
 def _predict(settings: PredictSettings, result: Result, names: FileNames) -> Prediction:

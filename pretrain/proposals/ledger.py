@@ -6,6 +6,7 @@ import functools
 import heapq
 import os
 import shutil
+import sys
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,6 +19,7 @@ from ccop_hub.errors import UserError
 from ccop_hub.files import replacing
 from ccop_hub.image_sources.stored_images import ImageSource, StoredImage
 from ccop_hub.images import UnreadableImageError
+from ccop_hub.markup import visible
 from ccop_hub.proposals.shards import (
     ImageProposals,
     ShardNotes,
@@ -266,16 +268,27 @@ def take_parts(folder: Path, others: Sequence[Path], settings: str) -> None:
         settings: settings digest.
 
     Raises:
-        UserError: a folder contains no proposals with these settings.
+        UserError: a folder contains no proposals with these settings, or none that can be read.
     """
     for other in others:
         files = [*shard_paths(other), *sorted((other / PARTS).glob("*/*.parquet"))]
         if not files:
             raise UserError(f"{other} contains no proposals to merge; give the --out of another machine")
-        for path in files:
-            notes = read_notes(path)
-            if notes is None:
-                continue
+        readable = {path: notes for path in files if (notes := read_notes(path)) is not None}
+        damaged = [path for path in files if path not in readable]
+        if not readable:
+            raise UserError(
+                f"none of the {len(files)} files of proposals in {other} can be read, such as {files[0]}: copy them "
+                "again"
+            )
+        if damaged:
+            print(
+                f"warning: {len(damaged)} of {len(files)} files of proposals in {other} cannot be read, such as "
+                f"{visible(damaged[0])}: their images are searched again",
+                file=sys.stderr,
+                flush=True,
+            )
+        for path, notes in readable.items():
             if notes.settings != settings:
                 raise UserError(f"{other} contains proposals with other settings; merge only parts of one run")
             # Keep the order of files within a folder, since together they form one sorted stream of rows.

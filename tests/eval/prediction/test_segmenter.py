@@ -68,9 +68,7 @@ def test_any_image_is_predicted_at_its_own_size(trained, tmp_path):
     (tmp_path / "photos" / "broken.png").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"1 of 3 images cannot be used.*broken\.png"):
         ccop_eval.predict(trained, tmp_path / "photos", tmp_path / "out")
-    done = ccop_eval.predict(
-        trained, tmp_path / "photos", tmp_path / "out", max_unreadable=0.5, pictures=False, overwrite=True
-    )
+    done = ccop_eval.predict(trained, tmp_path / "photos", tmp_path / "out", max_unreadable=0.5, pictures=False)
     assert (done.images, list(done.skipped), done.pictures) == (2, ["broken.png"], ())
     assert Image.open(tmp_path / "out" / "labels" / "sub" / "a.jpg.png").size == (90, 50)
     assert Image.open(tmp_path / "out" / "labels" / os.fsdecode(b"\xff.png.png")).size == (40, 70)

@@ -343,6 +343,14 @@ def test_folders_of_machines_without_a_shared_one_are_merged(
         make_proposals(wanted(images, tmp_path / "out", merge=[images]))
     with pytest.raises(UserError, match="other settings"):
         make_proposals(wanted(images, tmp_path / "third", merge=[tmp_path / "1"], seed=4))
+    for path in (tmp_path / "1").rglob("*.parquet"):
+        path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(UserError, match=rf"none of the 1 files of proposals in {tmp_path / '1'} can be read"):
+        make_proposals(wanted(images, tmp_path / "fourth", merge=[tmp_path / "2", tmp_path / "1"]))
+    next((tmp_path / "2").rglob("*.parquet")).with_name("000009.parquet").write_bytes(b"")
+    make_proposals(wanted(images, tmp_path / "fifth", merge=[tmp_path / "2"]))
+    assert "1 of 2 files of proposals" in capsys.readouterr().err
+    assert contents(tmp_path / "fifth") == contents(tmp_path / "whole")
 
 
 def test_a_machine_goes_on_after_the_merge_has_tidied_up(images: Path, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from ccop_pretrain.proposals import opencv_search
+from ccop_pretrain.proposals import opencv_search, selective_search
 from ccop_pretrain.proposals.selective_search import (
     SearchEngine,
     image_generator,
@@ -134,3 +134,19 @@ def test_search_on_a_smaller_copy_gives_boxes_of_the_original(picture: np.ndarra
     assert (boxes <= (540, 480, 540, 480)).all()
     untouched = propose(picture, image_generator(0, "x"), max_side=180)
     np.testing.assert_array_equal(untouched, propose(picture, image_generator(0, "x")))
+
+
+def test_the_search_of_a_huge_image_has_a_bounded_size(picture: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    most = selective_search.SEARCHED_PIXELS
+    assert selective_search.searched_size(4096, 4096, None) == (4096, 4096)
+    for width, height in ((4097, 4096), (12_000, 7_400), (1, 89_000_000), (89_000_000, 1)):
+        small = selective_search.searched_size(width, height, None)
+        assert 0.99 * most < small[0] * small[1] <= most
+        assert small[0] / small[1] == pytest.approx(width / height, rel=0.01) or 1 in small
+    assert selective_search.searched_size(12_000, 6_000, 300) == (300, 150)
+    searched = []
+    monkeypatch.setattr(selective_search, "search", lambda image, *_: searched.append(image.shape) or search(image))
+    monkeypatch.setattr(selective_search, "SEARCHED_PIXELS", picture.shape[0] * picture.shape[1])
+    boxes = propose(picture.repeat(4, axis=0).repeat(4, axis=1), image_generator(0, "x"))
+    assert searched == [picture.shape]
+    assert (boxes % 4 == 0).all()
