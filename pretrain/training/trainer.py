@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -104,10 +105,27 @@ def further_loggers(settings: RunSettings, folder: RunFolder, done: int, first: 
         where = folder.path
         # Only the first process has a W&B run; the loggers of the others do nothing.
         identifier = folder.wandb_run_id() if first else None
-        loggers.append(WandbLogger(project=settings.wandb, name=where.name, save_dir=where, id=identifier))
+        logger = WandbLogger(project=settings.wandb, name=where.name, save_dir=where, id=identifier)
+        if first:
+            _start_wandb(logger, settings.wandb)
+        loggers.append(logger)
     if settings.mlflow is not None:
         loggers.append(_mlflow(settings.mlflow, folder, first))
     return loggers
+
+
+def _start_wandb(logger: WandbLogger, project: str) -> None:
+    """Start the W&B run, which saves the command line: without the passwords and tokens in its addresses."""
+    words = sys.argv
+    sys.argv = [redact(word) for word in words]
+    try:
+        _ = logger.experiment
+    except Exception as error:  # as for MLflow
+        raise UserError(
+            f"--wandb {project}: {redact(one_line(error, 200))}; check `wandb login`, or set WANDB_MODE=offline"
+        ) from None
+    finally:
+        sys.argv = words
 
 
 def _mlflow(experiment: str, folder: RunFolder, first: bool) -> MLFlowLogger:

@@ -308,11 +308,12 @@ def wandb(tmp_path, monkeypatch):
     """A fake `wandb` package that records its calls."""
     files = {
         "wandb/__init__.py": """
+import sys
 run, started, logged = None, [], []
 class Experiment:
     def log(self, figures, **others): logged.append(figures)
 def init(**given):
-    started.append(given)
+    started.append({**given, "argv": sys.argv})
     return Experiment()
 """,
         "wandb/sdk/__init__.py": "",
@@ -327,12 +328,17 @@ def init(**given):
 def test_a_continued_run_goes_on_at_wandb_too(tiny_run, wandb, stop_after, monkeypatch):
     settings = tiny_run(objective="mocov2", backbone="test_resnet", wandb="project")
     build = program.build_trainer
+    words = ["ccop-pretrain", "run", "--init", "https://me:secret@weights.example/a.pth?token=secret"]
+    monkeypatch.setattr(sys, "argv", words)
     stop_after(3)
     with pytest.raises(RuntimeError, match="crash"):
         run(settings)
     monkeypatch.setattr(program, "build_trainer", build)
     assert run(settings).exit_code == 0
     first, second = wandb.started
+    # W&B saves the command line.
+    assert first["argv"] == [*words[:3], "https://weights.example/a.pth"]
+    assert sys.argv == words
     assert first["id"] == second["id"] == RunFolder(settings.out).wandb.read_text().strip()
     assert (first["project"], first["name"], first["resume"]) == ("project", "run", "allow")
     assert [figures["trainer/global_step"] for figures in wandb.logged] == [1, 2, 3, 3, 4, 5]
