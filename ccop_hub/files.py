@@ -53,8 +53,7 @@ def replacing(path: Path, sync: bool = True) -> Iterator[Path]:
     to a separate temporary file in the same folder, and the last one to finish wins. The temporary file is removed if
     the block fails. If the process is killed, the next one on this machine to write to the folder removes it.
 
-    Symbolic links are followed: their target is replaced and the link is kept. Anything but a regular file, such as
-    `/dev/null` or a pipe, cannot be replaced; the contents are written to it at the end.
+    Symbolic links are followed: their target is replaced and the link is kept.
 
     Args:
         path: the final file. Its folder must exist.
@@ -62,12 +61,10 @@ def replacing(path: Path, sync: bool = True) -> Iterator[Path]:
             many small files that can be recreated.
 
     Raises:
-        UserError: the file cannot be written; the message names `path` and the reason. Other errors propagate.
+        UserError: the file cannot be written, or `path` is a pipe, socket or device; the message names `path` and the
+            reason. Other errors propagate.
     """
-    if _is_device(path):
-        with _device(path) as temporary:
-            yield temporary
-        return
+    check_replaceable(path)
     target = _behind_links(path)
     _remove_abandoned(target.parent)
     temporary = target.with_name(_temporary_name(target.name))
@@ -154,6 +151,29 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _no_folder(path, error) from error
+
+
+_SPECIAL = {
+    stat.S_ISFIFO: "a pipe",
+    stat.S_ISSOCK: "a socket",
+    stat.S_ISCHR: "a device",
+    stat.S_ISBLK: "a device",
+}
+
+
+def check_replaceable(path: Path) -> None:
+    """Check that a path is no pipe, socket or device: opening it could wait forever or overwrite a disk.
+
+    Raises:
+        UserError: it is one of these.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return
+    for is_special, what in _SPECIAL.items():
+        if is_special(mode):
+            raise UserError(f"cannot write {path}: it is {what}, not a file; choose another path")
 
 
 def check_folder(path: Path) -> None:
@@ -314,30 +334,6 @@ def _no_folder(path: Path, error: OSError) -> UserError:
             return UserError(f"{place} is a link to {place.readlink()}, which leads nowhere: choose another path")
         return UserError(f"{place} is a file, but a folder is needed there: choose another path")
     return _cannot_write(path, error)
-
-
-def _is_device(path: Path) -> bool:
-    """Whether a path exists and is neither a file nor a folder, such as a device, pipe or terminal."""
-    try:
-        mode = path.stat().st_mode
-    except OSError:
-        return False
-    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
-
-
-@contextlib.contextmanager
-def _device(path: Path) -> Iterator[Path]:
-    """Yield a temporary file whose contents are written to a device when the block succeeds."""
-    with tempfile.TemporaryDirectory() as scratch:
-        temporary = Path(scratch) / path.name
-        yield temporary
-        try:
-            with temporary.open("rb") as source, path.open("wb") as sink:
-                shutil.copyfileobj(source, sink)
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise _cannot_write(path, error) from error
 
 
 def _behind_links(path: Path) -> Path:

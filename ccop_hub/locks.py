@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from .errors import UserError
+from .files import check_replaceable
 
 try:
     import fcntl
@@ -55,9 +56,10 @@ def output_lock(path: Path) -> Iterator[None]:
         path: the output. Its parent folder must exist.
 
     Raises:
-        UserError: another process is writing `path`; the message names it.
+        UserError: another process is writing `path`, or `path` is a pipe, socket or device; the message names it.
     """
     path = path.absolute()
+    check_replaceable(path)
     with _lock(path.with_name(f".{path.name[:100]}{LOCK_FILE}"), path, shared=False):
         yield
 

@@ -12,6 +12,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from .markup import visible
+from .redaction import redact
+
 T = TypeVar("T")
 
 SECONDS_BETWEEN_LINES = 60.0
@@ -27,8 +30,8 @@ def shows_bars() -> bool:
 
 
 def announce(step: str) -> None:
-    """Announce on standard error a step that may take a while."""
-    print(f"{step} ...", file=sys.stderr, flush=True)
+    """Announce on standard error a step that may take a while; names are shown literally, addresses without secrets."""
+    print(f"{visible(redact(step))} ...", file=sys.stderr, flush=True)
 
 
 class Progress:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from numpy.lib.format import write_array, write_array_header_1_0
 
 from ..errors import UserError
-from ..files import make_folder, replacing, scratch_folder, was_interrupted, write_atomically
+from ..files import check_replaceable, make_folder, replacing, scratch_folder, was_interrupted, write_atomically
 from ..optional import needs
 
 SUFFIXES = (".npy", ".npz", ".parquet")
@@ -90,6 +90,8 @@ def check_output(out: Path, overwrite: bool) -> None:
     if out.suffix.lower() == ".parquet":
         with needs("embed"):
             import pyarrow.parquet  # noqa: F401
+    for path in written_files(out):
+        check_replaceable(path)
     existing = [path for path in written_files(out) if path.exists()]
     # The file of features is written last: without it, the others may be what a killed command left.
     if existing and not overwrite and (out in existing or not was_interrupted(out)):

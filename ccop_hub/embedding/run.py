@@ -79,7 +79,7 @@ def run(settings: EmbedSettings) -> Embedded:
     source = open_source(settings.images)
     boxes = None if settings.boxes is None else open_boxes(settings.boxes, source)
     views = Views(source, settings.resize_mode, settings.side, settings.max_pixels, boxes)
-    announce(f"loading {visible(settings.weights)}")
+    announce(f"loading {settings.weights}")
     weights = resolve(settings.weights, settings.backbone, settings.seed)
     network = FrozenNetwork(weights, parts_of(settings.features)).to(device)
     rows = RowTable(ids=None if source.ids is None else [], boxes=None if boxes is None else [])

@@ -12,7 +12,7 @@ from pathlib import Path
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, get_event_storage
 
-from ccop_hub.files import make_folder
+from ccop_hub.files import check_replaceable, make_folder
 
 LOG_FILE = "log.txt"
 
@@ -75,9 +75,9 @@ def logs_in(folder: Path) -> Iterator[None]:
     """Redirect Detectron2's logs and warnings to `folder/log.txt` (`log.rankN.txt` on other ranks)."""
     make_folder(folder)
     rank = comm.get_rank()
-    handler = logging.FileHandler(
-        folder / (LOG_FILE if rank == 0 else f"log.rank{rank}.txt"), encoding="utf-8", errors="backslashreplace"
-    )
+    file = folder / (LOG_FILE if rank == 0 else f"log.rank{rank}.txt")
+    check_replaceable(file)
+    handler = logging.FileHandler(file, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s: %(message)s"))
     before = {}
     for name in _CHATTY:

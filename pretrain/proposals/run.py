@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ccop_hub.errors import UserError
-from ccop_hub.files import make_folder
+from ccop_hub.files import check_replaceable, make_folder
 from ccop_hub.image_sources.skipped import SkippedImages
 from ccop_hub.image_sources.source import open_source
 from ccop_hub.image_sources.stored_images import ImageSource
@@ -66,6 +66,8 @@ def run(settings: ProposalSettings) -> ProposalsResult | CheckReport:
         Stopped: a stop signal was received; the proposals found so far are kept.
     """
     with stoppable():
+        if settings.to_coco is not None:
+            check_replaceable(settings.to_coco)  # rather than after the search
         announce(f"listing the images of {settings.images}")
         source = open_source(settings.images, exclude=[settings.out])
         if settings.check:

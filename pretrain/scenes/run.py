@@ -82,10 +82,11 @@ def make_scenes(settings: SceneSettings) -> ScenesResult:
     with folder_lock(out):
         if not settings.overwrite and _is_finished(settings):
             return ScenesResult(out, counts, drawn=False)
-        _clear(out)
-        workers = settings.workers or available_cores()
+        # An interruption must leave a set that is incomplete and has these settings, so that a rerun can replace it.
+        shutil.rmtree(out / "annotations", ignore_errors=True)
         save_settings(settings, out / SETTINGS)
-        _draw_all(settings, counts, workers)
+        _clear(out)
+        _draw_all(settings, counts, settings.workers or available_cores())
     return ScenesResult(out, counts, drawn=True)
 
 
@@ -140,7 +141,7 @@ def _is_finished(settings: SceneSettings) -> bool:
 
 
 def _clear(out: Path) -> None:
-    for path in [out / name for name in _OUTPUTS]:
+    for path in [out / name for name in _OUTPUTS if name != SETTINGS]:
         if path.is_dir():
             shutil.rmtree(path)
         else:

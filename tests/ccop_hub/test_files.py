@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -29,6 +30,7 @@ from ccop_hub.files import (
     scratch_folder,
     write_atomically,
 )
+from ccop_hub.locks import output_lock
 from ccop_hub.stopping import Stopped
 
 
@@ -151,22 +153,18 @@ def test_a_link_stays_and_the_file_behind_it_is_replaced(tmp_path: Path) -> None
     assert (tmp_path / "loop").is_symlink()
 
 
-def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE) as reader:
-        write_atomically(pipe, "contents")
-        assert reader.communicate()[0] == b"contents"
-    assert pipe.is_fifo()
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-def test_a_device_that_takes_nothing_is_named(tmp_path: Path) -> None:
-    device = tmp_path / "device"
-    device.symlink_to("/dev/full")  # never the device itself: a bug could delete it from the machine
-    with pytest.raises(UserError, match=r"cannot write .*device \(No space left on device\)"):
-        write_atomically(device, "contents")
-    assert device.is_symlink()
+def test_pipes_sockets_and_devices_are_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "device").symlink_to("/dev/null")  # never the device itself: a bug could delete it from the machine
+    with socket.socket(socket.AF_UNIX) as unix:
+        unix.bind(str(tmp_path / "socket"))
+    for name in ("pipe", "device", "socket"):
+        with pytest.raises(UserError, match=rf"cannot write .*/{name}: it is a {name}, not a file; choose another"):
+            write_atomically(tmp_path / name, "contents")
+        with pytest.raises(UserError, match=f"it is a {name}"), output_lock(tmp_path / name):
+            pytest.fail("locked")
+    assert {path.name for path in tmp_path.iterdir()} == {"pipe", "device", "socket"}
+    assert Path("/dev/null").is_char_device()
 
 
 def test_what_is_in_the_way_of_a_folder_is_named(tmp_path: Path) -> None:

@@ -1,16 +1,20 @@
 import dataclasses
 import json
+import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from ccop_pretrain.cli import main
+from ccop_pretrain.scenes import run as scenes_run
 from ccop_pretrain.scenes.run import make_scenes
 from ccop_pretrain.settings import SceneSettings
 from PIL import Image
 
 from ccop_hub.errors import UserError
+from ccop_hub.stopping import Stopped
 from ccop_hub.synthetic.shapes import SHAPES
 
 SIZE = 128
@@ -127,6 +131,26 @@ def test_an_unfinished_set_is_drawn_again(folder: Path, tmp_path: Path) -> None:
     assert make_scenes(settings).drawn
     assert contents(settings.out) == contents(folder)
     assert not make_scenes(settings).drawn
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_set_interrupted_before_its_first_image_is_drawn_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool
+) -> None:
+    settings = SceneSettings(tmp_path / "set", images=12, size=SIZE, seed=7, workers=1)
+    if overwrite:
+        shutil.copytree(folder, settings.out)
+
+    def interrupted(out: Path) -> None:
+        (out / "train2017").mkdir(exist_ok=True)
+        raise Stopped(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scenes_run, "_clear", interrupted)
+        with pytest.raises(Stopped):
+            make_scenes(dataclasses.replace(settings, overwrite=overwrite))
+    assert make_scenes(settings).drawn
+    assert contents(settings.out) == contents(folder)
 
 
 def test_overwriting_leaves_other_files_alone(tmp_path: Path) -> None:
