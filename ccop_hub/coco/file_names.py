@@ -9,15 +9,20 @@ from urllib.parse import unquote, urlsplit
 
 from .values import WrongValueError, shown
 
+_LONGEST = 4096
+"""Characters of the longest path on Linux (`PATH_MAX`); other systems allow fewer."""
+
 
 def file_name(value: object) -> str:
     """Check a `file_name`.
 
     Raises:
-        WrongValueError: not a string, empty, or not a valid file name.
+        WrongValueError: not a string, empty, too long, or not a valid file name.
     """
     if not isinstance(value, str) or not value.strip():
         raise WrongValueError("it is missing" if not value else f"{shown(value)} is not a name")
+    if len(value) > _LONGEST:
+        raise WrongValueError(f"{shown(value[:_LONGEST])} has {len(value)} characters, more than any path")
     try:
         encoded = os.fsencode(value)
     except UnicodeEncodeError:

@@ -211,7 +211,7 @@ class _Copy:
             self._put_all(file, self._object_lines(used))
             self._put(file, b'],"categories":[')
             self._choose_classes(used)
-            entries = [orjson.dumps({"id": number, "name": name}) for number, name in self._classes]
+            entries = [_line({"id": number, "name": name}) for number, name in self._classes]
             self._put(file, b",".join(entries) + b"]}")
 
     def report(self) -> dict[str, Any]:
@@ -242,7 +242,7 @@ class _Copy:
         for image in self._listing.different_images():
             self._images += 1
             width, height = image.size or (None, None)
-            yield orjson.dumps({"id": image.id, "file_name": image.file_name, "width": width, "height": height})
+            yield _line({"id": image.id, "file_name": image.file_name, "width": width, "height": height})
 
     def _object_lines(self, used: set[int]) -> Iterator[bytes]:
         for entry, line in self._reader:
@@ -277,3 +277,10 @@ class _Copy:
     def _put(self, file: BinaryIO, content: bytes) -> None:
         self._digest.update(content)
         file.write(content)
+
+
+def _line(entry: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(entry)
+    except TypeError:  # a file name that is not UTF-8
+        return json.dumps(entry).encode()

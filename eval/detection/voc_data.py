@@ -86,7 +86,7 @@ def convert(root: Path, split: str) -> dict[str, Any]:
 
 def _names(listing: Path) -> list[str]:
     try:
-        return read_text(listing).split()
+        return read_text(listing, errors="surrogateescape").split()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{listing} cannot be read ({error}); unpack the data set again") from None
 

@@ -36,7 +36,9 @@ class VocSplit:
         labels, names = {}, None
         for file in lists:
             try:
-                entries = [line.split() for line in read_text(file).splitlines() if line.strip()]
+                entries = [
+                    line.split() for line in read_text(file, errors="surrogateescape").split("\n") if line.strip()
+                ]
             except (OSError, UnicodeDecodeError) as error:
                 raise UserError(f"cannot read {file} ({error}): restore the original lists") from None
             if any(len(entry) != 2 or entry[1] not in {"1", "-1", "0"} for entry in entries):

@@ -21,7 +21,11 @@ MOST_SKIPPED = 16
 (torch's `GradScaler`); if gradients still overflow at a scale of 1, scaling is not the problem."""
 
 SUSPICIOUS = 3.0
-"""Factor by which a setting must differ from its default to be named as the likely cause."""
+"""Factor by which a setting must differ from its usual value to be named as the likely cause."""
+
+_ADAMW = {"lr": 0.001, "weight_decay": 0.1}
+"""Usual values with AdamW: the learning rate that `--optimizer` advises and MoCo v3's weight decay (Chen et al. 2021,
+appendix). The defaults are for SGD."""
 
 
 class DivergedError(Exception):
@@ -91,12 +95,12 @@ class SkippedSteps:
 
 def likely_cause(settings: RunSettings) -> str:
     """Return the setting that most likely made the run diverge, and the fix."""
-    defaults: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(RunSettings)}
-    extremes = {"lr": settings.lr / defaults["lr"]}
-    for name in ("temperature_image", "temperature_box"):
-        extremes[name] = defaults[name] / getattr(settings, name)
-    for name in ("weight_image", "weight_box", "weight_intra"):
-        extremes[name] = getattr(settings, name) / defaults[name]
+    usual: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(RunSettings)}
+    if settings.optimizer == "adamw":
+        usual |= _ADAMW
+    extremes = {name: usual[name] / getattr(settings, name) for name in ("temperature_image", "temperature_box")}
+    for name in ("lr", "weight_decay", "weight_image", "weight_box", "weight_intra"):
+        extremes[name] = getattr(settings, name) / usual[name]
     name, factor = max(extremes.items(), key=lambda item: item[1])
     if factor < SUSPICIOUS and settings.precision != "float32":
         return f"--precision {settings.precision} is the likely cause: use --precision float32"
@@ -104,7 +108,7 @@ def likely_cause(settings: RunSettings) -> str:
         return f"--lr {settings.lr:g} is the likely cause: lower it"
     flag, value = name.replace("_", "-"), getattr(settings, name)
     remedy = "raise" if name.startswith("temperature") else "lower"
-    return f"--{flag} {value:g} is the likely cause (the default is {defaults[name]:g}): {remedy} it"
+    return f"--{flag} {value:g} is the likely cause ({usual[name]:g} is usual): {remedy} it"
 
 
 def _of_all_processes(indices: Sequence[int], device: torch.device) -> list[int]:

@@ -47,6 +47,30 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Boxes, masks and labels of six images in COCO's layout."""
+    folder = tmp_path_factory.mktemp("scenes") / "out"
+    assert ccop_pretrain.cli.main(["scenes", "--out", str(folder), "--images=6", "--size=96", "--workers=1"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def voc(classes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same images as `classes`, in VOC's layout."""
+    folder = tmp_path_factory.mktemp("voc") / "VOC2007"
+    for part in ("ImageSets/Main", "JPEGImages"):
+        (folder / part).mkdir(parents=True)
+    for split, name in (("train", "trainval"), ("val", "test")):
+        images = sorted((classes / split).rglob("*.png"))
+        for number, image in enumerate(images):
+            Image.open(image).save(folder / "JPEGImages" / f"{name}{number}.jpg")
+        for kind in ("a", "b"):
+            rows = [f"{name}{n} {1 if image.parent.name == kind else -1:2d}" for n, image in enumerate(images)]
+            (folder / "ImageSets" / "Main" / f"{kind}_{name}.txt").write_text("\n".join(rows) + "\n")
+    return folder
+
+
 CPU = ["--accelerator", "cpu", "--workers", "0"]
 SMALL = [word for name, value in SMALL_RUN.items() for word in (f"--{name.replace('_', '-')}", str(value))]
 
@@ -68,6 +92,37 @@ COMMANDS = {
             *("--batch-size", "4", "--image-size", "32", *CPU),
         ],
     ),
+    "knn": (
+        ccop_eval.cli.main,
+        ["knn", "--weights", "URL", "--data", "DATA", "--out", "OUT", "--image-size", "32", *CPU],
+    ),
+    "voc-svm": (
+        ccop_eval.cli.main,
+        ["voc-svm", "--weights", "URL", "--data", "VOC", "--out", "OUT", "--image-size=32", "--costs", "[1]", *CPU],
+    ),
+    "regions": (
+        ccop_eval.cli.main,
+        ["regions", "--weights", "URL", "--data", "SCENES", "--out", "OUT", "--short-side", "64", *CPU],
+    ),
+    "segmentation": (
+        ccop_eval.cli.main,
+        [
+            *("segmentation", "--weights", "URL", "--data", "SCENES", "--out", "OUT"),
+            *("--scale-to", "[0,0]", "--crop-size", "32", "--stride", "0", "--batch-size", "2", "--iterations", "2"),
+            *CPU,
+        ],
+    ),
+    "detection": (
+        ccop_eval.cli.main,
+        [
+            *("detection", "--weights", "URL", "--data", "SCENES", "--out", "OUT", "--protocol", "small-cpu"),
+            *("--iterations", "1", "--batch-size", "1", "--evaluate-every", "0", *CPU),
+        ],
+    ),
+    "embed": (
+        ccop_hub.cli.main,
+        ["embed", "DATA/val/a", "--weights", "URL", "--out", "OUT/features.npy", "--image-size", "32", *CPU],
+    ),
     "visualize": (
         ccop_eval.cli.main,
         ["visualize", "DATA/val/a", "--weights", "URL", "--out", "OUT", "--accelerator", "cpu"],
@@ -82,6 +137,8 @@ def test_no_secret_of_an_address_leaves_the_command(
     fault: int | None,
     server: FileServer,
     classes: Path,
+    scenes: Path,
+    voc: Path,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
@@ -93,7 +150,7 @@ def test_no_secret_of_an_address_leaves_the_command(
     server.plan = [fault] * 4 if fault else []
     # The server answers with what it was sent.
     server.headers = {"Location": f"http://example.invalid/me:SECRET@{url}", "X-Token": "SECRET"} if fault else {}
-    places = {"URL": url, "OUT": str(tmp_path / "out"), "DATA": str(classes)}
+    places = {"URL": url, "OUT": str(tmp_path / "out"), "DATA": str(classes), "SCENES": str(scenes), "VOC": str(voc)}
     argv = []
     for word in words:
         first, slash, rest = word.partition("/")

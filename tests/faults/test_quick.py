@@ -184,7 +184,33 @@ def oddly_named(bench: Bench) -> dict[str, Path]:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(source.read_bytes())
     shutil.copy(material.scenes / "semantic" / "classes.txt", labelled / "semantic")
-    return {"images": images, "classes": classes, "labelled": labelled, "out": root / "out"}
+    paths = {"images": images, "classes": classes, "labelled": labelled, "out": root / "out"}
+    return paths | {"voc": _odd_voc(material, root), "coco": _odd_coco(material, root)}
+
+
+def _odd_voc(material: Material, root: Path) -> Path:
+    voc = root / "VOC2007"
+    shutil.copytree(material.voc, voc)
+    prefix = "n" + ODD.replace(" ", "")  # at the start of a list, ODD would be a byte order mark
+    for image in (voc / "JPEGImages").iterdir():
+        image.rename(image.with_name(f"{prefix}{image.name}"))
+    for file in (voc / "ImageSets" / "Main").iterdir():
+        rows = file.read_bytes().splitlines()
+        file.write_bytes(b"".join(os.fsencode(prefix) + row + b"\n" for row in rows))
+    return voc
+
+
+def _odd_coco(material: Material, root: Path) -> Path:
+    coco = root / "coco"
+    shutil.copytree(material.scenes, coco)
+    for file in (coco / "annotations").iterdir():
+        document = json.loads(file.read_text())
+        for image in document["images"]:
+            folder = coco / file.stem.removeprefix("instances_")
+            (folder / image["file_name"]).rename(folder / f"{ODD}{image['file_name']}")
+            image["file_name"] = f"{ODD}{image['file_name']}"
+        file.write_text(json.dumps(document))
+    return coco
 
 
 def test_names_that_are_not_utf8_in_pretraining(bench: Bench, oddly_named: dict[str, Path]) -> None:
@@ -218,7 +244,8 @@ def test_names_that_are_not_utf8_in_pretraining(bench: Bench, oddly_named: dict[
 def test_names_that_are_not_utf8_in_evaluations(bench: Bench, oddly_named: dict[str, Path]) -> None:
     out, material = oddly_named["out"], bench.material
     results: list[object] = []
-    for name, data in (("linear", "classes"), ("knn", "classes"), ("segmentation", "labelled")):
+    tasks = [("linear", "classes"), ("knn", "classes"), ("segmentation", "labelled"), ("voc-svm", "voc")]
+    for name, data in [*tasks, ("regions", "coco")]:
         flags = [str(word) for word in material.writers[name].command(out / name)]
         flags[flags.index("--data") + 1] = str(oddly_named[data])
         done = bench.warm.run(flags)
@@ -232,6 +259,12 @@ def test_names_that_are_not_utf8_in_evaluations(bench: Bench, oddly_named: dict[
     assert sorted(os.fsencode(path.name) for path in (out / "v").glob("*.png")) == [
         os.fsencode(f"{image.stem}.png") for image in images
     ]
+    odd, flags = oddly_named["images"], ["--accelerator", "cpu", "--max-unreadable", 0.5, "--out"]
+    predict = ["ccop-eval", "predict", out / "segmentation", "--images", odd, *flags, out / "predicted"]
+    embed = ["ccop-hub", "embed", odd, "--weights", material.weights, "--image-size", 32, *flags, out / "features.npy"]
+    for command, said in ((predict, " images: "), (embed, " rows of 512 features")):
+        done = bench.warm.run(command)
+        assert (done.code, done.flaw(), said in done.output) == (0, "", True), done.error
     pages = ["--html", out / "page.html", "--markdown", out / "page.md", "--csv", out / "page.csv"]
     compared = bench.warm.run(["ccop-eval", "compare", *results, *pages])
     assert (compared.code, compared.flaw()) == (0, ""), compared.error

@@ -1,4 +1,5 @@
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -222,6 +223,7 @@ def test_annotation_ids_that_pycocotools_takes_for_none_are_renumbered(folder: P
         (lambda content: annotation(content).pop("image_id"), "annotation 10: image_id: it is missing"),
         (lambda content: content["annotations"].append(None), "entry 4 of 'annotations': None is not an object"),
         (lambda content: _rename(content, "gone.png"), r"1 images of .* are not in .*: gone\.png;"),
+        (lambda content: _rename(content, "a/" * 10_000), r"image 1: file_name: 'a/.* has 20000 characters"),
         (lambda content: content["images"][0].update(file_name="x/2.png", width=7), r"lists 2\.png twice, with dif"),
         (lambda content: content["images"][0].update(width=7), r"1\.png has 40 x 30 pixels, but .* lists it with 7 x"),
     ],
@@ -236,6 +238,13 @@ def test_a_file_that_is_no_image_is_named_before_any_training(folder: Path) -> N
     (folder / "2.png").write_text("text")
     with pytest.raises(UserError, match=r"2\.png cannot be read: not an image, or a damaged header; replace"):
         run(folder, lambda content: None)
+
+
+def test_a_name_that_is_not_utf8_is_kept(folder: Path) -> None:
+    name = os.fsdecode(b"\xe9\xff.png")
+    (folder / "1.png").rename(folder / name)
+    _, copy = run(folder, lambda content: _rename(content, name))
+    assert [image["file_name"] for image in copy["images"]] == [name, "2.png", "3.png"]
 
 
 def _turn(folder: Path, orientation: int = 6) -> None:

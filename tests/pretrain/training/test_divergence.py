@@ -117,6 +117,12 @@ def test_export_refuses_what_is_not_finite_in_float32(tiny_run, tmp_path):
         ({"lr": 30.0, "precision": "bf16"}, "--lr 30"),
         ({"precision": "bf16"}, "--precision bf16"),
         ({}, "--lr 0.3"),
+        ({"weight_decay": 1e30}, "--weight-decay 1e+30"),
+        ({"weight_decay": 1e30, "lr": 30.0}, "--weight-decay 1e+30"),
+        ({"weight_decay": 0.0}, "--lr 0.3"),
+        ({"optimizer": "adamw"}, "--lr 0.3 is the likely cause (0.001 is usual)"),
+        ({"optimizer": "adamw", "lr": 0.001, "weight_decay": 0.05}, "--lr 0.001"),
+        ({"optimizer": "adamw", "lr": 0.001, "weight_decay": 50.0}, "--weight-decay 50"),
     ],
 )
 def test_the_most_extreme_setting_is_named(tiny_run, changed, named):
