@@ -256,7 +256,7 @@ def main() -> None:
             import ccop_pretrain
 
             images = Path(temporary) / "scenes"
-            ccop_pretrain.scenes(out=images, images=IMAGES, size=480)
+            ccop_pretrain.draw_scenes(out=images, images=IMAGES, size=480)
         for side in given.sides:
             folder = Path(temporary) / str(side)
             folder.mkdir()

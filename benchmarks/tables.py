@@ -210,6 +210,27 @@ def lightly_train() -> str:
     )
 
 
+START = {
+    "ccop-hub --help": "`ccop-hub --help`",
+    "ccop-pretrain --help": "`ccop-pretrain --help`",
+    "ccop-eval --help": "`ccop-eval --help`",
+    "info, safetensors": "`info`, safetensors of a ResNet-50 with pyramid",
+    "info, PyTorch file": "`info`, PyTorch file of a ResNet-50",
+}
+"""Programs whose start is timed."""
+
+
+def startup() -> str:
+    """Processor seconds of the programs, and of loading over timm's."""
+    found = results("startup")
+    rows = [(label, seconds(found["processor_seconds"]["after"][case]["median"])) for case, label in START.items()]
+    for case, ratio in found["ratios"]["after"].items():
+        container, _, warm = case.partition(", ")
+        where = "repeated in the same process" if warm else "in a new process"
+        rows.append((f"`torch.hub.load` / timm, {container}, {where}", f"{ratio:.2f}"))
+    return table(("", "processor time or ratio"), rows)
+
+
 STEPS = {
     "ccop": "CCOP",
     "mocov2": "MoCo v2",
@@ -309,6 +330,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "merge": merge,
     "planner": planner,
     "lightly-train": lightly_train,
+    "start-up": startup,
     "step time": step_time,
     "step ratios": step_ratios,
     "step counts": step_counts,

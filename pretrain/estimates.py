@@ -26,6 +26,9 @@ EVALUATION_PASSES = 12
 MOST_CHECKPOINTS = 3
 """Checkpoints on the disk at the same time: the two that are kept, and the one being written."""
 
+FEATURE_COPIES = 2
+"""Copies of all features in memory in kNN: as they are read, and normalised."""
+
 BYTES_A_BOX = 16
 BYTES_AN_IMAGE = 80
 """Memory of a run for each image: its name and the place of its boxes, in addition to `BYTES_A_BOX`."""
@@ -41,6 +44,7 @@ class Rates(Validated):
         search_seconds: time of the search for one image, on one core.
         search_memory: memory of one process that searches.
         search_disk: disk space of one image's proposals.
+        search_start: time that the search takes to start.
         boxes: mean number of proposals per image.
         start_seconds: time that training and evaluation programs take to start.
         step_seconds: time of a training step of one device with its share of the batch, including the images.
@@ -70,6 +74,7 @@ class Rates(Validated):
     feature_seconds: PositiveFloat
     feature_memory: NonNegativeInt
     feature_dim: PositiveInt
+    search_start: NonNegativeFloat = 0.0
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,7 @@ class Cost:
 def proposals_cost(rates: Rates, images: int, workers: int, power: Power) -> Cost:
     """Estimate the search of all images by `workers` processes on one machine, at most one per core."""
     workers = min(workers, rates.cores)
-    seconds = images * rates.search_seconds / workers
+    seconds = rates.search_start + images * rates.search_seconds / workers
     memory = (workers + 1) * rates.search_memory if workers > 1 else rates.search_memory
     return Cost(seconds, memory, 0, round(images * rates.search_disk), power.kwh(seconds, workers))
 
@@ -155,7 +160,8 @@ def evaluation_cost(
     seconds = 2 * rates.start_seconds + images * passes * rates.feature_seconds / speed
     here = devices if rates.gpu else 1
     disk = images * rates.feature_dim * 4
-    return Cost(seconds, here * rates.feature_memory, 0, disk, _kwh(rates, seconds, devices, power))
+    memory = here * rates.feature_memory + FEATURE_COPIES * disk
+    return Cost(seconds, memory, 0, disk, _kwh(rates, seconds, devices, power))
 
 
 def checkpoints(steps: int, save_every: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import time
 from collections.abc import Iterator
@@ -23,9 +24,13 @@ from ..common.process_memory import memory_in_use
 MEASURED_SECONDS = 8.0
 """Time for measuring, after the data-loading processes have started."""
 
-BATCH = 64
+BATCH = 256
 WORKERS = 2
-"""Batch size and data-loading processes of the evaluations, by default."""
+"""Batch size and data-loading processes of the linear probe, by default; kNN's batches are smaller."""
+
+
+LIBRARIES = ("lightning.fabric", "torchmetrics", "matplotlib.pyplot")
+"""Libraries that the evaluations also load, and whose memory counts."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,8 @@ class EndlessImages(IterableDataset[Tensor]):
 @torch.inference_mode()
 def measure_features(job: FeatureJob) -> FeatureRates:
     """Read images and compute their features for a while; call it in a new process."""
+    for library in LIBRARIES:
+        importlib.import_module(library)
     device = torch.device("cuda" if job.gpu else "cpu")
     network: nn.Module = build_backbone(job.backbone).to(device).eval()
     images = EndlessImages(open_source(job.images), job.side)

@@ -126,7 +126,8 @@ def measured_rates(settings: PlanSettings) -> Rates:
         announce("preparing a sample of images")
         write_sample(settings, images)
         announce("measuring the search for proposals")
-        search = in_own_process(measure_search, SearchJob(images, proposals, settings.workers or available_cores()))
+        workers = settings.workers or available_cores()
+        search = in_own_process(measure_search, SearchJob(images, proposals, workers, time.time()))
         announce("measuring training steps")
         job = planned_run(settings, images, proposals, place / "run")
         steps = in_own_process(measure_steps, StepJob(job, settings.images, time.time()))
@@ -146,10 +147,11 @@ def read_rates(path: Path) -> Rates:
     """
     remedy = "give a file written by ccop-pretrain plan --json"
     names = {field.name for field in dataclasses.fields(Rates)}
+    needed = {field.name for field in dataclasses.fields(Rates) if field.default is dataclasses.MISSING}
     try:
         found = read_json(path, _MOST_JSON)
         found = found.get("rates", found)
-        missing, unknown = sorted(names - found.keys()), sorted(found.keys() - names)
+        missing, unknown = sorted(needed - found.keys()), sorted(found.keys() - names)
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(f"cannot read rates from {path} ({one_line(error)}); {remedy}") from None
     if missing or unknown:

@@ -8,6 +8,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow.parquet as pq
+
 from ccop_hub.image_sources.source import open_source
 from ccop_hub.proposals.shards import shard_paths
 
@@ -29,11 +31,13 @@ class SearchJob:
         images: folder of the sample.
         out: folder for its proposals.
         workers: number of processes that will search.
+        submitted: when the process that measures was started, as of `time.time`.
     """
 
     images: Path
     out: Path
     workers: int
+    submitted: float
 
 
 @dataclass(frozen=True)
@@ -43,11 +47,13 @@ class SearchRates:
     search_seconds: float
     search_memory: int
     search_disk: float
+    search_start: float
     boxes: float
 
 
 def measure_search(job: SearchJob) -> SearchRates:
     """Make the proposals of the sample, then search it again and again; call it in a new process."""
+    imported = time.time() - job.submitted
     source = open_source(job.images)
     wanted = ProposalSettings(job.images, job.out, workers=1, max_unreadable=1.0)
     make_proposals(wanted, source)  # compiles the search, if it is not in the cache
@@ -56,16 +62,26 @@ def measure_search(job: SearchJob) -> SearchRates:
     one = time.perf_counter() - begun
     manifest, skipped = make_proposals(wanted, source)
     images = manifest.images - len(skipped)
-    disk = sum(path.stat().st_size for path in shard_paths(job.out)) / images
+    disk = sum(map(_bytes_of_rows, shard_paths(job.out))) / images
     busy = min(job.workers, available_cores())
     waiting = 16 * job.workers  # the first results include the start of the processes
     count = waiting + max(4 * job.workers, round(MEASURED_SECONDS / one * busy))
     endless = itertools.islice(itertools.cycle(source), count)
-    started, memory = 0.0, 0
+    opened = time.perf_counter()
+    started, memory, ready = 0.0, 0, 0.0
     with OrderedMap(functools.partial(propose_image, wanted), endless, job.workers, one_opencv_thread) as results:
         for number, _ in enumerate(results):
+            ready = ready or time.perf_counter() - opened
             if number == waiting:
                 started, memory = time.perf_counter(), memory_in_use()
     seconds = (time.perf_counter() - started) / (count - waiting - 1) * busy
     processes = job.workers + 1 if job.workers > 1 else 1
-    return SearchRates(seconds, memory // processes, disk, manifest.boxes / images)
+    start = imported + max(0.0, ready - one)
+    return SearchRates(seconds, memory // processes, disk, start, manifest.boxes / images)
+
+
+def _bytes_of_rows(shard: Path) -> int:
+    """Return the size of a Parquet file without its footer, which does not grow with the images."""
+    found = pq.read_metadata(shard)
+    groups = (found.row_group(number) for number in range(found.num_row_groups))
+    return sum(group.column(place).total_compressed_size for group in groups for place in range(group.num_columns))

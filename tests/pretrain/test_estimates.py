@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 from ccop_pretrain import estimates
-from ccop_pretrain.estimates import Cost, Power, Rates, checkpoints, energy, run_cost, shortages, size
+from ccop_pretrain.estimates import Cost, Power, Rates, checkpoints, energy, proposals_cost, run_cost, shortages, size
 
 RATES = Rates(
     cores=8,
@@ -34,6 +34,12 @@ def test_gpus_share_a_machine_and_other_devices_are_machines() -> None:
     assert machines.memory == 100 + 10 * 80
     assert machines.kwh == pytest.approx(2 * 4 * 8 * 10 / 1000)
     assert run_cost(RATES, 10, 3600, 1, Power(), **options).seconds == 3600
+
+
+def test_the_search_starts_once_and_is_shared_by_the_cores() -> None:
+    cost = proposals_cost(dataclasses.replace(RATES, search_start=2), 40, 4, Power(10))
+    assert cost.seconds == pytest.approx(2 + 40 * 0.1 / 4)
+    assert cost.memory == 5
 
 
 @pytest.mark.parametrize(("steps", "every", "most"), [(10, 500, 1), (501, 500, 2), (5000, 500, 3)])
