@@ -57,7 +57,12 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--processes", type=int, nargs="*", default=[2, 8], help="group sizes to count collectives for")
-    parser.add_argument("--channels-last", action="store_true", help="in every variant but the authors'")
+    parser.add_argument(
+        "--channels-last",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="as by default, in every variant but the authors' and the baseline's",
+    )
     parser.add_argument("--worker", choices=VARIANTS, help=argparse.SUPPRESS)
     parser.add_argument("--group", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -145,7 +150,7 @@ def build(given: argparse.Namespace) -> tuple[Callable[[], None], Any]:
         image_size=given.image_size,
         batch_size=given.batch,
         steps=1000,
-        channels_last=given.channels_last and not authors,
+        channels_last=given.channels_last and given.worker in ("ccop", "mocov2"),
     )
     module = PretrainingModule(settings, Schedule.of(settings, 100 * given.batch)).train()
     model = module.objective

@@ -241,24 +241,34 @@ STEPS = {
 """Variants of a training step."""
 
 
+LAYOUTS = {"step": "contiguous", "step_channels_last": "channels-last"}
+"""Results of `benchmarks/step.py` by the memory layout of CCOP and MoCo v2; the others keep the contiguous one."""
+
+
 def step_time() -> str:
-    """Seconds of a step by variant, beside its arithmetic at the machine's ceiling."""
-    found = results("step")
-    limit = results("ceilings")["one core"]["float32, GFLOP/s"]["median"] * 1e9 * found["settings"]["threads"]
-    rows = [
-        (STEPS[name], ranged(values, seconds), seconds(found["counts"][name]["floating-point operations"] / limit))
-        for name, values in found["seconds"].items()
-    ]
+    """Seconds of a step by layout and variant, beside its arithmetic at the machine's ceiling."""
+    limit = results("ceilings")["one core"]["float32, GFLOP/s"]["median"] * 1e9
+    rows = []
+    for file, layout in LAYOUTS.items():
+        found = results(file)
+        for name, values in found["seconds"].items():
+            operations = found["counts"][name]["floating-point operations"]
+            floor = operations / limit / found["settings"]["threads"]
+            rows.append((f"{layout}: {STEPS[name]}", ranged(values, seconds), seconds(floor)))
     return table(("a step of 8 images", "time", "floor"), rows)
 
 
 def step_ratios() -> str:
-    """Ratios of the times of a step, measured by turns."""
+    """Ratios of the times of a step and of its arithmetic, measured by turns."""
     rows = []
-    for name, values in results("step")["ratios"].items():
-        over, under = name.split(" / ")
-        rows.append((f"{STEPS[over]} / {STEPS[under]}", ranged(values, lambda value: f"{value:.2f}")))
-    return table(("", "ratio"), rows)
+    for file, layout in LAYOUTS.items():
+        found = results(file)
+        for name, values in found["ratios"].items():
+            over, under = name.split(" / ")
+            operations = [found["counts"][each]["floating-point operations"] for each in (over, under)]
+            label = f"{layout}: {STEPS[over]} / {STEPS[under]}"
+            rows.append((label, ranged(values, lambda value: f"{value:.2f}"), f"{operations[0] / operations[1]:.2f}"))
+    return table(("", "time", "arithmetic"), rows)
 
 
 def step_counts() -> str:
