@@ -12,7 +12,7 @@ import difflib
 import types
 import typing
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, GroupedMetadata, Gt, Interval, Le, Len, Lt, Predicate
@@ -211,6 +211,7 @@ def _validated(settings: type[Any], values: dict[str, Any]) -> dict[str, Any]:
     from pydantic import ValidationError
 
     kinds = field_types(settings)
+    values = {name: _path_as_text(value, kinds[name]) for name, value in values.items()}
     for name, value in values.items():
         if not _is_plausible(value, kinds[name]):
             raise _refusal(name, value, kinds[name])
@@ -220,6 +221,14 @@ def _validated(settings: type[Any], values: dict[str, Any]) -> dict[str, Any]:
         name = str(error.errors(include_url=False)[0]["loc"][0])
         raise _refusal(name, values[name], kinds[name]) from None
     return {name: getattr(checked, name) for name in values}
+
+
+def _path_as_text(value: Any, kind: Any) -> Any:
+    """Return a path as text where a field takes text: a file of weights may be given as either."""
+    if isinstance(value, list | tuple):
+        return [_path_as_text(item, kind) for item in value]
+    leaves = _leaves(kind) if isinstance(value, PurePath) else set()
+    return str(value) if str in leaves and Path not in leaves else value
 
 
 def _is_plausible(value: Any, kind: Any) -> bool:

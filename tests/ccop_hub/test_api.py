@@ -43,7 +43,8 @@ def test_load_refuses_what_does_not_go_together(checkpoint):
 
 
 def test_info_says_what_the_weights_are_and_how_they_load(checkpoint):
-    found = ccop_hub.info(str(checkpoint))
+    found = ccop_hub.info(checkpoint)
+    assert found == ccop_hub.info(str(checkpoint))
     assert (found.backbone, found.parts) == ("resnet18", ("backbone", "fpn"))
     assert found.parameters == sum(value.numel() for value in build_resnet_fpn("resnet18", seed=0).parameters())
     names: dict[str, object] = {}
@@ -55,7 +56,7 @@ def test_info_says_what_the_weights_are_and_how_they_load(checkpoint):
 
 
 def test_convert_and_verify_return_what_they_found(checkpoint, tmp_path):
-    written = ccop_hub.convert(str(checkpoint), to="torchvision", out=tmp_path / "model.pth")
+    written = ccop_hub.convert(checkpoint, to="torchvision", out=tmp_path / "model.pth")
     assert written.path == tmp_path / "model.pth"
     assert torch.load(written.path, weights_only=True)["body.conv1.weight"].shape == (64, 3, 7, 7)
     with pytest.raises(ccop_hub.UserError, match="--overwrite"):
