@@ -146,7 +146,9 @@ def _end_workers(others: set[BaseProcess]) -> None:
     if remaining and hasattr(signal, "SIGCHLD"):
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises when a worker is killed
     for process in remaining:
-        process.kill()
+        if process.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, getattr(signal, "SIGKILL", signal.SIGTERM))  # joblib's processes have no `kill`
 
 
 def _report_thread(program: str, failure: threading.ExceptHookArgs) -> None:

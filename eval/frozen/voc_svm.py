@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch.nn.functional as F
 from joblib import Parallel, delayed
+from joblib.externals.loky import get_reusable_executor
 from PIL import Image
 from sklearn.metrics import average_precision_score
 from sklearn.model_selection import cross_val_score
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from ccop_hub.errors import UserError
 from ccop_hub.frozen_network import FrozenNetwork
+from ccop_hub.stopping import ignore_stop_signals
 
 from ..common import pictures
 from ..common.images import read_rgb, test_transform
@@ -146,9 +148,16 @@ def svm_scores(
         seed: seed of the solver.
         workers: number of processes that fit SVMs; 0 fits them in the current one.
     """
-    fitted = Parallel(n_jobs=max(1, workers))(
-        delayed(_fit_class)(train[values != 0], values[values != 0], test, costs, seed) for values in labels.values()
-    )
+    # Signals reach the whole process group, but this process decides what they mean.
+    fit = Parallel(n_jobs=max(1, workers), backend="loky", initializer=ignore_stop_signals)
+    try:
+        fitted = fit(
+            delayed(_fit_class)(train[values != 0], values[values != 0], test, costs, seed)
+            for values in labels.values()
+        )
+    finally:
+        if workers > 1:
+            get_reusable_executor().shutdown(wait=True, kill_workers=True)
     return (
         {name: scores for name, (scores, _) in zip(labels, fitted, strict=True)},
         {name: cost for name, (_, cost) in zip(labels, fitted, strict=True)},

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import json
 import os
 import platform
 import random
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from queue import Empty, SimpleQueue
 
 from . import report
-from .faults import KINDS
-from .trials import Trial, warm_bench
+from .faults import BOTH, KINDS
+from .trials import Bench, Trial, warm_bench
 
 
 def main() -> int:
@@ -33,28 +38,66 @@ def main() -> int:
         os.environ["FAULTS_ROOT"] = folder
         os.environ["CCOP_CACHE"] = f"{folder}/cache"
         with warm_bench(Path(folder)) as bench:
-            for name in arguments.only or KINDS:
-                started, found = time.monotonic(), list[Trial]()
-                for trial in KINDS[name](bench, random.Random(f"{arguments.seed} {name}")):
-                    _show(trial)
-                    found.append(trial)
+            for found in _tried(bench, list(arguments.only or KINDS), arguments.seed):
+                trials += found.trials
                 if arguments.results is not None:
-                    _write(arguments.results, name, arguments.seed, found, time.monotonic() - started)
-                trials += found
+                    _write(arguments.results, arguments.seed, found)
     lost = [trial for trial in trials if trial.lost]
     print(f"{len(trials)} trials, {len(lost)} lost, {time.monotonic() - begun:.0f} s")
     return 1 if lost else 0
 
 
-def _write(path: Path, kind: str, seed: int, trials: list[Trial], seconds: float) -> None:
+@dataclass(frozen=True)
+class _Found:
+    kind: str
+    trials: list[Trial]
+    seconds: float
+
+
+def _tried(bench: Bench, kinds: list[str], seed: int) -> Iterator[_Found]:
+    """Try the kinds of faults, two at a time; those that need both warm processes come last, alone."""
+    waiting, found = SimpleQueue[str](), SimpleQueue[_Found | BaseException]()
+    alone = [name for name in kinds if name in BOTH]
+    for name in (name for name in kinds if name not in BOTH):
+        waiting.put(name)
+
+    def work(own: Bench) -> None:
+        with contextlib.suppress(Empty):
+            while True:
+                name = waiting.get_nowait()
+                try:
+                    found.put(_tried_one(own, name, seed))
+                except BaseException as error:
+                    found.put(error)
+
+    for own in (bench, bench.exchanged()):
+        threading.Thread(target=work, args=(own,), daemon=True).start()
+    for _ in range(len(kinds) - len(alone)):
+        one = found.get()
+        if isinstance(one, BaseException):
+            raise one
+        yield one
+    for name in alone:
+        yield _tried_one(bench, name, seed)
+
+
+def _tried_one(bench: Bench, name: str, seed: int) -> _Found:
+    started, trials = time.monotonic(), list[Trial]()
+    for trial in KINDS[name](bench, random.Random(f"{seed} {name}")):
+        _show(trial)
+        trials.append(trial)
+    return _Found(name, trials, time.monotonic() - started)
+
+
+def _write(path: Path, seed: int, found: _Found) -> None:
     """Renew the results of one kind in a file."""
     kinds = json.loads(path.read_text())["kinds"] if path.exists() else {}
-    kinds[kind] = {
+    kinds[found.kind] = {
         "date": datetime.date.today().isoformat(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "seed": seed,
-        "seconds": round(seconds),
-        "trials": [trial.document() for trial in trials],
+        "seconds": round(found.seconds),
+        "trials": [trial.document() for trial in found.trials],
     }
     document = {"kinds": {name: kinds[name] for name in KINDS if name in kinds}}
     path.write_text(json.dumps(document, indent=1) + "\n")

@@ -33,6 +33,8 @@ def paths(bench: Bench, random_numbers: random.Random, inputs: Collection[str] =
     (root / "loop").symlink_to(root / "loop")
     for suffix in {writer.suffix for writer in bench.writers if writer.suffix}:
         (root / f"folder{suffix}").mkdir()
+    for suffix in {writer.suffix for writer in bench.writers}:
+        os.mkfifo(root / f"pipe{suffix}")
     for writer in bench.writers:
         taken = root / ("folder" if writer.suffix else "file")
         outs = {
@@ -40,6 +42,7 @@ def paths(bench: Bench, random_numbers: random.Random, inputs: Collection[str] =
             "EISDIR" if writer.suffix else "EEXIST": taken,
             "ENAMETOOLONG": root / ("n" * 300),
             "ELOOP": root / "loop" / "out",
+            "FIFO": root / "pipe",
         }
         for fault, place in outs.items():
             out = place.with_name(f"{place.name}{writer.suffix}")
@@ -139,11 +142,14 @@ def judged(kind: str, name: str, outcome: Outcome, usual: float, folder: Path) -
 
 
 KINDS: dict[str, Callable[[Bench, random.Random], Trials]] = {
-    "paths": paths,
-    "mounted": mounted,
-    "kills": kills,
     "signals": signals,
-    "writers": writers,
+    "kills": kills,
     "hostile": hostiles,
+    "mounted": mounted,
+    "paths": paths,
+    "writers": writers,
 }
-"""Name on the command line -> its trials."""
+"""Name on the command line -> its trials; the longest first."""
+
+BOTH = frozenset({"writers"})
+"""Kinds that need both warm processes."""

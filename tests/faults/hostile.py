@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import pickle
 import struct
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+
+from ccop_hub.images import MAX_PIXELS
 
 Command = list[object]
 
@@ -71,6 +74,8 @@ def cases(folder: Path, images: Path, proposals: Path, result: dict[str, object]
     add("PNG that is an EPS", "eps/a.png", _eps, lambda path: propose(path.parent))
     add("16-bit image beyond the pixel limit", "large/a.png", _large, lambda path: propose(path.parent))
     add("deep JSON", "deep.json", lambda path: path.write_text('{"images": ' + "[" * 10**6), propose)
+    add("COCO JSON with a name of 50 MB", "name.json", lambda path: path.write_text(_long_name()), propose)
+    add("cut-off GIF at the pixel limit", "gif/a.gif", _cut_off, lambda path: propose(path.parent))
     add("FIFO as a list", "fifo.txt", os.mkfifo, propose)
     add("device as a list", "zero.txt", lambda path: path.symlink_to("/dev/zero"), propose)
     add("FIFO as COCO JSON", "fifo.json", os.mkfifo, propose)
@@ -127,6 +132,16 @@ def _large(path: Path) -> None:
     rows += packer.flush()
     head = struct.pack(">IIBBBBB", side, side, 16, 0, 0, 0, 0)
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", bytes(rows)) + chunk(b"IEND", b""))
+
+
+def _long_name() -> str:
+    return json.dumps({"images": [{"id": 1, "file_name": "a/" * 25_000_000, "width": 9, "height": 9}]})
+
+
+def _cut_off(path: Path) -> None:
+    side = math.isqrt(MAX_PIXELS)
+    Image.new("P", (side, side)).save(path)
+    os.truncate(path, path.stat().st_size * 9 // 10)
 
 
 def _laughs() -> str:

@@ -40,8 +40,9 @@ def faults_section(results: dict[str, Any]) -> str:
         lines.append(f"| {kind} | {fault} | {tried} | {tried - lost} | {lost} | {skipped} |")
     dates, machines = ({kind[name] for kind in kinds} for name in ("date", "machine"))
     stated = (
-        f"{len(trials)} trials on {' to '.join(sorted({min(dates), max(dates)}))} in "
-        f"{sum(kind['seconds'] for kind in kinds)} s ({'; '.join(sorted(machines))})."
+        f"{len(trials)} trials on {' to '.join(sorted({min(dates), max(dates)}))} "
+        f"({'; '.join(sorted(machines))}); the kinds together took {sum(kind['seconds'] for kind in kinds)} s, "
+        "two at a time."
     )
     failures = [
         f"- {trial['kind']}, {trial['fault']}, `{trial['command']}`: {trial['lost']}"

@@ -156,7 +156,7 @@ def test_the_table_counts_what_was_held_lost_and_skipped() -> None:
     facts = {"date": "2026-01-02", "seconds": 3, "machine": "m"}
     kinds = {"some": {**facts, "trials": [trial.document() for trial in trials]}, "none": {**facts, "trials": []}}
     section = report.faults_section({"kinds": kinds})
-    assert "3 trials on 2026-01-02 in 6 s (m)" in section
+    assert "3 trials on 2026-01-02 (m); the kinds together took 6 s" in section
     assert "| k | f | 2 | 1 | 1 | 1 |" in section
     assert "`b`: why" in section
 

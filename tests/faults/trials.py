@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import platform
+import threading
 import zipfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -79,6 +80,13 @@ class Bench:
         self.material, self.warm, self.second = material, warm, second
         self.chosen = tuple(material.writers)
         self._whole: dict[str, tuple[object, float]] = {}
+        self._measuring = threading.Lock()
+
+    def exchanged(self) -> Bench:
+        """The same bench with the two processes exchanged, for another thread."""
+        other = Bench(self.material, self.second, self.warm)
+        other.chosen, other._whole, other._measuring = self.chosen, self._whole, self._measuring
+        return other
 
     @property
     def writers(self) -> list[Writer]:
@@ -94,13 +102,14 @@ class Bench:
 
     def undisturbed(self, writer: Writer, warm: Warm | None = None) -> tuple[object, float]:
         """A command's output when undisturbed, and its duration in seconds; `warm` runs it, by default the first."""
-        if writer.name not in self._whole:
-            out = self.place("whole", writer)
-            outcome = (warm or self.warm).run(writer.command(out))
-            if outcome.code or outcome.flaw():
-                raise RuntimeError(f"{writer.name} failed undisturbed: {outcome.flaw()} {outcome.error}")
-            self._whole[writer.name] = (writer.essence(out), outcome.wall)
-        return self._whole[writer.name]
+        with self._measuring:
+            if writer.name not in self._whole:
+                out = self.place("whole", writer)
+                outcome = (warm or self.warm).run(writer.command(out))
+                if outcome.code or outcome.flaw():
+                    raise RuntimeError(f"{writer.name} failed undisturbed: {outcome.flaw()} {outcome.error}")
+                self._whole[writer.name] = (writer.essence(out), outcome.wall)
+            return self._whole[writer.name]
 
 
 @contextlib.contextmanager

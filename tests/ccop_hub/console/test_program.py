@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ccop_hub import __version__
-from ccop_hub.console import Command, run_program
+from ccop_hub.console import Command, program, run_program
 from ccop_hub.errors import UserError
 from ccop_hub.stopping import Stopped
 from ccop_hub.validation import Validated
@@ -82,11 +82,22 @@ def test_an_interrupt_stays_one_if_the_cleanup_after_it_fails(capsys: pytest.Cap
     assert capsys.readouterr().err == "painter: stopped by SIGTERM\n"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
+def test_workers_of_any_library_are_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as worker:
+        # joblib's processes have a `pid`, but no `kill`.
+        process = type("Process", (), {"pid": worker.pid})()
+        found = iter([set(), {process}, {process}])
+        monkeypatch.setattr(program, "_workers", lambda: next(found))
+        assert run_program("painter", "", [Command("look", "Look.", Lookup, lambda _: None)], ["look"]) == 0
+        assert worker.wait(10) == -signal.SIGKILL
+
+
 @pytest.mark.parametrize("encoding", ["utf-8:strict", "ascii:strict"])
 def test_names_that_the_terminal_cannot_show_are_escaped(encoding: str) -> None:
     script = """
 from dataclasses import dataclass
-from ccop_hub.console import Command, run_program
+from ccop_hub.console import Command, program, run_program
 @dataclass(frozen=True)
 class Nothing:
     \"\"\"Nothing.\"\"\"

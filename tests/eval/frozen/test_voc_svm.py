@@ -1,3 +1,5 @@
+import multiprocessing
+
 import numpy as np
 import pytest
 from ccop_eval.cli import main
@@ -105,3 +107,15 @@ def test_folder_that_is_not_voc_and_absent_image_are_named(voc, tmp_path, capsys
         assert "test000.jpg" in capsys.readouterr().err
     finally:
         image.write_bytes(content)
+
+
+def test_processes_fit_the_same_svms_and_end():
+    generator = np.random.default_rng(0)
+    features = generator.normal(size=(60, 8)).astype(np.float32)
+    labels = {name: generator.choice([1, -1, 0], 60).astype(np.int8) for name in "ab"}
+    before = set(multiprocessing.active_children())
+    alone, own = (svm_scores(features, labels, features[:9], (1.0, 8.0), 0, workers) for workers in (0, 2))
+    assert alone[1] == own[1]
+    for name in labels:
+        np.testing.assert_array_equal(alone[0][name], own[0][name])
+    assert set(multiprocessing.active_children()) <= before
