@@ -71,6 +71,14 @@ def sheet(rows: Sequence[Sequence[Tile]], tile: tuple[int, int], titles: Sequenc
     return canvas
 
 
+def stacked(upper: Image.Image, lower: Image.Image) -> Image.Image:
+    """Put a picture, such as a legend, below another, on white."""
+    canvas = Image.new("RGB", (max(upper.width, lower.width), upper.height + lower.height), "white")
+    canvas.paste(upper, (0, 0))
+    canvas.paste(lower, (0, upper.height))
+    return canvas
+
+
 def wrap(text: str, width: int, font: Font) -> list[str]:
     """Wrap text to lines of at most `width` pixels, at spaces if possible; returns at least one line."""
     lines, line = [], ""

@@ -38,7 +38,6 @@ def write_sheet(split: CocoSplit, predictions: Path, path: Path, images: int = 8
         images: number of images to show.
     """
     from detectron2.data import DatasetCatalog, MetadataCatalog
-    from detectron2.utils.visualizer import Visualizer
 
     metadata = MetadataCatalog.get(split.name)
     records = DatasetCatalog.get(split.name)[:images]
@@ -50,7 +49,7 @@ def write_sheet(split: CocoSplit, predictions: Path, path: Path, images: int = 8
     for record in records:
         pixels = np.asarray(read_rgb(Path(record["file_name"])))
         scale = CELL / max(pixels.shape[:2])
-        truth = Visualizer(pixels, metadata, scale=scale).draw_dataset_dict(record)
+        truth = _visualizer(pixels, metadata, scale).draw_dataset_dict(record)
         entries = sorted(by_image[record["image_id"]], key=lambda entry: -entry["score"])
         drawn = [entry for entry in entries if entry["score"] >= THRESHOLD]
         instances = _instances(drawn, pixels.shape[:2], metadata)
@@ -69,12 +68,20 @@ def draw_instances(
 ) -> npt.NDArray[np.uint8]:
     """Draw Detectron2's `Instances` with class names and scores over an RGB image, (H, W, 3), scaled."""
     from detectron2.data.catalog import Metadata
-    from detectron2.utils.visualizer import ColorMode, Visualizer
 
-    metadata = Metadata(name="classes", thing_classes=classes)
-    visualizer = Visualizer(pixels, metadata, scale=scale, instance_mode=ColorMode.IMAGE)
+    visualizer = _visualizer(pixels, Metadata(name="classes", thing_classes=classes), scale)
     drawn: npt.NDArray[np.uint8] = visualizer.draw_instance_predictions(instances).get_image()
     return drawn
+
+
+def _visualizer(pixels: npt.NDArray[np.uint8], metadata: Any, scale: float) -> Any:
+    """Return Detectron2's visualizer with white class names: its own colours, such as blue, are unreadable on black."""
+    from detectron2.utils.visualizer import ColorMode, Visualizer
+
+    visualizer = Visualizer(pixels, metadata, scale=scale, instance_mode=ColorMode.IMAGE)
+    draw_text = visualizer.draw_text
+    visualizer.draw_text = lambda *places, **options: draw_text(*places, **{**options, "color": "white"})
+    return visualizer
 
 
 def caption(scores: list[float], threshold: float = THRESHOLD) -> str:

@@ -15,6 +15,7 @@ from ..common import pictures
 from ..common.compute import gather_rows, share
 from ..common.images import class_means, read_rgb, read_splits, test_transform
 from ..protocols import KnnProtocol, apply_settings
+from ..results.class_names import shown_class
 from ..results.intervals import mean_statistic
 from ..results.result import Result
 from ..settings import KnnSettings
@@ -108,10 +109,11 @@ class KnnProbe(Probe[KnnSettings]):
             query = mine[position]
             for side, index in nearest.items():
                 found = [
-                    (read_rgb(train.paths[row]), train.classes[train.labels[row]])
+                    (read_rgb(train.paths[row]), shown_class(train.classes[train.labels[row]]))
                     for row in index[position][:7].tolist()
                 ]
-                rows.append([(read_rgb(val.paths[query]), f"query:\n{val.classes[val.labels[query]]}"), *found])
+                name = shown_class(val.classes[val.labels[query]])
+                rows.append([(read_rgb(val.paths[query]), f"query:\n{name}"), *found])
                 titles.append(run.title(side))
         return pictures.sheet(rows, (96, 96), titles)
 

@@ -14,6 +14,7 @@ from ..common import pictures
 from ..common.compute import derived_seed
 from ..common.images import SeededImages, class_means, read_splits, test_transform, train_transform
 from ..protocols import LINEAR_PROTOCOLS, apply_settings
+from ..results.class_names import shown_class
 from ..results.intervals import mean_statistic
 from ..results.result import Result
 from ..settings import LinearSettings
@@ -82,13 +83,14 @@ class LinearProbe(Probe[LinearSettings]):
         """Draw training views as the networks see them."""
         views = SeededImages(self.train.paths, train_transform(self.protocol.image_size), self.settings.seed, epoch=0)
         spread = [self.kept[position] for position in pictures.spread(len(self.kept), 16)]
-        names = [self.train.classes[self.train.labels[index]] for index in spread]
+        names = [shown_class(self.train.classes[self.train.labels[index]]) for index in spread]
         tiles = [(pictures.from_tensor(views[index][0]), name) for index, name in zip(spread, names, strict=True)]
         return pictures.sheet(pictures.in_rows(tiles, 8), (112, 112))
 
     def _draw_scored(self, predicted: Mapping[str, Tensor]) -> Image.Image:
         """Draw scored images with their class and each side's prediction."""
-        classes, images = self.train.classes, SeededImages(self.val.paths, test_transform(self.protocol.image_size))
+        classes = [shown_class(name) for name in self.train.classes]
+        images = SeededImages(self.val.paths, test_transform(self.protocol.image_size))
         tiles = []
         for index in pictures.spread(len(images), 24):
             guesses = "\n".join(f"{side}: {classes[int(values[index])]}" for side, values in predicted.items())

@@ -105,10 +105,7 @@ class Segmenter:
         size = (480, max(1, round(480 * image.height / image.width)))
         upper = pictures.sheet([tiles], size)
         lower = pictures.sheet(pictures.in_rows(legend, 4), (upper.width // 4 - pictures.GAP - 1, 24))
-        canvas = Image.new("RGB", (max(upper.width, lower.width), upper.height + lower.height), "white")
-        canvas.paste(upper, (0, 0))
-        canvas.paste(lower, (0, upper.height))
-        pictures.save(canvas, picture)
+        pictures.save(pictures.stacked(upper, lower), picture)
 
 
 def label_table(result: Result) -> LabelTable:

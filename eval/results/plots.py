@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from ccop_hub.markup import visible
 
+from .class_names import shown_class
 from .comparison import Group, Row
 from .result import Metrics
 
@@ -129,7 +130,7 @@ def class_differences(group: Group) -> str | None:
         label = _short(group.rows[number].label)
         axis.barh(positions, [table.get(name, 0.0) for name in names], height=height, color=colour(number), label=label)
     axis.axvline(0, color=INK, linewidth=0.8)
-    axis.set_yticks(range(len(names)), [_short(name) for name in names], fontsize=8)
+    axis.set_yticks(range(len(names)), [_short(shown_class(name)) for name in names], fontsize=8)
     axis.set_ylim(len(names) - 0.5, -0.5)
     axis.set_xlabel(f"{_short(metric)} per class, minus {_short(first.label)}'s (points)")
     axis.legend(frameon=False, fontsize=8)

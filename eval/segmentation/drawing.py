@@ -18,6 +18,9 @@ from .training import ScoredImages, Segmentation
 _BLEND = 0.55
 """Opacity of the class colours over the image."""
 
+_SWATCH = 100
+"""Width of a colour in the legend, in pixels, with room for the name below it."""
+
 
 def coloured(classes: np.ndarray, table: LabelTable, image: Image.Image | None = None) -> Image.Image:
     """Colour a class map, with ignored pixels in black, and optionally blend it over the image."""
@@ -31,17 +34,17 @@ def coloured(classes: np.ndarray, table: LabelTable, image: Image.Image | None =
 
 
 def draw_crops(crops: TrainingCrops, table: LabelTable, file: Path) -> None:
-    """Draw the first training crops, each above its labels."""
+    """Draw the first training crops, each above its labels, and a legend."""
     images, labels = [], []
     for position in range(min(6, len(crops))):
         pixels, classes = crops[position]
         images.append((pictures.from_tensor(pixels), f"crop {position}"))
         labels.append((coloured(classes.numpy(), table), ""))
-    pictures.save(pictures.sheet([images, labels], (200, 200)), file)
+    pictures.save(_with_legend(pictures.sheet([images, labels], (200, 200)), table), file)
 
 
 def draw_predictions(model: Segmentation, data: LabelledImages, file: Path) -> None:
-    """Draw scored images with ground truth, prediction and errors, and a colour legend."""
+    """Draw scored images with ground truth, prediction and errors, above a legend."""
     images = ScoredImages(data, data.val, model.protocol)
     rows: list[list[pictures.Tile]] = []
     for index in pictures.spread(len(images), 6):
@@ -57,10 +60,14 @@ def draw_predictions(model: Segmentation, data: LabelledImages, file: Path) -> N
                 (wrong, "wrong pixels"),
             ]
         )
-    swatch = np.arange(len(data.table.classes))
-    key = [(coloured(np.full((24, 60), index), data.table), data.table.classes[index]) for index in swatch.tolist()]
-    pictures.save(pictures.sheet(rows, (240, 135)), file)
-    pictures.save(pictures.sheet(pictures.in_rows(key, 5), (60, 24)), file.with_name("colours.png"))
+    pictures.save(_with_legend(pictures.sheet(rows, (240, 135)), data.table), file)
+
+
+def _with_legend(sheet: Image.Image, table: LabelTable) -> Image.Image:
+    """Put the colours of all classes, with their names, below a sheet."""
+    key = [(coloured(np.full((24, 60), index), table), name) for index, name in enumerate(table.classes)]
+    columns = max(1, sheet.width // (_SWATCH + pictures.GAP))
+    return pictures.stacked(sheet, pictures.sheet(pictures.in_rows(key, columns), (_SWATCH, 24)))
 
 
 def write_predictions(model: Segmentation, data: LabelledImages, folder: Path) -> None:

@@ -8,11 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
+import ccop_hub
 from ccop_hub.architectures import build_resnet_fpn
 from ccop_hub.errors import UserError
 from ccop_hub.files import file_digest
+from ccop_hub.formats.checkpoint import save_checkpoint
 from ccop_hub.formats.weights_files import WEIGHTS_FILE
-from ccop_hub.sources import google_drive, registry
+from ccop_hub.sources import google_drive, location, registry
 from ccop_hub.sources.registry import Entry
 from ccop_hub.sources.resolve import locate, resolve
 
@@ -131,6 +133,27 @@ def test_registry_digest_and_format_are_enforced(
         resolve("resnet18.test")
 
 
+def test_registry_weights_in_the_package_need_no_network(
+    monkeypatch: pytest.MonkeyPatch, hub: HubServer, moco_file: Path, tensors: dict[str, Tensor], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(location, "PACKAGED", tmp_path)
+    half = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
+    file = save_checkpoint(tmp_path / "shipped", half, {"arch": "resnet18", "objective": "ccop"})
+    own = {"url": "package:shipped", "formats": ("canonical",), "objective": "ccop", "digest": file_digest(file)}
+    publish(monkeypatch, hub, moco_file, **own)
+    monkeypatch.setattr(registry, "DEFAULTS", {"resnet18": "resnet18.test"})
+    assert registry.packaged_name() == "resnet18.test"
+    found = resolve("resnet18.test")
+    assert (found.digest, found.facts["objective"]) == (file_digest(file), "ccop")
+    network = ccop_hub.load_backbone("resnet18")
+    assert network.conv1.weight.dtype == torch.float32
+    assert torch.equal(network.conv1.weight, half["backbone.conv1.weight"].float())
+    publish(monkeypatch, hub, moco_file, **{**own, "digest": "sha256:00000000"})
+    with pytest.raises(UserError, match=r"resnet18\.test: .* does not have the digest sha256:0+: reinstall"):
+        resolve("resnet18.test")
+
+
 def test_registry_file_on_google_drive(monkeypatch: pytest.MonkeyPatch, hub: HubServer, moco_file: Path) -> None:
     asked: list[tuple[str, str | None]] = []
 
@@ -246,7 +269,7 @@ def test_timm_repository(hub: HubServer, tmp_path: Path, tensors: dict[str, Tens
 def test_registry_is_whole() -> None:
     for name, entry in registry.REGISTRY.items():
         assert name.startswith(f"{entry.arch}.")
-        assert entry.url.startswith(("https://", "gdrive:"))
+        assert entry.url.startswith(("https://", "gdrive:", "package:"))
         assert entry.digest is None or entry.digest.partition(":")[0] in ("md5", "sha256")
         assert entry.facts()["input"]["channel_order"] == "RGB"
     assert set(registry.DEFAULTS.values()) <= set(registry.REGISTRY)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from ccop_eval.common.pictures import sheet, spread, wrap
+from ccop_eval.common.pictures import sheet, spread, stacked, wrap
 from PIL import Image, ImageFont
 
 FONT = ImageFont.load_default(11)
@@ -42,3 +42,10 @@ def test_rows_do_not_overlap():
 def test_spread_takes_indices_evenly():
     assert spread(10, 5) == [0, 2, 4, 6, 8]
     assert spread(2, 5) == [0, 1]
+
+
+def test_a_legend_is_below_its_sheet_and_both_are_whole():
+    upper, lower = Image.new("RGB", (30, 10), "red"), Image.new("RGB", (40, 5), "blue")
+    both = stacked(upper, lower)
+    assert both.size == (40, 15)
+    assert [both.getpixel(place) for place in ((29, 9), (39, 14), (35, 5))] == [(255, 0, 0), (0, 0, 255), (255,) * 3]

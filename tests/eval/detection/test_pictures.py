@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from ccop_eval.detection.coco_data import CocoSplit, open_coco, register
 from ccop_eval.detection.engine import load_engine
-from ccop_eval.detection.pictures import CELL, caption, write_sheet
+from ccop_eval.detection.pictures import CELL, caption, draw_instances, write_sheet
 from PIL import Image
 
 load_engine()
@@ -49,3 +49,17 @@ def test_detections_of_a_low_score_are_not_drawn(draw: Callable[..., Path], tmp_
 
     low, high = (drawn(sheet(split, tmp_path, [score] * 3)) for score in (0.49, 0.5))
     assert low < 2 < high
+
+
+def test_class_names_are_white_on_black(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Detectron2 takes the colour of the box, such as a dark blue."""
+    import torch
+    from detectron2.structures import Boxes, Instances
+    from detectron2.utils import visualizer
+
+    monkeypatch.setattr(visualizer, "random_color", lambda **_: np.array([0.0, 0.0, 0.5]))
+    found = Instances((120, 120))
+    found.pred_boxes, found.scores = Boxes(torch.tensor([[20.0, 40.0, 100.0, 110.0]])), torch.tensor([0.9])
+    found.pred_classes = torch.tensor([0])
+    drawn = draw_instances(np.zeros((120, 120, 3), np.uint8), found, ["box"], 2.0)
+    assert (drawn.min(axis=2) > 230).sum() > 20

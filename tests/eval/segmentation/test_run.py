@@ -35,7 +35,7 @@ def test_learnable_classes_are_learnt_and_shuffled_ones_are_not(scenes, tmp_path
     expected = "crop_size=96,iterations=40,lr=0.001,scale_to=96/96,stride=48"
     assert learnable.protocol == f"cityscapes-fcn16-150ep+{expected}"
     assert any("SyncBN became BN" in note for note in learnable.notes)
-    for name in ("training-crops", "predictions", "colours"):
+    for name in ("training-crops", "predictions"):
         assert (tmp_path / "learnable" / "pictures" / f"{name}.png").is_file()
 
 
