@@ -58,6 +58,7 @@ def test_info(run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
         f'ccop_hub.load("{run}", pyramid=True)',
     ):
         assert words in told
+    assert told.splitlines()[-1] == f"next: ccop-hub embed IMAGES --weights {run} --out features.npy"
     assert main(["info", "random"]) == 2
     assert capsys.readouterr().err.startswith("ccop-hub: random weights need an architecture")
 

@@ -94,8 +94,11 @@ def test_detectron2(resnet50: Weights) -> None:
     assert torch.equal(found["backbone.fpn_lateral2.norm.weight"], resnet50.part("fpn")["inner_blocks.0.1.weight"])
 
 
-def test_hugging_face(run_18: Path, hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hugging_face(
+    run_18: Path, hub: HubServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["publish", str(run_18), "--repo", "ORG/NAME"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "next: ccop-hub info hf-hub:ORG/NAME"
     template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
     monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)

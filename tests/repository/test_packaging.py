@@ -85,6 +85,31 @@ def test_the_programs_run_from_the_wheel(installed: Path, tmp_path: Path) -> Non
     run(installed / "ccop-hub", *words)
 
 
+def test_pip_installs_the_wheel_with_every_extra(installed: Path) -> None:
+    """A dry run, with the packages of this environment in place of a registry: pip reads the wheel's own metadata."""
+    extras = sorted(set(PROJECT["optional-dependencies"]) - {"dev", "fuzz", "heif", "docs"})
+    wanted = f"{PROJECT['name']}[{','.join(extras)}]"
+    pip = (sys.executable, "-m", "pip", "--python", installed / "python")
+    told = run(*pip, "install", "--dry-run", "--no-index", wanted)
+    for package in ("lightning", "pycocotools", "onnxruntime", "datasets", "pyarrow", "gdown"):
+        assert re.search(rf"already satisfied: {package}[<>=~]", told), told
+    done = subprocess.run(
+        [*pip, "install", "--dry-run", "--no-index", f"{PROJECT['name']}[no-such-extra]"],
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert "does not provide the extra" in done.stdout + done.stderr
+
+
+def test_torch_hub_loads_from_a_clone_beside_the_wheel(installed: Path) -> None:
+    code = (
+        f"import torch; network = torch.hub.load({str(ROOT)!r}, 'ccop_resnet18', source='local', weights='random'); "
+        "print(tuple(network(torch.zeros(1, 3, 64, 64)).shape))"
+    )
+    assert run(installed / "python", "-I", "-c", code).strip() == "(1, 512)"
+
+
 def test_the_extras_are_named_by_task_and_complete() -> None:
     extras = PROJECT["optional-dependencies"]
     assert {"hub", "embed", "onnx", "pretrain", "eval"} <= set(extras)

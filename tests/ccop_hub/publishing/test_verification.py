@@ -115,10 +115,14 @@ def test_weights_without_a_fingerprint(tensors: dict[str, Tensor], tmp_path: Pat
 def test_command(export: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(export)]) == 0
     told = capsys.readouterr().out.splitlines()
-    assert [line.split(" (")[0] for line in told] == ["digest: ok", "tensors: ok", "features: ok"]
+    assert [line.split(" (")[0] for line in told[:-1]] == ["digest: ok", "tensors: ok", "features: ok"]
+    assert told[-1] == f"next: ccop-hub info {export}"
     (export / FACTS_FILE).write_text((export / FACTS_FILE).read_text().replace("sha256:", "sha256:0"))
     assert main(["verify", str(export)]) == 1
-    assert "digest: DIFFERENT (sha256:" in capsys.readouterr().out
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].startswith("digest: DIFFERENT (sha256:")
+    assert told[-1].startswith("next: ")
+    assert "do not use them" in told[-1]
     assert main(["verify", str(export / "nowhere")]) == 2
 
 

@@ -38,15 +38,31 @@ def test_rank_comparable_results_with_intervals_and_links_to_their_records(recor
     assert all(f"board-plots/{plot.name}" in text for plot in plots)
 
 
-def test_check_finds_a_page_that_no_longer_agrees(records, tmp_path, make_result):
+def test_check_finds_a_page_that_no_longer_agrees(records, tmp_path, make_result, capsys):
     page = tmp_path / "board.md"
     command = ["leaderboard", str(records), str(page)]
     assert main([*command, "--check"]) == 1
     assert not page.exists()
+    assert capsys.readouterr().out.splitlines()[-1] == f"next: ccop-eval leaderboard {records} {page}"
     assert main(command) == 0
+    assert main([*command, "--check"]) == 0
+    plot = next((tmp_path / "board-plots").iterdir())
+    content = plot.read_text()
+    plot.unlink()
+    assert main([*command, "--check"]) == 1
+    plot.write_text(content)
     assert main([*command, "--check"]) == 0
     make_result(metrics={"top1": 99.0}, against=None, paired={}).write(records / "a")
     assert main([*command, "--check"]) == 1
+
+
+def test_a_network_that_several_records_repeat_has_one_row(records, tmp_path, make_result):
+    page = tmp_path / "board.md"
+    weights = WeightsIdentity(name="start", digest="sha256:start", arch="resnet18")
+    metrics = {"top1": 20.0, "top5": 60.0}
+    make_result(weights=weights, metrics=metrics, against=None, paired={}).write(records / "again" / "result.json")
+    assert main(["leaderboard", str(records), str(page)]) == 0
+    assert [row[1] for row in rows(page.read_text())].count("start") == 1
 
 
 def test_keep_the_text_around_the_tables(records, tmp_path):

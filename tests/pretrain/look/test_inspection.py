@@ -37,6 +37,8 @@ def test_sheets_and_table_are_written(settings, capsys):
     assert rows == inspection.measures
     assert rows["images with proposals"] == "14"
     assert "draws without a box" in printed
+    places = f"--images {settings.images} --proposals {settings.proposals}"
+    assert printed.splitlines()[-1] == f"next: ccop-pretrain run {places} --out RUN"
 
 
 def test_samples_are_what_the_run_sees(settings):
