@@ -47,8 +47,8 @@ Table         {table}
 Picture sheet {sheet}
 Output        {log}
 
-mIoU: a small head segments objects from the background by each network's frozen features. A minute of pre-training is far
-too little for conclusions: see docs/study.md.
+mIoU: a small head segments objects from the background by each network's frozen features. A minute of pre-training is
+far too little for conclusions: see docs/study.md.
 
 next: ccop-pretrain proposals PHOTOS --out PROPOSALS   # PHOTOS: any folder of images
       ccop-pretrain run --images PHOTOS --proposals PROPOSALS --out RUN --backbone resnet50 --epochs 200
