@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import platform
+import signal
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -114,7 +115,11 @@ class Bench:
 
 @contextlib.contextmanager
 def warm_bench(root: Path) -> Iterator[Bench]:
-    """Start two warm processes and make the inputs in an empty folder."""
+    """Start two warm processes and make the inputs in an empty folder.
+
+    The commands receive SIGINT even if a shell started the harness in the background, and so with SIGINT ignored.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     detection = importlib.util.find_spec("detectron2") is not None
     with Warm(root, detection) as warm, Warm(root, detection) as second:
         material = Material(root, warm.run)
