@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import signal
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
@@ -20,6 +20,8 @@ limit, SIGHUP from a closed terminal. All are sent to every process of a command
 SAME_SIGNAL = 1.0
 """Seconds within which repeated signals count as one, since `timeout` signals its command and then the whole process
 group."""
+
+_SIG_DFL = ctypes.c_void_p(0)
 
 
 _AGAIN = 0.05
@@ -126,8 +128,8 @@ class StopRequest:
     """Notes stop signals instead of raising, so that a loop can finish its step, save its state and stop.
 
     Use it as a context manager, which raises `Stopped` at its end if the loop did not, or call `start` and `end`. A
-    signal that arrives more than a second after the first one ends the process immediately. Does nothing outside the
-    main thread.
+    signal that arrives more than a second after the first one ends the process immediately, even if a step hangs. Does
+    nothing outside the main thread.
 
     Attributes:
         signal: the first stop signal received, or None.
@@ -135,7 +137,8 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
-        self._noted_at = 0.0
+        self._patience: threading.Timer | None = None
+        self._changing = threading.Lock()
         self._before: dict[int, Any] = {}
 
     def start(self) -> None:
@@ -147,6 +150,10 @@ class StopRequest:
 
     def end(self) -> None:
         """Restore the previous signal handlers."""
+        with self._changing:
+            if self._patience is not None:
+                self._patience.cancel()
+                self._patience = None
         for number, handler in self._before.items():
             # Once noted, further signals are ignored until the end of the `stoppable` block, as if it had raised.
             ignored = self.signal is not None and handler in _raising
@@ -179,12 +186,20 @@ class StopRequest:
         self.start()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        now = time.monotonic()
         if self.signal is None:
-            self.signal, self._noted_at = signal.Signals(number), now
-        elif now - self._noted_at > SAME_SIGNAL:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
+            self.signal = signal.Signals(number)
+            # The system discards repeated signals when they arrive; a handler could run much later, after a long step.
+            for each in self._before:
+                signal.signal(each, signal.SIG_IGN)
+            self._patience = threading.Timer(SAME_SIGNAL, self._lose_patience)
+            self._patience.daemon = True
+            self._patience.start()
+
+    def _lose_patience(self) -> None:
+        with self._changing:
+            if self._patience is not None:
+                for each in self._before:  # `signal.signal` is for the main thread, which may be busy
+                    ctypes.pythonapi.PyOS_setsig(each, _SIG_DFL)
 
 
 @contextmanager

@@ -1,4 +1,6 @@
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -158,21 +160,40 @@ def test_a_pause_raises_at_once() -> None:
     assert (stopped.value.signal, done) == (signal.SIGINT, ["begun"])
 
 
-def test_a_second_signal_after_a_while_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = iter([10.0, 10.5, 12.0])
-    monkeypatch.setattr(stopping.time, "monotonic", lambda: next(now))
-    raised: list[int] = []
-    request = StopRequest()
-    before = signal.getsignal(signal.SIGUSR1)
-    request.start()
+def test_a_second_signal_after_a_while_ends_the_process() -> None:
+    script = """
+import os, signal, time
+from ccop_hub import stopping
+stopping.SAME_SIGNAL = 0.2
+request = stopping.StopRequest()
+request.start()
+for _ in range(3):
+    os.kill(os.getpid(), signal.SIGTERM)
+print(request.signal.name, flush=True)
+time.sleep(1)
+os.kill(os.getpid(), signal.SIGTERM)
+time.sleep(30)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (-signal.SIGTERM, "SIGTERM\n"), done.stderr
+
+
+def test_the_handlers_are_restored_before_and_after_the_second_signal_would_end_the_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stopping, "SAME_SIGNAL", 0.05)
+    seen: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, _: seen.append(number))
     try:
-        for _ in range(2):
+        for waited in (0.0, 0.3):
+            request = StopRequest()
+            request.start()
             signal.raise_signal(signal.SIGUSR1)
-        monkeypatch.setattr(stopping.signal, "raise_signal", raised.append)
-        request._note(signal.SIGUSR1, None)
-        assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
+            assert request.signal == signal.SIGUSR1
+            time.sleep(waited)
+            request.end()
+            time.sleep(0.1)
+            signal.raise_signal(signal.SIGUSR1)
     finally:
-        request.end()
-    assert request.signal == signal.SIGUSR1
-    assert raised == [signal.SIGUSR1]
-    assert signal.getsignal(signal.SIGUSR1) == before
+        signal.signal(signal.SIGUSR1, before)
+    assert seen == [signal.SIGUSR1] * 2
