@@ -20,7 +20,7 @@ from detectron2.engine.hooks import EvalHook, PreciseBN
 from detectron2.evaluation import COCOEvaluator
 from detectron2.modeling import build_model
 from detectron2.utils import comm
-from detectron2.utils.events import EventWriter
+from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import nn
@@ -28,6 +28,7 @@ from torch import nn
 from ccop_hub.errors import UserError
 from ccop_hub.files import write_atomically, writing_whole
 from ccop_hub.formats.training_state import read_training_state
+from ccop_hub.markup import utf8_text
 from ccop_hub.readers import Reader
 from ccop_hub.regular_files import read_text
 from ccop_hub.stopping import Stopped, StopRequest
@@ -158,7 +159,12 @@ class Trainer(DefaultTrainer):  # type: ignore[misc]
 
     def build_writers(self) -> list[EventWriter]:
         """Build Detectron2's writers (log, JSON lines, TensorBoard) and the progress line."""
-        return [*super().build_writers(), Progress(self.max_iter)]
+        folder = self.cfg.OUTPUT_DIR
+        if utf8_text(folder) == folder:
+            writers = super().build_writers()
+        else:  # TensorBoard's names are UTF-8
+            writers = [CommonMetricPrinter(self.max_iter), JSONWriter(str(Path(folder) / "metrics.json"))]
+        return [*writers, Progress(self.max_iter)]
 
     def resume_from_checkpoint(self) -> None:
         """Resume from the last checkpoint, if any: model, optimizer, schedule and position in the data."""
