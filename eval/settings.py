@@ -378,8 +378,8 @@ class DetectionSettings(PairedSettings):
 class DemoSettings(Validated):
     """Compare a trained network with an untrained one on synthetic images, in half a minute and without any data.
 
-    Objects of ten shapes, in any colour and texture, are drawn and classified by their nearest neighbours in the
-    features of each network. Nothing is downloaded or written.
+    Squares of the images are classified as object or background by their nearest neighbours in the features of each
+    network. Nothing is downloaded or written.
 
     Args:
         weights: trained weights: a registry name, a file or folder, or `hf-hub:ORG/NAME[@REVISION]`; by default those

@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 import torch
 from ccop_eval.cli import main
+from ccop_eval.demonstration import patches
 from ccop_eval.demonstration import run as demo
-from ccop_eval.demonstration.objects import CROP_SIDE, Objects, draw_objects
+from ccop_eval.demonstration.patches import CLASSES, SHOWN_SIDE, Patches, draw_patches
 from torch import Tensor
 
 from ccop_hub.architectures import build_resnet_fpn
 from ccop_hub.formats.checkpoint import save_checkpoint
 from ccop_hub.sources import registry
-from ccop_hub.synthetic.shapes import SHAPES
+from ccop_hub.synthetic.painting import NO_OBJECT, Scene
 
 ARCH = "test_resnet"
 
@@ -30,8 +31,8 @@ def few(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("the demo opened a connection")
 
-    monkeypatch.setattr(demo, "LABELLED", 10)
-    monkeypatch.setattr(demo, "SCORED", 10)
+    monkeypatch.setattr(demo, "LABELLED", 50)
+    monkeypatch.setattr(demo, "SCORED", 50)
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     (tmp_path / "empty").mkdir()
@@ -46,17 +47,26 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_objects_are_of_every_class_alike_and_inside_their_crops() -> None:
-    drawn = draw_objects(seed=0, draw=0, per_class=2)
-    assert drawn.crops.shape == (2 * len(SHAPES), CROP_SIDE, CROP_SIDE, 3)
-    assert np.bincount(drawn.labels).tolist() == [2] * len(SHAPES)
+def test_squares_are_of_both_classes_alike_and_differ_between_draws() -> None:
+    drawn = draw_patches(seed=0, draw=0, per_class=4)
+    assert drawn.pixels.shape == (4 * len(CLASSES), SHOWN_SIDE, SHOWN_SIDE, 3)
+    assert np.bincount(drawn.labels).tolist() == [4, 4]
     assert set(drawn.owners) <= set(range(drawn.images))
-    again, other = draw_objects(0, 0, 2), draw_objects(0, 1, 2)
-    assert np.array_equal(drawn.crops, again.crops)
-    assert not np.array_equal(drawn.crops, other.crops)
-    # The object is in the middle of its crop: there is something to see.
-    middle = drawn.crops[:, CROP_SIDE // 4 : -CROP_SIDE // 4, CROP_SIDE // 4 : -CROP_SIDE // 4]
-    assert (middle.reshape(len(middle), -1).std(axis=1) > 1).all()
+    again, other = draw_patches(0, 0, 4), draw_patches(0, 1, 4)
+    assert np.array_equal(drawn.pixels, again.pixels)
+    assert not np.array_equal(drawn.pixels, other.pixels)
+
+
+def test_squares_show_what_their_class_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On white objects and a black background, the mean of the pixels is the share of objects."""
+    instances = np.full((96, 96), NO_OBJECT, np.int16)
+    instances[20:80, 20:60] = 0
+    image = np.repeat(np.where(instances == 0, 255, 0).astype(np.uint8)[..., None], 3, axis=2)
+    monkeypatch.setattr(patches, "paint_scene", lambda *_: Scene(image, instances, ["box"]))
+    drawn = draw_patches(0, 0, 3)
+    share = drawn.pixels.mean((1, 2, 3)) / 255
+    assert (share[drawn.labels == 0] < patches.MOST_BACKGROUND + 0.02).all()
+    assert (share[drawn.labels == 1] > patches.LEAST_OBJECT - 0.02).all()
 
 
 @pytest.mark.usefixtures("few")
@@ -66,7 +76,7 @@ def test_print_both_numbers_chance_and_the_next_step(
     monkeypatch.setattr(demo, "run", functools.cache(demo.run))
     assert main(["demo", "--weights", str(weights), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert (found["backbone"], found["chance"], found["scored"]) == (ARCH, 10.0, 100)
+    assert (found["backbone"], found["chance"], found["scored"]) == (ARCH, 50.0, 100)
     assert found["difference"]["value"] == pytest.approx(found["trained"] - found["untrained"])
     assert found["intervals"]["trained"][0] <= found["trained"] <= found["intervals"]["trained"][1]
     assert main(["demo", "--weights", str(weights)]) == 0
@@ -91,23 +101,23 @@ class Averages(torch.nn.Module):
 @pytest.mark.usefixtures("few")
 def test_noise_leaves_nothing_to_see(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With real images, features that show the classes are above chance; with noise, the same features are not."""
-    monkeypatch.setattr(demo, "SCORED", 60)
+    monkeypatch.setattr(demo, "SCORED", 300)
 
-    def coloured(seed: int, draw: int, per_class: int, progress: object = None) -> Objects:
-        """Objects of which each class has a light stripe in another place."""
-        labels = np.repeat(np.arange(len(SHAPES)), per_class)
-        crops = np.zeros((len(labels), CROP_SIDE, CROP_SIDE, 3), np.uint8)
-        for crop, label in zip(crops, labels, strict=True):
-            crop[:, 6 * label : 6 * label + 6] = 200
-        return Objects(crops, labels, np.arange(len(labels)), len(labels))
+    def striped(seed: int, draw: int, per_class: int, progress: object = None) -> Patches:
+        """Squares with a light stripe, in another place for each class."""
+        labels = np.repeat(np.arange(len(CLASSES)), per_class)
+        pixels = np.zeros((len(labels), SHOWN_SIDE, SHOWN_SIDE, 3), np.uint8)
+        for square, label in zip(pixels, labels, strict=True):
+            square[:, 20 * label : 20 * label + 20] = 200
+        return Patches(pixels, labels, np.arange(len(labels)), len(labels))
 
-    monkeypatch.setattr(demo, "draw_objects", coloured)
+    monkeypatch.setattr(demo, "draw_patches", striped)
     monkeypatch.setattr(demo, "FrozenNetwork", Averages)
     seen, noise = (demo.run(demo.DemoSettings(weights=str(weights), noise=noise)) for noise in (False, True))
     assert seen.accuracy["trained"] == 100.0
     low, high = noise.intervals["trained"]
     assert low <= noise.chance <= high
-    assert noise.accuracy["trained"] < 20
+    assert 40 < noise.accuracy["trained"] < 60
 
 
 @pytest.mark.usefixtures("few")
