@@ -6,12 +6,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
 from ccop_pretrain.common.parallel import OrderedMap, available_cores
 
 from ccop_hub.errors import UserError
+from ccop_hub.stopping import STOP_SIGNALS
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -97,6 +99,23 @@ except Stopped as stopped:
         assert parent.returncode == 128 + number, errors
         assert f"stopped by {number.name}" in output
         assert errors == ""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
+def test_every_worker_starts_with_stop_signals_blocked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any submission may start a worker, which a signal would kill before it can ignore it."""
+    blocked: list[set[signal.Signals]] = []
+    start = ProcessPoolExecutor._spawn_process
+
+    def watched(pool: ProcessPoolExecutor) -> None:
+        blocked.append(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+        start(pool)
+
+    monkeypatch.setattr(ProcessPoolExecutor, "_spawn_process", watched)
+    with OrderedMap(slept, [0.0, 0.0, 0.0], workers=2) as results:
+        assert list(results) == [0.0, 0.0, 0.0]
+    assert blocked == [set(STOP_SIGNALS)] * 2
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
 
 
 def running(process: int) -> bool:
