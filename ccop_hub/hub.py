@@ -12,7 +12,7 @@ from .sources.resolve import RANDOM
 def ccop_resnet10t(
     pretrained: bool = True, *, weights: Source | None = None, seed: int = 0, features_only: bool = False
 ) -> nn.Module:
-    """ResNet-10-T backbone, timm's small ResNet with a tiered stem; see `ccop_resnet50`."""
+    """ResNet-10-T backbone, pre-trained with CCOP on synthetic images by default, offline; see `ccop_resnet50`."""
     return load_backbone("resnet10t", _chosen(pretrained, weights), seed, features_only)
 
 
@@ -59,7 +59,7 @@ def ccop_resnet101(
 
 
 def ccop_resnet10t_fpn(pretrained: bool = True, *, weights: Source | None = None, seed: int = 0) -> BackboneFPN:
-    """ResNet-10-T with feature pyramid; see `ccop_resnet50_fpn`."""
+    """ResNet-10-T with feature pyramid; see `ccop_resnet50_fpn`. No published weights: pass `weights`."""
     return load_pyramid("resnet10t", _chosen(pretrained, weights), seed)
 
 

@@ -109,6 +109,16 @@ def test_no_weights_named(monkeypatch: pytest.MonkeyPatch) -> None:
                 load(name, **arguments)
 
 
+def test_the_weights_in_the_package_load_offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    network = load("ccop_resnet10t")
+    assert network(torch.rand(2, 3, 64, 64)).shape == (2, 512)
+    assert same(network, ccop_hub.load("resnet10t.ccop_synthetic_14ep").state_dict())
+    assert not same(network, load("ccop_resnet10t", weights="random").state_dict())
+    with pytest.raises(UserError, match=r"resnet10t\.ccop_synthetic_14ep has no feature pyramid"):
+        load("ccop_resnet10t_fpn")
+
+
 def test_wrong_weights(run: Path, tensors: dict[str, Tensor]) -> None:
     with pytest.raises(UserError, match="is a resnet18, not a resnet50"):
         load("ccop_resnet50", weights=str(run))

@@ -14,6 +14,7 @@ from ccop_hub.errors import UserError
 from ccop_hub.files import file_digest
 from ccop_hub.formats.checkpoint import save_checkpoint
 from ccop_hub.formats.weights_files import WEIGHTS_FILE
+from ccop_hub.publishing.verification import verify
 from ccop_hub.sources import google_drive, location, registry
 from ccop_hub.sources.registry import Entry
 from ccop_hub.sources.resolve import locate, resolve
@@ -276,10 +277,34 @@ def test_registry_is_whole() -> None:
     # No verifiable source publishes CCOP's own numbers, so none are quoted.
     assert registry.REGISTRY["resnet50.ccop_coco_800ep"].results == ()
     assert registry.default_name("resnet50") == "resnet50.ccop_coco_800ep"
-    with pytest.raises(UserError, match=r"no published weights for resnet18: pass weights='random'.*\(resnet50\)"):
+    with pytest.raises(
+        UserError, match=r"no published weights for resnet18: pass weights='random'.*\(resnet10t, resnet50\)"
+    ):
         registry.default_name("resnet18")
     with pytest.raises(UserError, match="no weights named 'x' in the registry"):
         registry.entry("x")
+
+
+def test_weights_in_the_package_are_what_their_card_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for name, entry in registry.REGISTRY.items():
+        if not entry.url.startswith("package:"):
+            continue
+        assert entry.digest is not None
+        folder = locate(name)
+        card = (folder / "README.md").read_text(encoding="utf-8")
+        assert name in card
+        assert entry.licence in card
+        assert sum(file.stat().st_size for file in folder.iterdir()) <= 15e6
+        for result in entry.results:
+            for value in result.metrics.values():
+                assert f"{value:.2f}" in card
+        weights = resolve(name)
+        assert (weights.arch, weights.parts, weights.digest) == (entry.arch, entry.parts, entry.digest)
+        assert {check.name: check.passed for check in verify(folder)} == dict.fromkeys(
+            ("digest", "tensors", "features"), True
+        )
+        assert (folder / "settings.yaml").is_file()
 
 
 def test_networks_trained_on_bgr_take_rgb(tensors: dict[str, Tensor], tmp_path: Path) -> None:
