@@ -26,10 +26,9 @@ SEGMENTATION = DEMO / "segmentation"
 LOG = DEMO / "log.txt"
 STEPS, NUMBERS = 10, itertools.count(1)
 
-SHAPES = range(2, 11)
-"""Label ids of all shapes but the first; which shape it is, no network learns in a minute."""
+OBJECTS = ("--label-map", *(f"{shape}:1" for shape in range(2, 11)))
+"""Give all shapes the label of the first; which shape it is, no network learns in a minute."""
 
-OBJECTS = ("--label-map", *(f"{shape}:1" for shape in SHAPES), "--ignore", *SHAPES)
 HEAD = (
     *("--protocol", "cityscapes-fcn16-150ep", "--iterations", 100, "--batch-size", 8, "--scale-to", 160, 120),
     *("--crop-size", 96, "--stride", 64),
@@ -63,6 +62,7 @@ def main() -> None:
     shutil.rmtree(DEMO, ignore_errors=True)
     DEMO.mkdir()
     step("draw", "ccop-pretrain", "scenes", "--out", SCENES, "--images", 300, "--size", 160, "--clutter", 0)
+    (SCENES / "semantic" / "classes.txt").write_text("background\nobject\n", encoding="utf-8")
     step("propose boxes", "ccop-pretrain", "proposals", TRAIN, "--out", PROPOSALS)
     look = ("--images", TRAIN, "--proposals", PROPOSALS)
     step("preview", "ccop-pretrain", "inspect", *look, "--out", PICTURES, "--count", 3)
