@@ -59,6 +59,7 @@ ALLOWED = {
     ("pretrain/estimates.py", ".read_text"): "the kernel's files",
     # Methods of the same name on other objects.
     ("pretrain/planning/sample.py", ".read_bytes"): "`StoredImage.read_bytes`",
+    ("pretrain/planning/search_rates.py", "pq.read_metadata"): "its own temporary file",
     ("pretrain/planning/step_rates.py", ".open"): "`ImageListing.open`",
     ("ccop_hub/sources/download.py", ".open"): "an address; the file is opened for writing",
     ("ccop_hub/image_sources/hf_datasets.py", ".read_bytes"): "`StoredImage.read_bytes`",
