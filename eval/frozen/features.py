@@ -6,7 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from ccop_hub.errors import UserError
-from ccop_hub.files import bytes_digest, file_digest, make_folder, replacing, write_atomically
+from ccop_hub.files import bytes_digest, file_digest, make_folder, remove_temporary_files, replacing, write_atomically
 from ccop_hub.locks import waiting_lock
 from ccop_hub.progress import Progress
 from ccop_hub.readers import Reader
@@ -77,11 +77,13 @@ def cached_features(
                 for number in mine:
                     _compute_chunk(parts / f"{number:06d}.npy", chunks[number], paths, rows, compute, shown)
             if fabric.global_rank == 0:
-                _join([parts / f"{number:06d}.npy" for number in range(len(chunks))], file)
-                write_atomically(folder / DIGEST_FILE, file_digest(file) + "\n")
                 write_atomically(folder / "identity.json", json.dumps(identity, sort_keys=True, indent=2) + "\n")
-                shutil.rmtree(parts)
+                _join([parts / f"{number:06d}.npy" for number in range(len(chunks))], file)
             fabric.barrier()
+        if fabric.global_rank == 0:  # of this run, or of one that was killed after the features were complete
+            with suppress(OSError):
+                remove_temporary_files(folder)
+            shutil.rmtree(parts, ignore_errors=True)
     return _mapped(file)
 
 
@@ -209,11 +211,13 @@ def _compute_chunk(
 
 
 def _join(chunks: Sequence[Path], file: Path) -> None:
-    """Concatenate all chunks into one file."""
+    """Concatenate all chunks into one file, and write its digest before it gets its final name."""
     arrays = [_mapped(chunk) for chunk in chunks]
     shape = (sum(map(len, arrays)), arrays[0].shape[1])
     # Written, not memory-mapped: on a full disk, a write raises, but a store to a mapped page kills the process.
-    with replacing(file) as temporary, temporary.open("wb") as stream:
-        write_array_header_1_0(stream, {"descr": "<f4", "fortran_order": False, "shape": shape})
-        for array in arrays:
-            stream.write(np.ascontiguousarray(array, dtype="<f4").data)
+    with replacing(file) as temporary:
+        with temporary.open("wb") as stream:
+            write_array_header_1_0(stream, {"descr": "<f4", "fortran_order": False, "shape": shape})
+            for array in arrays:
+                stream.write(np.ascontiguousarray(array, dtype="<f4").data)
+        write_atomically(file.with_name(DIGEST_FILE), file_digest(temporary) + "\n")

@@ -90,6 +90,36 @@ def test_interrupted_computation_keeps_what_it_has(fabric, tmp_path, monkeypatch
     assert again == [6, 7]
 
 
+def test_what_a_killed_process_left_beside_its_features_is_removed(fabric, tmp_path, monkeypatch):
+    def killed(path, content):
+        (path.parent / f".{path.name}.0123abcd-7-0123abcd.partial").write_text(content)
+        raise KeyboardInterrupt
+
+    seen, rows = [], [1, 1, 1]
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            features, "write_atomically", lambda path, content: path.name == "identity.json" or killed(path, content)
+        )
+        with pytest.raises(KeyboardInterrupt):
+            cached_features(fabric, tmp_path, {}, named(rows), rows, compute_ones(seen))
+    (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    assert not (folder / features.FEATURES_FILE).exists(), "no features without their digest"
+    for _ in range(2):
+        cached_features(fabric, tmp_path, {}, named(rows), rows, compute_ones(seen))
+        assert {path.name for path in folder.iterdir()} == {features.FEATURES_FILE, "features.sha256", "identity.json"}
+        (folder / "chunks").mkdir()
+        (folder / ".identity.json.0123abcd-7-0123abcd.partial").touch()
+    assert seen == [0, 1, 2]
+
+
+def compute_ones(seen):
+    def compute(items):
+        seen.extend(items)
+        yield torch.ones(len(items), 2)
+
+    return compute
+
+
 def test_wrong_number_of_rows_is_a_defect(fabric, tmp_path):
     with pytest.raises(RuntimeError, match="1 feature rows, expected 2"):
         cached_features(fabric, tmp_path, {}, named([2]), [2], lambda items: [torch.zeros(1, 1)])
