@@ -30,6 +30,9 @@ _AGAIN = 0.05
 _raising: set[Any] = set()
 """The handlers of the `stoppable` blocks that are running."""
 
+_raised: list[Stopped] = []
+"""What the running `stoppable` blocks have raised."""
+
 
 class _Deferral:
     """Blocks of the main thread that must not be interrupted.
@@ -76,6 +79,21 @@ def interrupt_behind(error: BaseException) -> KeyboardInterrupt | None:
 
 
 @contextmanager
+def restoring_interrupts() -> Iterator[None]:
+    """Raise `Stopped` again where compiled code has replaced it by an error of its own, without a trace of it.
+
+    Torch, for example, reports a storage whose length could not be read as one without a shape. Use it in a `stoppable`
+    block.
+    """
+    try:
+        yield
+    except Exception as error:
+        if _raised and interrupt_behind(error) is None:
+            raise _raised[-1] from None
+        raise
+
+
+@contextmanager
 def stoppable() -> Iterator[None]:
     """Raise `Stopped` on the first stop signal in the block; ignore further ones, so as not to interrupt the cleanup.
 
@@ -92,7 +110,8 @@ def stoppable() -> Iterator[None]:
             return
         for each in watched:
             signal.signal(each, signal.SIG_IGN)
-        raise Stopped(number)
+        _raised.append(Stopped(number))
+        raise _raised[-1]
 
     def swallowed(unraisable: Any) -> None:
         # Python ignores exceptions in a finalizer, such as that of a data loader: raise this one again soon after.
@@ -113,6 +132,8 @@ def stoppable() -> Iterator[None]:
             signal.signal(number, handler)
         sys.unraisablehook = hook
         _raising.discard(stop)
+        if not _raising:
+            _raised.clear()
 
 
 def _signal_main_thread(number: int) -> None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ..errors import UserError
 from ..markup import visible
-from ..stopping import Stopped, ignore_stop_signals, interrupt_behind, stoppable
+from ..stopping import Stopped, ignore_stop_signals, interrupt_behind, restoring_interrupts, stoppable
 from ..validation import Validated
 from .command import Command, version
 from .errors import describe_os_error
@@ -89,7 +89,8 @@ def run_program(program: str, description: str, commands: Sequence[Command], arg
 
 def _exit_code(program: str, description: str, commands: Sequence[Command], words: list[str]) -> int:
     try:
-        code = _run(program, description, commands, words)
+        with restoring_interrupts():
+            code = _run(program, description, commands, words)
         sys.stdout.flush()
         return code
     except UserError as error:

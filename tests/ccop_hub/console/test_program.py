@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -80,6 +81,20 @@ def test_an_interrupt_stays_one_if_the_cleanup_after_it_fails(capsys: pytest.Cap
 
     assert run_program("painter", "", [Command("look", "Look.", Lookup, run)], ["look"]) == 143
     assert capsys.readouterr().err == "painter: stopped by SIGTERM\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
+def test_an_interrupt_that_compiled_code_replaces_by_its_own_error_stays_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def run(_: Lookup) -> None:
+        with contextlib.suppress(Stopped):
+            signal.raise_signal(signal.SIGTERM)
+        raise UserError("the file is damaged")
+
+    assert run_program("painter", "", [Command("look", "Look.", Lookup, run)], ["look"]) == 143
+    assert capsys.readouterr().err == "painter: stopped by SIGTERM\n"
+    assert run_program("painter", "", _failing(UserError("the file is damaged")), ["look"]) == 2
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
