@@ -60,8 +60,20 @@ def output_lock(path: Path) -> Iterator[None]:
     """
     path = path.absolute()
     check_replaceable(path)
-    with _lock(path.with_name(f".{path.name[:100]}{LOCK_FILE}"), path, shared=False):
+    with _lock(_beside(path), path, shared=False):
         yield
+
+
+def discard_abandoned_lock(path: Path) -> None:
+    """Remove the lock file beside a finished output whose writer was killed, unless another process holds it."""
+    file = _beside(path.absolute())
+    if file.exists():
+        with suppress(UserError), _lock(file, path, shared=False):
+            pass  # releasing the lock removes the file
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name[:100]}{LOCK_FILE}")
 
 
 @contextmanager

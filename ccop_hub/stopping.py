@@ -80,16 +80,18 @@ def interrupt_behind(error: BaseException) -> KeyboardInterrupt | None:
 
 @contextmanager
 def restoring_interrupts() -> Iterator[None]:
-    """Raise `Stopped` again where compiled code has replaced it by an error of its own, without a trace of it.
+    """Raise an interrupt again where another error has replaced it.
 
-    Torch, for example, reports a storage whose length could not be read as one without a shape. Use it in a `stoppable`
-    block.
+    The error may be the program's own, if cleaning up after the interrupt failed. Compiled code even replaces it
+    without a trace: torch reports a storage whose length could not be read as one without a shape. Use it in a
+    `stoppable` block.
     """
     try:
         yield
     except Exception as error:
-        if _raised and interrupt_behind(error) is None:
-            raise _raised[-1] from None
+        hidden = interrupt_behind(error) or (_raised[-1] if _raised else None)
+        if hidden is not None:
+            raise hidden from None
         raise
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ..errors import UserError
 from ..markup import visible
-from ..stopping import Stopped, ignore_stop_signals, interrupt_behind, restoring_interrupts, stoppable
+from ..stopping import Stopped, ignore_stop_signals, restoring_interrupts, stoppable
 from ..validation import Validated
 from .command import Command, version
 from .errors import describe_os_error
@@ -111,11 +111,6 @@ def _exit_code(program: str, description: str, commands: Sequence[Command], word
     except OSError as error:
         print(f"{program}: {visible(describe_os_error(error))}", file=sys.stderr)
         return EXIT_WRONG_INPUT
-    except Exception as error:
-        # A stop signal can hit a library at a moment at which its own cleanup fails.
-        if (hidden := interrupt_behind(error)) is None:
-            raise
-        return _interrupted(program, hidden)
 
 
 def _interrupted(program: str, interrupt: KeyboardInterrupt) -> int:

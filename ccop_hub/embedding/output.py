@@ -17,6 +17,7 @@ from numpy.lib.format import write_array, write_array_header_1_0
 
 from ..errors import UserError
 from ..files import check_replaceable, make_folder, replacing, scratch_folder, was_interrupted, write_atomically
+from ..locks import discard_abandoned_lock
 from ..optional import needs
 
 SUFFIXES = (".npy", ".npz", ".parquet")
@@ -95,6 +96,7 @@ def check_output(out: Path, overwrite: bool) -> None:
     existing = [path for path in written_files(out) if path.exists()]
     # The file of features is written last: without it, the others may be what a killed command left.
     if existing and not overwrite and (out in existing or not was_interrupted(out)):
+        discard_abandoned_lock(out)
         raise UserError(f"{existing[0]} exists: pass --overwrite to replace it, or another --out")
     if out.is_dir():
         raise UserError(f"--out {out} is a folder: give the name of a file")

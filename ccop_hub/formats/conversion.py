@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..files import make_folder, replacing, scratch_folder, write_atomically
-from ..locks import output_lock
+from ..locks import discard_abandoned_lock, output_lock
 from ..plain_resnets import COUNTER
 from .checkpoint import Weights, read_checkpoint, save_checkpoint
 from .detectron2_config import detectron2_c4_config, detectron2_config
@@ -132,6 +132,7 @@ def require_file(target: str, out: Path, suffixes: tuple[str, ...], overwrite: b
         UserError: the suffix is wrong, the file exists, or `out` is a folder.
     """
     if out.is_file() and not overwrite:
+        discard_abandoned_lock(out)
         raise UserError(f"{out} exists: pass --overwrite to replace it, or another --out")
     if out.suffix not in suffixes:
         raise UserError(f"{target} needs an output file ending in {' or '.join(suffixes)}: rename {out.name}")

@@ -11,7 +11,7 @@ import pytest
 
 from ccop_hub import locks
 from ccop_hub.errors import UserError
-from ccop_hub.locks import folder_lock, output_lock, waiting_lock
+from ccop_hub.locks import discard_abandoned_lock, folder_lock, output_lock, waiting_lock
 
 fcntl = pytest.importorskip("fcntl")
 
@@ -76,6 +76,16 @@ def test_an_output_is_locked_before_it_exists(tmp_path: Path) -> None:
     with output_lock(out):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_abandoned_lock_is_discarded_and_a_held_one_kept(tmp_path: Path) -> None:
+    lock = tmp_path / ".weights.pth.lock"
+    lock.write_text("process 1 on elsewhere")  # of a process that was killed
+    discard_abandoned_lock(tmp_path / "weights.pth")
+    assert not lock.exists()
+    with output_lock(tmp_path / "weights.pth"):
+        discard_abandoned_lock(tmp_path / "weights.pth")
+        assert lock.exists()
 
 
 def test_a_forked_reader_does_not_keep_the_lock_of_its_killed_parent(tmp_path: Path) -> None:

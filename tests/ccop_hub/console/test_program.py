@@ -83,6 +83,20 @@ def test_an_interrupt_stays_one_if_the_cleanup_after_it_fails(capsys: pytest.Cap
     assert capsys.readouterr().err == "painter: stopped by SIGTERM\n"
 
 
+def test_an_interrupt_stays_one_if_the_program_reports_the_failed_cleanup(capsys: pytest.CaptureFixture[str]) -> None:
+    def run(_: Lookup) -> None:
+        try:
+            try:
+                raise Stopped(signal.SIGTERM)
+            finally:
+                os.close(-1)
+        except OSError:
+            raise UserError("cannot read the file") from None
+
+    assert run_program("painter", "", [Command("look", "Look.", Lookup, run)], ["look"]) == 143
+    assert capsys.readouterr().err == "painter: stopped by SIGTERM\n"
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
 def test_an_interrupt_that_compiled_code_replaces_by_its_own_error_stays_one(
     capsys: pytest.CaptureFixture[str],

@@ -259,4 +259,4 @@ def test_the_command_prints_json_and_a_command_that_reads_the_file(
     printed = json.loads(capsys.readouterr().out)
     assert (printed["rows"], printed["images"], printed["skipped"]) == (3, 3, {})
     assert main([*words, str(tmp_path / "g.npz")]) == 0
-    assert f'.load(sys.argv[1]).items()}})" {tmp_path / "g.npz"}' in capsys.readouterr().out
+    assert f".load(sys.argv[1]).items()}})' {tmp_path / 'g.npz'}" in capsys.readouterr().out
