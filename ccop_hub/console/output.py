@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ..markup import visible
+from ..redaction import redact
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,10 +54,10 @@ def next_step(*words: object, note: str = "") -> None:
     """Print the last line of a finished command: the command to run next.
 
     Args:
-        words: the command's words, quoted for the shell if necessary.
+        words: the command's words, quoted for the shell if necessary; secrets of addresses are removed.
         note: a further remark, shown as a shell comment.
     """
-    command = shlex.join(visible(word) for word in words)
+    command = shlex.join(redact(visible(word)) for word in words)
     print(f"next: {command}" + (f"   # {note}" if note else ""))
 
 
