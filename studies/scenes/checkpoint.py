@@ -13,12 +13,12 @@ import yaml
 from ccop_hub.files import write_atomically
 from ccop_hub.formats.checkpoint import read_checkpoint, save_checkpoint
 
+from .plan import PLACES
+
 RECOMPUTED = ("digest", "file", "fingerprint")
 """Facts that describe the file, not the network."""
 
 SET = "4,500 synthetic scenes"
-
-_PLACES = ("images", "proposals", "out")
 
 
 def write(run: Path, out: Path) -> Path:
@@ -33,7 +33,7 @@ def write(run: Path, out: Path) -> Path:
     facts["dataset"] = {**facts["dataset"], "name": SET}
     file = save_checkpoint(out, tensors, {**facts, "parts": ["backbone"], "arch": weights.arch})
     settings = yaml.safe_load((run / "settings.yaml").read_text(encoding="utf-8"))
-    kept = {name: value for name, value in settings.items() if name not in _PLACES}
+    kept = {name: value for name, value in settings.items() if name not in PLACES}
     write_atomically(out / "settings.yaml", yaml.safe_dump(kept, sort_keys=False))
     return file
 

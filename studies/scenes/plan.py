@@ -15,6 +15,9 @@ FILE = Path(__file__).with_name("plan.yaml")
 UNTRAINED, REFERENCE = "untrained", "ccop"
 """The arm that every other starts from, and the arm that the ablations and MoCo v2 are compared with."""
 
+PLACES = ("images", "proposals", "out")
+"""Settings of a run that are folders of this machine, and are not kept with its results."""
+
 
 @dataclass(frozen=True)
 class Measure:

@@ -26,12 +26,10 @@ from ccop_hub.formats.checkpoint import save_checkpoint
 from ccop_hub.saved_settings import plain
 
 from .data import StudyData
-from .plan import REFERENCE, UNTRAINED, Measure, Plan
+from .plan import PLACES, REFERENCE, UNTRAINED, Measure, Plan
 
 LATE = 0.25
 """Share of a run at its end over which the logged figures are averaged."""
-
-_PLACES = ("images", "proposals", "out")
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,7 @@ def run_arm(study: Study, arm: str, seed: int) -> bool:
         "training": training,
         "measures": measured,
         "evaluation": clock.lap(),
-        "settings": {name: value for name, value in plain(settings).items() if name not in _PLACES},
+        "settings": {name: value for name, value in plain(settings).items() if name not in PLACES},
         "environment": {name: value for name, value in environment().items() if name != "command"},
     }
     path.parent.mkdir(parents=True, exist_ok=True)
