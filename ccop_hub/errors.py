@@ -21,9 +21,14 @@ class UserError(Exception):
         return redact(visible(super().__str__()))
 
 
+_LONGEST = 1 << 16  # characters
+
+
 def one_line(text: object, limit: int = 160) -> str:
-    """Format untrusted text for a message: printable, on one line, truncated to `limit` characters."""
-    shown = "".join(letter if letter.isprintable() else " " for letter in str(text)[: 4 * limit])
+    """Format untrusted text for a message: printable, on one line, without secrets, truncated to `limit` characters."""
+    # Secrets are removed first: a truncated URL may have lost the "@" that marks what precedes it as a password.
+    clean = redact(str(text)[:_LONGEST])
+    shown = "".join(letter if letter.isprintable() else " " for letter in clean[: 4 * limit])
     shown = " ".join(shown.split())
     return shown if len(shown) <= limit else shown[: limit - 3] + "..."
 

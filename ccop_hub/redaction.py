@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
-_ADDRESS = re.compile(r"\b(?:https?|hf|s3|gs|ftp)://[^\s\"'<>|]+", re.IGNORECASE)
+_ADDRESS = re.compile(r"\b(?!file:)[a-z][a-z0-9+.-]{1,30}://[^\s\"'<>|]+", re.IGNORECASE)
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
 
 
@@ -15,6 +15,18 @@ def redact(text: str) -> str:
     Signed URLs carry their signature or token in the query. Hugging Face Hub tokens are removed anywhere in the text.
     """
     return _TOKEN.sub("hf_...", _ADDRESS.sub(lambda match: without_secrets(match[0]), text))
+
+
+def redact_parts(text: str, address: str) -> str:
+    """Remove the secrets of an address from a text that may quote parts of it, such as the query alone."""
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return text
+    user, _, password = parts.netloc.rpartition("@")[0].partition(":")
+    for secret in (parts.query, parts.fragment, password, unquote(password), "" if password else user):
+        text = text.replace(secret, "...") if secret else text
+    return text
 
 
 def without_secrets(address: str) -> str:

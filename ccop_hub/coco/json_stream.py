@@ -14,17 +14,20 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import orjson
 
 from ..errors import UserError
 from ..regular_files import open_regular
 
-MAX_ENTRY = 32 << 20
-"""Maximum size of an entry in bytes. The run lengths of a 100-megapixel mask take a tenth of it."""
+MAX_ENTRY = 16 << 20
+"""Maximum size of an entry in bytes, which takes up to 35 times this when decoded; a large mask takes 3 MB."""
 
 _CHUNK = 1 << 18
-_SLOW_WINDOW = 1 << 12
+_SLOW_WINDOW = 1 << 8
 _SPACE = re.compile(rb"[ \t\n\r]*")
+_ESCAPE = re.compile(rb"\\.", re.DOTALL)
+_QUOTE, _OPENING, _CLOSING = b'"', b"[{", b"]}"
 _DECODER = json.JSONDecoder()
 
 
@@ -84,8 +87,10 @@ class _Scanner:
             if not isinstance(name, str):
                 raise self._wrong("no name of a list")
             self._require(b":")
-            if self._peek() == b"[":
-                yield from self._list(name, name in wanted)
+            if name in wanted and self._peek() == b"[":
+                yield from self._list(name)
+            elif name not in wanted and self._peek() in (b"[", b"{"):
+                self._skip()
             else:
                 value = self._value()
                 if name in wanted and value is not None:
@@ -98,19 +103,16 @@ class _Scanner:
         if self._peek():
             raise self._wrong("more text after the end of the document")
 
-    def _list(self, name: str, wanted: bool) -> Iterator[tuple[str, int, Any]]:
+    def _list(self, name: str) -> Iterator[tuple[str, int, Any]]:
         self._at += 1
         number = 0
         while self._peek() != b"]":
             self._context = f" in entry {number} of {name!r}"
             for value in self._plain_objects():
-                if wanted:
-                    yield name, number, value
+                yield name, number, value
                 number += 1
             self._context = f" in entry {number} of {name!r}"
-            value = self._value()
-            if wanted:
-                yield name, number, value
+            yield name, number, self._value()
             if self._peek() != b"]":
                 self._require(b",")
                 if self._peek() == b"]":
@@ -118,6 +120,28 @@ class _Scanner:
             number += 1
         self._at += 1
         self._context = ""
+
+    def _skip(self) -> None:
+        """Move past the list or object at the cursor, counting brackets outside strings instead of decoding it."""
+        depth, in_string = 0, False
+        while True:
+            chunk = _ESCAPE.sub(b"__", self._window[self._at :])
+            if chunk.endswith(b"\\"):  # whose second half follows
+                chunk = chunk[:-1]
+            signs = np.frombuffer(chunk, dtype=np.uint8)
+            inside = (np.cumsum(signs == _QUOTE[0]) + in_string) % 2 == 1
+            steps = np.isin(signs, list(_OPENING)).astype(np.int8) - np.isin(signs, list(_CLOSING))
+            steps[inside] = 0
+            depths = depth + np.cumsum(steps, dtype=np.int64)
+            ends = np.flatnonzero((depths == 0) & (steps < 0))
+            if ends.size:
+                self._at += int(ends[0]) + 1
+                return
+            if chunk:
+                depth, in_string = int(depths[-1]), bool(inside[-1])
+            self._at += len(chunk)
+            if not self._more():
+                raise self._cut_off()
 
     def _plain_objects(self) -> Iterator[Any]:
         """Fast path: yield flat objects at the cursor, each followed by another. Covers nearly all entries."""

@@ -11,14 +11,21 @@ from typing import Any
 
 from rich.progress import track
 
-from ..errors import UserError
+from ..errors import UserError, first_names
 from ..images import ImageHeader, UnreadableImageError, read_header
 from .file_names import file_in, file_name, find_file
 from .findings import Findings, Kind
 from .json_stream import stream_entries
 from .values import WrongValueError, identifier, is_unicode, number, shown
 
+MAX_CATEGORIES = 100_000
+"""Most categories of a file, several times those of the largest data sets (ImageNet-21K has 21,841)."""
+
+_LONGEST_CATEGORY = 1000  # characters
 _NAMED = 5
+_MISSING_AT_MOST = 1000
+"""Missing images after which no more are looked up; a name with many folders takes many lookups."""
+
 _THREADS = 8
 _PROGRESS_FROM = 2000  # images
 _LONGEST_SIDE = (1 << 31) - 1  # pixels; the limit of image formats
@@ -104,6 +111,8 @@ def read_listing(path: Path, classes: bool = True) -> Listing:
         else:
             key, name, above = _raw_category(path, place, entry)
             if key not in categories:
+                if len(categories) == MAX_CATEGORIES:
+                    raise too_many_categories(path)
                 categories[key] = name, above
             elif categories[key][0] == name:
                 listing.findings.add(Kind.EQUAL_CATEGORY, key)
@@ -149,6 +158,11 @@ def raw_image(path: Path, place: int, entry: Any) -> RawImage:
     return RawImage(key, name, (int(sides[0]), int(sides[1])) if whole else None)
 
 
+def too_many_categories(path: Path) -> UserError:
+    """Build an error for a file with more than `MAX_CATEGORIES` categories."""
+    return UserError(f"{path} has more than {MAX_CATEGORIES} categories: merge or remove categories")
+
+
 def wrong_entry(path: Path, section: str, place: int, entry: Any, what: str) -> UserError:
     """Build an error that names the file, the entry and the problem."""
     named = entry.get("id") if isinstance(entry, dict) else None
@@ -170,6 +184,9 @@ def _raw_category(path: Path, place: int, entry: Any) -> tuple[int | str, str, s
         name = str(name)
     if not isinstance(name, str) or not name.strip():
         raise wrong_entry(path, "categories", place, entry, "it has no name")
+    if len(name) > _LONGEST_CATEGORY:
+        what = f"its name {shown(name)} has more than {_LONGEST_CATEGORY} characters"
+        raise wrong_entry(path, "categories", place, entry, what)
     if not is_unicode(name):
         raise wrong_entry(path, "categories", place, entry, f"its name {shown(name)} is not valid Unicode")
     above = entry.get("supercategory")
@@ -225,6 +242,8 @@ def find_images(path: Path, listing: Listing, folder: Path) -> dict[str, os.stat
         other = find_file(name, exists)
         if other is None:
             missing.append(name)
+            if len(missing) > _MISSING_AT_MOST:
+                break
             continue
         if other != name:
             listing.findings.add(Kind.FILE_NAME, key)
@@ -237,9 +256,9 @@ def find_images(path: Path, listing: Listing, folder: Path) -> dict[str, os.stat
         listing.images[key] = owner
         found[name] = (folder / name).stat()
     if missing:
-        more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+        count = str(len(missing)) if len(missing) <= _MISSING_AT_MOST else f"more than {_MISSING_AT_MOST}"
         raise UserError(
-            f"{len(missing)} images of {path} are not in {folder}: {', '.join(missing[:_NAMED])}{more}; "
+            f"{count} images of {path} are not in {folder}: {first_names(missing, _NAMED)}; "
             "add the files or remove the entries from the JSON"
         )
     return found

@@ -186,7 +186,7 @@ def _write(
     except IdsNeedNumbersError:
         content = written(renumber=True)
     report = {"source": path.name, "source sha256": source_digest, **content.report()}
-    write_atomically(copy.with_suffix(REPORT_SUFFIX), json.dumps(report, indent=2) + "\n")
+    write_atomically(copy.with_suffix(REPORT_SUFFIX), _indented(report) + b"\n")
 
 
 class _Copy:
@@ -277,6 +277,14 @@ class _Copy:
     def _put(self, file: BinaryIO, content: bytes) -> None:
         self._digest.update(content)
         file.write(content)
+
+
+def _indented(report: dict[str, Any]) -> bytes:
+    try:
+        # json.dumps takes gigabytes to indent a report on a million annotations.
+        return orjson.dumps(report, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS)
+    except TypeError:  # a file name that is not UTF-8
+        return json.dumps(report).encode()
 
 
 def _line(entry: dict[str, Any]) -> bytes:

@@ -12,7 +12,7 @@ from ..errors import UserError
 from .boxes import read_box
 from .findings import Findings, Kind
 from .json_stream import stream_entries
-from .listing import ImageEntry, Listing, wrong_entry
+from .listing import MAX_CATEGORIES, ImageEntry, Listing, too_many_categories, wrong_entry
 from .masks import Box, Mask, mask_area, read_mask
 from .orientation import turn_box, turn_mask
 from .values import WrongValueError, flag, identifier, number, shown
@@ -46,6 +46,8 @@ class ObjectReader:
         self._classes = classes
         self._renumber = renumber
         self._seen: dict[int | str, int] = {}
+        self._largest = max((number for number, _ in listing.categories.values()), default=0)
+        self._taken = {number for number, _ in listing.categories.values()}
         self.findings = Findings()
         self.ids: dict[int, int | str | None] = {}
 
@@ -132,8 +134,11 @@ class ObjectReader:
         except WrongValueError as error:
             raise WrongValueError(f"category_id: {error}") from None
         if key not in known and not self._classes:
-            taken = {number for number, _ in known.values()}
-            number = key if isinstance(key, int) and key not in taken else max(taken, default=0) + 1
+            if len(known) >= MAX_CATEGORIES:
+                raise too_many_categories(self._path)
+            number = key if isinstance(key, int) and key not in self._taken else self._largest + 1
+            self._taken.add(number)
+            self._largest = max(self._largest, number)
             known[key] = number, str(key)
         return known.get(key)
 

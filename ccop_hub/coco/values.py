@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 import re
+import reprlib
 from typing import Any
 
 _INTEGER = re.compile(r"[+-]?\d{1,15}(\.0*)?")
 _LARGEST_ID = 1 << 53
 """Largest id that survives a reader which parses numbers as floating point."""
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlist = _SHORT.maxdict = _SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 64
 
 _FLAGS = {"": False, "0": False, "false": False, "no": False, "1": True, "true": True, "yes": True}
 
@@ -82,5 +86,5 @@ def is_unicode(text: str) -> bool:
 
 def shown(value: Any) -> str:
     """Format a value for an error message: one line, truncated."""
-    text = repr(value)
+    text = _SHORT.repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -14,7 +14,6 @@ from ..errors import UserError, one_line
 from ..images import MAX_PIXELS, UnreadableImageError, decode_rgb
 from ..optional import needs
 from ..packed_strings import PackedStrings
-from ..redaction import redact
 from .stored_images import ImageSource, StoredImage
 
 if TYPE_CHECKING:
@@ -110,7 +109,7 @@ def open_dataset(images: Path) -> ImageSource:
         else:
             found = datasets.load_from_disk(os.fspath(place))
     except Exception as error:  # the library raises what its file systems and its network client raise
-        raise UserError(f"{images} cannot be opened ({redact(one_line(error, 200))}); check its name") from None
+        raise UserError(f"{images} cannot be opened ({one_line(error, 200)}); check its name") from None
     if isinstance(found, datasets.DatasetDict):
         chosen = split or ("train" if "train" in found else next(iter(found), ""))
         if chosen not in found:

@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, W
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from ccop_hub.errors import UserError, one_line
-from ccop_hub.redaction import redact
+from ccop_hub.redaction import redact, redact_parts
 
 from ..settings import RunSettings
 from .checkpoints import KeepCheckpoints, WholeFiles
@@ -122,7 +122,7 @@ def _start_wandb(logger: WandbLogger, project: str) -> None:
         _ = logger.experiment
     except Exception as error:  # as for MLflow
         raise UserError(
-            f"--wandb {project}: {redact(one_line(error, 200))}; check `wandb login`, or set WANDB_MODE=offline"
+            f"--wandb {project}: {one_line(error, 200)}; check `wandb login`, or set WANDB_MODE=offline"
         ) from None
     finally:
         sys.argv = words
@@ -132,20 +132,22 @@ def _mlflow(experiment: str, folder: RunFolder, first: bool) -> MLFlowLogger:
     """Log to the MLflow run that an interrupted run began, or to a new one, whose id the first process records."""
     if importlib.util.find_spec("mlflow") is None:
         raise UserError("--mlflow needs a package that is not installed: pip install mlflow-skinny")
-    logger = MLFlowLogger(
-        experiment_name=experiment,
-        run_name=folder.path.name,
-        # Not a setting, since an address may contain a password.
-        tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"file:{folder.path.absolute() / 'mlruns'}",
-        run_id=folder.mlflow_run_id(),
-    )
-    if first:
-        try:
+    # Not a setting, since an address may contain a password.
+    address = os.environ.get("MLFLOW_TRACKING_URI") or f"file:{folder.path.absolute() / 'mlruns'}"
+    if address.startswith("file:"):
+        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # which MLflow 3.17 requires
+    try:
+        logger = MLFlowLogger(
+            experiment_name=experiment,
+            run_name=folder.path.name,
+            tracking_uri=address,
+            run_id=folder.mlflow_run_id(),
+        )
+        if first:
             folder.write_mlflow_run_id(str(logger.run_id))
-        except Exception as error:  # MLflow's exceptions have no base that Lightning's import makes available
-            raise UserError(
-                f"--mlflow {experiment}: {redact(one_line(error, 200))}; check MLFLOW_TRACKING_URI"
-            ) from None
+    except Exception as error:  # MLflow's exceptions have no base that Lightning's import makes available
+        reason = one_line(redact_parts(str(error), address), 200)
+        raise UserError(f"--mlflow {experiment}: {reason}; check MLFLOW_TRACKING_URI") from None
     return logger
 
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from ccop_hub.addresses import credentials, hide_secrets, split_address, without_credentials
-from ccop_hub.errors import UserError
-from ccop_hub.redaction import redact
+from ccop_hub.errors import UserError, one_line
+from ccop_hub.redaction import redact, redact_parts
 from ccop_hub.saved_settings import plain
 
 
@@ -17,6 +17,9 @@ from ccop_hub.saved_settings import plain
         ("https://host.org/a.pth", "https://host.org/a.pth"),
         ("https://[secret/a", "https://..."),
         ("two http://a:secret@x/ and HTTPS://b:secret@y/z?secret", "two http://x/ and https://y/z"),
+        ("postgresql+psycopg2://me:secret@host/db refused", "postgresql+psycopg2://host/db refused"),
+        ("weird://secret@host/a?secret", "weird://host/a"),
+        ("file:///a?b#c", "file:///a?b#c"),
         ("a token hf_AbCdEfGhIjKlMnSECRET here", "a token hf_... here"),
         ("resnet50.mocov2_in1k_800ep", "resnet50.mocov2_in1k_800ep"),
         ("hf-hub:org/name@main", "hf-hub:org/name@main"),
@@ -25,6 +28,25 @@ from ccop_hub.saved_settings import plain
 def test_addresses_are_shown_without_secrets(text: str, shown: str) -> None:
     assert redact(text) == shown
     assert redact(redact(text)) == redact(text)
+
+
+def test_secrets_are_removed_before_a_text_is_truncated() -> None:
+    for length in range(200):
+        assert "sec" not in one_line(f"{'x' * length} https://me:secret-{'y' * 90}@host/a", 160)
+
+
+@pytest.mark.parametrize(
+    ("address", "text"),
+    [
+        ("http://host/?token=secret", "no url: /api?token=secret"),
+        ("http://me:s%65cret@host/", "s%65cret or secret is wrong for me"),
+        ("pg://secret@host/#secret", "unknown: secret"),
+    ],
+)
+def test_parts_of_an_address_are_removed_where_they_are_quoted(address: str, text: str) -> None:
+    shown = redact_parts(text, address)
+    assert "secret" not in shown
+    assert "..." in shown
 
 
 def test_saved_settings_hold_no_secret() -> None:

@@ -77,7 +77,8 @@ def test_numbers_that_json_does_not_have_come_as_floats(tmp_path: Path) -> None:
         ),
         ('{"images": ['.encode("utf-16")[:-1], "utf-16"),
         (b'{"images": ' + b"[" * 100_000, "nested too deeply"),
-        (b'{"info": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested too deeply"),
+        (b'{"info": ' + b"[" * 100_000 + b"]" * 99_999, "the file ends here"),
+        (b'{"info": {"a": "}", "b', "the file ends here"),
         (b'{"images": [' + b'{"a":' * 100_000 + b"1" + b"}" * 100_000 + b"]}", "nested too deeply"),
         (b'{"x": ' + b"1" * 5000 + b"}", "thousands of digits"),
         (b"\x1f\x8b\x08\x00", "is compressed: decompress it"),
@@ -108,3 +109,18 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         read(tmp_path / "a.json", "images")
     with pytest.raises(UserError, match=r"cannot read .* \(a folder"):
         read(tmp_path, "images")
+
+
+@pytest.mark.parametrize("chunk", [*range(4, 12), 1 << 18])
+def test_what_nobody_reads_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    monkeypatch.setattr(json_stream, "_CHUNK", chunk)
+    path = tmp_path / "a.json"
+    odd = ['\\"]', "\\\\", '"', "}]", "", '\\\\"', "é]"]
+    unread = {"a": odd, "b": [{"c": odd}, [], [[]], 1, None], **dict.fromkeys(odd, odd)}
+    document = {"info": unread, "images": [{"id": 1}], "licences": odd, "categories": [2]}
+    for ascii in (True, False):
+        path.write_text(json.dumps(document, ensure_ascii=ascii), "utf-8")
+        assert read(path, "images", "categories") == [("images", 0, {"id": 1}), ("categories", 0, 2)]
+    path.write_text('{"info": ' + "[" * 100_000 + "]" * 100_000 + ', "images": [3]}')
+    monkeypatch.setattr(json_stream, "_CHUNK", 1 << 18)
+    assert read(path, "images") == [("images", 0, 3)]

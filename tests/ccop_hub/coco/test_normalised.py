@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from ccop_hub.coco import listing, objects
 from ccop_hub.coco.findings import Kind
 from ccop_hub.coco.normalised import NormalisedCoco, normalise
 from ccop_hub.errors import UserError
@@ -309,3 +310,42 @@ def test_categories_that_are_not_listed_may_be_made_known(folder: Path) -> None:
     normalised = normalise(write(folder, content), classes=False)
     assert normalised.classes == {0: "0", 5: "5", 6: "6"}
     assert normalised.objects == 4
+
+
+def test_files_of_countless_categories_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (listing, objects):
+        monkeypatch.setattr(module, "MAX_CATEGORIES", 3)
+    content = document()
+    content["categories"] += [{"id": number, "name": f"n{number}"} for number in (7, 8)]
+    with pytest.raises(UserError, match=r"instances\.json has more than 3 categories"):
+        normalise(write(folder, content))
+    content = document()
+    content["annotations"] += [{**content["annotations"][0], "id": 90 + n, "category_id": 90 + n} for n in (1, 2)]
+    assert len(normalise(write(folder, content)).classes) == 2  # unlisted categories are dropped
+    with pytest.raises(UserError, match=r"instances\.json has more than 3 categories"):
+        normalise(write(folder, content), classes=False)
+
+
+def test_unlisted_categories_get_numbers_that_are_free(folder: Path) -> None:
+    content = document()
+    for number, key in enumerate(("a", 7, "b", 8)):
+        content["annotations"][number]["category_id"] = key
+    classes = normalise(write(folder, content), classes=False).classes
+    assert classes == {5: "cat", 6: "dog", 7: "a", 8: "7", 9: "b", 10: "8"}
+
+
+def test_long_category_names_and_the_first_missing_images_are_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = document()
+    content["categories"][1]["name"] = "x" * 100_000
+    with pytest.raises(UserError, match=r"category 6: its name .* more than 1000 characters") as raised:
+        normalise(write(folder, content))
+    assert len(str(raised.value)) < 500
+    content = document()
+    content["images"] += [{"id": 9 + n, "file_name": f"a/{n}" * 300} for n in range(9)]
+    for most, told in ((1000, "9 images"), (4, "more than 4 images")):
+        monkeypatch.setattr(listing, "_MISSING_AT_MOST", most)
+        with pytest.raises(UserError, match=f"^{told} of .*a/0a/0") as raised:
+            normalise(write(folder, content), folder)
+        assert len(str(raised.value)) < 2000

@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 import yaml
-from ccop_pretrain.settings import PhotometricSettings, SmallDataSettings
+from ccop_pretrain.settings import PhotometricSettings, RunSettings, SmallDataSettings
 from ccop_pretrain.training import run as program
 from ccop_pretrain.training import trainer
 from ccop_pretrain.training.checkpoints import newest_checkpoint
@@ -406,6 +406,20 @@ def test_a_resumed_run_continues_its_mlflow_run(tiny_run, mlflow, stop_after, mo
     assert set(mlflow.places) == {"https://me:secret@tracking.example"}
     written = [path for path in settings.out.rglob("*") if path.is_file() and b"secret" in path.read_bytes()]
     assert written == []
+
+
+@pytest.mark.parametrize("address", ["weird://me:secret@host/db", "https://host/?token=secret"])
+def test_a_refusal_by_mlflow_is_one_line_without_secrets(tmp_path, mlflow, monkeypatch, address):
+    def refuse(self, tracking_uri):
+        raise RuntimeError(f"unsupported {tracking_uri}\nurl: /?{tracking_uri.partition('?')[2]}")
+
+    monkeypatch.setattr("lightning.pytorch.loggers.mlflow._MLFLOW_AVAILABLE", True)
+    monkeypatch.setattr(mlflow.MlflowClient, "__init__", refuse)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    settings = RunSettings(images=tmp_path, out=tmp_path, mlflow="experiment", tensorboard=False)
+    with pytest.raises(UserError, match=r"--mlflow experiment: unsupported .*MLFLOW_TRACKING_URI") as raised:
+        trainer.further_loggers(settings, RunFolder(tmp_path), 0, True)
+    assert "secret" not in str(raised.value)
 
 
 def test_mlflow_that_is_not_installed_is_one_line(tiny_run, monkeypatch):
