@@ -416,7 +416,7 @@ def test_a_refusal_by_mlflow_is_one_line_without_secrets(tmp_path, mlflow, monke
     monkeypatch.setattr("lightning.pytorch.loggers.mlflow._MLFLOW_AVAILABLE", True)
     monkeypatch.setattr(mlflow.MlflowClient, "__init__", refuse)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-    settings = RunSettings(images=tmp_path, out=tmp_path, mlflow="experiment", tensorboard=False)
+    settings = RunSettings(tmp_path, tmp_path, objective="mocov2", mlflow="experiment", tensorboard=False)
     with pytest.raises(UserError, match=r"--mlflow experiment: unsupported .*MLFLOW_TRACKING_URI") as raised:
         trainer.further_loggers(settings, RunFolder(tmp_path), 0, True)
     assert "secret" not in str(raised.value)
