@@ -17,11 +17,20 @@ class UserError(Exception):
     """
 
     def __str__(self) -> str:
-        """Return the message as one printable line without secrets."""
-        return redact(visible(super().__str__()))
+        """Return the message as one printable line without secrets; a value of megabytes in it is cut out."""
+        shown = redact(visible(_ends(super().__str__(), _LONGEST)))
+        return _ends(shown, _LONGEST_MESSAGE)
 
 
-_LONGEST = 1 << 16  # characters
+_LONGEST = 1 << 16
+"""Characters of a text to look for secrets."""
+
+_LONGEST_MESSAGE = 3000  # characters
+
+
+def _ends(text: str, limit: int) -> str:
+    """Return the start and the end of a text of more than `limit` characters."""
+    return text if len(text) <= limit else f"{text[: limit // 2]} ... {text[-limit // 2 :]}"
 
 
 def one_line(text: object, limit: int = 160) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import mmap
 import struct
 import zipfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +159,7 @@ def _check_entries(path: Path, entries: list[zipfile.ZipInfo]) -> None:
     """Reject what `torch.save` never writes: compressed, duplicate or overlapping entries, and code."""
     names = [entry.filename for entry in entries]
     if len(set(names)) != len(names):
-        repeated = next(name for name in names if names.count(name) > 1)
+        repeated = next(name for name, count in Counter(names).items() if count > 1)
         raise UserError(
             f"{path} contains the entry {one_line(repeated)!r} twice, which torch.save never writes: download it again"
         )

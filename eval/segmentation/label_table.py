@@ -113,6 +113,8 @@ def read_names(file: Path) -> list[str]:
         names = [line.strip() for line in read_text(file).splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {file} ({error}): give one class name per line, as UTF-8") from None
+    if len(names) > IGNORED + 1:
+        raise UserError(f"{file} names {len(names)} classes: label images have at most {IGNORED + 1}")
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(f"{file} lists {twice[0]!r} twice: give each class a unique name")
     return names

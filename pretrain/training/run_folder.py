@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import json
+import re
 import secrets
 import shutil
 from dataclasses import dataclass
@@ -37,6 +38,9 @@ SETTINGS_THAT_MAY_CHANGE = frozenset(
 )
 """Settings that may change when a run is resumed. They do not affect the weights, except for the number of machines and
 processes, which may change between jobs on a cluster."""
+
+
+_IDENTIFIER = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
 
 class RunState(enum.Enum):
@@ -150,13 +154,13 @@ class RunFolder:
 
     def wandb_run_id(self) -> str:
         """Return the Weights & Biases run id, generated on the first call from the operating system's randomness."""
-        if not self.wandb.is_file():
+        if not self.wandb.exists():
             write_atomically(self.wandb, f"{secrets.token_hex(4)}\n")
-        return read_text(self.wandb).strip()
+        return _identifier(self.wandb)
 
     def mlflow_run_id(self) -> str | None:
         """Return the MLflow run id of an earlier start of this run, if any."""
-        return read_text(self.mlflow).strip() if self.mlflow.is_file() else None
+        return _identifier(self.mlflow) if self.mlflow.exists() else None
 
     def write_mlflow_run_id(self, identifier: str) -> None:
         """Record the MLflow run id."""
@@ -241,3 +245,14 @@ class RunFolder:
                 f"{self.path} contains a run with other settings: {', '.join(changed)}; "
                 "give another --out, or --overwrite to start over"
             )
+
+
+def _identifier(path: Path) -> str:
+    """Read a run id of Weights & Biases or MLflow."""
+    try:
+        identifier = read_text(path, limit=1000).strip()
+    except (OSError, UnicodeDecodeError):
+        identifier = ""
+    if not _IDENTIFIER.fullmatch(identifier):
+        raise UserError(f"{path} does not contain a run id: delete it to log to a new run there")
+    return identifier

@@ -51,6 +51,9 @@ def cases(folder: Path, images: Path, proposals: Path, result: dict[str, object]
     def propose(path: Path) -> Command:
         return ["ccop-pretrain", "proposals", path, "--out", folder / "out", "--workers", 1]
 
+    def check(path: Path) -> Command:
+        return ["ccop-pretrain", "proposals", images, "--out", proposals, "--check", path]
+
     def configured(path: Path) -> Command:
         return ["ccop-pretrain", "scenes", "--config", path, "--out", folder / "out"]
 
@@ -75,6 +78,12 @@ def cases(folder: Path, images: Path, proposals: Path, result: dict[str, object]
     add("16-bit image beyond the pixel limit", "large/a.png", _large, lambda path: propose(path.parent))
     add("deep JSON", "deep.json", lambda path: path.write_text('{"images": ' + "[" * 10**6), propose)
     add("COCO JSON with a name of 50 MB", "name.json", lambda path: path.write_text(_long_name()), propose)
+    add("COCO JSON with 10^7 empty lists", "lists.json", lambda path: path.write_text(_empty_lists()), propose)
+    add("COCO JSON with a million categories", "classes.json", _categories, check)
+    add("JPEG of 20,000 scans", "scans/a.jpg", _scans, lambda path: propose(path.parent))
+    add("progressive CMYK JPEG at the pixel limit", "cmyk/a.jpg", _print, lambda path: propose(path.parent))
+    add("JPEG with 20 MB of padding", "padding/a.jpg", _padding, lambda path: propose(path.parent))
+    add("GIF of one-byte blocks", "blocks/a.gif", _blocks, lambda path: propose(path.parent))
     add("cut-off GIF at the pixel limit", "gif/a.gif", _cut_off, lambda path: propose(path.parent))
     add("FIFO as a list", "fifo.txt", os.mkfifo, propose)
     add("device as a list", "zero.txt", lambda path: path.symlink_to("/dev/zero"), propose)
@@ -136,6 +145,44 @@ def _large(path: Path) -> None:
 
 def _long_name() -> str:
     return json.dumps({"images": [{"id": 1, "file_name": "a/" * 25_000_000, "width": 9, "height": 9}]})
+
+
+def _empty_lists() -> str:
+    return '{"unread": [' + "[]," * 10**7 + '[]], "images": []}'
+
+
+def _categories(path: Path) -> None:
+    categories = ",".join(f'{{"id":{number},"name":"n{number}"}}' for number in range(1, 10**6))
+    path.write_text(f'{{"images": [{{"id": 1, "file_name": "a.png"}}], "categories": [{categories}]}}')
+
+
+def _jpeg(side: int, mode: str = "RGB") -> bytes:
+    buffer = io.BytesIO()
+    Image.new(mode, (side, side)).save(buffer, "JPEG", progressive=True, subsampling=0)
+    return buffer.getvalue()
+
+
+def _scans(path: Path) -> None:
+    scan = b"\xff\xda\x00\x08\x01\x01\x00\x01\x3f\x00"
+    path.write_bytes(_jpeg(5000).removesuffix(b"\xff\xd9") + scan * 20_000 + b"\xff\xd9")
+
+
+def _print(path: Path) -> None:
+    path.write_bytes(_jpeg(math.isqrt(MAX_PIXELS), "CMYK"))
+
+
+def _padding(path: Path) -> None:
+    sound = _jpeg(500)
+    path.write_bytes(sound[: len(sound) // 2] + b"\xff" * 20_000_000 + sound[len(sound) // 2 :])
+
+
+def _blocks(path: Path) -> None:
+    """A GIF with a comment of ten million blocks."""
+    buffer = io.BytesIO()
+    Image.new("P", (9, 9)).save(buffer, "GIF")
+    sound = buffer.getvalue()
+    head = 13 + 3 * (2 << (sound[10] & 7))
+    path.write_bytes(sound[:head] + b"!\xfe" + b"\x01x" * 10**7 + b"\0" + sound[head:])
 
 
 def _cut_off(path: Path) -> None:

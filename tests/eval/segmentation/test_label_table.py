@@ -75,3 +75,12 @@ def test_names_are_read_with_a_byte_order_mark_and_once_each(named, tmp_path):
     (tmp_path / "latin.txt").write_bytes("Bäume\n".encode("latin-1"))
     with pytest.raises(UserError, match="UTF-8"):
         read_names(tmp_path / "latin.txt")
+
+
+def test_more_names_than_label_images_have_values_are_refused(tmp_path):
+    path = tmp_path / "classes.txt"
+    path.write_text("\n".join(map(str, range(256))))
+    assert len(read_names(path)) == 256
+    path.write_text("\n".join(map(str, range(100_000))))
+    with pytest.raises(UserError, match=r"classes\.txt names 100000 classes: label images have at most 256"):
+        read_names(path)

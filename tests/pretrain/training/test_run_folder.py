@@ -74,3 +74,20 @@ def test_a_folder_of_something_else_is_left_alone(tiny_run, tmp_path):
     assert (tmp_path / "thesis.tex").exists()
     with pytest.raises(UserError, match="is a file"):
         RunFolder(tmp_path / "thesis.tex").prepare(tiny_run())
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xff", b"../../../x", b"x" * 100_000, b"a\nb", None])
+def test_run_ids_of_loggers_that_cannot_be_ids_are_refused(tmp_path, content):
+    folder = RunFolder(tmp_path)
+    assert folder.mlflow_run_id() is None
+    assert folder.wandb_run_id() == folder.wandb_run_id()
+    folder.write_mlflow_run_id("0f" * 16)
+    assert folder.mlflow_run_id() == "0f" * 16
+    for path, read in ((folder.wandb, folder.wandb_run_id), (folder.mlflow, folder.mlflow_run_id)):
+        path.unlink()
+        if content is None:
+            path.mkdir()
+        else:
+            path.write_bytes(content)
+        with pytest.raises(UserError, match=rf"{path.name} does not contain a run id: delete it"):
+            read()
