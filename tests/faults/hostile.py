@@ -52,7 +52,7 @@ def cases(folder: Path, images: Path, proposals: Path, result: dict[str, object]
         return ["ccop-pretrain", "proposals", path, "--out", folder / "out", "--workers", 1]
 
     def check(path: Path) -> Command:
-        return ["ccop-pretrain", "proposals", images, "--out", proposals, "--check", path]
+        return ["ccop-pretrain", "proposals", images, "--out", proposals, "--check", "--ground-truth", path]
 
     def configured(path: Path) -> Command:
         return ["ccop-pretrain", "scenes", "--config", path, "--out", folder / "out"]
