@@ -408,7 +408,8 @@ class ProposalSettings(ReadingSettings):
         out: folder for the Parquet shards, the manifest, settings.yaml and skipped.csv.
         workers: number of processes; all cores by default. Does not affect the result.
         mode: `fast` (the paper's) or `quality` (more boxes before the NMS, several times slower).
-        engine: `fast` (over ten times as fast as OpenCV) or `opencv` (exactly the authors' boxes).
+        engine: `fast` (over ten times as fast as OpenCV) or `opencv` (exactly the authors' boxes; takes about 200 bytes
+            of memory per pixel and worker).
         max_side: search a copy of the image whose longest side has this many pixels; by default, the image itself, or a
             copy of 16.8 megapixels if it is larger. Boxes are always in pixels of the original. 300 takes a sixth of
             the time of 640 x 427 and finds fewer objects.
