@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
 from ..common.transfer import to_device
@@ -44,19 +43,21 @@ def info_nce(
     total = len(queries) if total is None else total
     with torch.autocast(queries.device.type, enabled=False):
         queries, positives, negatives = full_precision(queries), full_precision(positives), full_precision(negatives)
-        # Dividing the queries rather than the logits saves a pass over the largest tensor of a step.
+        # Dividing the queries rather than the logits saves a pass over the largest tensor of a step. The other passes
+        # change that tensor in place, rather than append a column to it for `cross_entropy`.
         queries = queries / temperature
-        positive = (queries * positives).sum(1, keepdim=True)
+        positive = (queries * positives).sum(1)
+        if not len(negatives):
+            return (positive - positive).sum(), torch.ones_like(positive.detach()).sum() / max(total, 1)
         similarity = queries @ negatives.T
         if left_out is not None:
-            similarity = similarity.masked_fill(left_out, -torch.inf)
-        logits = torch.cat([positive, similarity], dim=1)
-        target = torch.zeros(len(queries), dtype=torch.long, device=queries.device)
-        loss = cross_entropy(logits, target, reduction="sum") / max(total, 1)
-        if not len(negatives):
-            return loss, torch.ones_like(logits.detach()).sum() / max(total, 1)
-        correct = logits.detach()[:, :1] > logits.detach()[:, 1:].amax(1, keepdim=True)
-        return loss, correct.sum() / max(total, 1)
+            similarity.masked_fill_(left_out, -torch.inf)
+        nearest = similarity.detach().amax(1)
+        largest = positive.detach().maximum(nearest)
+        others = similarity.sub_(largest.unsqueeze(1)).exp_().sum(1)
+        positive_part = positive - largest
+        loss = ((positive_part.exp() + others).log() - positive_part).sum() / max(total, 1)
+        return loss, (positive.detach() > nearest).sum() / max(total, 1)
 
 
 @dataclass(frozen=True)

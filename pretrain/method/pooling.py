@@ -54,7 +54,7 @@ class RoIGeometry:
         first: (N, 2, 7) long, first cell that a bin touches.
         span: (N, 2, 7) long, number of cells that it touches.
         size: (N, 2) long, width and height of the box's level in cells.
-        origin: (N,) long, row of its level's first cell in the table of all cells of all images.
+        origin: (N,) long, row of the first cell of its image on its level in `cell_table`.
         entries: number of (bin, cell) pairs over all boxes.
         most_samples: largest `count`.
         widest: largest `span`.
@@ -80,7 +80,7 @@ class RoISamples:
     """Cells and weights of every bin of N boxes, on the device.
 
     Attributes:
-        cells: (entries,) int32, rows of the table of all cells of all images.
+        cells: (entries,) int32, rows of `cell_table`.
         offsets: (49 N,) int32, start of each bin in `cells`, box by box, row by row.
         weights: (entries,) float32 or float64.
     """
@@ -128,7 +128,7 @@ def roi_geometry(
     strides = torch.tensor([PYRAMID_STRIDES[name] for name in LEVELS], dtype=torch.float64)
     extents = torch.tensor([[width, height] for height, width in sizes])
     cells = extents.prod(1)
-    origins = cells.cumsum(0) - cells
+    origins = len(counts) * (cells.cumsum(0) - cells)
     size = extents[level]
 
     corners = boxes.double() / strides[level].unsqueeze(1) - 0.5
@@ -149,7 +149,7 @@ def roi_geometry(
         first=first.long(),
         span=span,
         size=size,
-        origin=image * int(cells.sum()) + origins[level],
+        origin=origins[level] + image * cells[level],
         entries=int((span[:, 0].sum(1) * span[:, 1].sum(1)).sum()),
         most_samples=int(count.max()) if len(boxes) else 0,
         widest=int(span.max()) if len(boxes) else 0,
@@ -219,6 +219,16 @@ def _axis_weights(
     return (weights / count.clamp_min(1).view(-1, 2, 1, 1)).flatten()
 
 
+def cell_table(pyramid: Mapping[str, Tensor]) -> Tensor:
+    """Return all cells of all images as rows of one table, level by level and image by image: (sum of B H W, C).
+
+    In the channels-last layout this is one copy, and its gradient has that layout too. Image by image, it would have
+    gaps between the images, for which torch's batch norm takes several times as long on a CPU.
+    """
+    levels = [pyramid[name] for name in LEVELS]
+    return torch.cat([level.permute(0, 2, 3, 1).reshape(-1, level.shape[1]) for level in levels])
+
+
 def pool_samples(pyramid: Mapping[str, Tensor], samples: RoISamples) -> Tensor:
     """Add up the sampled cells of every bin.
 
@@ -231,9 +241,7 @@ def pool_samples(pyramid: Mapping[str, Tensor], samples: RoISamples) -> Tensor:
     Returns:
         (N, C, 7, 7), in the pyramid's dtype; on a CPU, in float32 or float64.
     """
-    # In every memory layout this is one copy, channels innermost. Flattened before it is permuted, a single image would
-    # get a gradient with strides that torch's batch norm misreads on a CPU (2.14).
-    cells = torch.cat([pyramid[name].permute(0, 2, 3, 1).flatten(1, 2) for name in LEVELS], dim=1).flatten(0, 1)
+    cells = cell_table(pyramid)
     channels = cells.shape[1]
     if cells.device.type == "cpu":
         # Unlike the GPU's `embedding_bag`, the CPU's adds up bfloat16 in bfloat16.
