@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +12,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from .stopping import ignore_stop_signals, stop_signals_blocked
+
+DEFAULT_WORKERS = 2
+"""Workers of programs that do not ask for more: one reads ahead while another waits for the disk, on any machine."""
 
 
 class Reader(DataLoader[Any]):
@@ -26,11 +32,28 @@ class Reader(DataLoader[Any]):
     def __init__(self, dataset: Dataset[Any], **options: Any) -> None:
         super().__init__(dataset, worker_init_fn=_start_worker, **options)
 
+    def check_worker_number_rationality(self) -> None:
+        """Say in one line, once for each number, that there are more workers than cores; torch warns at every pass."""
+        if self.num_workers > DEFAULT_WORKERS:
+            _compare_with_cores(self.num_workers)
+
     def __iter__(self) -> Any:
         # Workers start with stop signals blocked, so that none arrives before they are ignored.
         with stop_signals_blocked():
             batches = super().__iter__()
         return _fetched(batches) if self.num_workers else batches
+
+
+@functools.cache
+def _compare_with_cores(workers: int) -> None:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if workers > cores:
+        have = "1 core" if cores == 1 else f"{cores} cores"
+        print(
+            f"warning: {workers} data-loading processes share {have}; as many --workers as cores are as fast",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _fetched(batches: Iterator[Any]) -> Iterator[Any]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
+from ccop_hub import readers
 from ccop_hub.readers import Reader
 
 
@@ -29,3 +30,18 @@ def test_workers_survive_the_signals_that_stop_their_parent() -> None:
     batches += read
     assert torch.cat(batches).tolist() == [[index, 1] for index in range(12)]
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
+
+
+def test_more_workers_than_cores_are_one_line(
+    monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
+    readers._compare_with_cores.cache_clear()
+    for workers in (2, 5, 5):
+        Reader(Numbers(), batch_size=2, num_workers=workers)
+    readers._compare_with_cores.cache_clear()
+    assert not recwarn.list
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "5 data-loading processes" in line
+    assert "1 core;" in line
+    assert "--workers" in line
