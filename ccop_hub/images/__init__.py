@@ -14,6 +14,7 @@ from .decoding import (
     read_header,
     read_instance_ids,
     read_rgb,
+    with_padding,
 )
 from .formats import IMAGE_SUFFIXES, is_image_name
 from .listing import ImageFiles, describe_passed_over, is_hidden, list_folders, list_images, require_images, scan_images
@@ -41,4 +42,5 @@ __all__ = [
     "read_rgb",
     "require_images",
     "scan_images",
+    "with_padding",
 ]

@@ -163,7 +163,8 @@ def decode_pixels(
 
     Returns:
         The pixels, and the factor by which they are reduced, at most `reduction(size)`: pixel (x, y) stands for the
-        square of that side from (x, y) * factor on. The factor is 1 for other formats and small images.
+        square of that side from (x, y) * factor on. The factor is 1 for other formats and small images. The array may
+        be read-only, and have a fourth byte per pixel in its memory (see `with_padding`).
 
     Raises:
         UnreadableImageError: as for `decode_rgb`.
@@ -177,9 +178,34 @@ def decode_pixels(
 
     def to_array(image: Image.Image) -> Pixels:
         is_plain = image.mode == "RGB" and not image.has_transparency_data
-        return np.array(image if is_plain else _to_rgb(path, image))
+        return _as_array(image if is_plain else _to_rgb(path, image))
 
     return _decode(file, path, max_pixels, to_array, prepare=prepare), factors[-1]
+
+
+def with_padding(pixels: Pixels) -> Pixels:
+    """Return the array that `decode_pixels` cut the three channels from, (H, W, 4), or else the pixels themselves.
+
+    The fourth channel has no meaning. With it, rows and crops are copied in one piece.
+    """
+    height, width = pixels.shape[:2]
+    whole = pixels.base
+    if isinstance(whole, np.ndarray) and whole.size == 4 * height * width and pixels.strides == (4 * width, 4, 1):
+        padded: Pixels = whole.reshape(height, width, 4)
+        if np.shares_memory(padded[:1, :1, :1], pixels[:1, :1, :1]):  # not the last three channels of four
+            return padded
+    return pixels
+
+
+def _as_array(image: Image.Image) -> Pixels:
+    """Return the pixels of an RGB image, (H, W, 3), in Pillow's own memory if possible: it has four bytes a pixel."""
+    if hasattr(image, "__arrow_c_array__"):  # Pillow 11.2
+        import pyarrow as pa
+
+        with suppress(ValueError):  # a large image is in several blocks of memory
+            shared = pa.array(image).flatten().buffers()[1]
+            return np.frombuffer(shared, np.uint8).reshape(image.height, image.width, 4)[:, :, :3]
+    return np.array(image)
 
 
 def _reduce(image: Image.Image, orientation: int, most: int) -> int:

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.dlpack import from_dlpack
 
-from ccop_hub.images import Pixels
+from ccop_hub.images import Pixels, with_padding
 
 from ..settings import ViewSettings
 from .draws import Crop, ViewDraws
@@ -148,15 +149,26 @@ def render_view(pixels: Pixels, view: View, size: int, reduction: int = 1) -> Te
         reduction: 1, 2, 4 or 8.
     """
     top, left, height, width = view.crop
+    pixels = with_padding(pixels)
     if reduction == 1:
-        part = torch.from_numpy(pixels[top : top + height, left : left + width]).permute(2, 0, 1)
+        # Through DLPack, since `from_numpy` warns of read-only arrays, though nothing here writes to one.
+        part = from_dlpack(pixels[top : top + height, left : left + width]).permute(2, 0, 1)
         resized = functional.interpolate(part[None], (size, size), mode="bilinear", antialias=True)[0]
     else:
         # torch cannot crop between pixels; Pillow takes twice as long.
         box = (left / reduction, top / reduction, (left + width) / reduction, (top + height) / reduction)
-        image = Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR, box)
+        image = _as_image(pixels).resize((size, size), Image.Resampling.BILINEAR, box)
         resized = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    resized = resized[:3]
     return (resized.flip(-1) if view.flipped else resized).contiguous()
+
+
+def _as_image(pixels: Pixels) -> Image.Image:
+    """Return the image of (H, W, 3) pixels, or of padded ones, without a copy of these."""
+    height, width, channels = pixels.shape
+    if channels == 3:
+        return Image.fromarray(pixels)
+    return Image.frombuffer("RGBX", (width, height), pixels, "raw", "RGBX", 0, 1)
 
 
 def _clip_to(boxes: Boxes, crop: Crop) -> Boxes:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ccop_hub.images import UnreadableImageError, decode_pixels, decode_rgb
+from ccop_hub.images import UnreadableImageError, decode_pixels, decode_rgb, with_padding
 
 PATH = Path("a.jpg")
 
@@ -88,3 +88,17 @@ def test_what_decode_rgb_refuses_is_refused(reduction: int) -> None:
             decoded(damaged, reduction)
     with pytest.raises(UnreadableImageError, match="250 x 190"):
         decoded(content, reduction, max_pixels=250 * 190 - 1)
+
+
+def test_pixels_are_not_copied_and_padding_is_found_again() -> None:
+    content = encoded(photograph(40, 30))
+    expected = np.asarray(decode_rgb(io.BytesIO(content), PATH))
+    pixels, _ = decoded(content)
+    padded = with_padding(pixels)
+    assert np.array_equal(padded[:, :, :3], expected)
+    if hasattr(Image.Image, "__arrow_c_array__"):
+        assert padded.shape == (30, 40, 4)
+        assert np.shares_memory(padded, pixels)
+    # None of these is the whole of a padded array.
+    for part in (expected, pixels[1:], pixels[:, 1:], padded[:, :, 1:], padded[:, :, :3][::-1]):
+        assert with_padding(part) is part

@@ -134,3 +134,15 @@ def test_a_view_of_a_reduced_image_has_the_geometry_of_the_full_one(flipped):
     assert (full - other).abs().mean() < 1
     # A shift by half a pixel of the reduced image would change these ramps everywhere.
     assert (full - other)[:2].abs().max() <= 2
+
+
+@pytest.mark.parametrize("reduction", [1, 2])
+@pytest.mark.parametrize("flipped", [False, True])
+def test_a_view_of_padded_pixels_is_that_of_plain_ones(reduction, flipped):
+    padded = np.random.default_rng(0).integers(0, 256, (90, 120, 4), dtype=np.uint8)
+    padded.flags.writeable = False
+    pixels = padded.reshape(-1).reshape(90, 120, 4)[:, :, :3]
+    view = View(Crop(7, 11, 60, 80), flipped, np.zeros((0, 4)))
+    found = render_view(pixels, view, 32, reduction)
+    assert found.shape == (3, 32, 32)
+    assert torch.equal(found, render_view(np.ascontiguousarray(pixels), view, 32, reduction))
