@@ -42,9 +42,10 @@ class Rates(Validated):
         cores: number of processor cores.
         gpu: whether the devices are GPUs; without, all cores together are one device.
         search_seconds: time of the search for one image, on one core.
-        search_memory: memory of one process that searches.
+        search_memory: memory of one process that searches, in addition to `search_base`.
         search_disk: disk space of one image's proposals.
         search_start: time that the search takes to start.
+        search_base: memory of the main process of a search; 0 if not measured, and then taken to be `search_memory`.
         boxes: mean number of proposals per image.
         start_seconds: time that training and evaluation programs take to start.
         step_seconds: time of a training step of one device with its share of the batch, including the images.
@@ -75,6 +76,7 @@ class Rates(Validated):
     feature_memory: NonNegativeInt
     feature_dim: PositiveInt
     search_start: NonNegativeFloat = 0.0
+    search_base: NonNegativeInt = 0
 
 
 @dataclass(frozen=True)
@@ -114,11 +116,15 @@ class Cost:
 
 
 def proposals_cost(rates: Rates, images: int, workers: int, power: Power) -> Cost:
-    """Estimate the search of all images by `workers` processes on one machine, at most one per core."""
-    workers = min(workers, rates.cores)
-    seconds = rates.search_start + images * rates.search_seconds / workers
-    memory = (workers + 1) * rates.search_memory if workers > 1 else rates.search_memory
-    return Cost(seconds, memory, 0, round(images * rates.search_disk), power.kwh(seconds, workers))
+    """Estimate the search of all images by `workers` processes on one machine, of which each core runs one at a time.
+
+    A single worker is the main process itself.
+    """
+    busy = min(workers, rates.cores)
+    seconds = rates.search_start + images * rates.search_seconds / busy
+    base = rates.search_base or (rates.search_memory if workers > 1 else 0)
+    memory = base + workers * rates.search_memory
+    return Cost(seconds, memory, 0, round(images * rates.search_disk), power.kwh(seconds, busy))
 
 
 def run_cost(

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import IterableDataset
 from torchvision.transforms import v2
 
-from ccop_hub.architectures import build_backbone
+from ccop_hub.architectures import build_resnet_fpn
 from ccop_hub.image_sources.source import open_source
 from ccop_hub.image_sources.stored_images import ImageSource
+from ccop_hub.normalization import PIXEL_MEAN, PIXEL_STD
 from ccop_hub.readers import Reader
 
 from ..common.process_memory import memory_in_use
@@ -77,13 +78,16 @@ def measure_features(job: FeatureJob) -> FeatureRates:
     for library in LIBRARIES:
         importlib.import_module(library)
     device = torch.device("cuda" if job.gpu else "cpu")
-    network: nn.Module = build_backbone(job.backbone).to(device).eval()
+    network = build_resnet_fpn(job.backbone, seed=0).to(device).eval()
+    mean, std = (torch.tensor(values, device=device).view(-1, 1, 1) for values in (PIXEL_MEAN, PIXEL_STD))
     images = EndlessImages(open_source(job.images), job.side)
     loader = Reader(images, batch_size=BATCH, num_workers=WORKERS, pin_memory=job.gpu)
     begun, seen, width = 0.0, -3 * BATCH, 0  # the first batches are loaded in advance
     for batch in loader:
-        # On a GPU, copying the features back waits for them, as the evaluations do.
-        width = network(batch.to(device).float()).cpu().shape[1]
+        # As a `FrozenNetwork` does, with all stages in memory at the same time. On a GPU, copying the features back
+        # waits for them, as the evaluations do.
+        stages = network.stages((batch.to(device).float() - mean) / std)
+        width = stages["res5"].mean((2, 3)).cpu().shape[1]
         seen += BATCH
         if seen == 0:
             begun = time.perf_counter()

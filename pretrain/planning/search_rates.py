@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from ccop_hub.image_sources.source import open_source
 from ccop_hub.proposals.shards import shard_paths
 
-from ..common.parallel import OrderedMap, available_cores, one_opencv_thread
-from ..common.process_memory import memory_in_use
+from ..common.parallel import OrderedMap, available_cores, in_own_process, one_opencv_thread
+from ..common.process_memory import children_memory, peak_memory
 from ..proposals.run import make_proposals
 from ..proposals.search import propose_image
 from ..settings import ProposalSettings
@@ -45,6 +45,7 @@ class SearchRates:
     """See the fields of the same names in `estimates.Rates`."""
 
     search_seconds: float
+    search_base: int
     search_memory: int
     search_disk: float
     search_start: float
@@ -52,14 +53,15 @@ class SearchRates:
 
 
 def measure_search(job: SearchJob) -> SearchRates:
-    """Make the proposals of the sample, then search it again and again; call it in a new process."""
+    """Make the proposals of the sample, then search it again and again; call it in a new process.
+
+    This process does what the main process of the command does, so that its memory is measured along with the workers'.
+    """
     imported = time.time() - job.submitted
+    wanted = ProposalSettings(job.images, job.out, workers=job.workers, max_unreadable=1.0)
+    one = in_own_process(_seconds_of_one_search, wanted)
+    base = peak_memory()
     source = open_source(job.images)
-    wanted = ProposalSettings(job.images, job.out, workers=1, max_unreadable=1.0)
-    make_proposals(wanted, source)  # compiles the search, if it is not in the cache
-    begun = time.perf_counter()
-    propose_image(wanted, source[0])
-    one = time.perf_counter() - begun
     manifest, skipped = make_proposals(wanted, source)
     images = manifest.images - len(skipped)
     disk = sum(map(_bytes_of_rows, shard_paths(job.out))) / images
@@ -73,11 +75,23 @@ def measure_search(job: SearchJob) -> SearchRates:
         for number, _ in enumerate(results):
             ready = ready or time.perf_counter() - opened
             if number == waiting:
-                started, memory = time.perf_counter(), memory_in_use()
+                started = time.perf_counter()
+            if number % waiting == 0:
+                memory = max(memory, children_memory() if job.workers > 1 else peak_memory() - base)
     seconds = (time.perf_counter() - started) / (count - waiting - 1) * busy
-    processes = job.workers + 1 if job.workers > 1 else 1
+    if job.workers > 1:
+        base = peak_memory()
     start = imported + max(0.0, ready - one)
-    return SearchRates(seconds, memory // processes, disk, start, manifest.boxes / images)
+    return SearchRates(seconds, base, memory // job.workers, disk, start, manifest.boxes / images)
+
+
+def _seconds_of_one_search(settings: ProposalSettings) -> float:
+    """Measure the search of one image, after the search has been compiled if it is not in the cache."""
+    source = open_source(settings.images)
+    propose_image(settings, source[0])
+    begun = time.perf_counter()
+    propose_image(settings, source[0])
+    return time.perf_counter() - begun
 
 
 def _bytes_of_rows(shard: Path) -> int:

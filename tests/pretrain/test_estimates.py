@@ -42,6 +42,13 @@ def test_the_search_starts_once_and_is_shared_by_the_cores() -> None:
     assert cost.memory == 5
 
 
+@pytest.mark.parametrize(("base", "workers", "memory"), [(10, 4, 10 + 4), (10, 1, 11), (0, 1, 1), (10, 9, 10 + 9)])
+def test_each_worker_of_a_search_needs_memory_beside_the_main_process(base: int, workers: int, memory: int) -> None:
+    cost = proposals_cost(dataclasses.replace(RATES, search_base=base), 40, workers, Power(10))
+    assert cost.memory == memory
+    assert cost.seconds == pytest.approx(40 * 0.1 / min(workers, 8))
+
+
 @pytest.mark.parametrize(("steps", "every", "most"), [(10, 500, 1), (501, 500, 2), (5000, 500, 3)])
 def test_checkpoints_on_the_disk(steps: int, every: int, most: int) -> None:
     assert checkpoints(steps, every) == most

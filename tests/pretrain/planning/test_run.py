@@ -111,7 +111,8 @@ def test_fewer_images_than_a_batch(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_measured_rates(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything is measured as in a real plan, but for an instant, and in this process."""
-    monkeypatch.setattr(run, "in_own_process", lambda function, argument: function(argument))
+    for module in (run, search_rates):
+        monkeypatch.setattr(module, "in_own_process", lambda function, argument: function(argument))
     monkeypatch.setattr(pace, "MEASURED_SECONDS", 0.0)
     monkeypatch.setattr(pace, "MEASURED_STEPS", 1)
     for module in (search_rates, feature_rates):
@@ -138,6 +139,7 @@ def test_measured_rates(scenes: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     assert 0 < rates.feature_seconds < 60
     assert rates.gpu is False
     assert 1 < rates.boxes <= 50
+    assert rates.search_base > 2**20
     # test_resnet has as many features as its last stage has channels.
     assert rates.feature_dim == 96
     assert rates.checkpoint_disk > 2 * rates.export_disk > 0
