@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from ccop_hub.errors import UserError
@@ -24,19 +25,26 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m studies.scenes", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="working folder; rerun with the same one to resume")
     parser.add_argument("--data", type=Path, help="folder of the packs; by default, a synthetic set is drawn")
-    parser.add_argument("--scale", default="cpu", help="smoke (seconds, no conclusions), cpu or gpu")
+    parser.add_argument("--scale", default="cpu", help="name of a scale in plan.yaml (smoke: seconds, no conclusions)")
+    parser.add_argument("--arms", nargs="+", metavar="ARM", help="only these arms, `untrained` and `ccop` first")
     parser.add_argument("--results", type=Path, help="folder of the result files; OUT/results by default")
     parser.add_argument("--page", type=Path, help="Markdown page to write from the results after each run")
     given = parser.parse_args(arguments)
     try:
-        return run(given.out, given.data, given.scale, given.results or given.out / "results", given.page)
+        return run(given.out, given.data, given.scale, given.results or given.out / "results", given.page, given.arms)
     except UserError as error:
         print(f"studies.scenes: {error}", file=sys.stderr)
         return 2
 
 
-def run(out: Path, data: Path | None, scale: str, results: Path, page: Path | None) -> int:
-    """Prepare the data, then run every arm with every seed."""
+def run(
+    out: Path, data: Path | None, scale: str, results: Path, page: Path | None, arms: Sequence[str] | None = None
+) -> int:
+    """Prepare the data, then run every arm with every seed, or only `arms`.
+
+    Raises:
+        UserError: the scale has no such arm.
+    """
     os.environ["CCOP_CACHE"] = str((out / "cache").resolve())
     plan = Plan.read(scale)
     given = StudyData.drawn(out / "drawn", plan.drawn) if data is None else StudyData.packs(data)
@@ -50,7 +58,7 @@ def run(out: Path, data: Path | None, scale: str, results: Path, page: Path | No
     write_proposal_facts(
         study.images, study.proposals, boxes, lambda path: copy_key(place, path.relative_to(folder)), study.results
     )
-    for arm, seed in plan.runs:
+    for arm, seed in plan.chosen(arms):
         if not run_arm(study, arm, seed):
             return STOPPED
         if page is not None:

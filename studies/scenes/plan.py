@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,16 @@ class Plan:
         """(arm, seed) of every run, in order; the reference comes before the arms that are compared with it."""
         others = [arm for arm in self.arms if arm not in self.main]
         return [(arm, seed) for arms in (self.main, others) for seed in self.seeds for arm in arms]
+
+    def chosen(self, arms: Sequence[str] | None) -> list[tuple[str, int]]:
+        """Return the runs of some arms, or of all.
+
+        Raises:
+            UserError: the scale has no such arm.
+        """
+        if unknown := sorted(set(arms or ()) - set(self.arms)):
+            raise UserError(f"the scale {self.scale} has no arm {unknown[0]!r}: give some of {', '.join(self.arms)}")
+        return [(arm, seed) for arm, seed in self.runs if arms is None or arm in arms]
 
     @property
     def primary(self) -> tuple[str, str]:
