@@ -47,6 +47,7 @@ def run(
     """
     os.environ["CCOP_CACHE"] = str((out / "cache").resolve())
     plan = Plan.read(scale)
+    runs = plan.chosen(arms)
     given = StudyData.drawn(out / "drawn", plan.drawn) if data is None else StudyData.packs(data)
     device = "gpu" if scale == "gpu" else "cpu"
     study = Study(plan, given, out, results / f"{scale}-{given.name}", device)
@@ -58,7 +59,7 @@ def run(
     write_proposal_facts(
         study.images, study.proposals, boxes, lambda path: copy_key(place, path.relative_to(folder)), study.results
     )
-    for arm, seed in plan.chosen(arms):
+    for arm, seed in runs:
         if not run_arm(study, arm, seed):
             return STOPPED
         if page is not None:

@@ -93,7 +93,15 @@ def test_every_arm_of_a_seed_starts_from_the_untrained_weights(smoke: Path, arm:
         assert torch.equal(start[name], value), name
 
 
-@pytest.mark.parametrize("scale", ["cpu", "gpu"])
+def test_only_the_chosen_arms_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = Plan.read("small")
+    assert plan.chosen(None) == plan.runs
+    assert plan.chosen(["ccop", "untrained"]) == [(arm, seed) for seed in (0, 1, 2) for arm in ("untrained", "ccop")]
+    assert main(["--out", str(tmp_path), "--scale", "small", "--arms", "ccop", "simclr"]) == 2
+    assert "simclr" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("scale", ["cpu", "small", "gpu"])
 def test_the_arms_differ_only_in_what_the_plan_says(scale: str, tmp_path: Path) -> None:
     study = Study(Plan.read(scale), StudyData("drawn", (), {}, {}), tmp_path, tmp_path, "cpu")
     ccop = study.settings("ccop", 0)
@@ -152,7 +160,7 @@ def test_the_page_reports_missing_runs(smoke: Path, tmp_path: Path) -> None:
     assert "one seed: no conclusion" in text
 
 
-@pytest.mark.parametrize("scale", ["smoke", "cpu", "gpu"])
+@pytest.mark.parametrize("scale", ["smoke", "cpu", "small", "checkpoint", "gpu"])
 def test_the_options_of_every_measure_are_settings_of_its_task(scale: str, tmp_path: Path) -> None:
     classes = {
         "regions": settings.RegionSettings,
