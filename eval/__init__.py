@@ -4,7 +4,7 @@ Each function takes the same settings as its command and returns a typed result:
 
     >>> import ccop_eval
     >>> result = ccop_eval.knn("RUN", "data", "results/knn", neighbours=[20])
-    >>> result.metrics["top1/k20"]
+    >>> result.metrics["k20/top1"]
 """
 
 from __future__ import annotations

@@ -25,7 +25,8 @@ RUNS = {objective: DEMO / "runs" / objective for objective in ("ccop", "mocov2")
 SEGMENTATION = DEMO / "segmentation"
 LOG = DEMO / "log.txt"
 STEPS, NUMBERS = 11, itertools.count(1)
-SHIPPED = "resnet10t.ccop_synthetic_14ep"
+BACKBONE = "resnet10t"
+SHIPPED = f"{BACKBONE}.ccop_synthetic_14ep"
 
 OBJECTS = ("--label-map", *(f"{shape}:1" for shape in range(2, 11)))
 """Give all shapes the label of the first; which shape it is, no network learns in a minute."""
@@ -75,8 +76,7 @@ def main() -> None:
     step("load", "python", "-c", LOAD.format(weights=str(RUNS["ccop"])))
     results = []
     for name, weights in {"random": "random", **RUNS, "shipped": SHIPPED}.items():
-        backbone = SHIPPED.partition(".")[0] if name == "shipped" else "test_resnet"
-        what = ("--weights", weights, "--backbone", backbone, "--data", SCENES, "--frozen")
+        what = ("--weights", weights, "--backbone", BACKBONE, "--data", SCENES, "--frozen")
         out = SEGMENTATION / name
         step("evaluate", "ccop-eval", "segmentation", *what, *OBJECTS, *HEAD, "--out", out)
         results.append(out)

@@ -37,7 +37,7 @@ def test_run_takes_a_named_setting_and_flags_override_it(scenes, scene_proposals
     assert main([*given, *FLAGS]) == 0
     written = yaml.safe_load(RunFolder(out).settings.read_text())
     tiny = yaml.safe_load((NAMED_SETTINGS / "tiny.yaml").read_text())
-    assert written["backbone"] == tiny["backbone"] == "test_resnet"
+    assert written["backbone"] == tiny["backbone"] == "resnet10t"
     assert written["negatives"] == tiny["negatives"] == "batch"
     assert written["steps"] == 2
     assert (out / "exported" / "backbone_fpn.safetensors").is_file()
