@@ -18,6 +18,7 @@ from ccop_hub.files import write_atomically
 from .plan import REFERENCE, UNTRAINED, Plan
 from .proposal_facts import FILE as FACTS
 from .proposal_facts import ON_BACKGROUND, ON_OBJECT
+from .runs import LATE
 
 HERE = Path(__file__).parent
 RESULTS, PAGE, TEXT = HERE / "results", HERE.parents[1] / "docs" / "study.md", HERE / "page.md"
@@ -179,6 +180,14 @@ def _campaign(campaign: Campaign) -> Iterable[str]:
     yield _diagnosis(campaign)
 
 
+def _epochs(settings: dict[str, Any], training: dict[str, Any]) -> float:
+    """Return the passes over the images at the end of a run, from their mean over its last logged steps."""
+    steps, every = training["steps"], settings["log_every"]
+    logged = max(1, round(LATE * (steps // every)))
+    mean_step = steps // every * every - every * (logged - 1) / 2
+    return float(training["late"]["epoch"]) * steps / mean_step
+
+
 def _setup(campaign: Campaign) -> str:
     plan = campaign.plan
     trained = [entry for (arm, _), entry in campaign.results.items() if arm != UNTRAINED]
@@ -189,7 +198,7 @@ def _setup(campaign: Campaign) -> str:
         images = training["steps"] * settings["batch_size"]
         lines.append(
             f"Each run trains a `{settings['backbone']}` at {settings['image_size']} px for {training['steps']} steps "
-            f"of {settings['batch_size']} images ({training['late']['epoch']:.0f} epochs, {images:,} images seen)."
+            f"of {settings['batch_size']} images ({_epochs(settings, training):.0f} epochs, {images:,} images seen)."
         )
         times = {arm: fmean(_times(campaign, arm)) for arm in campaign.arms if arm != UNTRAINED}
         shown = ", ".join(f"{NAMES[arm]} {seconds:.0f} s" for arm, seconds in times.items())

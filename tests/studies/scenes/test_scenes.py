@@ -157,6 +157,7 @@ def test_the_page_reports_missing_runs(smoke: Path, tmp_path: Path) -> None:
     write_page(tmp_path, tmp_path / "page.md")
     text = (tmp_path / "page.md").read_text()
     assert "3 of 21 runs" in text
+    assert "for 2 steps of 8 images (0 epochs, 16 images seen)" in text
     assert "one seed: no conclusion" in text
 
 
