@@ -24,6 +24,9 @@ from .tables import PUBLISHED, caption, document, published_cell, table_row, tit
 MAX_PAGE_BYTES = 64 * 2**20
 """Maximum size of an earlier page to compare with; real ones take some kilobytes."""
 
+_DIGEST = "-" + 8 * "[0-9a-f]"
+"""How the name of every plot ends: the start of the data's digest, as a glob pattern."""
+
 _START, _END = "<!-- leaderboard -->\n", "<!-- end of leaderboard -->\n"
 """Text outside these lines of an existing page is kept."""
 
@@ -37,7 +40,8 @@ class Leaderboard:
         page: the Markdown page.
         path: the page's file.
         plots: file -> SVG.
-        stale: whether the file differs from the page or a plot is missing; always False if the files were written.
+        stale: whether the file differs from the page, a plot is missing or one is left from earlier records; always False
+            if the files were written.
     """
 
     groups: list[Group]
@@ -54,6 +58,8 @@ class Leaderboard:
 def run(settings: LeaderboardSettings) -> Leaderboard:
     """Rank the results below a folder, and write the page and its plots unless `check` is set.
 
+    Plots of earlier records, which the page no longer shows, are deleted.
+
     Raises:
         UserError: the folder contains no result, a result is unreadable, or the page cannot be written.
     """
@@ -63,10 +69,13 @@ def run(settings: LeaderboardSettings) -> Leaderboard:
     groups = [_ranked(group) for group in group_results([Result.read(file) for file in files])]
     groups.sort(key=lambda group: (group.task, group.data, group.protocol, group.engine, group.digest))
     page, plots = _page(groups, settings.out), _plots(groups, settings.out)
-    current = _content(settings.out) == page.encode() and all(path.is_file() for path in plots)
+    left = [path for path in _plot_folder(settings.out).glob(f"*{_DIGEST}.svg") if path not in plots]
+    current = _content(settings.out) == page.encode() and all(path.is_file() for path in plots) and not left
     stale = settings.check and not current
     if not settings.check:
         make_folder(_plot_folder(settings.out))
+        for path in left:
+            path.unlink()
         for path, svg in plots.items():
             write_atomically(path, svg)
         write_atomically(settings.out, page)

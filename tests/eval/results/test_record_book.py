@@ -52,6 +52,14 @@ def test_check_finds_a_page_that_no_longer_agrees(records, tmp_path, make_result
     assert main([*command, "--check"]) == 1
     plot.write_text(content)
     assert main([*command, "--check"]) == 0
+    left, own = plot.with_name("knn-earlier-0123abcd.svg"), plot.with_name("drawing.svg")
+    left.write_text(content)
+    own.write_text(content)
+    assert main([*command, "--check"]) == 1
+    assert main(command) == 0
+    assert not left.exists()
+    assert own.exists()
+    assert main([*command, "--check"]) == 0
     make_result(metrics={"top1": 99.0}, against=None, paired={}).write(records / "a")
     assert main([*command, "--check"]) == 1
 
