@@ -40,8 +40,8 @@ class Leaderboard:
         page: the Markdown page.
         path: the page's file.
         plots: file -> SVG.
-        stale: whether the file differs from the page, a plot is missing or one is left from earlier records; always False
-            if the files were written.
+        stale: whether the file differs from the page, or plots are missing or left over; always False if the files were
+            written.
     """
 
     groups: list[Group]
