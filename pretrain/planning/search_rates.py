@@ -16,7 +16,7 @@ from ccop_hub.proposals.shards import shard_paths
 from ..common.parallel import OrderedMap, available_cores, in_own_process, one_opencv_thread
 from ..common.process_memory import children_memory, peak_memory
 from ..proposals.run import make_proposals
-from ..proposals.search import propose_image
+from ..proposals.search import compile_search, propose_image
 from ..settings import ProposalSettings
 
 MEASURED_SECONDS = 8.0
@@ -87,6 +87,7 @@ def measure_search(job: SearchJob) -> SearchRates:
 
 def _seconds_of_one_search(settings: ProposalSettings) -> float:
     """Measure the search of one image, after the search has been compiled if it is not in the cache."""
+    compile_search()
     source = open_source(settings.images)
     propose_image(settings, source[0])
     begun = time.perf_counter()

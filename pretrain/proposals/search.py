@@ -42,7 +42,7 @@ def search(settings: ProposalSettings, ledger: Ledger) -> dict[int, str]:
         return {}
     _warn_of_disk(settings, len(pending))
     if settings.engine == "fast":
-        _compile_search()
+        compile_search()
     total = ledger.kept + len(pending)
     workers = min(settings.workers or available_cores(), len(pending))
     waiting = (ledger.source[index] for index in pending)
@@ -98,7 +98,7 @@ def _warn_of_disk(settings: ProposalSettings, images: int) -> None:
         print(f"warning: {warning}", file=sys.stderr, flush=True)
 
 
-def _compile_search() -> None:
+def compile_search() -> None:
     """Compile the search before the workers start, with a message, since it is the longest wait of a first run."""
     from .fast_search.compilation import COMPILE_SECONDS, is_compiled, load_kernels
 
