@@ -1,3 +1,5 @@
+import tracemalloc
+
 import pytest
 from ccop_pretrain.training.metrics_file import MetricsFile
 
@@ -36,3 +38,26 @@ def test_damaged_rows_are_left_out_and_damaged_values_named(tmp_path):
         path.write_bytes(content)
         with pytest.raises(UserError, match=r"metrics\.csv is damaged .*: delete it"):
             metrics.last()
+
+
+def test_millions_of_rows_take_no_memory(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text("step,loss\n" + "1,2\n" * 200_000 + "9,3\n")
+    metrics = MetricsFile(path)
+    tracemalloc.start()
+    try:
+        metrics.keep_until(8)
+        last = metrics.last()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert last == {"step": 1, "loss": 2}
+    assert path.stat().st_size == len("step,loss\n") + 200_000 * len("1,2\n")
+    assert peak < 4 << 20
+
+
+def test_endless_rows_are_refused(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text("step,loss\n" + "1," * 600_000 + "\n")
+    with pytest.raises(UserError, match=r"metrics\.csv is damaged \(a row of more than"):
+        MetricsFile(path).keep_until(8)
