@@ -1,8 +1,7 @@
 """Stream the entries of a JSON file's top-level lists, in constant memory.
 
 The scanner finds the end of an object by counting braces and decodes the object with orjson. Anything orjson cannot
-decode (NaN, strings with braces, invalid bytes) goes to Python's decoder, which accepts NaN, so that validation can
-name the entry.
+decode (NaN, invalid bytes) goes to Python's decoder, which accepts NaN, so that validation can name the entry.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import codecs
 import json
 import re
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,6 +27,9 @@ _CHUNK = 1 << 18
 _SLOW_WINDOW = 1 << 8
 _SPACE = re.compile(rb"[ \t\n\r]*")
 _ESCAPE = re.compile(rb"\\.", re.DOTALL)
+_STRUCTURE = re.compile(rb'["{}]')
+_BACKSLASH = 0x5C
+_GUESSES = 8
 _QUOTE, _OPENING, _CLOSING = b'"', b"[{", b"]}"
 _DECODER = json.JSONDecoder()
 
@@ -144,16 +147,19 @@ class _Scanner:
                 raise self._cut_off()
 
     def _plain_objects(self) -> Iterator[Any]:
-        """Fast path: yield flat objects at the cursor, each followed by another. Covers nearly all entries."""
+        """Fast path: yield the objects at the cursor that are each followed by another in the window."""
         window, at = self._window, self._at
         while window.startswith(b"{", at):
             end = window.find(b"}", at) + 1
-            following = end + (1 if window.startswith(b",{", end) else 2)
-            if not end or not (following == end + 1 or window.startswith(b", {", end)):
-                break
             try:
                 value = orjson.loads(window[at:end])
             except orjson.JSONDecodeError:
+                try:
+                    value, end = _nested_object(window, at, end)
+                except ValueError:
+                    break
+            following = end + (1 if window.startswith(b",{", end) else 2)
+            if not (following == end + 1 or window.startswith(b", {", end)):
                 break
             at = following
             yield value
@@ -164,28 +170,23 @@ class _Scanner:
             return self._slow_value()
         end = self._object_end()
         try:
-            value = orjson.loads(memoryview(self._window)[self._at : end])
-        except orjson.JSONDecodeError:
+            value = _decoded(self._window[self._at : end])
+        except ValueError:
             return self._slow_value()
         self._at = end
         return value
 
     def _object_end(self) -> int:
-        """Return the offset after the closing brace of the object at the cursor, assuming no braces inside strings."""
+        """Return the offset after the closing brace of the object at the cursor."""
         depth, place = 0, self._at
         while True:
-            close = self._window.find(b"}", place)
-            if close < 0:
-                read = len(self._window) - self._at
-                depth += self._window.count(b"{", place)
-                if not self._more():
-                    raise self._cut_off()
-                place = self._at + read
-                continue
-            depth += self._window.count(b"{", place, close) - 1
-            place = close + 1
-            if depth <= 0:
-                return place
+            end, place, depth = _object_end(self._window, place, depth)
+            if end:
+                return end
+            read = place - self._at
+            if not self._more():
+                raise self._cut_off()
+            place = self._at + read
 
     def _slow_value(self) -> Any:
         """Decode the value at the cursor with Python's decoder, growing the window as needed."""
@@ -278,6 +279,85 @@ class _Scanner:
             f"{self._path} is not a COCO JSON: line {line} column {column}{self._context}: {what}; "
             "see https://cocodataset.org/#format-data"
         )
+
+
+def _nested_object(window: bytes, start: int, first: int) -> tuple[Any, int]:
+    """Decode the object at an offset of the window; return it with the offset after it.
+
+    Args:
+        window: the text.
+        start: offset of the opening brace.
+        first: offset after the first closing brace, up to which the text is not an object.
+
+    Raises:
+        ValueError: the object is damaged or does not end in the window.
+    """
+    end, depth = first, window.count(b"{", start, first) - 1
+    for _ in range(_GUESSES):  # assuming no braces inside strings, which is much faster
+        if not depth or not end:
+            break
+        place, end = end, window.find(b"}", end) + 1
+        depth += window.count(b"{", place, end) - 1
+    if end and not depth and end != first:
+        with suppress(orjson.JSONDecodeError):
+            return orjson.loads(window[start:end]), end
+    end, _, _ = _object_end(window, start, 0)
+    if not end:
+        raise ValueError
+    return _decoded(window[start:end]), end
+
+
+def _decoded(raw: bytes) -> Any:
+    """Decode a JSON value, with NaN.
+
+    Raises:
+        ValueError: it is damaged or nested too deeply.
+    """
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        try:
+            return _DECODER.decode(raw.decode())
+        except RecursionError:
+            raise ValueError from None
+
+
+def _object_end(window: bytes, place: int, depth: int) -> tuple[int, int, int]:
+    """Find the brace that closes an object, leaving out the braces inside strings.
+
+    Args:
+        window: the text.
+        place: offset at which to start, outside strings.
+        depth: number of braces that are open there.
+
+    Returns:
+        The offset after the closing brace, or 0 if there is none; and where to continue with more text: the offset and
+        the number of open braces.
+    """
+    while (found := _STRUCTURE.search(window, place)) is not None:
+        if found[0] == _QUOTE:
+            end = _string_end(window, found.end())
+            if not end:
+                return 0, found.start(), depth
+            place = end
+        else:
+            depth += 1 if found[0] == b"{" else -1
+            place = found.end()
+            if not depth:
+                return place, place, 0
+    return 0, len(window), depth
+
+
+def _string_end(window: bytes, place: int) -> int:
+    """Return the offset after the quote that closes the string whose contents start at an offset; 0 if none does."""
+    while (quote := window.find(_QUOTE, place)) >= 0:
+        end = quote
+        while end > place and window[end - 1] == _BACKSLASH:
+            end -= 1
+        if not (quote - end) % 2:
+            return quote + 1
+        place = quote + 1
+    return 0
 
 
 def _kind(value: Any) -> str:

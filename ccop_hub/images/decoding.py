@@ -25,8 +25,9 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from .. import regular_files
 from ..errors import UserError
 from ..limits import MAX_PIXELS
+from .bounded_reads import MOST_READS, BoundedReads
+from .charges import IN_PYTHON, JPEG, charge, decoder
 from .formats import formats_to_try, suffix_of
-from .jpeg_scans import read_scans
 
 Result = TypeVar("Result")
 
@@ -60,22 +61,7 @@ _DAMAGE = (
     RuntimeError,
 )
 _PILLOW_LIMIT = threading.Lock()
-_MOST_READS = 1_000_000
-"""Calls of `read` for an image, about a second; files of a hundred megabytes need a tenth of them."""
-
-_PADDING = b"\xff" * 1024
-
-_JPEG = ("JPEG", "MPO")
-_READ_BY_PIXEL = ("PPM", "BMP", "DIB", "QOI")  # by Pillow's decoders for unusual variants
-
-_BUFFER_COST = 4
-"""Memory of Pillow's decoding buffer, in bytes per pixel."""
-
-_RGB_COST = _BUFFER_COST + 4
-"""Peak memory for decoding 8-bit RGB, in bytes per pixel: the decoding buffer and the result."""
-
-_DECODER_COST = {"WEBP": 10, "JPEG2000": 17, "AVIF": 3}
-"""Additional bytes per pixel for each format (measured as peak process memory, Pillow 13, 16 megapixels)."""
+_READS_PER_PIXEL = 4  # by decoders in Python
 
 
 class UnreadableImageError(UserError):
@@ -288,47 +274,18 @@ def _decode(
 ) -> Result:
     """Open an image, check its size, call `prepare`, load it, apply its orientation, and return `use(image)`."""
     with _damage_named(file, path):
-        reads = _BoundedReads(file)
+        reads = BoundedReads(file)
         try:
             return _attempt(reads, path, max_pixels, use, load, prepare)
         except ValueError as error:
             # Pillow rejects PNGs with megabytes of text (such as generator parameters) or a huge colour profile.
             if "MAX_TEXT" not in str(error):
                 raise
-            return _attempt(_BoundedReads(_without_metadata(reads)), path, max_pixels, use, load, prepare)
-
-
-class _BoundedReads:
-    """A file that may be read `_MOST_READS` times.
-
-    Pillow reads headers in Python, some of them byte by byte, so that padding or empty blocks would take a minute and
-    gigabytes.
-
-    Attributes:
-        left: number of reads that are left.
-        is_jpeg: whether to refuse padding between the pixels of a JPEG, which libjpeg reads again with every block.
-    """
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.left: float = _MOST_READS
-        self.is_jpeg = False
-
-    def read(self, size: int = -1) -> bytes:
-        self.left -= 1
-        if self.left < 0:
-            raise OSError(f"more than {_MOST_READS} blocks")
-        data = self._file.read(size)
-        if self.is_jpeg and data.startswith(_PADDING) and data.count(_PADDING[:1]) == len(data):
-            raise OSError("padding instead of pixels")
-        return data
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
+            return _attempt(BoundedReads(_without_metadata(reads)), path, max_pixels, use, load, prepare)
 
 
 def _attempt(
-    file: _BoundedReads,
+    file: BoundedReads,
     path: Path,
     max_pixels: float,
     use: Callable[[Image.Image], Result],
@@ -339,9 +296,10 @@ def _attempt(
         _require_affordable(path, image, file, max_pixels)
         prepare(image)
         if load:
-            file.is_jpeg = image.format in _JPEG
-            if image.format in _READ_BY_PIXEL:
-                file.left = math.inf
+            file.is_jpeg = image.format in JPEG
+            if decoder(image) in IN_PYTHON:
+                file.left = MOST_READS + _READS_PER_PIXEL * image.width * image.height
+                file.is_plain_ppm = decoder(image) == "ppm_plain"
             image.load()
             _turn_upright(image)
         return use(image)
@@ -366,7 +324,7 @@ def _damage_named(file: BinaryIO, path: Path) -> Iterator[None]:
         raise UnreadableImageError(path, "not enough memory to decode it") from None
 
 
-def _open_any_size(file: _BoundedReads, suffix: str) -> Image.Image:
+def _open_any_size(file: BoundedReads, suffix: str) -> Image.Image:
     """Read an image header without Pillow's pixel limit, a global that may be lower than `max_pixels`."""
     formats = formats_to_try(suffix)
     with _PILLOW_LIMIT:
@@ -378,23 +336,16 @@ def _open_any_size(file: _BoundedReads, suffix: str) -> Image.Image:
             Image.MAX_IMAGE_PIXELS = saved
 
 
-def _require_affordable(path: Path, image: Image.Image, file: _BoundedReads, max_pixels: float) -> None:
-    pixels = image.width * image.height
-    name, cost = image.format or "", float(_RGB_COST)
-    if name in _JPEG and max_pixels < math.inf:
-        scans = read_scans(cast(BinaryIO, file))
-        # The result is made after the coefficients are freed.
-        name, cost = "progressive JPEG", max(cost, _BUFFER_COST + scans.coefficient_bytes)
-    cost += _DECODER_COST.get(name, 0)
-    counted = math.ceil(pixels * cost / _RGB_COST)
-    if counted > max_pixels:
-        as_rgb = "" if counted == pixels else f", which take the memory of {counted} as {name}"
-        raise UnreadableImageError(
-            path, f"{image.width} x {image.height} pixels{as_rgb}, more than the limit of {max_pixels}"
-        )
+def _require_affordable(path: Path, image: Image.Image, file: BoundedReads, max_pixels: float) -> None:
+    if max_pixels == math.inf:
+        return
+    cost = charge(image, cast(BinaryIO, file))
+    if cost.pixels > max_pixels:
+        size = ", ".join(filter(None, (f"{image.width} x {image.height} pixels", cost.reason)))
+        raise UnreadableImageError(path, f"{size}, more than the limit of {max_pixels}")
 
 
-def _without_metadata(file: _BoundedReads) -> BinaryIO:
+def _without_metadata(file: BoundedReads) -> BinaryIO:
     """Copy a PNG without its text and colour profile."""
     file.seek(0)
     kept = io.BytesIO()

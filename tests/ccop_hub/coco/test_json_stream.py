@@ -124,3 +124,17 @@ def test_what_nobody_reads_is_skipped(tmp_path: Path, monkeypatch: pytest.Monkey
     path.write_text('{"info": ' + "[" * 100_000 + "]" * 100_000 + ', "images": [3]}')
     monkeypatch.setattr(json_stream, "_CHUNK", 1 << 18)
     assert read(path, "images") == [("images", 0, 3)]
+
+
+def test_braces_and_quotes_inside_strings_do_not_end_an_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["}", "{", "{{{", "}}}}}}}}}}}}", '{"', '\\"}', "\\\\", "\\", '{\\\\"{', "é{"]
+    entries = [{"id": place, "name": name, "more": {name: [{}]}} for place, name in enumerate(names)]
+    entries += [{"id": place, "name": name} for place, name in enumerate(names)]
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"images": entries, "annotations": [{"x": math.nan, "more": {"{": 1}}, {"id": 6}]}))
+    for chunk in (1 << 18, 1):
+        monkeypatch.setattr(json_stream, "_CHUNK", chunk)
+        assert [entry for _, _, entry in read(path, "images")] == entries
+        (_, _, first), (_, _, second) = read(path, "annotations")
+        assert math.isnan(first["x"])
+        assert (first["more"], second) == ({"{": 1}, {"id": 6})

@@ -1,6 +1,8 @@
+import math
 import os
 import pickle
 import socket
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +21,7 @@ from ccop_hub.images import (
     read_instance_ids,
     read_rgb,
 )
+from ccop_hub.images.jpeg2000_tiles import TILE_COST
 
 RED, BLUE = (200, 30, 20), (10, 40, 220)
 
@@ -272,10 +275,50 @@ def test_images_are_charged_for_the_memory_they_take(tmp_path: Path) -> None:
     for suffix, factor in {".png": 1, ".webp": 18 / 8, ".jp2": 25 / 8}.items():
         path = tmp_path / f"image{suffix}"
         halves().save(path)
-        counted = int(800 * factor)
+        whole = path.stat().st_size if suffix == ".webp" else 0  # Pillow reads the file into memory
+        counted = math.ceil(800 * factor + whole / 8)
         assert read_rgb(path, max_pixels=counted).size == (40, 20)
         with pytest.raises(UnreadableImageError, match=f"limit of {counted - 1}"):
             read_rgb(path, max_pixels=counted - 1)
+
+
+def test_images_are_charged_for_the_time_that_decoders_in_python_take(tmp_path: Path) -> None:
+    pixels = bytes(range(240)) * 10  # 40 x 20, RGB
+    variants = {
+        "of 255.ppm": (b"P6 40 20 255\n" + pixels, 1),
+        "of 254.ppm": (b"P6 40 20 254\n" + pixels, 40),
+        "plain.ppm": (b"P3 40 20 255\n" + b" ".join(b"%d" % value for value in pixels), 40),
+        "run.qoi": (b"qoif" + struct.pack(">IIBB", 40, 20, 3, 0) + b"\xc0" * 800 + bytes(7) + b"\1", 40),
+    }
+    for name, (content, factor) in variants.items():
+        path = tmp_path / name
+        path.write_bytes(content)
+        assert read_rgb(path, max_pixels=800 * factor).size == (40, 20)
+        with pytest.raises(UnreadableImageError, match=f"limit of {800 * factor - 1}"):
+            read_rgb(path, max_pixels=800 * factor - 1)
+
+
+def test_tiny_tiles_are_charged_for(tmp_path: Path) -> None:
+    path = tmp_path / "tiles.jp2"
+    halves().save(path, tile_size=(4, 4))
+    counted = (800 * 25 + 49 * TILE_COST) // 8
+    assert read_rgb(path, max_pixels=counted).size == (40, 20)
+    with pytest.raises(UnreadableImageError, match=f"limit of {counted - 1}"):
+        read_rgb(path, max_pixels=counted - 1)
+
+
+def test_data_that_never_becomes_pixels_is_not_read_to_its_end(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.bmp"
+    Image.new("P", (4, 4)).save(rows)
+    header = bytearray(rows.read_bytes()[:1078])
+    header[30] = 1  # run-length encoding
+    rows.write_bytes(bytes(header) + b"\0\0" * 600_000)  # ends of lines
+    with pytest.raises(UnreadableImageError, match="blocks"):
+        read_rgb(rows)
+    plain = tmp_path / "comments.ppm"
+    plain.write_bytes(b"P3 1 1 255\n" + b"#\n" * 5000 + b"1 2 3")
+    with pytest.raises(UnreadableImageError, match="comments"):
+        read_rgb(plain)
 
 
 PEAK = """

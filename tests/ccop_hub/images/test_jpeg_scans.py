@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, features
 
-from ccop_hub.images import UnreadableImageError, decoding, jpeg_scans, read_header, read_rgb
+from ccop_hub.images import UnreadableImageError, bounded_reads, jpeg_scans, read_header, read_rgb
 from ccop_hub.images.jpeg_scans import MAX_SCANS, Scans, read_scans
 
 END = b"\xff\xd9"
@@ -93,7 +93,7 @@ def padded(data: bytes, place: int, padding: bytes) -> bytes:
 
 
 def test_padding_and_empty_blocks_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "_MOST_READS", 1000)
+    monkeypatch.setattr(bounded_reads, "MOST_READS", 1000)
     monkeypatch.setattr(jpeg_scans, "_MAX_SEGMENTS", 100)
     gif = io.BytesIO()
     Image.new("L", (40, 20)).save(gif, "GIF")
