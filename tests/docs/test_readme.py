@@ -41,8 +41,37 @@ def test_the_tables_repeat_the_published_and_the_measured_numbers() -> None:
     pairs = re.findall(r"\| (\d\d\.\d) \| (\d\d\.\d) \|", published)
     assert len(pairs) == 4
     assert {(float(box), float(mask)) for box, mask in pairs} <= known
+    rows = re.findall(r"^\| (\w[^|]*) \| (\d\.\d\d) \| (\d\.\d\d) \| (.*?) ?\|$", measured, re.MULTILINE)
+    assert [name for name, *_ in rows] == list(MEASURES)[:1] + list(MEASURES)[2:]
+    for name, start, trained, difference in rows:
+        assert_measured("small", name, start, trained, difference)
+
+
+def test_the_guide_repeats_the_measured_numbers() -> None:
+    text = (ROOT / "docs" / "first-run.md").read_text(encoding="utf-8")
+    cell = r"(\d\.\d\d), ([^|]*?)"
+    rows = re.findall(rf"^\| (\w[^|]*) \| (\d\.\d\d) \| {cell} \| {cell} \|$", text, re.MULTILINE)
+    assert len(rows) == len(MEASURES)
+    for (name, start, *values), measure in zip(rows, MEASURES, strict=True):
+        assert name.startswith(measure.partition(" k = ")[0].removesuffix(","))
+        assert_measured("cpu", measure, start, *values[:2])
+        assert_measured("small", measure, start, *values[2:])
+
+
+MEASURES = {
+    "image kNN, 200 classes": "knn `k20/top1`",
+    "image kNN, k = 100": "knn `k100/top1`",
+    "region probe, linear, class mean": "regions `linear/mean_class`",
+    "region probe, kNN, class mean": "regions `knn/mean_class`",
+}
+"""Measure in README and guide -> in the study's table."""
+
+
+def assert_measured(scale: str, measure: str, start: str, trained: str, difference: str) -> None:
+    """Look up an untrained and a trained value, and their difference, in the study's page."""
     study = (ROOT / "docs" / "study.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| (\w[\w ]*) \| (\d\.\d\d) \| (.*?) ?\|$", measured, re.MULTILINE)
-    assert [name for name, _, _ in rows] == ["untrained", "MoCo v2", "CCOP"]
-    for name, value, difference in rows:
-        assert re.search(rf"^\| {name} \|.*\| {value} \| {re.escape(difference)} \|", study, re.MULTILINE), name
+    section = study.partition(f"## Photographs, scale `{scale}`")[2].partition("\n## ")[0]
+    name = re.escape(MEASURES[measure])
+    assert re.search(rf"^\| {name} \| untrained \| {start} \|", section, re.MULTILINE), measure
+    found = rf"^\| {name} \| CCOP \| {trained} \| {re.escape(difference)} \|"
+    assert re.search(found, section, re.MULTILINE), measure
