@@ -241,32 +241,33 @@ STEPS = {
 """Variants of a training step."""
 
 
-LAYOUTS = {"step": "contiguous", "step_channels_last": "channels-last"}
-"""Results of `benchmarks/step.py` by the memory layout of CCOP and MoCo v2; the others keep the contiguous one."""
+STEP_RUNS = {"step": "8 images", "step_batch32": "32 images", "step_batch32_bf16": "32 images, bf16"}
+"""Results of `benchmarks/step.py` by what their steps have in common."""
 
 
 def step_time() -> str:
-    """Seconds of a step by layout and variant, beside its arithmetic at the machine's ceiling."""
+    """Seconds of a step by run and variant, beside its arithmetic at the machine's ceiling in float32."""
     limit = results("ceilings")["one core"]["float32, GFLOP/s"]["median"] * 1e9
     rows = []
-    for file, layout in LAYOUTS.items():
+    for file, run in STEP_RUNS.items():
         found = results(file)
         for name, values in found["seconds"].items():
             operations = found["counts"][name]["floating-point operations"]
-            floor = operations / limit / found["settings"]["threads"]
-            rows.append((f"{layout}: {STEPS[name]}", ranged(values, seconds), seconds(floor)))
-    return table(("a step of 8 images", "time", "floor"), rows)
+            is_float32 = found["settings"]["precision"] == "float32"
+            floor = seconds(operations / limit / found["settings"]["threads"]) if is_float32 else ""
+            rows.append((f"{run}: {STEPS[name]}", ranged(values, seconds), floor))
+    return table(("a step", "time", "floor"), rows)
 
 
 def step_ratios() -> str:
     """Ratios of the times of a step and of its arithmetic, measured by turns."""
     rows = []
-    for file, layout in LAYOUTS.items():
+    for file, run in STEP_RUNS.items():
         found = results(file)
         for name, values in found["ratios"].items():
             over, under = name.split(" / ")
             operations = [found["counts"][each]["floating-point operations"] for each in (over, under)]
-            label = f"{layout}: {STEPS[over]} / {STEPS[under]}"
+            label = f"{run}: {STEPS[over]} / {STEPS[under]}"
             rows.append((label, ranged(values, lambda value: f"{value:.2f}"), f"{operations[0] / operations[1]:.2f}"))
     return table(("", "time", "arithmetic"), rows)
 
