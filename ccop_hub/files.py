@@ -123,11 +123,11 @@ def scratch_folder(path: Path) -> Iterator[Path]:
     place = path if path.is_dir() else path.parent
     _remove_abandoned(place)
     scratch = place / _temporary_name(path.name)
-    try:
-        scratch.mkdir(mode=0o700)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    try:
+    try:  # from before the folder exists, since a stop signal may arrive at any point
+        try:
+            scratch.mkdir(mode=0o700)
+        except OSError as error:
+            raise _cannot_write(path, error) from error
         yield scratch
     except UserError as error:
         error.args = (str(error).replace(str(scratch / path.name), str(path)),)

@@ -296,6 +296,21 @@ def test_an_error_of_the_system_in_a_scratch_folder_names_the_target(tmp_path: P
     assert not list((tmp_path / "there").iterdir())
 
 
+def test_a_signal_when_a_scratch_folder_has_just_been_made_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mkdir = Path.mkdir
+
+    def interrupted(path: Path, *arguments: int, **options: bool) -> None:
+        mkdir(path, *arguments, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "mkdir", interrupted)
+    with pytest.raises(KeyboardInterrupt), scratch_folder(tmp_path / "a.pkl"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_scratch_folder_is_beside_its_target_and_errors_name_that(tmp_path: Path) -> None:
     with scratch_folder(tmp_path / "a.pkl") as scratch:
         assert scratch.parent == tmp_path

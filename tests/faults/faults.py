@@ -12,6 +12,8 @@ import random
 import shutil
 import subprocess
 from collections.abc import Callable, Collection
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 from . import hostile
@@ -110,7 +112,10 @@ def hostiles(bench: Bench, random_numbers: random.Random) -> Trials:
     folder.mkdir()
     result = json.loads((material.result / "result.json").read_text())
     usual: dict[tuple[object, object], float] = {}
-    for name, (command, path) in hostile.cases(folder, material.images, material.proposals, result).items():
+    # In a process of its own: a command's peak of memory includes that of the process that starts it.
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        cases = pool.submit(hostile.cases, folder, material.images, material.proposals, result).result()
+    for name, (command, path) in cases.items():
         program = (command[0], command[1])
         if program not in usual:
             absent = [folder / "absent" if word in (path, path.parent) else word for word in command]
