@@ -44,6 +44,9 @@ def inspect(settings: InspectSettings) -> Inspection:
 
 def pretrain(settings: RunSettings) -> RunResult:
     """Pre-train a network."""
+    from ccop_hub.image_sources.source import require_source
+
+    require_source(settings.images)
     from .training.run import run
 
     return run(settings)

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import yaml
 from ccop_pretrain.cli import NAMED_SETTINGS, main
@@ -92,3 +95,16 @@ def test_an_ablation_changes_known_settings_of_the_papers_run(name):
     )
     left_out = {"image_only": {"box", "intra"}, "no_inter": {"box"}, "no_intra": {"intra"}}.get(name, set())
     assert set(loss_weights(changed)) == {"image", "box", "intra"} - left_out
+
+
+def test_missing_images_are_refused_before_torch_is_imported(tmp_path):
+    code = (
+        "import sys; from ccop_pretrain.cli import main\n"
+        f"code = main(['run', '--images', {str(tmp_path / 'typo')!r}, '--objective', 'mocov2', '--out', 'run'])\n"
+        "assert code == 2, code\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "typo does not exist" in done.stderr
+    assert list(tmp_path.iterdir()) == []
