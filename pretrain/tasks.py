@@ -44,12 +44,13 @@ def inspect(settings: InspectSettings) -> Inspection:
 
 def pretrain(settings: RunSettings) -> RunResult:
     """Pre-train a network."""
-    from ccop_hub.image_sources.source import require_source
+    from .views.listing import open_listing
 
-    require_source(settings.images)
+    # Before torch is imported, which takes seconds and a gigabyte.
+    listing = open_listing(settings)
     from .training.run import run
 
-    return run(settings)
+    return run(settings, listing)
 
 
 def plan(settings: PlanSettings) -> Plan:

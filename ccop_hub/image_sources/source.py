@@ -48,22 +48,14 @@ def open_source(images: Path, exclude: Collection[Path] = ()) -> ImageSource:
     Raises:
         UserError: the source does not exist, has no images, or is not a valid list, JSON or shard.
     """
-    require_source(images)
     if is_dataset(images):
         return open_dataset(images)
     if images.is_dir():
         return _open_folder(images, exclude)
-    return _open_file(images) if images.is_file() else _open_pattern(images)
-
-
-def require_source(images: Path) -> None:
-    """Check that a source exists, before anything slow is imported.
-
-    Raises:
-        UserError: it does not.
-    """
-    if is_dataset(images) or images.is_dir() or images.is_file() or any(sign in str(images) for sign in "{*?["):
-        return
+    if images.is_file():
+        return _open_file(images)
+    if any(sign in str(images) for sign in "{*?["):
+        return _open_pattern(images)
     raise UserError(
         f"{images} does not exist; give a folder of images, a list of their paths ({', '.join(LIST_SUFFIXES)}), tar "
         "shards, a COCO JSON, or hf://ORG/NAME"

@@ -29,7 +29,7 @@ from ..estimates import size
 from ..look.inspection import write_sheets
 from ..settings import RunSettings
 from ..views.dataset import PretrainingData, images_per_process
-from ..views.listing import ImageListing
+from ..views.listing import ImageListing, open_listing
 from .checkpoints import KeepCheckpoints, checkpoint_step, newest_checkpoint, remove_others, restoring
 from .divergence import DivergedError, likely_cause
 from .export import export, library_versions
@@ -79,15 +79,19 @@ class RunResult:
         return 0 if self.exported is not None else 128 + (self.stopped_by or signal.SIGTERM)
 
 
-def run(settings: RunSettings) -> RunResult:
+def run(settings: RunSettings, listing: ImageListing | None = None) -> RunResult:
     """Pre-train, or resume an interrupted run with the same settings, then export the network.
+
+    Args:
+        settings: the run.
+        listing: its images, if they were opened before.
 
     Raises:
         UserError: the input is invalid (see `check_machine`, `ImageListing.open`, `Schedule.of`, `RunFolder.prepare`),
             another process runs in the folder, the run diverged, or the disk is full.
     """
     check_machine(settings)
-    listing = open_listing(settings)
+    listing = listing or open_listing(settings)
     schedule = Schedule.of(settings, len(listing))
     module = PretrainingModule(settings, schedule)
     folder = RunFolder(settings.out)
@@ -147,12 +151,6 @@ def _carry_out(
     # Other processes may get here before the first one has written the file.
     exported = folder.exported / (WEIGHTS_FILE if settings.uses_boxes else BACKBONE_FILE)
     return RunResult(folder.path, exported, schedule.steps, metrics.last())
-
-
-def open_listing(settings: RunSettings) -> ImageListing:
-    """Open the images, and the proposals if losses or crops need them; raises the errors of `ImageListing.open`."""
-    proposals = settings.proposals if settings.reads_boxes else None
-    return ImageListing.open(settings.images, proposals, settings, exclude=[settings.out])
 
 
 def check_machine(settings: RunSettings) -> None:

@@ -17,7 +17,7 @@ from ccop_hub.image_sources.stored_images import ImageSource, StoredImage
 from ccop_hub.images import Pixels, Reduction, UnreadableImageError
 from ccop_hub.proposals.store import ProposalStore
 
-from ..settings import ReadingSettings
+from ..settings import ReadingSettings, RunSettings
 
 CHECKED_IMAGES = 8
 """Number of images to read before a run starts, to fail early if none decodes or the proposals do not match."""
@@ -141,3 +141,9 @@ class ImageListing:
                 )
         if not readable:
             raise UserError(f"none of the {len(self)} images in {self.root} can be read; replace the damaged files")
+
+
+def open_listing(settings: RunSettings) -> ImageListing:
+    """Open a run's images, and the proposals if losses or crops need them; raises the errors of `ImageListing.open`."""
+    proposals = settings.proposals if settings.reads_boxes else None
+    return ImageListing.open(settings.images, proposals, settings, exclude=[settings.out])

@@ -16,10 +16,11 @@ from ccop_eval.results.result import Result
 from ccop_pretrain.cli import NAMED_SETTINGS
 from ccop_pretrain.settings import RunSettings
 from ccop_pretrain.tasks import pretrain
-from ccop_pretrain.training.run import environment, open_listing
+from ccop_pretrain.training.run import environment
 from ccop_pretrain.training.run_folder import RunFolder
 from ccop_pretrain.training.schedule import Schedule
 from ccop_pretrain.training.step import PretrainingModule
+from ccop_pretrain.views.listing import open_listing
 
 from ccop_hub.files import write_atomically
 from ccop_hub.formats.checkpoint import save_checkpoint

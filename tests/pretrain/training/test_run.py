@@ -14,9 +14,10 @@ from ccop_pretrain.settings import PhotometricSettings, RunSettings, SmallDataSe
 from ccop_pretrain.training import run as program
 from ccop_pretrain.training import trainer
 from ccop_pretrain.training.checkpoints import newest_checkpoint
-from ccop_pretrain.training.run import open_listing, run
+from ccop_pretrain.training.run import run
 from ccop_pretrain.training.run_folder import RunFolder
 from ccop_pretrain.views.dataset import ViewDataset
+from ccop_pretrain.views.listing import open_listing
 from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_file
 
