@@ -49,8 +49,8 @@ Picture sheet {sheet}
 Output        {log}
 
 mIoU: a small head segments objects from the background by each network's frozen features. A minute of pre-training is
-far too little: it may even cost points. The last row is the network that is part of the package, larger and trained for
-twelve minutes; its own start is about where the first row is. docs/study.md has more.
+far too little: it may even cost points. The last row is the network that is part of the package, trained for twelve
+minutes. docs/study.md has more.
 
 next: ccop-pretrain proposals PHOTOS --out PROPOSALS   # PHOTOS: any folder of images
       ccop-pretrain run --images PHOTOS --proposals PROPOSALS --out RUN --backbone resnet50 --epochs 200
@@ -71,7 +71,7 @@ def main() -> None:
     step("preview", "ccop-pretrain", "inspect", *look, "--out", PICTURES, "--count", 3)
     for objective, run in RUNS.items():
         boxes = ("--proposals", PROPOSALS) if objective == "ccop" else ()
-        choice = ("--setting", "tiny", "--objective", objective, "--steps", 120)
+        choice = ("--setting", "tiny", "--objective", objective, "--steps", 60)
         step("pre-train", "ccop-pretrain", "run", *choice, "--images", TRAIN, *boxes, "--out", run)
     step("load", "python", "-c", LOAD.format(weights=str(RUNS["ccop"])))
     results = []
