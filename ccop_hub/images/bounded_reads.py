@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 MOST_READS = 1_000_000
@@ -50,3 +52,13 @@ class BoundedReads:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
+
+
+@contextmanager
+def position_kept(file: BinaryIO) -> Iterator[None]:
+    """Read elsewhere in a file, and return to the present position at the end."""
+    place = file.tell()
+    try:
+        yield
+    finally:
+        file.seek(place)

@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 from PIL import Image
 
+from .bounded_reads import position_kept
 from .jpeg2000_tiles import TILE_COST, count_tiles
 from .jpeg_scans import read_scans
 
@@ -74,8 +75,5 @@ def decoder(image: Image.Image) -> str:
 
 
 def _size(file: BinaryIO) -> int:
-    place = file.tell()
-    try:
+    with position_kept(file):
         return int(file.seek(0, os.SEEK_END))
-    finally:
-        file.seek(place)

@@ -6,6 +6,8 @@ import math
 import struct
 from typing import BinaryIO
 
+from .bounded_reads import position_kept
+
 TILE_COST = 14_000
 """Memory in bytes per tile of up to four channels (measured as peak process memory, OpenJPEG 2.5)."""
 
@@ -22,9 +24,8 @@ def count_tiles(file: BinaryIO) -> int:
     Raises:
         ValueError: there is no codestream, or it has no tiles or more than four channels.
     """
-    place = file.tell()
-    file.seek(0)
-    try:
+    with position_kept(file):
+        file.seek(0)
         if file.read(len(_SIGNATURE)) == _SIGNATURE:
             _find_codestream(file)
         else:
@@ -33,8 +34,6 @@ def count_tiles(file: BinaryIO) -> int:
             raise ValueError("no JPEG 2000 codestream")
         file.read(4)  # length of the segment, capabilities
         return _count(file)
-    finally:
-        file.seek(place)
 
 
 def _find_codestream(file: BinaryIO) -> None:

@@ -10,6 +10,8 @@ import re
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from .bounded_reads import position_kept
+
 MAX_SCANS = 64
 """Most scans of a JPEG to decode. Encoders write 6 to 18; with this many, an image at the pixel limit takes 3 s."""
 
@@ -44,12 +46,9 @@ def read_scans(file: BinaryIO) -> Scans:
     Raises:
         ValueError: more than `MAX_SCANS` scans, or far more tables and comments than any encoder writes.
     """
-    place = file.tell()
-    file.seek(0)
-    try:
+    with position_kept(file):
+        file.seek(0)
         return _scans(file)
-    finally:
-        file.seek(place)
 
 
 def _scans(file: BinaryIO) -> Scans:
