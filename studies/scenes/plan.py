@@ -16,6 +16,9 @@ FILE = Path(__file__).with_name("plan.yaml")
 UNTRAINED, REFERENCE = "untrained", "ccop"
 """The arm that every other starts from, and the arm that the ablations and MoCo v2 are compared with."""
 
+LATE = 0.25
+"""Share of a run at its end over which the logged figures are averaged."""
+
 PLACES = ("images", "proposals", "out")
 """Settings of a run that are folders of this machine, and are not kept with its results."""
 

@@ -15,10 +15,9 @@ from scipy import stats
 
 from ccop_hub.files import write_atomically
 
-from .plan import REFERENCE, UNTRAINED, Plan
+from .plan import LATE, REFERENCE, UNTRAINED, Plan
 from .proposal_facts import FILE as FACTS
 from .proposal_facts import ON_BACKGROUND, ON_OBJECT
-from .runs import LATE
 
 HERE = Path(__file__).parent
 RESULTS, PAGE, TEXT = HERE / "results", HERE.parents[1] / "docs" / "study.md", HERE / "page.md"

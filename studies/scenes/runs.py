@@ -27,10 +27,7 @@ from ccop_hub.formats.checkpoint import save_checkpoint
 from ccop_hub.saved_settings import plain
 
 from .data import StudyData
-from .plan import PLACES, REFERENCE, UNTRAINED, Measure, Plan
-
-LATE = 0.25
-"""Share of a run at its end over which the logged figures are averaged."""
+from .plan import LATE, PLACES, REFERENCE, UNTRAINED, Measure, Plan
 
 
 @dataclass(frozen=True)
