@@ -91,7 +91,7 @@ def run(settings: RunSettings, listing: ImageListing | None = None) -> RunResult
             another process runs in the folder, the run diverged, or the disk is full.
     """
     check_machine(settings)
-    listing = listing or open_listing(settings)
+    listing = open_listing(settings) if listing is None else listing
     schedule = Schedule.of(settings, len(listing))
     module = PretrainingModule(settings, schedule)
     folder = RunFolder(settings.out)
