@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -11,10 +10,9 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from .cores import available_cores
+from .limits import DEFAULT_WORKERS
 from .stopping import ignore_stop_signals, stop_signals_blocked
-
-DEFAULT_WORKERS = 2
-"""Workers of programs that do not ask for more: one reads ahead while another waits for the disk, on any machine."""
 
 
 class Reader(DataLoader[Any]):
@@ -46,7 +44,7 @@ class Reader(DataLoader[Any]):
 
 @functools.cache
 def _compare_with_cores(workers: int) -> None:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = available_cores()
     if workers > cores:
         have = "1 core" if cores == 1 else f"{cores} cores"
         print(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from .errors import UserError
-from .limits import MAX_PIXELS
+from .limits import DEFAULT_WORKERS, MAX_PIXELS
 from .validation import Ge, NonNegativeInt, PositiveInt, Seed, Share, Validated
 
 Format = Literal["safetensors", "torchvision", "timm", "detectron2", "detectron2-c4", "mmdetection", "onnx"]
@@ -140,7 +140,7 @@ class EmbedSettings(Validated):
     resize: Literal["crop", "square", "short-side"] | None = None
     image_size: Annotated[int, Ge(32)] | None = None
     batch_size: PositiveInt = 64
-    workers: NonNegativeInt = 2
+    workers: NonNegativeInt = DEFAULT_WORKERS
     accelerator: Accelerator = "auto"
     backbone: str | None = None
     seed: Seed = 0

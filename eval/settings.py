@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from ccop_hub.errors import UserError
-from ccop_hub.limits import MAX_PIXELS
+from ccop_hub.limits import DEFAULT_WORKERS, MAX_PIXELS
 from ccop_hub.validation import (
     Described,
     Ge,
@@ -145,7 +145,7 @@ class RunSettings(Validated):
     accelerator: Accelerator = "auto"
     devices: PositiveInt = 1
     precision: Precision | None = "float32"
-    workers: NonNegativeInt = 2
+    workers: NonNegativeInt = DEFAULT_WORKERS
 
     def check_together(self) -> None:
         """Refuse half precision on a processor."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 from typing import Any
+
+from ccop_hub.cores import available_cores
 
 RECORDED_PACKAGES = ("ccop-hub", "torch", "torchvision", "timm", "lightning", "numpy")
 
@@ -32,11 +33,10 @@ def hardware(devices: int = 1, accelerator: str | None = None) -> dict[str, Any]
 
     on_cuda = torch.cuda.is_available() if accelerator is None else accelerator == "cuda"
     device = torch.cuda.get_device_name(0) if on_cuda else "cpu"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "device": device,
         "devices": devices,
-        "cores": cores,
+        "cores": available_cores(),
         "threads": torch.get_num_threads(),
         "processor": platform.processor() or platform.machine(),
         "system": platform.platform(terse=True),

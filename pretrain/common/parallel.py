@@ -27,11 +27,6 @@ _GRACE = 5.0
 """Seconds for workers to finish their current items when the parent is stopped."""
 
 
-def available_cores() -> int:
-    """Return the number of cores that this process may use, which may be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def one_opencv_thread() -> None:
     """Limit OpenCV to one thread in this process, since there is already one process per core."""
     import cv2

@@ -17,6 +17,7 @@ from torchvision.transforms import v2
 from ccop_hub.architectures import build_resnet_fpn
 from ccop_hub.image_sources.source import open_source
 from ccop_hub.image_sources.stored_images import ImageSource
+from ccop_hub.limits import DEFAULT_WORKERS
 from ccop_hub.normalization import PIXEL_MEAN, PIXEL_STD
 from ccop_hub.readers import Reader
 
@@ -26,8 +27,7 @@ MEASURED_SECONDS = 8.0
 """Time for measuring, after the data-loading processes have started."""
 
 BATCH = 256
-WORKERS = 2
-"""Batch size and data-loading processes of the linear probe, by default; kNN's batches are smaller."""
+"""Batch size of the linear probe, by default; kNN's batches are smaller."""
 
 
 LIBRARIES = ("lightning.fabric", "torchmetrics", "matplotlib.pyplot")
@@ -81,7 +81,7 @@ def measure_features(job: FeatureJob) -> FeatureRates:
     network = build_resnet_fpn(job.backbone, seed=0).to(device).eval()
     mean, std = (torch.tensor(values, device=device).view(-1, 1, 1) for values in (PIXEL_MEAN, PIXEL_STD))
     images = EndlessImages(open_source(job.images), job.side)
-    loader = Reader(images, batch_size=BATCH, num_workers=WORKERS, pin_memory=job.gpu)
+    loader = Reader(images, batch_size=BATCH, num_workers=DEFAULT_WORKERS, pin_memory=job.gpu)
     begun, seen, width = 0.0, -3 * BATCH, 0  # the first batches are loaded in advance
     for batch in loader:
         # As a `FrozenNetwork` does, with all stages in memory at the same time. On a GPU, copying the features back

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from ccop_hub.cores import available_cores
 from ccop_hub.errors import UserError, one_line
 from ccop_hub.notebook import summary_html
 from ccop_hub.progress import announce, duration
@@ -18,7 +19,7 @@ from ccop_hub.regular_files import read_json
 from ccop_hub.stopping import stoppable
 from ccop_hub.validation import SettingError
 
-from ..common.parallel import available_cores, in_own_process
+from ..common.parallel import in_own_process
 from ..estimates import (
     Cost,
     Power,

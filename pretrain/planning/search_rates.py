@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from ccop_hub.cores import available_cores
 from ccop_hub.image_sources.source import open_source
 from ccop_hub.proposals.shards import shard_paths
 
-from ..common.parallel import OrderedMap, available_cores, in_own_process, one_opencv_thread
+from ..common.parallel import OrderedMap, in_own_process, one_opencv_thread
 from ..common.process_memory import children_memory, peak_memory
 from ..proposals.run import make_proposals
 from ..proposals.search import compile_search, propose_image

@@ -14,12 +14,12 @@ import numpy.typing as npt
 from ccop_hub.coco.file_names import find_file
 from ccop_hub.coco.json_stream import stream_entries
 from ccop_hub.coco.normalised import normalise
+from ccop_hub.cores import available_cores
 from ccop_hub.errors import UserError
 from ccop_hub.files import write_atomically
 from ccop_hub.image_sources.stored_images import ImageSource
 from ccop_hub.proposals.shards import ImageProposals, Manifest, read_notes, shard_path
 
-from ..common.parallel import available_cores
 from ..settings import ProposalSettings
 from .ledger import Ledger
 

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from ccop_hub.cores import available_cores
 from ccop_hub.errors import UserError
 from ccop_hub.files import check_replaceable, make_folder
 from ccop_hub.image_sources.skipped import SkippedImages
@@ -17,7 +18,6 @@ from ccop_hub.progress import announce
 from ccop_hub.proposals.shards import Manifest
 from ccop_hub.stopping import stoppable
 
-from ..common.parallel import available_cores
 from ..settings import ProposalSettings
 from .check import CheckReport, check_proposals
 from .claim import claim

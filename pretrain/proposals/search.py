@@ -9,6 +9,7 @@ from io import BytesIO
 
 import numpy as np
 
+from ccop_hub.cores import available_cores
 from ccop_hub.errors import UserError
 from ccop_hub.image_sources.skipped import SkippedImages, require_readable
 from ccop_hub.image_sources.stored_images import ImageSource, StoredImage
@@ -17,7 +18,7 @@ from ccop_hub.progress import Progress, announce
 from ccop_hub.proposals.shards import SKIPPED, ImageProposals, content_digest
 from ccop_hub.stopping import stop_signals_blocked
 
-from ..common.parallel import OrderedMap, available_cores, one_opencv_thread
+from ..common.parallel import OrderedMap, one_opencv_thread
 from ..estimates import BYTES_A_BOX, BYTES_AN_IMAGE, Cost, shortages
 from ..settings import ProposalSettings
 from .ledger import Ledger, PartWriter

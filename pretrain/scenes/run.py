@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ccop_hub.console import next_step
+from ccop_hub.cores import available_cores
 from ccop_hub.errors import UserError
 from ccop_hub.files import make_folder, write_atomically
 from ccop_hub.locks import folder_lock
@@ -24,7 +25,7 @@ from ccop_hub.saved_settings import differences, read_settings, save_settings
 from ccop_hub.stopping import stoppable
 from ccop_hub.synthetic.shapes import SHAPES
 
-from ..common.parallel import OrderedMap, available_cores, one_opencv_thread
+from ..common.parallel import OrderedMap, one_opencv_thread
 from ..settings import SceneSettings
 from .drawing import SPLITS, Job, coco_document, draw
 

@@ -6,7 +6,6 @@ listing, which changes neither the batch size nor the draws for other images.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from ccop_hub.cores import available_cores
 from ccop_hub.errors import UserError
 from ccop_hub.image_sources.skipped import require_readable
 from ccop_hub.images import Pixels, UnreadableImageError
@@ -270,5 +270,4 @@ def images_per_process(settings: RunSettings, processes: int) -> int:
 
 def default_workers() -> int:
     """Return the default number of data loader workers: one per usable core, at most `MOST_WORKERS`."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, MOST_WORKERS)
+    return min(available_cores(), MOST_WORKERS)

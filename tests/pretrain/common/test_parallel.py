@@ -10,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
-from ccop_pretrain.common.parallel import OrderedMap, available_cores
+from ccop_pretrain.common.parallel import OrderedMap
 
 from ccop_hub.errors import UserError
 from ccop_hub.stopping import STOP_SIGNALS
@@ -152,7 +152,3 @@ list(results)
     for worker in left:
         os.kill(worker, 9)
     assert left == []
-
-
-def test_available_cores() -> None:
-    assert 1 <= available_cores() <= (os.cpu_count() or 1)

@@ -118,7 +118,7 @@ def test_measured_rates(scenes: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     for module in (search_rates, feature_rates):
         monkeypatch.setattr(module, "MEASURED_SECONDS", 0.0)
     monkeypatch.setattr(feature_rates, "BATCH", 4)
-    monkeypatch.setattr(feature_rates, "WORKERS", 0)
+    monkeypatch.setattr(feature_rates, "DEFAULT_WORKERS", 0)
     settings = PlanSettings(
         images=1000,
         sample=scenes,
