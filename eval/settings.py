@@ -270,8 +270,8 @@ class SegmentationSettings(RunSettings):
 
     Args:
         data: Cityscapes folder (`leftImg8bit`, `gtFine`); or a folder with `train` and `val`, each with `images` and
-            `labels` (PNGs of class ids with the same stems), and optionally `classes.txt` with one class name per line;
-            or a COCO folder (`train2017`, `val2017`) with such labels in `semantic`.
+            `labels` (class ids as PNG, BMP or TIFF, under the names of the images), and optionally `classes.txt` with
+            one class name per line; or a COCO folder (`train2017`, `val2017`) with such labels in `semantic`.
         protocol: `cityscapes-fcn16-90k` or `cityscapes-fcn16-150ep`.
         frozen: train only the head; the backbone is frozen, in eval mode.
         ignore: label ids to exclude from training and scoring, in addition to 255 (not for Cityscapes, which defines

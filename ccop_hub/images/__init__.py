@@ -10,13 +10,12 @@ from .decoding import (
     decode_pixels,
     decode_rgb,
     open_regular,
-    read_class_ids,
     read_header,
-    read_instance_ids,
     read_rgb,
     with_padding,
 )
 from .formats import IMAGE_SUFFIXES, is_image_name
+from .labels import read_class_ids, read_instance_ids
 from .listing import ImageFiles, describe_passed_over, is_hidden, list_folders, list_images, require_images, scan_images
 
 __all__ = [

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import BinaryIO, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +43,6 @@ REDUCTIONS = (8, 4, 2)
 _ALPHA_BACKGROUND = (255, 255, 255)  # as in a browser
 _UINT16_TO_UINT8 = 257  # 65535 / 255
 _STRIP_PIXELS = 1 << 20  # pixels to convert at a time, to keep intermediate copies small
-_LABEL_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L", "I;16N")
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that rotate by 90 degrees (EXIF 2.32, tag 0x0112)
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_METADATA = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
@@ -133,7 +132,7 @@ def decode_rgb(file: BinaryIO, path: Path, max_pixels: int = MAX_PIXELS) -> Imag
     Raises:
         UnreadableImageError: not an image, truncated, damaged, or larger than `max_pixels`.
     """
-    return _decode(file, path, max_pixels, lambda image: _to_rgb(path, image))
+    return decode(file, path, max_pixels, lambda image: _to_rgb(path, image))
 
 
 def decode_pixels(
@@ -166,7 +165,7 @@ def decode_pixels(
         is_plain = image.mode == "RGB" and not image.has_transparency_data
         return _as_array(image if is_plain else _to_rgb(path, image))
 
-    return _decode(file, path, max_pixels, to_array, prepare=prepare), factors[-1]
+    return decode(file, path, max_pixels, to_array, prepare=prepare), factors[-1]
 
 
 def with_padding(pixels: Pixels) -> Pixels:
@@ -207,27 +206,6 @@ def _reduce(image: Image.Image, orientation: int, most: int) -> int:
     return 1
 
 
-def read_class_ids(path: Path, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
-    """Read a label image as (H, W) uint8 class ids, upright; palette images give their palette indices.
-
-    Raises:
-        UnreadableImageError: as for `read_rgb`, or the image is not single-channel with at most 8 bits.
-    """
-    ids = _read_ids(path, max_pixels)
-    if ids.dtype not in (np.uint8, np.bool_):
-        raise UnreadableImageError(path, "more than 8 bits per pixel; use 8-bit class ids")
-    return ids.astype(np.uint8)
-
-
-def read_instance_ids(path: Path, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.int64]:
-    """Read a label image of any integer depth as (H, W) int64 ids, upright.
-
-    Raises:
-        UnreadableImageError: as for `read_rgb`, or the image is not single-channel with integer values.
-    """
-    return _read_ids(path, max_pixels).astype(np.int64)
-
-
 def read_header(path: Path) -> ImageHeader:
     """Read the size and orientation of an image file without decoding its pixels.
 
@@ -244,7 +222,7 @@ def decode_header(file: BinaryIO, path: Path) -> ImageHeader:
     Raises:
         UnreadableImageError: not an image.
     """
-    return _decode(
+    return decode(
         file, path, math.inf, lambda image: ImageHeader(image.width, image.height, _orientation(image)), load=False
     )
 
@@ -264,7 +242,7 @@ def open_regular(path: Path) -> BinaryIO:
         raise UnreadableImageError(path, reason) from None
 
 
-def _decode(
+def decode(
     file: BinaryIO,
     path: Path,
     max_pixels: float,
@@ -272,7 +250,11 @@ def _decode(
     load: bool = True,
     prepare: Callable[[Image.Image], None] = lambda _: None,
 ) -> Result:
-    """Open an image, check its size, call `prepare`, load it, apply its orientation, and return `use(image)`."""
+    """Open an image, check its size, call `prepare`, load it, apply its orientation, and return `use(image)`.
+
+    Raises:
+        UnreadableImageError: as for `decode_rgb`.
+    """
     with _damage_named(file, path):
         reads = BoundedReads(file)
         try:
@@ -401,15 +383,3 @@ def _sixteen_to_eight_bits(path: Path, image: Image.Image) -> Image.Image:
     if values.size and (values.min() < 0 or values.max() > np.iinfo(np.uint16).max):
         raise UnreadableImageError(path, "32-bit integer pixels have no known range; use 8 or 16 bits per channel")
     return Image.fromarray(((values + _UINT16_TO_UINT8 // 2) // _UINT16_TO_UINT8).astype(np.uint8))
-
-
-def _read_ids(path: Path, max_pixels: int) -> npt.NDArray[Any]:
-    def to_array(image: Image.Image) -> npt.NDArray[Any]:
-        if image.mode not in _LABEL_MODES:
-            raise UnreadableImageError(
-                path, f"{image.mode} pixels, not a single channel of ids; use class ids, not colours"
-            )
-        return np.array(image)
-
-    with open_regular(path) as file:
-        return _decode(file, path, max_pixels, to_array)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ccop_hub.errors import UserError
-from ccop_hub.images import UnreadableImageError, read_class_ids
+from ccop_hub.errors import UserError, first_names
+from ccop_hub.images import UnreadableImageError, read_class_ids, read_header, scan_images
 
 from ..common.images import list_images, read_rgb
 from .label_table import IGNORED, LabelTable, make_table, parse_label_map
@@ -51,19 +53,15 @@ class LabelledImages:
         """
         image = read_rgb(split.images[index])
         label = read_ids(split.labels[index])
-        if label.shape != (image.height, image.width):
-            raise UserError(
-                f"{split.labels[index]} is {label.shape[1]}x{label.shape[0]}, its image {image.width}x{image.height}: "
-                "a label must have the size of its image"
-            )
+        _require_size(split.labels[index], label, image.size)
         return image, self.table.lookup()[label]
 
 
 def read_ids(path: Path) -> np.ndarray:
-    """Read a label PNG as (H, W) uint8 ids; for a palette PNG, these are the palette indices.
+    """Read a label image as (H, W) uint8 ids; for a palette image, these are the palette indices.
 
     Raises:
-        UserError: the file is unreadable or does not have a single 8-bit channel.
+        UserError: the file is unreadable, or contains colours or ids above 255.
     """
     try:
         return read_class_ids(path)
@@ -80,7 +78,7 @@ def open_labelled_images(data: Path, ignore: Sequence[int] = (), label_map: Sequ
         label_map: `VALUE:ID` pairs that map values in label files to label ids, e.g. `255:1`.
 
     Raises:
-        UserError: the layout is unknown, an image has no label, or the labels do not match the classes.
+        UserError: the layout is unknown, an image has no label of its size, or the labels do not match the classes.
     """
     mapping = parse_label_map(label_map)
     if (data / "leftImg8bit").is_dir() or (data / "gtFine").is_dir():
@@ -100,7 +98,15 @@ def open_labelled_images(data: Path, ignore: Sequence[int] = (), label_map: Sequ
             f"{data} is not a segmentation data set: give Cityscapes (leftImg8bit, gtFine) or a folder with "
             "{train,val}/{images,labels}"
         )
-    table = make_table(names, _values(splits), ignore, mapping)
+    values = _values(splits)
+    table = make_table(names, values, ignore, mapping)
+    scored = {value for value, index in enumerate(table.lookup().tolist()) if index != IGNORED}
+    for split in splits:
+        if not any(scored.intersection(values[label]) for label in split.labels):
+            raise UserError(
+                f"all pixels of the labels in {split.labels[0].parent} are ignored: check the labels, --ignore and "
+                "--label-map"
+            )
     return LabelledImages(table, splits[0], splits[1], cityscapes=False)
 
 
@@ -125,19 +131,70 @@ def _cityscapes(data: Path, split: str) -> LabelledSplit:
 
 def _folder(images: Path, labels: Path) -> LabelledSplit:
     found = list_images(images)
-    return _complete(found, [labels / path.relative_to(images).with_suffix(".png") for path in found])
+    if not labels.is_dir():
+        raise UserError(f"no folder {labels}: put the label images of {images} there, with the names of the images")
+    by_stem = defaultdict(list)
+    for name in scan_images(labels).images:
+        by_stem[os.path.splitext(name)[0]].append(labels / name)  # noqa: PTH122 - pathlib is slow for a million names
+    chosen = [_label_of(path.relative_to(images), labels, by_stem) for path in found]
+    used: dict[Path, Path] = {}
+    for image, label in zip(found, chosen, strict=True):
+        if used.setdefault(label, image) != image:
+            raise UserError(
+                f"{used[label]} and {image} have the same label {label}: remove or rename one of the images"
+            )
+    return _complete(found, chosen)
+
+
+def _label_of(image: Path, labels: Path, by_stem: Mapping[str, Sequence[Path]]) -> Path:
+    """Choose the label of an image: `NAME.png`, else the only image file of that name with another suffix."""
+    usual = labels / image.with_suffix(".png")
+    candidates = by_stem.get(image.with_suffix("").as_posix(), ())
+    if usual in candidates or not candidates:
+        return usual
+    if len(candidates) > 1:
+        raise UserError(
+            f"{image} has several labels in {labels} ({first_names([path.name for path in candidates], 3)}): keep one"
+        )
+    return candidates[0]
 
 
 def _complete(images: list[Path], labels: list[Path]) -> LabelledSplit:
-    absent = [path for path in labels if not path.is_file()]
+    absent = [path for path in labels if not os.path.lexists(path)]
     if absent:
-        raise UserError(f"{len(absent)} of {len(images)} images have no label, such as {absent[0]}: add or remove them")
+        others = sorted(set(absent[0].parent.glob("[!.]*")) - set(labels))
+        present = others[0].name if others else ""
+        raise UserError(
+            f"{len(absent)} of {len(images)} images have no label, such as {absent[0]}"
+            + (f" (but {present} is there)" if present else "")
+            + ": add the labels, with the names of the images, or remove the images"
+        )
     return LabelledSplit(images, labels)
 
 
 def _values(splits: list[LabelledSplit]) -> dict[Path, list[int]]:
-    """Distinct values in each label file."""
-    files = [file for split in splits for file in split.labels]
+    """Distinct values in each label file, after checking its size."""
+    pairs = [pair for split in splits for pair in zip(split.images, split.labels, strict=True)]
     with ThreadPoolExecutor() as pool:
-        found = pool.map(lambda file: np.unique(read_ids(file)).tolist(), files)
-        return dict(zip(files, found, strict=True))
+        found = pool.map(_values_of, pairs)
+        return {label: values for (_, label), values in zip(pairs, found, strict=True)}
+
+
+def _values_of(pair: tuple[Path, Path]) -> list[int]:
+    image, label = pair
+    ids = read_ids(label)
+    try:
+        size = read_header(image).upright
+    except UnreadableImageError as error:
+        raise UserError(f"unreadable image {image}: {error.reason}; replace or remove it") from None
+    _require_size(label, ids, size)
+    values: list[int] = np.unique(ids).tolist()
+    return values
+
+
+def _require_size(path: Path, label: np.ndarray, size: tuple[int, int]) -> None:
+    height, width = label.shape
+    if (width, height) != size:
+        raise UserError(
+            f"{path} is {width}x{height}, its image {size[0]}x{size[1]}: a label must have the size of its image"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -79,7 +80,7 @@ def make_table(
     ids = sorted({mapping.get(value, value) for value in values} - {IGNORED, *ignore})
     folder = next(iter(present)).parent
     held = f"the labels, such as those in {folder}, hold the values {_some(values)}"
-    if not names.is_file():
+    if not os.path.lexists(names):
         _require_two(ids, values, held, mapping)
         return LabelTable([f"class {value}" for value in ids], ids, mapping=mapping)
     listed = read_names(names)
@@ -110,9 +111,12 @@ def read_names(file: Path) -> list[str]:
         UserError: the file is unreadable, or a name occurs twice.
     """
     try:
-        names = [line.strip() for line in read_text(file).splitlines() if line.strip()]
+        names = [line.strip() for line in read_text(file).split("\n") if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {file} ({error}): give one class name per line, as UTF-8") from None
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot read {file} ({reason}): give one class name per line, as UTF-8") from None
+    if not names:
+        raise UserError(f"{file} names no class: give one class name per line, or remove the file")
     if len(names) > IGNORED + 1:
         raise UserError(f"{file} names {len(names)} classes: label images have at most {IGNORED + 1}")
     if twice := sorted({name for name in names if names.count(name) > 1}):

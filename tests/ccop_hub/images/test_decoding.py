@@ -16,9 +16,7 @@ from ccop_hub.images import (
     IMAGE_SUFFIXES,
     MAX_PIXELS,
     UnreadableImageError,
-    read_class_ids,
     read_header,
-    read_instance_ids,
     read_rgb,
 )
 from ccop_hub.images.jpeg2000_tiles import TILE_COST
@@ -350,26 +348,6 @@ def test_every_mode_takes_about_the_memory_of_rgb(tmp_path: Path, mode: str) -> 
     words = [sys.executable, "-c", PEAK, str(tmp_path / f"small{path.suffix}"), str(path)]
     found = float(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
     assert found < 12  # bytes per pixel: 8 for two copies of RGB, plus one strip's intermediate copies
-
-
-def test_labels_keep_their_ids(tmp_path: Path) -> None:
-    ids = np.array([[0, 1, 255], [7, 7, 19]], dtype=np.uint8)
-    Image.fromarray(ids).save(tmp_path / "grey.png")
-    palette = Image.fromarray(ids, "P")
-    palette.putpalette([number // 3 for number in range(768)])
-    palette.save(tmp_path / "palette.png")
-    Image.fromarray(ids.astype(np.uint16) * 257).save(tmp_path / "deep.png")
-    halves().save(tmp_path / "colours.png")
-    for name in ("grey.png", "palette.png"):
-        found = read_class_ids(tmp_path / name)
-        assert found.dtype == np.uint8
-        assert found.tolist() == ids.tolist()
-    assert read_instance_ids(tmp_path / "deep.png").tolist() == (ids.astype(int) * 257).tolist()
-    with pytest.raises(UnreadableImageError, match="more than 8 bits"):
-        read_class_ids(tmp_path / "deep.png")
-    for read in (read_class_ids, read_instance_ids):
-        with pytest.raises(UnreadableImageError, match="RGB pixels, not"):
-            read(tmp_path / "colours.png")
 
 
 @pytest.mark.parametrize(("orientation", "size"), [(1, (40, 20)), (3, (40, 20)), (6, (20, 40)), (7, (20, 40))])

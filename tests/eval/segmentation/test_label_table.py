@@ -77,6 +77,19 @@ def test_names_are_read_with_a_byte_order_mark_and_once_each(named, tmp_path):
         read_names(tmp_path / "latin.txt")
 
 
+def test_names_that_cannot_be_read_are_not_ignored(tmp_path):
+    names = tmp_path / "classes.txt"
+    names.symlink_to("elsewhere.txt")
+    with pytest.raises(UserError, match=r"cannot read .*classes\.txt"):
+        table(names, [0, 1])
+    names.unlink()
+    names.write_text("\n \n")
+    with pytest.raises(UserError, match="names no class"):
+        table(names, [0, 1])
+    names.write_text("sky\nro\x85ad\n", encoding="utf-8")
+    assert read_names(names) == ["sky", "ro\x85ad"], "only line feeds and carriage returns end a line"
+
+
 def test_more_names_than_label_images_have_values_are_refused(tmp_path):
     path = tmp_path / "classes.txt"
     path.write_text("\n".join(map(str, range(256))))
