@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+import posixpath
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -11,6 +13,9 @@ from .values import WrongValueError, shown
 
 _LONGEST = 4096
 """Characters of the longest path on Linux (`PATH_MAX`); other systems allow fewer."""
+
+_DEEPEST = 32
+"""Folders of a path within an image folder; those before are looked up only together."""
 
 
 def file_name(value: object) -> str:
@@ -42,8 +47,49 @@ def find_file(name: str, exists: Callable[[str], bool]) -> str | None:
     return next((candidate for candidate in candidates(name) if exists(candidate)), None)
 
 
+def image_name(entry: Mapping[str, object]) -> str:
+    """Return the `file_name` of an image entry, or what its `coco_url` names (LVIS has no file names).
+
+    Raises:
+        WrongValueError: as for `file_name`.
+    """
+    given, url = entry.get("file_name"), entry.get("coco_url")
+    if not given and isinstance(url, str):
+        given = unquote(urlsplit(url).path).lstrip("/")
+    return file_name(given)
+
+
+def same_name(one: str, other: str) -> bool:
+    """Whether two names differ at most in slashes and surrounding spaces."""
+    return _plain(one) == _plain(other)
+
+
+def _plain(name: str) -> str:
+    return posixpath.normpath(name.strip().replace("\\", "/"))
+
+
 def candidates(name: str) -> Iterator[str]:
-    """Yield possible readings of a name: unchanged, with forward slashes, unescaped, then without leading folders."""
+    """Yield possible readings of a name, in this order.
+
+    First unchanged, with forward slashes, unescaped, and without leading folders; then the same in other Unicode
+    normal forms, which archives from macOS have, and with the suffix in lower and upper case.
+    """
+    readings = list(dict.fromkeys(_readings(name)))
+    yield from readings
+    for reading in readings:
+        yield from _spellings(reading)
+
+
+def _spellings(path: str) -> Iterator[str]:
+    stem, suffix = posixpath.splitext(path)
+    for text in dict.fromkeys((path, stem + suffix.lower(), stem + suffix.upper())):
+        yield text
+        if not text.isascii():
+            yield unicodedata.normalize("NFC", text)
+            yield unicodedata.normalize("NFD", text)
+
+
+def _readings(name: str) -> Iterator[str]:
     literal = [name]
     if name.strip() != name:
         literal.append(name.strip())
@@ -52,10 +98,10 @@ def candidates(name: str) -> Iterator[str]:
     if "://" in name:
         literal.append(urlsplit(name.strip()).path.lstrip("/"))
     literal += [unquote(text) for text in literal if "%" in text]
-    yield from dict.fromkeys(literal)
+    yield from literal
     for text in dict.fromkeys(literal[-2:]):
         parts = [part for part in text.replace("\\", "/").split("/") if part not in ("", ".")]
-        for first in range(len(parts)):
+        for first in range(max(0, len(parts) - _DEEPEST), len(parts)):
             yield "/".join(parts[first:])
 
 

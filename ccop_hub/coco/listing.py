@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ from rich.progress import track
 
 from ..errors import UserError, first_names
 from ..images import ImageHeader, UnreadableImageError, read_header
-from .file_names import file_in, file_name, find_file
+from .file_names import file_in, find_file, image_name, same_name
 from .findings import Findings, Kind
 from .json_stream import stream_entries
 from .values import WrongValueError, identifier, is_unicode, number, shown
@@ -25,6 +26,9 @@ _LONGEST_CATEGORY = 1000  # characters
 _NAMED = 5
 _MISSING_AT_MOST = 1000
 """Missing images after which no more are looked up; a name with many folders takes many lookups."""
+
+_OTHER_TASKS = {"segments_info": "panoptic segments", "caption": "captions", "question": "questions"}
+"""Entries of annotations for other tasks of COCO."""
 
 _THREADS = 8
 _PROGRESS_FROM = 2000  # images
@@ -147,7 +151,7 @@ def raw_image(path: Path, place: int, entry: Any) -> RawImage:
         value = "id"
         key = identifier(entry.get("id"))
         value = "file_name"
-        name = file_name(entry.get("file_name"))
+        name = image_name(entry)
         value = "width and height"
         sides = [number(entry.get(side) or 0) for side in ("width", "height")]
         if max(sides) > _LONGEST_SIDE:
@@ -168,6 +172,9 @@ def wrong_entry(path: Path, section: str, place: int, entry: Any, what: str) -> 
     named = entry.get("id") if isinstance(entry, dict) else None
     kind = {"images": "image", "categories": "category", "annotations": "annotation"}[section]
     where = f"{kind} {shown(named)}" if named is not None else f"entry {place} of {section!r}"
+    other = next((task for key, task in _OTHER_TASKS.items() if isinstance(entry, dict) and key in entry), None)
+    if other is not None and section == "annotations":
+        return UserError(f"{path} contains {other}, not boxes of objects ({where}: {what}); give the instances JSON")
     return UserError(f"{path} is not a COCO JSON: {where}: {what}; correct or remove the entry")
 
 
@@ -235,10 +242,10 @@ def find_images(path: Path, listing: Listing, folder: Path) -> dict[str, os.stat
     """
     exists = file_in(folder)
     found: dict[str, os.stat_result] = {}
-    owners: dict[str, ImageEntry] = {}
+    owners: dict[str, tuple[str, ImageEntry]] = {}
     missing: list[str] = []
     for key, image in listing.images.items():
-        name = image.file_name
+        name = given = image.file_name
         other = find_file(name, exists)
         if other is None:
             missing.append(name)
@@ -248,13 +255,18 @@ def find_images(path: Path, listing: Listing, folder: Path) -> dict[str, os.stat
         if other != name:
             listing.findings.add(Kind.FILE_NAME, key)
             name, image = other, replace(image, file_name=other)
-        owner = owners.setdefault(name, image)
+        listed, owner = owners.setdefault(posixpath.normpath(name), (given, image))
         if owner is not image:
             if owner.size != image.size:
                 raise UserError(f"{path} lists {name} twice, with different sizes; list each image once")
+            if not same_name(listed, given):
+                raise UserError(
+                    f"{path} lists {listed} and {given}, which both match {name} in {folder}; file_name must be the "
+                    "path relative to the images"
+                )
             listing.findings.add(Kind.EQUAL_IMAGE, key)
         listing.images[key] = owner
-        found[name] = (folder / name).stat()
+        found[owner.file_name] = (folder / name).stat()
     if missing:
         count = str(len(missing)) if len(missing) <= _MISSING_AT_MOST else f"more than {_MISSING_AT_MOST}"
         raise UserError(

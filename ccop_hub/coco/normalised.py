@@ -21,7 +21,7 @@ from .objects import IdsNeedNumbersError, ObjectReader
 
 MaskFormat = Literal["polygon", "bitmask"]
 
-RULES = 1
+RULES = 2
 """Increase when a change of the rules can change a copy, so that outdated copies in the cache are ignored."""
 
 REPORT_SUFFIX = ".report.json"

@@ -226,6 +226,9 @@ def test_annotation_ids_that_pycocotools_takes_for_none_are_renumbered(folder: P
         (lambda content: _rename(content, "gone.png"), r"1 images of .* are not in .*: gone\.png;"),
         (lambda content: _rename(content, "a/" * 10_000), r"image 1: file_name: 'a/.* has 20000 characters"),
         (lambda content: content["images"][0].update(file_name="x/2.png", width=7), r"lists 2\.png twice, with dif"),
+        (lambda content: content["images"][0].update(file_name="x/2.png"), r"lists x/2\.png and 2\.png, which both"),
+        (lambda content: content.update(annotations=[{"image_id": 1, "caption": "A cat."}]), "contains captions"),
+        (lambda content: content.update(annotations=[{"image_id": 1, "segments_info": []}]), "contains panoptic"),
         (lambda content: content["images"][0].update(width=7), r"1\.png has 40 x 30 pixels, but .* lists it with 7 x"),
     ],
 )  # fmt: skip
