@@ -16,13 +16,17 @@ order in which a disk, a list or a shard lists the images.
 from __future__ import annotations
 
 import glob
+import itertools
 import os
 import posixpath
+import re
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
 from ..errors import UserError
 from ..images import (
+    is_hidden,
     require_images,
     scan_images,
 )
@@ -35,6 +39,8 @@ from .tar_index import TAR_SUFFIX, TarIndex
 
 LIST_SUFFIXES = (".txt", ".lst", ".list")
 _LONGEST_LIST = 4 << 30  # bytes: tens of millions of paths
+_MOST_SHARDS = 1_000_000
+_RANGE = re.compile(r"(-?\d{1,18})\.\.(-?\d{1,18})")
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
@@ -56,6 +62,8 @@ def open_source(images: Path, exclude: Collection[Path] = ()) -> ImageSource:
         return _open_file(images)
     if any(sign in str(images) for sign in "{*?["):
         return _open_pattern(images)
+    if os.path.lexists(images):
+        raise UserError(f"{images} is neither a file nor a folder, or a broken link; give images, or fix the link")
     raise UserError(
         f"{images} does not exist; give a folder of images, a list of their paths ({', '.join(LIST_SUFFIXES)}), tar "
         "shards, a COCO JSON, or hf://ORG/NAME"
@@ -67,7 +75,7 @@ def _open_folder(folder: Path, exclude: Collection[Path]) -> ImageSource:
         with needs("embed"):
             from .coco_source import open_coco_folder
         return open_coco_folder(folder)
-    shards = sorted(path.name for path in folder.glob(f"*{TAR_SUFFIX}") if not path.name.startswith("."))
+    shards = _shards_in(folder)
     if not shards:
         found = require_images(folder, exclude)
         return ImageSource(folder, folder.resolve().name, PackedStrings(found.images), passed_over=found.passed_over)
@@ -77,6 +85,13 @@ def _open_folder(folder: Path, exclude: Collection[Path]) -> ImageSource:
             f"'{folder}/*.tar'"
         )
     return _open_tars(folder, shards, folder.resolve().name)
+
+
+def _shards_in(folder: Path) -> list[str]:
+    with suppress(OSError), os.scandir(folder) as entries:  # looking for images then reports an unreadable folder
+        names = [entry for entry in entries if entry.name.lower().endswith(TAR_SUFFIX)]
+        return sorted(entry.name for entry in names if not is_hidden(entry.name) and not entry.is_dir())
+    return []
 
 
 def _open_file(path: Path) -> ImageSource:
@@ -101,9 +116,13 @@ def _open_pattern(pattern: Path) -> ImageSource:
     with needs("embed"):
         import braceexpand
     try:
-        words = list(braceexpand.braceexpand(str(pattern)))
+        ranges = (abs(int(last) - int(first)) for first, last in _RANGE.findall(str(pattern)))
+        words = [] if max(ranges, default=0) > _MOST_SHARDS else braceexpand.braceexpand(str(pattern))
+        words = list(itertools.islice(words, _MOST_SHARDS + 1))
     except ValueError:
         raise UserError(f"unbalanced braces in {pattern}; write 'shards/{{000..099}}.tar'") from None
+    if not 0 < len(words) <= _MOST_SHARDS:
+        raise UserError(f"{pattern} stands for more than {_MOST_SHARDS} shards; use a smaller range, or 'shards/*.tar'")
     paths = sorted({Path(found) for word in words for found in (glob.glob(word) if glob.has_magic(word) else [word])})  # noqa: PTH207
     missing = [path for path in paths if not path.is_file()]
     if missing or not paths:
@@ -126,6 +145,10 @@ def _open_list(path: Path) -> ImageSource:
     lines = sorted(posixpath.normpath(line) for line in _lines(path) if line and not line.startswith("#"))
     if not lines:
         raise UserError(f"{path} lists no image; write one path per line")
+    if lines[0].lower().endswith(TAR_SUFFIX):
+        raise UserError(
+            f"{path} lists tar shards ({lines[0]}), not images; give their folder, or a pattern: 'shards/*.tar'"
+        )
     require_different(path, lines)
     # A million Path objects would take longer than the lookups.
     if not any(os.path.isfile(os.path.join(path.parent, line)) for line in lines):  # noqa: PTH113, PTH118

@@ -8,12 +8,13 @@ uncompressed tar file, one pass over the headers gives the offset of each member
 from __future__ import annotations
 
 import os
+import posixpath
 import tarfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,7 @@ from ..regular_files import open_regular
 
 TAR_SUFFIX = ".tar"
 _MOST_EXTENSION = 1 << 20  # bytes; Linux paths have at most 4096
+_MOST_PADDING = 4 << 20  # bytes of zeros at the end of an archive; GNU tar fills a record, by default of 10 KiB
 _EXTENSION_TYPES = (
     tarfile.XHDTYPE,
     tarfile.XGLTYPE,
@@ -60,7 +62,7 @@ class TarIndex:
         """Read the headers of all shards.
 
         Hidden members (with a leading dot) and those without an image suffix are skipped. If several members have the
-        same name, the last one wins, as when unpacking a tar file.
+        same name, the last one wins, as when unpacking a tar file. Links to other members are images too.
 
         Raises:
             UserError: a shard is compressed, truncated or damaged.
@@ -102,21 +104,19 @@ class _Member(tarfile.TarInfo):
 
 
 def _members(path: Path, passed_over: Counter[str]) -> list[tuple[str, int, int]]:
-    """Return (name, offset, size) of the images in one tar file, counting other members by suffix."""
-    found = []
+    """Return (name, offset, size) of the images in one tar file, counting other members by suffix.
+
+    Several tar files that were concatenated are read as one.
+    """
+    found: list[tuple[str, int, int]] = []
     try:
-        with open_regular(path) as file, tarfile.open(fileobj=file, mode="r:", tarinfo=_Member) as archive:
-            end = os.fstat(file.fileno()).st_size
-            for member in archive:
-                name = PurePosixPath(member.name)
-                if not 0 <= member.size <= end - member.offset_data:
-                    raise tarfile.ReadError(f"it ends inside {name}, or the member's size, {member.size:,}, is wrong")
-                if not member.isreg() or any(is_hidden(part) for part in name.parts if part != "."):
-                    continue
-                if member.issparse() or not is_image_name(name.name):
-                    passed_over[suffix_of(name.name)] += 1
-                else:
-                    found.append((str(name), member.offset_data, member.size))
+        with open_regular(path) as file:
+            start: int | None = 0
+            while start is not None:
+                file.seek(start)
+                with tarfile.open(fileobj=file, mode="r:", tarinfo=_Member) as archive:
+                    found += _images(archive, os.fstat(file.fileno()).st_size, passed_over)
+                    start = _next_archive(file, archive.offset)
     except tarfile.TarError as error:
         raise UserError(
             f"{path} is not a complete, uncompressed tar file ({one_line(error)}); decompress it, or replace or "
@@ -125,3 +125,43 @@ def _members(path: Path, passed_over: Counter[str]) -> list[tuple[str, int, int]
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror or error}); check the path and its permissions") from None
     return found
+
+
+def _images(archive: tarfile.TarFile, end: int, passed_over: Counter[str]) -> list[tuple[str, int, int]]:
+    """Return the images of an archive that ends at byte `end` or before."""
+    found: list[tuple[str, int, int]] = []
+    places: dict[str, tuple[int, int]] = {}  # of regular files, for the links to them
+    for member in archive:
+        name = member.name.lstrip("/")
+        parts = PurePosixPath(name).parts
+        link = member.linkname if member.islnk() else _target(name, member.linkname) if member.issym() else None
+        if not member.issparse() and not 0 <= member.size <= end - member.offset_data:
+            raise tarfile.ReadError(f"it ends inside {name}, or the member's size, {member.size:,}, is wrong")
+        if not (member.isreg() or link is not None) or any(is_hidden(part) for part in parts):
+            continue
+        place = (member.offset_data, member.size) if link is None else places.get(str(PurePosixPath(link.lstrip("/"))))
+        if place is None or member.issparse() or not is_image_name(name):
+            passed_over[suffix_of(name)] += 1
+            continue
+        places[str(PurePosixPath(name))] = place
+        found.append((str(PurePosixPath(name)), *place))
+    return found
+
+
+def _target(name: str, link: str) -> str:
+    return posixpath.normpath(posixpath.join(posixpath.dirname(name), link))
+
+
+def _next_archive(file: BinaryIO, end: int) -> int | None:
+    """Return where another archive starts, after the zeros at the end of the one before; None if there is none."""
+    for start in range(end, end + _MOST_PADDING, tarfile.BLOCKSIZE):
+        file.seek(start)
+        block = file.read(tarfile.BLOCKSIZE)
+        if block and not block.strip(b"\0"):
+            continue
+        try:
+            tarfile.TarInfo.frombuf(block, tarfile.ENCODING, "surrogateescape")
+        except (tarfile.HeaderError, ValueError):
+            return None  # what follows the end of an archive has no meaning
+        return start
+    return None

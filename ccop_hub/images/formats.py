@@ -36,6 +36,10 @@ _TGA_SUFFIXES = (".tga",)
 _HINTS = dict.fromkeys(_HEIF_SUFFIXES, "pip install pillow-heif to read them") | dict.fromkeys(
     (".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".rw2"), "raw photographs: develop them to JPEG or TIFF"
 )
+_HINTS |= dict.fromkeys(
+    (".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar"), "unpack them; decompress tar shards"
+)
+_HINTS |= {".tar": "tar shards: give the folder that contains them"}
 
 
 def _decoded(feature: str | None) -> bool:

@@ -1,6 +1,7 @@
 import hashlib
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 from urllib.parse import quote
@@ -343,3 +344,62 @@ def test_a_shard_that_shrinks_during_a_run_makes_its_images_unreadable(shards: P
         with pytest.raises(UnreadableImageError):
             stored.read()
     assert source[2].read().size == (15, 6)
+
+
+def link(name: str, target: str, kind: bytes) -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(name)
+    entry.type, entry.linkname = kind, target
+    return entry
+
+
+def test_links_within_a_shard_are_images_like_files(tmp_path: Path) -> None:
+    path = tmp_path / "s.tar"
+    write_tar(path, {"./d/a.png": encoded("a/0.png")})
+    with tarfile.open(path, "a") as archive:
+        archive.addfile(link("d/hard.png", "./d/a.png", tarfile.LNKTYPE))
+        archive.addfile(link("e/soft.png", "../d/hard.png", tarfile.SYMTYPE))
+        archive.addfile(link("e/outside.png", "../../a.png", tarfile.SYMTYPE))
+    source = open_source(path)
+    assert source.keys == ["s.tar/d/a.png", "s.tar/d/hard.png", "s.tar/e/soft.png"]
+    assert {image.read_bytes() for image in source} == {encoded("a/0.png")}
+    assert source.passed_over == {".png": 1}
+
+
+def test_concatenated_shards_are_read_as_one(tmp_path: Path) -> None:
+    write_tar(tmp_path / "1.tar", {"a.png": encoded("a/0.png")})
+    write_tar(tmp_path / "2.tar", {"b.jpg": encoded("a/1.jpg")})
+    (tmp_path / "both").mkdir()
+    both = tmp_path / "both" / "s.TAR"
+    parts = [(tmp_path / name).read_bytes() for name in ("1.tar", "2.tar")]
+    both.write_bytes(parts[0] + parts[1] + b"text after the end" * 100)
+    source = open_source(both.parent)
+    assert source.keys == ["s.TAR/a.png", "s.TAR/b.jpg"]
+    assert source[1].read_bytes() == encoded("a/1.jpg")
+    os.truncate(both, 1 << 40)
+    assert len(open_source(both)) == 2, "a terabyte of zeros is not searched"
+    both.write_bytes(parts[0] + parts[1][:600])
+    with pytest.raises(UserError, match=r"it ends inside b\.jpg"):
+        open_source(both)
+
+
+def test_sparse_members_and_folders_with_the_suffix_are_passed_over(tmp_path: Path) -> None:
+    path = damaged_tar(tmp_path / "s.tar", {"GNU.sparse.map": "0,1", "GNU.sparse.size": "99999999"})
+    assert open_source(path).passed_over[".png"] >= 1
+    (tmp_path / "photos" / "x.tar").mkdir(parents=True)
+    (tmp_path / "photos" / "x.tar" / "0.png").write_bytes(encoded("a/0.png"))
+    assert open_source(tmp_path / "photos").keys == ["x.tar/0.png"]
+
+
+@pytest.mark.parametrize("pattern", ["s-{0..999999999}.tar", "s-{0..9999}{0..9999}.tar"])
+def test_a_pattern_of_too_many_shards_is_refused(tmp_path: Path, pattern: str) -> None:
+    with pytest.raises(UserError, match="more than 1000000 shards"):
+        open_source(tmp_path / pattern)
+
+
+def test_a_list_of_shards_and_what_is_no_file_are_named(tmp_path: Path) -> None:
+    (tmp_path / "shards.txt").write_text("s-0.tar\n")
+    with pytest.raises(UserError, match=r"lists tar shards \(s-0\.tar\)"):
+        open_source(tmp_path / "shards.txt")
+    os.mkfifo(tmp_path / "s.tar")
+    with pytest.raises(UserError, match=r"s\.tar is neither a file nor a folder"):
+        open_source(tmp_path / "s.tar")
