@@ -43,6 +43,9 @@ def require_sound(tensors: Mapping[str, Tensor | NotDense]) -> None:
     for name, value in tensors.items():
         if isinstance(value, NotDense) or not _is_dense(value):
             raise UserError(f"{one_line(name)} is not a dense tensor of real numbers: save weights as ordinary tensors")
+        if not _is_supported(value):
+            kind = str(value.dtype).removeprefix("torch.")
+            raise UserError(f"{one_line(name)} is of type {kind}: use weights in float32, float16 or bfloat16")
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():
             shape = tuple(value.shape)
             raise UserError(
@@ -72,6 +75,14 @@ def _is_dense(value: Tensor) -> bool:
 
     plain = isinstance(value, torch.Tensor) and value.layout is torch.strided
     return plain and not value.is_quantized and not value.is_complex() and value.device.type == "cpu"
+
+
+def _is_supported(value: Tensor) -> bool:
+    """Whether torch computes with the type; for others, such as float8 and uint16, most operations are missing."""
+    import torch
+
+    floating = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    return value.dtype in (*floating, torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64, torch.bool)
 
 
 def _is_finite(value: Tensor) -> bool:

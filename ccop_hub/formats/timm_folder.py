@@ -27,7 +27,9 @@ def timm_facts(config: Path) -> dict[str, Any] | None:
     """
     try:
         content = read_json(config)
-    except (ValueError, OSError):
+    except OSError as error:
+        raise UserError(f"cannot read {config} ({error.strerror or error}): download it again, or remove it") from None
+    except ValueError:
         raise UserError(f"{config} is not JSON: download it again, or give another weights file") from None
     if not isinstance(content, dict) or "architecture" not in content:
         return None

@@ -39,6 +39,8 @@ def locate(name: str) -> Path:
     path = Path(name).expanduser()
     if path.exists():
         return path
+    if path.is_symlink():
+        raise UserError(f"{redact(name)} is a broken link: download the weights again, or give their file")
     if name == RANDOM:
         raise UserError("'random' has no file to verify: give a file or folder of weights")
     raise UserError(_not_found(name))
