@@ -16,6 +16,9 @@ FILE = Path(__file__).with_name("plan.yaml")
 UNTRAINED, REFERENCE = "untrained", "ccop"
 """The arm that every other starts from, and the arm that the ablations and MoCo v2 are compared with."""
 
+SETS = ("packs", "drawn")
+"""The data sets: photographs and synthetic images."""
+
 LATE = 0.25
 """Share of a run at its end over which the logged figures are averaged."""
 
@@ -33,6 +36,7 @@ class Measure:
         data: what it needs: `boxes` (COCO layout), `classes` (image folders) or `labels` (segmentation).
         paired: whether the task compares two sets of weights on the same images.
         metrics: the metrics to report, the most important one first.
+        sets: the data sets that are measured by it, `packs` and `drawn`.
         options: further arguments of the function.
     """
 
@@ -41,6 +45,7 @@ class Measure:
     data: str
     paired: bool
     metrics: tuple[str, ...]
+    sets: tuple[str, ...]
     options: dict[str, Any]
 
 
@@ -51,6 +56,7 @@ class Plan:
     Attributes:
         scale: its name.
         seeds: seeds of the runs; a seed's arms share the initial weights and the order of the images.
+        added: further seeds, of the main arms alone, that were decided on after results of `seeds` were seen.
         shortest_side: shortest side, in pixels, of the shrunk copies of the images that the runs read.
         drawn: arguments of `ccop_pretrain.draw_scenes`, for the set that needs no data.
         arms: arm -> settings of `ccop-pretrain run` in which it differs.
@@ -61,6 +67,7 @@ class Plan:
 
     scale: str
     seeds: tuple[int, ...]
+    added: tuple[int, ...]
     shortest_side: int
     drawn: dict[str, Any]
     arms: dict[str, dict[str, Any]]
@@ -82,6 +89,7 @@ class Plan:
         return cls(
             scale=scale,
             seeds=tuple(chosen["seeds"]),
+            added=tuple(chosen.get("added_seeds", ())),
             shortest_side=chosen["shortest_side"],
             drawn=chosen["drawn"],
             arms={name: content["arms"][name] for name in chosen.get("arms", content["arms"])},
@@ -95,8 +103,10 @@ class Plan:
     @property
     def runs(self) -> list[tuple[str, int]]:
         """(arm, seed) of every run, in order; the reference comes before the arms that are compared with it."""
+        main = [arm for arm in self.arms if arm in self.main]
         others = [arm for arm in self.arms if arm not in self.main]
-        return [(arm, seed) for arms in (self.main, others) for seed in self.seeds for arm in arms]
+        parts = ((self.seeds, main), (self.seeds, others), (self.added, main))
+        return [(arm, seed) for seeds, arms in parts for seed in seeds for arm in arms]
 
     def chosen(self, arms: Sequence[str] | None) -> list[tuple[str, int]]:
         """Return the runs of some arms, or of all.
@@ -122,5 +132,6 @@ def _measure(name: str, entry: dict[str, Any], changes: dict[str, Any]) -> Measu
         data=entry["data"],
         paired=entry.get("paired", False),
         metrics=tuple(options.pop("metrics", entry["metrics"])),
+        sets=tuple(options.pop("sets", SETS)),
         options=options,
     )

@@ -130,21 +130,23 @@ class Campaign:
         """Arms with a result, in the order of the plan."""
         return [arm for arm in self.plan.arms if any(arm == found for found, _ in self.results)]
 
-    def seeds(self, arm: str) -> list[int]:
-        """Seeds for which an arm has a result."""
-        return sorted(seed for found, seed in self.results if found == arm)
+    def seeds(self, arm: str, measure: str | None = None) -> list[int]:
+        """Seeds for which an arm has a result, of one measure if it is given."""
+        entries = {seed: entry for (found, seed), entry in self.results.items() if found == arm}
+        return sorted(seed for seed, entry in entries.items() if measure is None or measure in entry["measures"])
 
     def values(self, arm: str, measure: str, metric: str) -> list[float]:
         """A metric of an arm, by seed."""
-        return [self.results[arm, seed]["measures"][measure]["metrics"][metric] for seed in self.seeds(arm)]
+        return [self.results[arm, seed]["measures"][measure]["metrics"][metric] for seed in self.seeds(arm, measure)]
 
-    def difference(self, arm: str, other: str, measure: str, metric: str) -> Difference:
-        """Differences between two arms for the seeds that both have."""
+    def difference(
+        self, arm: str, other: str, measure: str, metric: str, only: Sequence[int] | None = None
+    ) -> Difference:
+        """Differences between two arms for the seeds that both have, or for `only` some of these."""
         values: list[float] = []
         limits: list[tuple[float, float] | None] = []
-        for seed in self.seeds(arm):
-            if (other, seed) not in self.results:
-                continue
+        shared = set(self.seeds(arm, measure)) & set(self.seeds(other, measure))
+        for seed in sorted(shared if only is None else shared & set(only)):
             entry = self.results[arm, seed]["measures"][measure]
             pair = entry.get(f"against {other}", {}).get(metric)
             if pair is not None:
@@ -190,8 +192,10 @@ def _epochs(settings: dict[str, Any], training: dict[str, Any]) -> float:
 def _setup(campaign: Campaign) -> str:
     plan = campaign.plan
     trained = [entry for (arm, _), entry in campaign.results.items() if arm != UNTRAINED]
-    done, planned = len(campaign.results), len(plan.arms) * len(plan.seeds)
+    done, planned = len(campaign.results), len(plan.runs)
     lines = [f"{done} of {planned} runs are finished." + ("" if done == planned else " The others are missing below.")]
+    if plan.added and any(seed in plan.added for _, seed in campaign.results):
+        lines.append(f"The seeds {_listed(plan.added)} were added after the results of the others had been seen.")
     if trained:
         settings, training = trained[0]["settings"], trained[0]["training"]
         images = training["steps"] * settings["batch_size"]
@@ -207,6 +211,10 @@ def _setup(campaign: Campaign) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _listed(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds[:-1])) + f" and {seeds[-1]}" if len(seeds) > 1 else str(seeds[0])
+
+
 def _times(campaign: Campaign, arm: str) -> list[float]:
     return [campaign.results[arm, seed]["training"]["processor_seconds"] for seed in campaign.seeds(arm)]
 
@@ -215,7 +223,7 @@ def _primary(campaign: Campaign) -> str:
     measure, metric = campaign.plan.primary
     entry = next(iter(campaign.results.values()))["measures"][measure]
     caption = f"`{metric}` of `{entry['protocol']}` on {entry['images']} images, in per cent.\n\n"
-    seeds = campaign.plan.seeds
+    seeds = sorted({seed for _, seed in campaign.results} | set(campaign.plan.seeds))
     rows = [["arm", *(f"seed {seed}" for seed in seeds), "mean", "minus untrained, over seeds", "by seed, over images"]]
     for arm in campaign.arms:
         by_seed = dict(zip(campaign.seeds(arm), campaign.values(arm, measure, metric), strict=True))
@@ -242,22 +250,27 @@ def _statements(campaign: Campaign) -> str:
         lines.append(
             f"- {NAMES[arm]} - {NAMES[other]}: {found.over_seeds} points: **{found.verdict}**{doubt} "
             f"(seeds: {len(found.values)}; interval over images above 0: {above}, below 0: {below})."
+            + _added_alone(campaign, arm, other)
         )
     return "\n".join(lines) + "\n"
 
 
+def _added_alone(campaign: Campaign, arm: str, other: str) -> str:
+    """Report the seeds that were added later by themselves: the decision to add them cannot bias these."""
+    added = campaign.plan.added
+    found = campaign.difference(arm, other, *campaign.plan.primary, added)
+    return f" Seeds {_listed(added)} alone: {found.over_seeds}: {found.verdict}." if len(found.values) > 1 else ""
+
+
 def _all_measures(campaign: Campaign) -> str:
-    rows = [["measure", "arm", "mean", "minus untrained", "", "minus CCOP", ""]]
+    rows = [["measure", "arm", "seeds", "mean", "minus untrained", "", "minus CCOP", ""]]
     for measure in campaign.plan.measures:
         for metric in measure.metrics:
             for arm in campaign.arms:
-                if not all(measure.name in campaign.results[arm, seed]["measures"] for seed in campaign.seeds(arm)):
+                values = campaign.values(arm, measure.name, metric)
+                if not values:
                     continue
-                row = [
-                    f"{measure.name} `{metric}`",
-                    NAMES[arm],
-                    f"{fmean(campaign.values(arm, measure.name, metric)):.2f}",
-                ]
+                row = [f"{measure.name} `{metric}`", NAMES[arm], str(len(values)), f"{fmean(values):.2f}"]
                 for other, left_out in ((UNTRAINED, (UNTRAINED,)), (REFERENCE, (UNTRAINED, REFERENCE))):
                     found = campaign.difference(arm, other, measure.name, metric)
                     row += ["", ""] if arm in left_out or not found.values else [found.over_seeds, found.verdict]

@@ -24,6 +24,7 @@ from ccop_pretrain.views.listing import open_listing
 
 from ccop_hub.files import write_atomically
 from ccop_hub.formats.checkpoint import save_checkpoint
+from ccop_hub.regular_files import read_json
 from ccop_hub.saved_settings import plain
 
 from .data import StudyData
@@ -58,6 +59,11 @@ class Study:
         """Folder of their proposals."""
         return self.work / "proposals"
 
+    @property
+    def measures(self) -> list[Measure]:
+        """The measures of this data set."""
+        return [measure for measure in self.plan.measures if self.data.name in measure.sets]
+
     def result(self, arm: str, seed: int) -> Path:
         """The result file of a run."""
         return self.results / f"{arm}-seed{seed}.json"
@@ -78,10 +84,25 @@ class Study:
 
 
 def run_arm(study: Study, arm: str, seed: int) -> bool:
-    """Train and evaluate one arm, unless its result file exists; False if a signal stopped it before the end."""
+    """Train one arm and evaluate it, as far as its result file lacks it; False if a signal stopped the training."""
     path = study.result(arm, seed)
-    if path.is_file():
+    document = read_json(path) if path.is_file() else _train(study, arm, seed)
+    if document is None:
+        return False
+    missing = [measure for measure in study.measures if measure.name not in document["measures"]]
+    if not missing and path.is_file():
         return True
+    clock = Clock()
+    document["measures"] |= {measure.name: _measure(study, measure, arm, seed) for measure in missing}
+    before = document["evaluation"]
+    document["evaluation"] = {name: round(before.get(name, 0) + passed, 1) for name, passed in clock.lap().items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(document, indent=1) + "\n")
+    return True
+
+
+def _train(study: Study, arm: str, seed: int) -> dict[str, Any] | None:
+    """Train one arm and return its result without measures; None if a signal stopped it before the end."""
     settings, clock = study.settings(arm, seed), Clock()
     if arm == UNTRAINED:
         write_initial_weights(settings, len(open_listing(settings)))
@@ -89,24 +110,19 @@ def run_arm(study: Study, arm: str, seed: int) -> bool:
     else:
         finished = pretrain(settings)
         if finished.exported is None:
-            return False
+            return None
         training = logged(settings.out) | {"steps": finished.steps}
-    training |= clock.lap()
-    measured = {measure.name: _measure(study, measure, arm, seed) for measure in study.plan.measures}
-    document = {
+    return {
         "arm": arm,
         "seed": seed,
         "scale": study.plan.scale,
         "data": study.data.name,
-        "training": training,
-        "measures": measured,
-        "evaluation": clock.lap(),
+        "training": training | clock.lap(),
+        "measures": {},
+        "evaluation": {},
         "settings": {name: value for name, value in plain(settings).items() if name not in PLACES},
         "environment": {name: value for name, value in environment().items() if name != "command"},
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(document, indent=1) + "\n")
-    return True
 
 
 def write_initial_weights(settings: RunSettings, images: int) -> None:

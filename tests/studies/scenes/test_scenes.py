@@ -68,6 +68,60 @@ def test_a_finished_run_is_not_repeated_and_a_lost_result_comes_back(
     assert kept.stat().st_mtime_ns == written
 
 
+def test_a_measure_that_the_plan_got_later_is_added_without_training(
+    smoke: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CCOP_CACHE", str(smoke / "cache"))
+    path = smoke / "results" / "smoke-drawn" / "ccop-seed0.json"
+    before = json.loads(path.read_text())
+    fewer = {"measures": {"regions": before["measures"]["regions"]}, "evaluation": {"seconds": 1000.0}}
+    path.write_text(json.dumps({**before, **fewer}))
+    monkeypatch.setattr("studies.scenes.runs.pretrain", lambda _: pytest.fail("trained again"))
+    assert main(["--out", str(smoke), "--scale", "smoke"]) == 0
+    after = json.loads(path.read_text())
+    assert after["measures"] == before["measures"]
+    assert after["training"] == before["training"]
+    assert after["evaluation"]["seconds"] >= 1000
+
+
+def test_a_measure_may_be_for_one_data_set_only(tmp_path: Path) -> None:
+    plan = Plan.read("small")
+    names = {
+        data: {measure.name for measure in Study(plan, StudyData(data, (), {}, {}), tmp_path, tmp_path, "cpu").measures}
+        for data in ("packs", "drawn")
+    }
+    assert names["packs"] - names["drawn"] == {"segmentation_frozen", "segmentation", "linear"}
+    assert names["drawn"] == {"regions", "knn"}
+
+
+def test_added_seeds_run_last_with_the_main_arms_alone() -> None:
+    plan = Plan.read("cpu")
+    count = len(plan.added) * len(plan.main)
+    assert plan.runs[-count:] == [(arm, seed) for seed in plan.added for arm in plan.main]
+    assert {arm for arm, seed in plan.runs if seed in plan.seeds} == set(plan.arms)
+    assert len(plan.runs) == len(set(plan.runs)) == count + len(plan.seeds) * len(plan.arms)
+
+
+def test_the_page_reports_added_seeds_by_themselves(smoke: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "cpu-drawn"
+    folder.mkdir()
+    for arm in ("untrained", "ccop"):
+        entry = json.loads((smoke / "results" / "smoke-drawn" / f"{arm}-seed0.json").read_text())
+        entry["measures"] = {"regions": entry["measures"]["regions"]}
+        for seed, gain in enumerate((3.0, -1.0, 1.0, 1.0, 1.2, 1.1)):
+            if arm == "ccop":
+                pair = entry["measures"]["regions"]["against untrained"]["knn/mean_class"]
+                pair["difference"] = gain
+                assert set(pair) == {"difference", "low", "high"}
+            (folder / f"{arm}-seed{seed}.json").write_text(json.dumps({**entry, "seed": seed}))
+    write_page(tmp_path, tmp_path / "page.md")
+    text = (tmp_path / "page.md").read_text()
+    assert "12 of 30 runs are finished." in text
+    assert "The seeds 3, 4 and 5 were added after the results of the others had been seen." in text
+    assert "CCOP - untrained: +1.05 [-0.28, +2.38] points: **no difference shown**" in text
+    assert "Seeds 3, 4 and 5 alone: +1.10 [+0.85, +1.35]: better." in text
+
+
 def test_the_share_of_proposals_on_objects_is_counted(smoke: Path, tmp_path: Path) -> None:
     facts = json.loads((smoke / "results" / "smoke-drawn" / "proposals.json").read_text())
     assert facts["annotated images"] == 40
@@ -156,12 +210,12 @@ def test_the_page_reports_missing_runs(smoke: Path, tmp_path: Path) -> None:
     assert len(Campaign.read(folder).results) == 3
     write_page(tmp_path, tmp_path / "page.md")
     text = (tmp_path / "page.md").read_text()
-    assert "3 of 21 runs" in text
+    assert "3 of 30 runs" in text
     assert "for 2 steps of 8 images (0 epochs, 16 images seen)" in text
     assert "one seed: no conclusion" in text
 
 
-@pytest.mark.parametrize("scale", ["smoke", "cpu", "small", "checkpoint", "gpu"])
+@pytest.mark.parametrize("scale", ["smoke", "cpu", "small", "gpu"])
 def test_the_options_of_every_measure_are_settings_of_its_task(scale: str, tmp_path: Path) -> None:
     classes = {
         "regions": settings.RegionSettings,
