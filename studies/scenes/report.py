@@ -21,6 +21,9 @@ from .proposal_facts import ON_BACKGROUND, ON_OBJECT
 
 HERE = Path(__file__).parent
 RESULTS, PAGE, TEXT = HERE / "results", HERE.parents[1] / "docs" / "study.md", HERE / "page.md"
+SUMMARY = "<!-- summary -->"
+"""Replaced with the table of the main comparisons."""
+
 LEVEL = 0.95
 
 NAMES = {
@@ -163,9 +166,27 @@ def write_page(results: Path = RESULTS, page: Path = PAGE) -> None:
     """Generate the page from all result files."""
     folders = sorted(folder for folder in results.glob("*-*") if not folder.name.startswith("smoke"))
     campaigns = [Campaign.read(folder) for folder in folders]
-    text = TEXT.read_text(encoding="utf-8")
+    text = TEXT.read_text(encoding="utf-8").replace(SUMMARY, _summary(campaigns))
     sections = [section for campaign in campaigns if campaign.results for section in _campaign(campaign)]
     write_atomically(page, text.rstrip("\n") + "\n\n" + "\n".join(sections))
+
+
+def _summary(campaigns: Iterable[Campaign]) -> str:
+    """Tabulate the main comparisons of all campaigns, in every measure that several seeds have."""
+    pairs = ((REFERENCE, UNTRAINED), ("mocov2", REFERENCE))
+    rows = [
+        ["images, scale", "measure", *(cell for arm, other in pairs for cell in (f"{NAMES[arm]} - {NAMES[other]}", ""))]
+    ]
+    for campaign in campaigns:
+        for measure in campaign.plan.measures:
+            for metric in measure.metrics:
+                found = [campaign.difference(arm, other, measure.name, metric) for arm, other in pairs]
+                if not any(difference.interval for difference in found):
+                    continue
+                cells = [(item.over_seeds, item.verdict) if item.values else ("", "") for item in found]
+                name = f"{SETS[campaign.data]}, `{campaign.plan.scale}`"
+                rows.append([name, f"{measure.name} `{metric}`", *(cell for pair in cells for cell in pair)])
+    return table(rows).rstrip("\n")
 
 
 def _campaign(campaign: Campaign) -> Iterable[str]:
@@ -232,7 +253,7 @@ def _primary(campaign: Campaign) -> str:
         found = campaign.difference(arm, UNTRAINED, measure, metric)
         row += ["", ""] if arm == UNTRAINED or not found.values else [found.over_seeds, found.over_images]
         rows.append(row)
-    return caption + _table(rows)
+    return caption + table(rows)
 
 
 def _statements(campaign: Campaign) -> str:
@@ -275,7 +296,7 @@ def _all_measures(campaign: Campaign) -> str:
                     found = campaign.difference(arm, other, measure.name, metric)
                     row += ["", ""] if arm in left_out or not found.values else [found.over_seeds, found.verdict]
                 rows.append(row)
-    return _table(rows)
+    return table(rows)
 
 
 def _diagnosis(campaign: Campaign) -> str:
@@ -292,7 +313,7 @@ def _diagnosis(campaign: Campaign) -> str:
     return (
         _proposals(campaign.proposals)
         + "The first logged step, and the mean over the last quarter of the run; means over seeds.\n\n"
-        + _table(rows)
+        + table(rows)
         + (f"\nWarnings of the runs:\n\n{found}\n" if found else "\nNo run gave a warning.\n")
     )
 
@@ -315,7 +336,8 @@ def _change(campaign: Campaign, arm: str, column: str) -> str:
     return f"{fmean(first):.3g} -> {fmean(late):.3g}" if first and late else ""
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Format a Markdown table; the first row is its head."""
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]]) + "\n"
 

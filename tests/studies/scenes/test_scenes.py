@@ -1,6 +1,7 @@
 """The study runs, resumes, and reports what its result files say; the smoke scale takes seconds and shows nothing."""
 
 import json
+import shutil
 from pathlib import Path
 
 import ccop_pretrain
@@ -13,6 +14,7 @@ from ccop_pretrain.training.step import PretrainingModule
 
 from ccop_hub.errors import UserError
 from ccop_hub.formats.checkpoint import read_checkpoint
+from studies.scenes import checkpoint
 from studies.scenes.__main__ import main
 from studies.scenes.data import CAMVID, StudyData, shrink
 from studies.scenes.plan import Plan
@@ -120,6 +122,10 @@ def test_the_page_reports_added_seeds_by_themselves(smoke: Path, tmp_path: Path)
     assert "The seeds 3, 4 and 5 were added after the results of the others had been seen." in text
     assert "CCOP - untrained: +1.05 [-0.28, +2.38] points: **no difference shown**" in text
     assert "Seeds 3, 4 and 5 alone: +1.10 [+0.85, +1.35]: better." in text
+    short = text.partition("## In short")[2].partition("\n## ")[0]
+    assert (
+        "| synthetic images, `cpu` | regions `knn/mean_class` | +1.05 [-0.28, +2.38] | no difference shown |" in short
+    )
 
 
 def test_the_share_of_proposals_on_objects_is_counted(smoke: Path, tmp_path: Path) -> None:
@@ -227,6 +233,41 @@ def test_the_options_of_every_measure_are_settings_of_its_task(scale: str, tmp_p
     for measure in Plan.read(scale).measures:
         for given in ({}, CAMVID if measure.data == "labels" else {}):
             classes[measure.task](weights="w", data=tmp_path, out=tmp_path, **measure.options, **given)
+
+
+def test_a_network_is_written_for_the_hub_only_if_it_is_better_than_its_start(smoke: Path, tmp_path: Path) -> None:
+    results = tmp_path / "small-drawn"
+    shutil.copytree(smoke / "results" / "smoke-drawn", results)
+    path = results / "ccop-seed0.json"
+    entry = json.loads(path.read_text())
+    for measure, metrics in (("regions", ("knn/mean_class", "linear/mean_class")), ("knn", ("k20/top1", "k100/top1"))):
+        pairs = {name: {"difference": 2.0, "low": 1.25, "high": 2.75} for name in metrics}
+        entry["measures"][measure] |= {"against untrained": pairs, "metrics": dict.fromkeys(metrics, 12.5)}
+    path.write_text(json.dumps(entry))
+    start = results / "untrained-seed0.json"
+    before = json.loads(start.read_text())
+    before["measures"]["knn"]["metrics"] = {"k20/top1": 10.5, "k100/top1": 10.5}
+    start.write_text(json.dumps(before))
+
+    run = smoke / "runs" / "ccop-seed0"
+    file = checkpoint.write(run, results, tmp_path / "net.ccop")
+    exported, shipped = read_checkpoint(run).tensors, read_checkpoint(file)
+    assert set(shipped.tensors) == {name for name in exported if name.startswith("backbone.")}
+    for name, value in shipped.tensors.items():
+        assert torch.equal(value, exported[name].half() if exported[name].is_floating_point() else exported[name])
+    assert shipped.facts["dataset"]["name"] == "40 synthetic scenes"
+    text = (tmp_path / "net.ccop" / "README.md").read_text()
+    assert "# net.ccop\n" in text
+    assert "| kNN on crops, k = 20, top 1 | 10.50 | 12.50 | +2.00 [+1.25, +2.75] | +2.00 |" in text
+    assert str(tmp_path) not in text + (tmp_path / "net.ccop" / "settings.yaml").read_text()
+
+    entry["measures"]["knn"]["against untrained"]["k20/top1"]["low"] = -0.5
+    path.write_text(json.dumps(entry))
+    with pytest.raises(UserError, match="not shown to be better than its start in knn k20/top1"):
+        checkpoint.write(run, results, tmp_path / "other")
+    with pytest.raises(UserError, match="no result of mocov2-seed0"):
+        checkpoint.write(smoke / "runs" / "mocov2-seed0", results, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 def test_records_are_whole_results_without_the_places_of_a_machine(smoke: Path, tmp_path: Path) -> None:
