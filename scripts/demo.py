@@ -26,7 +26,7 @@ SEGMENTATION = DEMO / "segmentation"
 LOG = DEMO / "log.txt"
 STEPS, NUMBERS = 11, itertools.count(1)
 BACKBONE = "resnet10t"
-SHIPPED = f"{BACKBONE}.ccop_synthetic_14ep"
+SHIPPED = f"{BACKBONE}.ccop_synthetic_21ep"
 
 OBJECTS = ("--label-map", *(f"{shape}:1" for shape in range(2, 11)))
 """Give all shapes the label of the first; which shape it is, no network learns in a minute."""

@@ -130,7 +130,7 @@ def _measure(name: str, entry: dict[str, Any], changes: dict[str, Any]) -> Measu
         name=name,
         task=entry["task"],
         data=entry["data"],
-        paired=entry.get("paired", False),
+        paired=options.pop("paired", entry.get("paired", False)),
         metrics=tuple(options.pop("metrics", entry["metrics"])),
         sets=tuple(options.pop("sets", SETS)),
         options=options,

@@ -37,7 +37,7 @@ def test_list(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
         "58.395, 57.12, 57.375",
     ):
         assert words in told
-    assert told.splitlines()[-1] == "next: ccop-hub info resnet10t.ccop_synthetic_14ep"
+    assert told.splitlines()[-1] == "next: ccop-hub info resnet10t.ccop_synthetic_21ep"
     figures = told[told.index("Published results") :].rpartition("next: ")[0]
     assert "ccop_coco" not in figures
 

@@ -113,9 +113,9 @@ def test_the_weights_in_the_package_load_offline(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     network = load("ccop_resnet10t")
     assert network(torch.rand(2, 3, 64, 64)).shape == (2, 512)
-    assert same(network, ccop_hub.load("resnet10t.ccop_synthetic_14ep").state_dict())
+    assert same(network, ccop_hub.load("resnet10t.ccop_synthetic_21ep").state_dict())
     assert not same(network, load("ccop_resnet10t", weights="random").state_dict())
-    with pytest.raises(UserError, match=r"resnet10t\.ccop_synthetic_14ep has no feature pyramid"):
+    with pytest.raises(UserError, match=r"resnet10t\.ccop_synthetic_21ep has no feature pyramid"):
         load("ccop_resnet10t_fpn")
 
 

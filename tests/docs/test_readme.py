@@ -72,6 +72,6 @@ def assert_measured(scale: str, measure: str, start: str, trained: str, differen
     study = (ROOT / "docs" / "study.md").read_text(encoding="utf-8")
     section = study.partition(f"## Photographs, scale `{scale}`")[2].partition("\n## ")[0]
     name = re.escape(MEASURES[measure])
-    assert re.search(rf"^\| {name} \| untrained \| {start} \|", section, re.MULTILINE), measure
-    found = rf"^\| {name} \| CCOP \| {trained} \| {re.escape(difference)} \|"
+    assert re.search(rf"^\| {name} \| untrained \| \d \| {start} \|", section, re.MULTILINE), measure
+    found = rf"^\| {name} \| CCOP \| \d \| {trained} \| {re.escape(difference)} \|"
     assert re.search(found, section, re.MULTILINE), measure
