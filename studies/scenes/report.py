@@ -37,7 +37,7 @@ NAMES = {
 }
 SETS = {"packs": "photographs", "drawn": "synthetic images"}
 
-ON_THESE_IMAGES = " with other seeds on these images; with other images, it is not shown"
+ON_THESE_IMAGES = " on these images"
 """Said of a difference whose interval over the seeds excludes 0, but no interval over the images does."""
 
 DIAGNOSIS = {
@@ -81,11 +81,15 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """What the interval over seeds shows: `better`, `worse` or `no difference shown`."""
+        """What the intervals show: `better`, `worse`, one of these `on these images`, or `no difference shown`."""
         if self.interval is None:
             return "one seed: no conclusion"
         low, high = self.interval
-        return "better" if low > 0 else "worse" if high < 0 else "no difference shown"
+        if low <= 0 <= high:
+            return "no difference shown"
+        known = [limit for limit in self.limits if limit is not None]
+        doubtful = bool(known) and all(below <= 0 <= above for below, above in known)
+        return ("better" if low > 0 else "worse") + (ON_THESE_IMAGES if doubtful else "")
 
     @property
     def over_seeds(self) -> str:
@@ -267,9 +271,8 @@ def _statements(campaign: Campaign) -> str:
             continue
         known = [limit for limit in found.limits if limit is not None]
         above, below = sum(low > 0 for low, _ in known), sum(high < 0 for _, high in known)
-        doubt = "" if found.verdict not in ("better", "worse") or above + below else ON_THESE_IMAGES
         lines.append(
-            f"- {NAMES[arm]} - {NAMES[other]}: {found.over_seeds} points: **{found.verdict}**{doubt} "
+            f"- {NAMES[arm]} - {NAMES[other]}: {found.over_seeds} points: **{found.verdict}** "
             f"(seeds: {len(found.values)}; interval over images above 0: {above}, below 0: {below})."
             + _added_alone(campaign, arm, other)
         )

@@ -180,6 +180,8 @@ def test_the_interval_over_seeds_decides() -> None:
     assert Difference([-1.0, -1.2, -1.1], [None] * 3).verdict == "worse"
     assert Difference([3.0, -1.0, 1.0], [None] * 3).verdict == "no difference shown"
     assert Difference([3.0], [None]).interval is None
+    assert Difference([1.0, 1.2, 1.1], [(-0.5, 2.5)] * 3).verdict == "better on these images"
+    assert Difference([-1.0, -1.2, -1.1], [(-2.5, 0.5), None, None]).verdict == "worse on these images"
 
 
 def test_shrinking_keeps_small_images_and_the_ratio(tmp_path: Path) -> None:
