@@ -6,6 +6,7 @@ overflows the stack of a recursive parser.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,13 @@ MAX_SCALAR = 1 << 14
 """Maximum number of characters per value; parsing sexagesimal integers takes quadratic time."""
 
 
+_INTEGER = re.compile(r"[-+]?(0|[1-9][0-9_]*|0x[0-9a-fA-F_]+)$")
+_FLOAT = re.compile(
+    r"([-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)([eE][-+][0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$"
+)
+"""Numbers of PyYAML (YAML 1.1) without octal, binary and sexagesimal ones."""
+
+
 class _TooLargeError(Exception):
     """The document exceeds a limit, which the message names."""
 
@@ -33,7 +41,8 @@ class _BoundedLoader(yaml.SafeLoader):
     """A safe loader that counts values as if aliases were expanded.
 
     PyYAML's constructor rejects only some self-referencing documents; this loader rejects any alias to an enclosing
-    value.
+    value. It also rejects a key that occurs twice. As in YAML 1.2, dates, numbers with a leading zero and numbers
+    with colons are text: in YAML 1.1, `255:1` is 15301 and `010` is 8.
     """
 
     def __init__(self, text: str) -> None:
@@ -61,10 +70,31 @@ class _BoundedLoader(yaml.SafeLoader):
         self._sizes[id(node)] = self._values - before
         return node
 
+    def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.composer.ComposerError(None, None, f"{one_line(key.value)!r} is there twice", key.start_mark)
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
+        return node
+
     def _count(self, values: int) -> None:
         self._values += values
         if self._values > MAX_VALUES:
             raise _TooLargeError(f"more than {MAX_VALUES:,} values once its aliases are written out")
+
+
+def _resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
+    """Return PyYAML's patterns of values without quotes, by first character, with fewer values that are not text."""
+    ours = {"tag:yaml.org,2002:int": _INTEGER, "tag:yaml.org,2002:float": _FLOAT, "tag:yaml.org,2002:timestamp": None}
+    return {
+        first: [(tag, used) for tag, pattern in patterns if (used := ours.get(tag, pattern)) is not None]
+        for first, patterns in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_BoundedLoader.yaml_implicit_resolvers = _resolvers()
 
 
 class _Dumper(yaml.SafeDumper):
@@ -99,7 +129,9 @@ def read_yaml(path: Path, remedy: str = "correct it") -> tuple[Any, dict[str, in
         UserError: the file is not valid YAML or exceeds a limit. The message names the file and, if known, the line.
     """
     try:
-        loader = _BoundedLoader(read_text(path, MAX_BYTES))
+        text = read_text(path, MAX_BYTES)
+        # JSON is YAML, except for indentation with tabs, which its strings cannot contain.
+        loader = _BoundedLoader(text.replace("\t", " ") if text.lstrip().startswith("{") else text)
         node = loader.get_single_node()
         content = None if node is None else loader.construct_document(node)
     except _TooLargeError as error:

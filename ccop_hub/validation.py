@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 import types
 import typing
 from collections.abc import Iterator, Sequence
@@ -211,7 +212,7 @@ def _validated(settings: type[Any], values: dict[str, Any]) -> dict[str, Any]:
     from pydantic import ValidationError
 
     kinds = field_types(settings)
-    values = {name: _path_as_text(value, kinds[name]) for name, value in values.items()}
+    values = {name: _as_typed(value, kinds[name]) for name, value in values.items()}
     for name, value in values.items():
         if not _is_plausible(value, kinds[name]):
             raise _refusal(name, value, kinds[name])
@@ -223,12 +224,14 @@ def _validated(settings: type[Any], values: dict[str, Any]) -> dict[str, Any]:
     return {name: getattr(checked, name) for name in values}
 
 
-def _path_as_text(value: Any, kind: Any) -> Any:
-    """Return a path as text where a field takes text: a file of weights may be given as either."""
+def _as_typed(value: Any, kind: Any) -> Any:
+    """Return a path as text where a field takes text (a file of weights may be given as either); expand `~/`."""
     if isinstance(value, list | tuple):
-        return [_path_as_text(item, kind) for item in value]
-    leaves = _leaves(kind) if isinstance(value, PurePath) else set()
-    return str(value) if str in leaves and Path not in leaves else value
+        return [_as_typed(item, kind) for item in value]
+    leaves = _leaves(kind) if isinstance(value, PurePath | str) else set()
+    if Path in leaves and str not in leaves:
+        return os.path.expanduser(value) if str(value).startswith("~/") else value  # noqa: PTH111
+    return str(value) if str in leaves and isinstance(value, PurePath) else value
 
 
 def _is_plausible(value: Any, kind: Any) -> bool:
@@ -237,7 +240,15 @@ def _is_plausible(value: Any, kind: Any) -> bool:
         return bool in _leaves(kind)
     if isinstance(value, list | tuple):
         return all(_is_plausible(item, kind) for item in value)
-    return not (isinstance(value, str) and not value.strip())
+    return not isinstance(value, str) or (bool(value.strip()) and _is_encodable(value))
+
+
+def _is_encodable(text: str) -> bool:
+    """Whether the system can be passed a text, such as a path; a file of settings can contain any character."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
 
 
 def _leaves(kind: Any) -> set[Any]:
@@ -250,7 +261,10 @@ def _leaves(kind: Any) -> set[Any]:
 
 def _refusal(name: str, value: Any, kind: Any) -> SettingError:
     near = did_you_mean(value, choices(kind)) if isinstance(value, str) else ""
-    return SettingError(name, f"{flag(name)} {shown(value)} is not allowed: give {describe(kind)}{near}")
+    plain, _ = without_bounds(kind)
+    several = typing.get_origin(plain) in (list, tuple, typing.Union, types.UnionType)
+    text = shown(value) if several or not isinstance(value, list) else one_line(value)
+    return SettingError(name, f"{flag(name)} {text} is not allowed: give {describe(kind)}{near}")
 
 
 __all__ = [

@@ -33,6 +33,9 @@ def read_config(program: str, path: Path, known: Sequence[str]) -> tuple[dict[st
     for name, line in lines.items():
         if RENAMED.get(name, name) not in known:
             raise UserError(f"{path}:{line}: there is no setting {name!r}{did_you_mean(name, known)}")
+    for name in content:
+        if RENAMED.get(name, name) != name and RENAMED[name] in content:
+            raise UserError(f"{path}:{lines[name]}: {name} is now {RENAMED[name]}, which is set too; remove {name}")
     places = {RENAMED.get(name, name): f"{path}:{line}" for name, line in lines.items()}
     note(program, renamed_settings(content, places))
     return in_current_names(content), places

@@ -231,7 +231,7 @@ def _settings(program: str, command: Command, given: dict[str, Any]) -> Any:
     places: dict[str, str] = {}
     for file in _config_files(command, given):
         found, where = read_config(program, file, list(kinds))
-        values |= found
+        values |= {name: [value] if _is_item(kinds[name], value) else value for name, value in found.items()}
         places |= where
     for name, words in given.items():
         if name in kinds:
@@ -245,6 +245,13 @@ def _settings(program: str, command: Command, given: dict[str, Any]) -> Any:
     except SettingError as error:
         place = places.get(error.field)
         raise UserError(f"{place}: {error}" if place else str(error)) from None
+
+
+def _is_item(kind: Any, value: Any) -> bool:
+    """Whether a value in a file is the only item of a list, written without brackets."""
+    kind, _ = without_bounds(without_none(kind))
+    is_nothing = isinstance(value, str) and value.lower() in _NOTHING
+    return typing.get_origin(kind) is list and isinstance(value, str | int | float) and not is_nothing
 
 
 def _config_files(command: Command, given: dict[str, Any]) -> list[Path]:

@@ -1,4 +1,4 @@
-import datetime
+import json
 import os
 from pathlib import Path
 
@@ -23,8 +23,7 @@ PLAIN = st.recursive(
     | st.integers()
     | st.floats(allow_nan=False)
     | st.text(max_size=8)
-    | st.text(alphabet="\x85\u2028\u2029\ufeff\r\n\t \x00\x1b\udce9:#-'\"", max_size=6)
-    | st.dates(),
+    | st.text(alphabet="\x85\u2028\u2029\ufeff\r\n\t \x00\x1b\udce9:#-'\"", max_size=6),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )
@@ -32,13 +31,29 @@ PLAIN = st.recursive(
 
 def test_documents_are_those_of_pyyaml(tmp_path: Path):
     path = tmp_path / "a.yaml"
-    path.write_text("\ufeffone: 1\ntwo: &t [a, 2021-03-04]\n\nthree: {<<: {x: 1}, y: *t}\n", encoding="utf-8")
-    day = datetime.date(2021, 3, 4)
+    path.write_text("\ufeffone: 1\ntwo: &t [a, 1.5e+2]\n\nthree: {<<: {x: 1}, y: *t}\n", encoding="utf-8")
     content, lines = read_yaml(path)
-    assert content == {"one": 1, "two": ["a", day], "three": {"x": 1, "y": ["a", day]}}
+    assert content == {"one": 1, "two": ["a", 150.0], "three": {"x": 1, "y": ["a", 150.0]}}
     assert lines == {"one": 1, "two": 2, "three": 4}
     path.write_text("")
     assert read_yaml(path) == (None, {})
+
+
+@pytest.mark.parametrize("text", ["255:1", "010", "1:30.5", "2024-11-27", "0b11", "0o10", "1e-3", "12:30:45"])
+def test_numbers_and_dates_of_yaml_1_1_are_text(tmp_path: Path, text: str):
+    (tmp_path / "a.yaml").write_text(f"a: {text}\n")
+    assert read_yaml(tmp_path / "a.yaml")[0] == {"a": text}
+
+
+@pytest.mark.parametrize("value", [0, -12, 1_000, 0x1F, 0.5, -1.5e-7, 1e22, float("inf"), True, None])
+def test_other_values_are_those_of_pyyaml(tmp_path: Path, value: object):
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump({"a": value}))
+    assert read_yaml(tmp_path / "a.yaml")[0] == {"a": value}
+
+
+def test_json_with_tabs_is_yaml(tmp_path: Path):
+    (tmp_path / "a.json").write_text(json.dumps({"a": 1, "b": ["c\td"]}, indent="\t"))
+    assert read_yaml(tmp_path / "a.json") == ({"a": 1, "b": ["c\td"]}, {"a": 2, "b": 3})
 
 
 @settings(max_examples=30, deadline=None)
@@ -75,7 +90,9 @@ def test_any_text_is_a_document_or_one_line(text, tmp_path_factory):
         ("a: &x {<<: *x}", "contains itself"),
         ("a: " + "1:" * 100_000 + "1", "characters"),
         ("a: !!int ''", "not YAML"),
-        ("a: 2001-99-99", "not YAML"),
+        ("a: !!timestamp 2001-99-99", "not YAML"),
+        ("b: 1\na: 1\na: 1", "a.yaml:3 is not YAML: 'a' is there twice"),
+        ("a: {b: 1, b: 2}", "a.yaml:1 is not YAML: 'b' is there twice"),
         ("a: !!bool maybe", "not YAML"),
         ("a: " + "9" * 10_000, "not YAML"),
         ("a: !!python/object/apply:os.system [id]", "a.yaml:1 is not YAML"),

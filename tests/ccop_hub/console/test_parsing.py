@@ -160,6 +160,10 @@ def test_a_wrong_command_line_is_one_line_and_exit_code_2(
         ("out: x\ngloss: bright\n", ":2: --gloss bright is not allowed: give a number from 0 to 1"),
         ("copies: true\n", ":1: --copies True is not allowed"),
         ("\x00", "is not YAML"),
+        ("gloss: 1\ngloss: 0\n", ":2 is not YAML: 'gloss' is there twice"),
+        ("gloss: [1]\n", ":1: --gloss [1] is not allowed"),
+        ('layers: ["a\\0b"]\n', ":1: --layers a b is not allowed"),
+        ('layers: "\\ud800"\n', ":1: --layers "),
     ],
 )
 def test_a_wrong_file_is_named_with_its_line(
@@ -172,6 +176,16 @@ def test_a_wrong_file_is_named_with_its_line(
     assert str(file) in err
     assert said in err
     assert err.count("\n") == 1
+
+
+def test_a_file_may_name_one_item_without_brackets_and_the_home_folder(
+    program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    file = tmp_path / "settings.yml"
+    file.write_text("layers: ~/2024-11-27\nout: 007\n")
+    assert program("draw", "a.png", "--config", str(file)) == 0
+    assert program.called == [painting(layers=[tmp_path / "2024-11-27"], out=Path("007"))]
 
 
 def test_saved_settings_read_back(program: Program, tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ from typing import Literal
 import pytest
 
 from ccop_hub.console import Command, run_program
+from ccop_hub.console.config import read_config
+from ccop_hub.errors import UserError
 from ccop_hub.validation import PositiveInt, Validated
 
 
@@ -75,3 +77,10 @@ def test_a_former_name_of_nothing_that_the_command_has_is_refused(capsys: pytest
 def test_help_shows_no_former_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_program("trainer", "", [Command("train", "Train.", Training, lambda _: None)], ["train", "--help"]) == 0
     assert "--arch" not in capsys.readouterr().out
+
+
+def test_a_file_with_the_former_and_the_current_name_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text("backbone: resnet50\narch: resnet18\n")
+    with pytest.raises(UserError, match=r"settings\.yaml:2: arch is now backbone, which is set too"):
+        read_config("painter", file, ["backbone"])
