@@ -13,12 +13,20 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.fabric import Fabric
-from numpy.lib.format import write_array_header_1_0
+from numpy.lib.format import open_memmap, write_array_header_1_0
 from torch import Tensor
 from torch.utils.data import Subset
 
 from ccop_hub.errors import UserError
-from ccop_hub.files import bytes_digest, file_digest, make_folder, remove_temporary_files, replacing, write_atomically
+from ccop_hub.files import (
+    bytes_digest,
+    check_replaceable,
+    file_digest,
+    make_folder,
+    remove_temporary_files,
+    replacing,
+    write_atomically,
+)
 from ccop_hub.locks import waiting_lock
 from ccop_hub.progress import Progress
 from ccop_hub.readers import Reader
@@ -31,6 +39,7 @@ from ..common.images import SeededImages
 FEATURES_FOLDER = "features"
 FEATURES_FILE = "features.npy"
 DIGEST_FILE = "features.sha256"
+IDENTITY_FILE = "identity.json"
 CHUNK = 2048
 """Images per chunk file; an interruption loses at most this many per process."""
 
@@ -67,6 +76,7 @@ def cached_features(
     file, parts = folder / FEATURES_FILE, folder / "chunks"
     with _alone(fabric, folder.with_suffix(".lock")):
         if fabric.broadcast(fabric.global_rank == 0 and not _is_whole(folder, sum(rows))):
+            _require_replaceable(folder)
             make_folder(parts)
             chunks = [range(start, min(start + CHUNK, len(rows))) for start in range(0, len(rows), CHUNK)]
             mine = range(fabric.global_rank, len(chunks), fabric.world_size)
@@ -77,7 +87,7 @@ def cached_features(
                 for number in mine:
                     _compute_chunk(parts / f"{number:06d}.npy", chunks[number], paths, rows, compute, shown)
             if fabric.global_rank == 0:
-                write_atomically(folder / "identity.json", json.dumps(identity, sort_keys=True, indent=2) + "\n")
+                write_atomically(folder / IDENTITY_FILE, json.dumps(identity, sort_keys=True, indent=2) + "\n")
                 _join([parts / f"{number:06d}.npy" for number in range(len(chunks))], file)
             fabric.barrier()
         if fabric.global_rank == 0:  # of this run, or of one that was killed after the features were complete
@@ -85,6 +95,14 @@ def cached_features(
                 remove_temporary_files(folder)
             shutil.rmtree(parts, ignore_errors=True)
     return _mapped(file)
+
+
+def _require_replaceable(folder: Path) -> None:
+    """Check, before the features are computed, that nothing else is where their files will be."""
+    for name in (FEATURES_FILE, DIGEST_FILE, IDENTITY_FILE):
+        check_replaceable(folder / name)
+        if (folder / name).is_dir():
+            raise UserError(f"cannot write {folder / name}: it is a folder; remove it, or give another --cache")
 
 
 @contextmanager
@@ -169,7 +187,7 @@ def _mapped(file: Path) -> np.ndarray:
         OSError, ValueError, EOFError: the file is not regular, or not a complete array of numbers.
     """
     open_regular(file).close()
-    features: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
+    features: np.ndarray = open_memmap(file, mode="r")  # unlike np.load, opens neither archives nor pickles
     return features
 
 
@@ -213,6 +231,10 @@ def _compute_chunk(
 def _join(chunks: Sequence[Path], file: Path) -> None:
     """Concatenate all chunks into one file, and write its digest before it gets its final name."""
     arrays = [_mapped(chunk) for chunk in chunks]
+    if any(array.shape[1] != arrays[0].shape[1] for array in arrays):
+        folder = chunks[0].parent
+        shutil.rmtree(folder, ignore_errors=True)
+        raise UserError(f"the features in {folder} have different sizes; they are removed: run the command again")
     shape = (sum(map(len, arrays)), arrays[0].shape[1])
     # Written, not memory-mapped: on a full disk, a write raises, but a store to a mapped page kills the process.
     with replacing(file) as temporary:

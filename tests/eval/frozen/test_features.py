@@ -156,6 +156,37 @@ def flip(file):
     file.write_bytes(bytes(content))
 
 
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04" + bytes(60), b"\x80\x04N."])
+def test_what_is_no_array_is_computed_again(fabric, tmp_path, content):
+    cached_features(fabric, tmp_path, {}, named([1]), [1], lambda items: [torch.zeros(1, 2)])
+    next(tmp_path.glob("*/features.npy")).write_bytes(content)
+    assert cached_features(fabric, tmp_path, {}, named([1]), [1], lambda items: [torch.ones(1, 2)]).tolist() == [[1, 1]]
+
+
+@pytest.mark.parametrize("name", ["features.npy", "features.sha256", "identity.json"])
+def test_a_folder_in_place_of_a_file_is_refused_before_computing(fabric, tmp_path, name):
+    rows, seen = [0, 1, 2], []
+    cached_features(fabric, tmp_path, {}, named(rows), rows, compute_squares([]))
+    file = next(tmp_path.glob(f"*/{name}"))
+    (file.parent / "features.npy").unlink()
+    file.unlink(missing_ok=True)
+    file.mkdir()
+    with pytest.raises(UserError, match=rf"{name}: it is a folder"):
+        cached_features(fabric, tmp_path, {}, named(rows), rows, compute_squares(seen))
+    assert seen == []
+
+
+def test_parts_of_another_size_are_refused_and_removed(fabric, tmp_path, monkeypatch):
+    monkeypatch.setattr(features, "CHUNK", 1)
+
+    def ones(items):
+        return [torch.ones(1, 3 if items[0] else 2)]
+
+    with pytest.raises(UserError, match="have different sizes; they are removed"):
+        cached_features(fabric, tmp_path, {}, named([1, 1]), [1, 1], ones)
+    assert not [*tmp_path.glob("*/chunks"), *tmp_path.glob("*/features.npy")]
+
+
 @pytest.mark.parametrize("damage", [damage_header, cut_off, flip, lambda file: file.write_bytes(b"")])
 def test_damaged_features_are_computed_again(fabric, tmp_path, damage):
     rows, seen = [item % 3 for item in range(10)], []
