@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -51,6 +52,11 @@ class ProposalStore:
             boxes += len(shard.boxes)
         if len(images) != rows or boxes != manifest.boxes:
             raise self._unfit()
+        if any(one >= following for one, following in itertools.pairwise(images)):
+            raise UserError(
+                f"the shards in {folder} are not sorted by image, or contain an image twice; make the proposals again, "
+                "in a new folder"
+            )
         self.images = PackedStrings(images)
 
     @classmethod

@@ -55,6 +55,14 @@ def test_require_accepts_skipped_images_and_subsets(folder: Path) -> None:
         ProposalStore.open(folder).require(["a.jpg", "other.jpg"])
 
 
+@pytest.mark.parametrize("images", [["d é.jpg", "b/c.jpg"], ["b/c.jpg", "b/c.jpg"], ["a.jpg", "d é.jpg"]])
+def test_shards_whose_images_are_not_in_order_are_refused(folder: Path, images: list[str]) -> None:
+    rows = [ImageProposals(image, 100, 90, BOXES["d é.jpg"][: number % 2], 1, 1) for number, image in enumerate(images)]
+    write_shard(shard_path(folder, 1), rows, notes_of(rows, {}, "digest"), 0)
+    with pytest.raises(UserError, match="not sorted by image, or contain an image twice"):
+        ProposalStore.open(folder)
+
+
 def test_what_is_no_whole_store_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="contains no proposals"):
         ProposalStore.open(tmp_path / "absent")
