@@ -49,7 +49,8 @@ Picture sheet {sheet}
 Output        {log}
 
 mIoU: a small head segments objects from the background by each network's frozen features. A minute of pre-training
-gains a few points; the last row is the network that is part of the package, trained for fourteen. docs/study.md has more.
+gains a few points; the last row is the network that is part of the package, trained for fourteen minutes.
+docs/study.md has more.
 
 next: ccop-pretrain proposals PHOTOS --out PROPOSALS   # PHOTOS: any folder of images
       ccop-pretrain run --images PHOTOS --proposals PROPOSALS --out RUN --backbone resnet50 --epochs 200
