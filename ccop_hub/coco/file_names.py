@@ -74,10 +74,10 @@ def candidates(name: str) -> Iterator[str]:
     First unchanged, with forward slashes, unescaped, and without leading folders; then the same in other Unicode
     normal forms, which archives from macOS have, and with the suffix in lower and upper case.
     """
-    readings = list(dict.fromkeys(_readings(name)))
+    readings = dict.fromkeys(_readings(name))
     yield from readings
-    for reading in readings:
-        yield from _spellings(reading)
+    spellings = (text for reading in readings for text in _spellings(reading))
+    yield from dict.fromkeys(text for text in spellings if text not in readings)
 
 
 def _spellings(path: str) -> Iterator[str]:

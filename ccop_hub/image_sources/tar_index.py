@@ -133,18 +133,18 @@ def _images(archive: tarfile.TarFile, end: int, passed_over: Counter[str]) -> li
     places: dict[str, tuple[int, int]] = {}  # of regular files, for the links to them
     for member in archive:
         name = member.name.lstrip("/")
-        parts = PurePosixPath(name).parts
+        path = PurePosixPath(name)
         link = member.linkname if member.islnk() else _target(name, member.linkname) if member.issym() else None
         if not member.issparse() and not 0 <= member.size <= end - member.offset_data:
             raise tarfile.ReadError(f"it ends inside {name}, or the member's size, {member.size:,}, is wrong")
-        if not (member.isreg() or link is not None) or any(is_hidden(part) for part in parts):
+        if not (member.isreg() or link is not None) or any(is_hidden(part) for part in path.parts):
             continue
         place = (member.offset_data, member.size) if link is None else places.get(str(PurePosixPath(link.lstrip("/"))))
         if place is None or member.issparse() or not is_image_name(name):
             passed_over[suffix_of(name)] += 1
             continue
-        places[str(PurePosixPath(name))] = place
-        found.append((str(PurePosixPath(name)), *place))
+        places[str(path)] = place
+        found.append((str(path), *place))
     return found
 
 

@@ -87,9 +87,14 @@ class Difference:
         low, high = self.interval
         if low <= 0 <= high:
             return "no difference shown"
-        known = [limit for limit in self.limits if limit is not None]
-        doubtful = bool(known) and all(below <= 0 <= above for below, above in known)
+        doubtful = any(self.limits) and self.shown_over_images == (0, 0)
         return ("better" if low > 0 else "worse") + (ON_THESE_IMAGES if doubtful else "")
+
+    @property
+    def shown_over_images(self) -> tuple[int, int]:
+        """Numbers of seeds whose interval over images is above 0, and below 0."""
+        known = [limit for limit in self.limits if limit is not None]
+        return sum(low > 0 for low, _ in known), sum(high < 0 for _, high in known)
 
     @property
     def over_seeds(self) -> str:
@@ -219,7 +224,7 @@ def _setup(campaign: Campaign) -> str:
     trained = [entry for (arm, _), entry in campaign.results.items() if arm != UNTRAINED]
     done, planned = len(campaign.results), len(plan.runs)
     lines = [f"{done} of {planned} runs are finished." + ("" if done == planned else " The others are missing below.")]
-    if plan.added and any(seed in plan.added for _, seed in campaign.results):
+    if any(seed in plan.added for _, seed in campaign.results):
         lines.append(f"The seeds {_listed(plan.added)} were added after the results of the others had been seen.")
     if trained:
         settings, training = trained[0]["settings"], trained[0]["training"]
@@ -269,8 +274,7 @@ def _statements(campaign: Campaign) -> str:
         found = campaign.difference(arm, other, measure, metric)
         if not found.values:
             continue
-        known = [limit for limit in found.limits if limit is not None]
-        above, below = sum(low > 0 for low, _ in known), sum(high < 0 for _, high in known)
+        above, below = found.shown_over_images
         lines.append(
             f"- {NAMES[arm]} - {NAMES[other]}: {found.over_seeds} points: **{found.verdict}** "
             f"(seeds: {len(found.values)}; interval over images above 0: {above}, below 0: {below})."
