@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
+import signal
 import sys
 from collections.abc import Iterator
+from multiprocessing import active_children
+from multiprocessing.process import BaseProcess
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from .cores import available_cores
+from .errors import UserError
 from .limits import DEFAULT_WORKERS
 from .stopping import ignore_stop_signals, stop_signals_blocked
+from .worker_queue import OUT_OF_SHARED_MEMORY, Undelivered, explain, reporting_context
+
+_started: WeakSet[BaseProcess] = WeakSet()
+"""The workers of all readers."""
 
 
 class Reader(DataLoader[Any]):
@@ -24,11 +34,16 @@ class Reader(DataLoader[Any]):
 
     Args:
         dataset: the samples.
-        **options: as for `DataLoader`, except `worker_init_fn`.
+        **options: as for `DataLoader`, except `worker_init_fn` and `multiprocessing_context`.
+
+    Raises:
+        UserError: a worker could not hand over a batch, for example because the shared memory is full (raised while
+            iterating).
     """
 
     def __init__(self, dataset: Dataset[Any], **options: Any) -> None:
-        super().__init__(dataset, worker_init_fn=_start_worker, **options)
+        context = reporting_context() if options.get("num_workers") else None
+        super().__init__(dataset, worker_init_fn=_start_worker, multiprocessing_context=context, **options)
 
     def check_worker_number_rationality(self) -> None:
         """Say in one line, once for each number, that there are more workers than cores; torch warns at every pass."""
@@ -36,10 +51,15 @@ class Reader(DataLoader[Any]):
             _compare_with_cores(self.num_workers)
 
     def __iter__(self) -> Any:
+        if not self.num_workers:
+            return super().__iter__()
+        _kill_workers_at_exit()
         # Workers start with stop signals blocked, so that none arrives before they are ignored.
         with stop_signals_blocked():
+            others = set(active_children())
             batches = super().__iter__()
-        return _fetched(batches) if self.num_workers else batches
+            _started.update(set(active_children()) - others)
+        return _fetched(batches)
 
 
 @functools.cache
@@ -61,7 +81,28 @@ def _fetched(batches: Iterator[Any]) -> Iterator[Any]:
                 batch = next(batches)
             except StopIteration:
                 return
+            except RuntimeError as error:
+                # torch puts images together in shared memory, before it hands them over.
+                if OUT_OF_SHARED_MEMORY not in str(error):
+                    raise
+                batch = Undelivered(explain(error))
+        if isinstance(batch, Undelivered):
+            raise UserError(f"a data-loading process could not hand over a batch: {batch.reason}")
         yield batch
+
+
+@functools.cache
+def _kill_workers_at_exit() -> None:
+    """Keep Python from waiting forever at its exit for workers that ignore the SIGTERM it sends them."""
+    atexit.register(_kill_workers)
+
+
+def _kill_workers() -> None:
+    remaining = set(active_children()) & set(_started)
+    if remaining and hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises when a worker is killed
+    for process in remaining:
+        process.kill()
 
 
 def _start_worker(_: int) -> None:

@@ -24,6 +24,7 @@ from ..stopping import Stopped, ignore_stop_signals, restoring_interrupts, stopp
 from ..validation import Validated
 from .command import Command, version
 from .errors import describe_os_error
+from .lost_processes import lost_process
 from .output import print_json, reserved_stdout
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ class CompletionSettings(Validated):
 def run_program(program: str, description: str, commands: Sequence[Command], argv: Sequence[str] | None = None) -> int:
     """Parse the command line, run the chosen command and return the exit code.
 
-    A `UserError`, an invalid command line or an operating system error prints one line to standard error and returns 2.
+    A `UserError`, an invalid command line, an operating system error or the death of another process of the command
+    prints one line to standard error and returns 2.
     A missing optional package prints the extra to install. An interrupt returns 130, another stop signal 128 plus its
     number, and a closed pipe (`... | head`) 141. Any other exception is a bug in the program and shows its traceback.
     """
@@ -110,6 +112,12 @@ def _exit_code(program: str, description: str, commands: Sequence[Command], word
         return EXIT_UNREAD
     except OSError as error:
         print(f"{program}: {visible(describe_os_error(error))}", file=sys.stderr)
+        return EXIT_WRONG_INPUT
+    except RuntimeError as error:
+        line = lost_process(error)
+        if line is None:
+            raise
+        print(f"{program}: {line}", file=sys.stderr)
         return EXIT_WRONG_INPUT
 
 

@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch.distributed
 
 from ccop_hub import __version__
 from ccop_hub.console import Command, program, run_program
@@ -43,8 +45,41 @@ def test_missing_package_names_the_extra(capsys: pytest.CaptureFixture[str]) -> 
 def test_our_own_defects_keep_their_traceback() -> None:
     with pytest.raises(ModuleNotFoundError):
         run_program("ccop-hub", "", _failing(ModuleNotFoundError("", name="ccop_hub.colour")), ["look"])
-    with pytest.raises(ZeroDivisionError):
-        run_program("ccop-hub", "", _failing(ZeroDivisionError()), ["look"])
+    for error in (ZeroDivisionError(), RuntimeError("mat1 and mat2 shapes cannot be multiplied")):
+        with pytest.raises(type(error)):
+            run_program("ccop-hub", "", _failing(error), ["look"])
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            RuntimeError("DataLoader worker (pid 21337) is killed by signal: Killed. "),
+            "a worker process died (killed by signal: Killed), probably out of memory; use fewer --workers or smaller "
+            "images",
+        ),
+        (
+            RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"),
+            "a worker process died (exited unexpectedly), probably out of memory; use fewer --workers or smaller "
+            "images",
+        ),
+        (BrokenExecutor("oh"), "a worker process died, probably out of memory; use fewer --workers or smaller images"),
+        (
+            RuntimeError("[/gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:29415. This is ..."),
+            "the other processes of this run cannot be reached, see what they printed (Connection closed by peer "
+            "[127.0.0.1]:29415. This is ...)",
+        ),
+        (
+            torch.distributed.DistNetworkError("failed to recv, got 0 bytes"),
+            "the other processes of this run cannot be reached, see what they printed (failed to recv, got 0 bytes)",
+        ),
+    ],
+)
+def test_the_death_of_another_process_is_one_line(
+    error: RuntimeError, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_program("painter", "", _failing(error), ["look"]) == 2
+    assert capsys.readouterr().err == f"painter: {said}\n"
 
 
 def test_interrupt_and_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
