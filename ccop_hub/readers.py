@@ -37,7 +37,7 @@ class Reader(DataLoader[Any]):
         **options: as for `DataLoader`, except `worker_init_fn` and `multiprocessing_context`.
 
     Raises:
-        UserError: a worker could not hand over a batch, for example because the shared memory is full (raised while
+        UserError: a worker could not pass on a batch, for example because the shared memory is full (raised while
             iterating).
     """
 
@@ -82,12 +82,12 @@ def _fetched(batches: Iterator[Any]) -> Iterator[Any]:
             except StopIteration:
                 return
             except RuntimeError as error:
-                # torch puts images together in shared memory, before it hands them over.
+                # torch puts images together in shared memory, before it passes them on.
                 if OUT_OF_SHARED_MEMORY not in str(error):
                     raise
                 batch = Undelivered(explain(error))
         if isinstance(batch, Undelivered):
-            raise UserError(f"a data-loading process could not hand over a batch: {batch.reason}")
+            raise UserError(f"a data-loading process could not pass on a batch: {batch.reason}")
         yield batch
 
 

@@ -1,4 +1,4 @@
-"""The queue in which data-loading processes hand over batches, and the report in place of one that it cannot take."""
+"""The queue in which data-loading processes pass on batches, and the report in place of one that it cannot take."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OUT_OF_SHARED_MEMORY = "unable to allocate shared memory"
 
 @dataclass(frozen=True)
 class Undelivered:
-    """Takes the place of a batch that a data-loading process could not hand over.
+    """Takes the place of a batch that a data-loading process could not pass on.
 
     Attributes:
         reason: why, and what to do.
@@ -52,7 +52,7 @@ def reporting_context() -> BaseContext:
 
 
 def explain(error: Exception) -> str:
-    """Return what a data-loading process lacked to hand over a batch, and what to do."""
+    """Return what a data-loading process lacked to pass on a batch, and what to do."""
     said = one_line((str(error).splitlines() or [""])[-1])
     if OUT_OF_SHARED_MEMORY in said:
         return f"{said}; enlarge /dev/shm (in Docker, with --shm-size 2g), or use fewer --workers, or --workers 0"

@@ -74,7 +74,7 @@ FULL = {
 @pytest.mark.skipif(multiprocessing.get_start_method() != "fork", reason="the workers must inherit the fault")
 @pytest.mark.parametrize("batch_size", [2, None])
 @pytest.mark.parametrize("lacking", FULL)
-def test_a_batch_that_cannot_be_handed_over_is_an_error(
+def test_a_batch_that_cannot_be_passed_on_is_an_error(
     lacking: str, batch_size: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     error, said, remedy = FULL[lacking]
@@ -85,7 +85,7 @@ def test_a_batch_that_cannot_be_handed_over_is_an_error(
     monkeypatch.setattr(torch.UntypedStorage, "_share_fd_cpu_", share)
     # Without it, torch collates into shared memory that is there already.
     monkeypatch.setattr(torch.UntypedStorage, "is_shared", lambda _: False)
-    with pytest.raises(UserError, match=f"could not hand over a batch: .*{said}.*{remedy}"):
+    with pytest.raises(UserError, match=f"could not pass on a batch: .*{said}.*{remedy}"):
         list(Reader(Images(), batch_size=batch_size, num_workers=2, collate_fn=list if batch_size else None))
 
 
@@ -95,7 +95,7 @@ def test_torch_out_of_shared_memory_for_a_batch_is_the_same_error(monkeypatch: p
         raise FULL["shared memory"][0]
 
     monkeypatch.setattr(torch.UntypedStorage, "_new_shared", new)
-    with pytest.raises(UserError, match=r"could not hand over a batch: .*No space left.*--shm-size"):
+    with pytest.raises(UserError, match=r"could not pass on a batch: .*No space left.*--shm-size"):
         list(Reader(Images(), batch_size=2, num_workers=2))
 
 
