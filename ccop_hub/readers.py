@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import functools
-import signal
 import sys
 from collections.abc import Iterator
 from multiprocessing import active_children
@@ -18,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from .cores import available_cores
 from .errors import UserError
 from .limits import DEFAULT_WORKERS
-from .stopping import ignore_stop_signals, stop_signals_blocked
+from .stopping import ignore_stop_signals, kill_workers, stop_signals_blocked
 from .worker_queue import OUT_OF_SHARED_MEMORY, Undelivered, explain, reporting_context
 
 _started: WeakSet[BaseProcess] = WeakSet()
@@ -53,7 +52,6 @@ class Reader(DataLoader[Any]):
     def __iter__(self) -> Any:
         if not self.num_workers:
             return super().__iter__()
-        _kill_workers_at_exit()
         # Workers start with stop signals blocked, so that none arrives before they are ignored.
         with stop_signals_blocked():
             others = set(active_children())
@@ -91,18 +89,10 @@ def _fetched(batches: Iterator[Any]) -> Iterator[Any]:
         yield batch
 
 
-@functools.cache
-def _kill_workers_at_exit() -> None:
+@atexit.register
+def _kill_remaining_workers() -> None:
     """Keep Python from waiting forever at its exit for workers that ignore the SIGTERM it sends them."""
-    atexit.register(_kill_workers)
-
-
-def _kill_workers() -> None:
-    remaining = set(active_children()) & set(_started)
-    if remaining and hasattr(signal, "SIGCHLD"):
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises when a worker is killed
-    for process in remaining:
-        process.kill()
+    kill_workers(set(active_children()) & set(_started))
 
 
 def _start_worker(_: int) -> None:

@@ -9,7 +9,6 @@ import functools
 import gc
 import io
 import os
-import signal
 import sys
 import threading
 import warnings
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ..errors import UserError
 from ..markup import visible
-from ..stopping import Stopped, ignore_stop_signals, restoring_interrupts, stoppable
+from ..stopping import Stopped, ignore_stop_signals, kill_workers, restoring_interrupts, stoppable
 from ..validation import Validated
 from .command import Command, version
 from .errors import describe_os_error
@@ -146,13 +145,7 @@ def _end_workers(others: set[BaseProcess]) -> None:
     if _workers() <= others:
         return
     gc.collect()  # ends those whose data loader is no longer used
-    remaining = _workers() - others
-    if remaining and hasattr(signal, "SIGCHLD"):
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises when a worker is killed
-    for process in remaining:
-        if process.pid is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process.pid, getattr(signal, "SIGKILL", signal.SIGTERM))  # joblib's processes have no `kill`
+    kill_workers(_workers() - others)
 
 
 def _report_thread(program: str, failure: threading.ExceptHookArgs) -> None:
